@@ -1,0 +1,13 @@
+"""POST /customers: creates a user's customer, or answers with the one that the user has."""
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.http import Request, Response, http_handler
+from stripe_integrations.representation import customer_to_json
+
+
+@http_handler
+def handler(request: Request) -> Response:
+    fields = request.api_json()
+    user = User(request.own_user_id(fields.pop("user_id", None)))
+    customer = StripeCustomer.create(user, fields.pop("billing_email", None), **fields)
+    return Response(201 if customer.is_new else 200, customer_to_json(customer))

@@ -1,0 +1,14 @@
+"""GET /customers/{user_id}: the user's customer with its cards and subscriptions."""
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.errors import CustomerNotFoundError
+from stripe_integrations.http import Request, Response, http_handler
+from stripe_integrations.representation import customer_to_json
+
+
+@http_handler
+def handler(request: Request) -> Response:
+    customer = StripeCustomer.get(User(request.path_user_id()))
+    if customer is None:
+        raise CustomerNotFoundError("this user has no customer")
+    return Response(200, customer_to_json(customer))

@@ -1,0 +1,18 @@
+"""Stripe's webhook: keeps a signed event, linked to its customer, and says so."""
+
+from stripe_integrations import secrets, webhook_signature
+from stripe_integrations.actions import StripeEvent
+from stripe_integrations.context import current
+from stripe_integrations.http import Request, Response, http_handler
+
+
+@http_handler
+def handler(request: Request) -> Response:
+    webhook_signature.verify(
+        request.body,
+        request.headers.get("stripe-signature"),
+        secrets.webhook_secrets(current().settings),
+        current().clock(),
+    )
+    event = StripeEvent.receive(request.json())
+    return Response(200, {"id": event.stripe_id, "state": event.state})

@@ -1,0 +1,10 @@
+"""DELETE /customers/{user_id}: soft-deletes the user's customer."""
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.http import Request, Response, http_handler
+
+
+@http_handler
+def handler(request: Request) -> Response:
+    StripeCustomer.soft_delete(StripeCustomer.require(User(request.path_user_id())))
+    return Response(204)

@@ -1,0 +1,11 @@
+"""POST /customers/{user_id}/sync: brings the user's customer to what Stripe says."""
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.http import Request, Response, http_handler
+from stripe_integrations.representation import customer_to_json
+
+
+@http_handler
+def handler(request: Request) -> Response:
+    customer = StripeCustomer.require(User(request.path_user_id()))
+    return Response(200, customer_to_json(StripeCustomer.sync(customer)))

@@ -1,0 +1,11 @@
+"""The use cases: the public Python API.
+
+from stripe_integrations.actions import StripeCustomer, User
+
+customer = StripeCustomer.create(User("u-1"), "jane@example.com", name="Jane")
+"""
+
+from stripe_integrations.actions.customers import StripeCustomer, User
+from stripe_integrations.actions.events import StripeEvent
+
+__all__ = ["StripeCustomer", "StripeEvent", "User"]

@@ -1,0 +1,43 @@
+"""Cards, from whichever of Stripe's two shapes they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stripe_integrations.models import Card
+from stripe_integrations.models.fields import read_stripe
+
+Json = Mapping[str, Any]
+
+
+def cards_from_stripe(user_id: str, customer: Json, payment_methods: Iterable[Json]) -> list[Card]:
+    """The cards of a customer, each once.
+
+    Parameters
+    ----------
+    user_id : str
+        Whose customer it is.
+    customer : mapping
+        Stripe's customer with its `sources`: cards of the older shape.
+    payment_methods : iterable of mapping
+        Its payment methods of type card. A card of the older shape comes here again, wrapped;
+        what only one of its two shapes has is kept.
+
+    Returns
+    -------
+    list of Card
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for method in payment_methods:
+        values[method["id"]] = read_stripe(Card, "payment_method", method)
+    for source in (customer.get("sources") or {}).get("data", []):
+        if source.get("object") == "card":
+            card = values.setdefault(source["id"], {})
+            card.update(
+                (name, value)
+                for name, value in read_stripe(Card, "card", source).items()
+                if name not in card or value not in (None, {})
+            )
+            card["livemode"] = customer.get("livemode")
+    return [Card.under(user_id, customer["id"], card) for card in values.values()]

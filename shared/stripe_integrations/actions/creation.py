@@ -1,0 +1,267 @@
+"""Creating a user's customer: once, whatever happens on the way.
+
+First a claim is put up on the user, with an idempotency token and the parameters; then Stripe is
+asked with that token; then, in one transaction, the claim becomes the pointer to the new record.
+Whoever finds a claim waits for its owner, and asks the same question with the same token where the
+owner does not come back: so all come to the same customer, and Stripe makes no second one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.context import current
+from stripe_integrations.errors import (
+    ConflictError,
+    InvalidFieldError,
+    StaleRecordError,
+    StripeError,
+    StripeRefusedError,
+    StripeUnavailableError,
+)
+from stripe_integrations.models import ActiveCustomer, Customer, Pointer, UserRecords
+from stripe_integrations.models.fields import fields_of
+from stripe_integrations.models.record import ConditionFailedError, transact
+
+Json = Mapping[str, Any]
+
+USER_KEY = "stripe_integrations_user_id"
+TOKEN_KEY = "stripe_integrations_token"  # noqa: S105 - the name of a metadata key
+"""The keys of Stripe's metadata by which a customer of ours is known again."""
+
+_ROUNDS = 8
+_CLAIM_IS_YOUNG_SECONDS = 8.0
+"""As long as asking Stripe once may take: until then its owner is waited for."""
+_POLL_SECONDS = 0.25
+_KEY_IS_KEPT_SECONDS = 23 * 3600
+"""Stripe keeps an idempotency key for at least 24 hours."""
+_CLOCKS_DIFFER_SECONDS = 300
+_METADATA_KEYS, _METADATA_KEY_LENGTH, _METADATA_VALUE_LENGTH = 48, 40, 500
+"""Stripe takes 50 keys; two of them are ours. https://docs.stripe.com/api/metadata"""
+
+
+def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> Customer:
+    """`StripeCustomer.create`, for a user id that is known to be one."""
+    request = _request(user_id, billing_email, fields)
+    _ = current().stripe  # what keeps us from asking Stripe shows before anything is written
+    for _ in range(_ROUNDS):
+        claim, is_mine = ActiveCustomer.claim(user_id, request)
+        if claim.stripe_id:
+            customer = _existing(user_id)
+        else:
+            customer = _fulfil(user_id, claim, is_mine=is_mine)
+        if customer:
+            return customer
+    raise ConflictError("others kept creating and deleting this user's customer")
+
+
+def complete_creation(
+    user_id: str, claim: ActiveCustomer, stripe_customer: Json
+) -> Customer | None:
+    """Make the record of a customer that Stripe made for this claim.
+
+    Finding it made already, of the same customer, is success.
+
+    Parameters
+    ----------
+    user_id : str
+        Whose claim it is.
+    claim : ActiveCustomer
+        The claim, as it was read.
+    stripe_customer : mapping
+        Stripe's customer.
+
+    Returns
+    -------
+    Customer or None
+        None where the claim is gone: what is there now has to be looked at anew.
+    """
+    stripe_id: str = stripe_customer["id"]
+    customer = Customer.new(user_id, stripe_id, current().now())
+    values = {**(claim.parameters or {}).get("local", {}), **customer_values(stripe_customer)}
+    for name, value in values.items():
+        setattr(customer, name, value)
+
+    def compose(transaction: TransactWrite) -> None:
+        claim.activate(transaction, stripe_id)
+        transaction.save(customer)
+        transaction.save(Pointer.to(stripe_id, user_id))
+
+    try:
+        transact(compose)
+    except ConditionFailedError as error:
+        standing = error.old_item(0, ActiveCustomer)
+        if standing and standing.stripe_id == stripe_id:
+            return UserRecords.read(user_id).active_customer
+        return None
+    customer.is_new = True
+    return customer
+
+
+def made_for(claim: ActiveCustomer, stripe_customer: Json) -> bool:
+    """Whether Stripe made this customer when it was asked for this claim."""
+    metadata = stripe_customer.get("metadata") or {}
+    return claim.is_creating and metadata.get(TOKEN_KEY) in claim.tokens
+
+
+def _existing(user_id: str) -> Customer | None:
+    customer = UserRecords.read(user_id).active_customer
+    if customer is None:
+        return None
+    try:
+        deleted = current().stripe.retrieve_customer(customer.stripe_id or "").get("deleted")
+    except StripeError:
+        return customer
+    if not deleted:
+        return customer
+    with suppress(StaleRecordError):  # somebody else changed it: the next round sees to what
+        customer.purge(gone_from_stripe=True)
+    return None
+
+
+def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer | None:
+    if not is_mine:
+        standing = _wait_for_owner(user_id, claim)
+        if standing is None:
+            return None
+        if standing.stripe_id:
+            return UserRecords.read(user_id).active_customer
+        claim = standing
+    try:
+        stripe_customer = _ask_stripe(user_id, claim)
+    except StripeRefusedError as error:
+        # A refusal made nothing, so the user is free again. Somebody else's parameters were
+        # refused here: the next round asks with the caller's own.
+        claim.release()
+        if not is_mine:
+            return None
+        field = _field_of(error)
+        if field is None:
+            raise
+        raise InvalidFieldError(field, f"Stripe refuses it ({error.code})") from error
+    except StripeUnavailableError as error:
+        if error.status != 409:
+            raise
+        current().pause(_POLL_SECONDS)
+        return None
+    return complete_creation(user_id, claim, stripe_customer) if stripe_customer else None
+
+
+def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | None:
+    """Wait while the claim is young and unfinished; the claim as it stands then, if it does."""
+    standing: ActiveCustomer | None = claim
+    while (
+        standing
+        and standing.is_creating
+        and standing.token == claim.token
+        and current().clock() < float(claim.since or 0) + _CLAIM_IS_YOUNG_SECONDS
+    ):
+        current().pause(_POLL_SECONDS)
+        standing = ActiveCustomer.read(user_id)
+    return standing
+
+
+def _ask_stripe(user_id: str, claim: ActiveCustomer) -> Json | None:
+    stripe = current().stripe
+    if current().clock() > float(claim.since or 0) + _KEY_IS_KEPT_SECONDS:
+        made = _made_earlier(claim)
+        if made:
+            return made
+    parameters = (claim.parameters or {})["stripe"]
+    metadata = {
+        **parameters.get("metadata", {}),
+        USER_KEY: user_id,
+        TOKEN_KEY: claim.token,
+    }
+    try:
+        return stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
+    except StripeUnavailableError as error:
+        if not error.replayed:
+            raise
+    # Stripe gives the failure that it keeps under this token, and would for a day.
+    made = _made_earlier(claim)
+    if made:
+        return made
+    renewed = claim.renew_token()
+    return _ask_stripe(user_id, renewed) if renewed else None
+
+
+def _made_earlier(claim: ActiveCustomer) -> Json | None:
+    """What Stripe has made for this claim, where its answer can't be had by the token any more."""
+    email = (claim.parameters or {})["stripe"]["email"]
+    since = int(claim.since or 0) - _CLOCKS_DIFFER_SECONDS
+    listed = current().stripe.list_customers(email, since)
+    return next((customer for customer in listed if made_for(claim, customer)), None)
+
+
+def _request(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what the caller passed, and sort it into what Stripe takes and what stays here."""
+    _check_encodable("user_id", user_id)
+    table = fields_of(Customer)
+    refusal = table["email"].refusal(billing_email)
+    if refusal or not billing_email.strip():
+        raise InvalidFieldError("billing_email", refusal or "must not be empty")
+    _check_encodable("billing_email", billing_email)
+    stripe: dict[str, Any] = {"email": billing_email}
+    local: dict[str, Any] = {}
+    for name, value in fields.items():
+        field = table.get(name)
+        if field is None or field.private:
+            raise InvalidFieldError(name, "is not a field of a customer")
+        if not field.settable:
+            raise InvalidFieldError(name, "is not the caller's to set")
+        if value is None:
+            continue
+        refusal = field.refusal(value)
+        if refusal:
+            raise InvalidFieldError(name, refusal)
+        _check_encodable(name, value)
+        if name == "metadata":
+            _check_metadata(value)
+        if field.param:
+            stripe[field.param] = value
+        else:
+            local[name] = value
+    return {"stripe": stripe, "local": local}
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    if len(metadata) > _METADATA_KEYS:
+        raise InvalidFieldError("metadata", f"must have at most {_METADATA_KEYS} keys")
+    for key, value in metadata.items():
+        if key in (USER_KEY, TOKEN_KEY):
+            raise InvalidFieldError("metadata", f"the key {key} is reserved")
+        if not isinstance(value, str) or len(value) > _METADATA_VALUE_LENGTH:
+            raise InvalidFieldError(
+                "metadata", f"values must be strings of at most {_METADATA_VALUE_LENGTH} characters"
+            )
+        if not 0 < len(key) <= _METADATA_KEY_LENGTH:
+            raise InvalidFieldError(
+                "metadata", f"keys must be 1 to {_METADATA_KEY_LENGTH} characters long"
+            )
+
+
+def _check_encodable(name: str, value: object) -> None:
+    """Refuse what JSON can hold in Python and nobody else can read: lone surrogates, NaN."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidFieldError(name, "can't be written as JSON in UTF-8") from None
+
+
+def _field_of(error: StripeRefusedError) -> str | None:
+    """The caller's name for the parameter that Stripe refused."""
+    if error.status == 402:
+        return "default_source"
+    if not error.param:
+        return None
+    head, bracket, rest = error.param.partition("[")
+    names = {field.param: name for name, field in fields_of(Customer).items() if field.param}
+    names["email"] = "billing_email"
+    return names.get(head, head) + bracket + rest

@@ -1,0 +1,279 @@
+"""The customer actions, as the backend and the handlers call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stripe_integrations.actions.creation import create_customer
+from stripe_integrations.actions.synchronisation import (
+    bring_up_to_date,
+    customer_values,
+    until_unrivalled,
+)
+from stripe_integrations.context import current
+from stripe_integrations.errors import (
+    CustomerBeingCreatedError,
+    CustomerNotFoundError,
+    CustomerSoftDeletedError,
+    InvalidFieldError,
+    RecordsNotStoredError,
+    StaleRecordError,
+    WrongModeError,
+)
+from stripe_integrations.models import Customer, Event, Pointer, UserRecords
+
+_NEEDED_FOR_SYNC = frozenset({"Card", "Subscription"})
+
+
+class HasId(Protocol):
+    """Any user: an object with a non-empty string `id`."""
+
+    @property
+    def id(self) -> str:
+        """What the user is known by, for good."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A user, for callers that have no class of their own.
+
+    Parameters
+    ----------
+    id : str
+        What the user is known by, for good; 1 to 500 characters.
+    """
+
+    id: str
+
+
+class StripeCustomer:
+    """What can be done with the customers that we keep.
+
+    Every method may raise `DatabaseUnavailableError` and, where it asks Stripe, `StripeError`.
+    """
+
+    @staticmethod
+    def create(user: HasId, billing_email: str, **fields: Any) -> Customer:
+        """Create a user's customer, on Stripe and here, or return the one that the user has.
+
+        Parallel calls, and calls after a crash, come to the same customer.
+
+        Parameters
+        ----------
+        user : object
+            Anything with a non-empty string `id`.
+        billing_email : str
+            Becomes Stripe's `email`.
+        **fields
+            Fields of the Customer model under their own names, such as `name`, `address` or
+            `metadata`. `default_source` goes to Stripe as `source`; `currency` and `delinquent`
+            stand here until Stripe reports them.
+
+        Returns
+        -------
+        Customer
+            With `is_new` telling whether this call made it.
+
+        Raises
+        ------
+        InvalidFieldError
+            A field is unknown, not the caller's to choose, or of the wrong type. Nothing was
+            asked of Stripe.
+        StripeRefusedError
+            Stripe refused a field; the user is free to try again.
+        StripeUnavailableError
+            Stripe can't be reached or fails. The next call takes up where this one stopped.
+        ConflictError
+            Others kept creating and deleting this user's customer.
+
+        Examples
+        --------
+        >>> StripeCustomer.create(User("u-1"), "jane@example.com", name="Jane")  # doctest: +SKIP
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/create and
+        https://docs.stripe.com/api/idempotent_requests.
+        """
+        return create_customer(_user_id(user), billing_email, fields)
+
+    @staticmethod
+    def get(user: HasId) -> Customer | None:
+        """The user's active customer with its cards and subscriptions; None where there is none.
+
+        Parameters
+        ----------
+        user : object
+            Anything with a non-empty string `id`.
+        """
+        return UserRecords.read(_user_id(user)).active_customer
+
+    @staticmethod
+    def require(user: HasId) -> Customer:
+        """`get`, for callers that can't go on without a customer.
+
+        Raises
+        ------
+        CustomerNotFoundError
+            The user has none.
+        CustomerBeingCreatedError
+            The user will have one as soon as a create that is under way has ended.
+        """
+        records = UserRecords.read(_user_id(user))
+        if records.active_customer:
+            return records.active_customer
+        if records.active and records.active.is_creating:
+            raise CustomerBeingCreatedError("the customer of this user is being created")
+        raise CustomerNotFoundError("this user has no customer")
+
+    @staticmethod
+    def sync_from_stripe_data(customer: Customer, stripe_customer: Mapping[str, Any]) -> Customer:
+        """Bring the record to what a Stripe object says. Stripe is not asked.
+
+        Parameters
+        ----------
+        customer : Customer
+            The record, as it was read before the object was fetched.
+        stripe_customer : mapping
+            Stripe's customer; ``deleted: true`` soft-deletes the record.
+
+        Returns
+        -------
+        Customer
+            The same object, changed.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read: nobody knows whether the object is newer.
+        CustomerSoftDeletedError
+            The record was soft-deleted: it stays as it is.
+        InvalidFieldError, WrongModeError
+            The object is another customer's, or of the other mode.
+        """
+        _check_same(customer, stripe_customer)
+        if stripe_customer.get("deleted"):
+            customer.purge(gone_from_stripe=True)
+        else:
+            customer.bring_to(customer_values(stripe_customer))
+        return customer
+
+    @staticmethod
+    def sync(customer: Customer, stripe_customer: Mapping[str, Any] | None = None) -> Customer:
+        """Bring a customer, its cards and its subscriptions to what Stripe says.
+
+        Parameters
+        ----------
+        customer : Customer
+            The record, as it was read.
+        stripe_customer : mapping, optional
+            Stripe's customer, where the caller has it already; it must have been fetched after
+            the record was read.
+
+        Returns
+        -------
+        Customer
+            Soft-deleted where Stripe has deleted the customer.
+
+        Raises
+        ------
+        RecordsNotStoredError
+            The deployment leaves cards or subscriptions out; nothing was changed.
+        CustomerSoftDeletedError
+            The record was soft-deleted: it stays as it is.
+        StaleRecordError
+            With `stripe_customer`: the record was changed since it was read.
+        """
+        missing = _NEEDED_FOR_SYNC - current().settings.stored_records
+        if missing:
+            names = " and ".join(sorted(missing))
+            raise RecordsNotStoredError(
+                f"sync needs the {names} records; STORED_RECORDS omits them"
+            )
+        if not customer.is_active:
+            raise CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
+        if stripe_customer is not None:
+            _check_same(customer, stripe_customer)
+            bring_up_to_date(customer, _NEEDED_FOR_SYNC, stripe_customer=stripe_customer)
+            return customer
+
+        def attempt(number: int) -> Customer:
+            record = _read_again(customer) if number else customer
+            bring_up_to_date(record, _NEEDED_FOR_SYNC)
+            return record
+
+        return until_unrivalled(attempt)
+
+    @staticmethod
+    def link_customer(event: Event) -> Event:
+        """Link the customer that an event refers to, to the event's record.
+
+        An event that names no customer stays unlinked. One that is not in the table yet is put
+        there; one that is there already is not put there twice.
+
+        Parameters
+        ----------
+        event : Event
+            The local record of the event.
+
+        Raises
+        ------
+        CustomerNotFoundError
+            The event names a customer that we don't have; nothing was written.
+        """
+        if event.customer_id is None:
+            if not event.is_stored:
+                event.store()
+            return event
+        user_id = Pointer.find(event.customer_id)
+        if user_id is None:
+            raise CustomerNotFoundError(f"{event.customer_id} is not a customer of ours")
+        event.link(user_id)
+        return event
+
+    @staticmethod
+    def soft_delete(customer: Customer) -> None:
+        """Mark the record as deleted: it stays as it is from now on. Stripe is not asked.
+
+        A later `create` for the same user makes a new customer. A record that is soft-deleted
+        already keeps the time at which it was.
+
+        Parameters
+        ----------
+        customer : Customer
+            The record, as it was read.
+        """
+
+        def attempt(number: int) -> None:
+            record = _read_again(customer) if number else customer
+            if record.is_active:
+                record.purge()
+
+        until_unrivalled(attempt)
+
+
+def _user_id(user: HasId) -> str:
+    user_id = getattr(user, "id", None)
+    if not isinstance(user_id, str) or not user_id:
+        raise InvalidFieldError("user_id", "must be a non-empty string")
+    if len(user_id) > Pointer.LONGEST_USER_ID:
+        raise InvalidFieldError(
+            "user_id", f"must be at most {Pointer.LONGEST_USER_ID} characters long"
+        )
+    return user_id
+
+
+def _check_same(customer: Customer, stripe_customer: Mapping[str, Any]) -> None:
+    if stripe_customer.get("id") != customer.stripe_id:
+        raise InvalidFieldError("stripe_customer", f"is not {customer.stripe_id}")
+    if stripe_customer.get("livemode", customer.livemode) is not customer.livemode:
+        raise WrongModeError(f"{customer.stripe_id} is of the other mode")
+
+
+def _read_again(customer: Customer) -> Customer:
+    record = UserRecords.read(customer.user_id or "").customer(customer.stripe_id or "")
+    if record is None:
+        raise StaleRecordError(f"{customer.stripe_id} is not there")
+    return record

@@ -1,0 +1,55 @@
+"""Subscriptions, in the shape that Stripe gives today and in the one before 2025-03-31."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from stripe_integrations.models import Subscription
+from stripe_integrations.models.fields import read_stripe
+
+Json = Mapping[str, Any]
+
+
+def subscriptions_from_stripe(
+    user_id: str, customer_id: str, subscriptions: Iterable[Json]
+) -> list[Subscription]:
+    """The records of Stripe's subscriptions.
+
+    Today's subscription has its period and quantity on its items and its discounts in a list;
+    the older one has them on itself, and one discount.
+
+    Parameters
+    ----------
+    user_id, customer_id : str
+        Whose they are.
+    subscriptions : iterable of mapping
+        Stripe's subscriptions, each with all of its items.
+
+    Returns
+    -------
+    list of Subscription
+    """
+    return [
+        Subscription.under(user_id, customer_id, _values(subscription))
+        for subscription in subscriptions
+    ]
+
+
+def _values(subscription: Json) -> dict[str, Any]:
+    values = read_stripe(Subscription, "subscription", subscription)
+    items = values["items"] or []
+    if values["current_period_start"] is None:
+        values["current_period_start"] = _extreme(min, items, "current_period_start")
+    if values["current_period_end"] is None:
+        values["current_period_end"] = _extreme(max, items, "current_period_end")
+    if values["quantity"] is None and len(items) == 1:
+        values["quantity"] = items[0].get("quantity")
+    if values["discounts"] is None and subscription.get("discount"):
+        values["discounts"] = [subscription["discount"]]
+    return values
+
+
+def _extreme(choose: Callable[[list[int]], int], items: Iterable[Json], name: str) -> int | None:
+    times = [item[name] for item in items if item.get(name) is not None]
+    return choose(times) if times else None

@@ -1,0 +1,117 @@
+"""Bringing a record to what Stripe says: read the record, then fetch, then write if it is still so.
+
+The fetch begins after the read, so what it brings is at least as new as what the record shows; the
+write is on condition that nobody wrote in between. That needs no clock, and the order in which
+fetches are asked for does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from stripe_integrations.actions.cards import cards_from_stripe
+from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
+from stripe_integrations.context import current
+from stripe_integrations.errors import ConflictError, StaleRecordError
+from stripe_integrations.models import Card, Customer, Subscription
+from stripe_integrations.models.customer import Also, Child
+from stripe_integrations.models.fields import read_stripe
+
+Json = Mapping[str, Any]
+R = TypeVar("R")
+
+_ATTEMPTS = 8
+_PAUSE_SECONDS = 0.05
+
+
+def until_unrivalled(attempt: Callable[[int], R]) -> R:
+    """Repeat what reads and then writes, for as long as others write in between.
+
+    Parameters
+    ----------
+    attempt : callable
+        Reads, decides and writes; gets the number of the try, from 0. It is repeated where it
+        raises `StaleRecordError`.
+
+    Raises
+    ------
+    ConflictError
+        Others were faster every time.
+    """
+    for number in range(_ATTEMPTS):
+        if number:
+            current().pause(_PAUSE_SECONDS * 2**number)
+        try:
+            return attempt(number)
+        except StaleRecordError:
+            continue
+    raise ConflictError("others kept changing the same record")
+
+
+def customer_values(stripe_customer: Json) -> dict[str, Any]:
+    """A Customer's field values from Stripe's customer.
+
+    Stripe computes `currency` and `delinquent` itself; null is not a report of them.
+    """
+    values = read_stripe(Customer, "customer", stripe_customer)
+    for computed in ("currency", "delinquent"):
+        if values[computed] is None:
+            del values[computed]
+    return values
+
+
+def bring_up_to_date(
+    customer: Customer,
+    stored_records: frozenset[str],
+    *,
+    stripe_customer: Json | None = None,
+    also: Also | None = None,
+) -> None:
+    """Bring a customer and what stands under it to what Stripe says.
+
+    Parameters
+    ----------
+    customer : Customer
+        The record as it was read; changed in place.
+    stored_records : frozenset of str
+        Which of Card and Subscription are brought along.
+    stripe_customer : mapping, optional
+        Stripe's customer, where the caller has it already; its sources are fetched if it lacks
+        them.
+    also : callable, optional
+        Adds an item that is written in the same transaction.
+
+    Raises
+    ------
+    StaleRecordError
+        Somebody else changed the record in the meantime.
+    StripeError
+        Stripe can't say. A 404 is no news either: with a wrong key everything is missing.
+    """
+    stripe = current().stripe
+    stripe_id = customer.stripe_id or ""
+    if stripe_customer is None:
+        stripe_customer = stripe.retrieve_customer(stripe_id)
+    elif "Card" in stored_records and "sources" not in stripe_customer:
+        stripe_customer = {**stripe.retrieve_customer(stripe_id), **stripe_customer}
+    if stripe_customer.get("deleted"):
+        customer.purge(gone_from_stripe=True, also=also)
+        return
+    user_id = customer.user_id or ""
+    children: list[Child] = []
+    if "Card" in stored_records:
+        methods = stripe.list_card_payment_methods(stripe_id)
+        cards = cards_from_stripe(user_id, stripe_customer, methods)
+        children += cards + _removed(customer.cards, cards)
+    if "Subscription" in stored_records:
+        subscriptions = subscriptions_from_stripe(
+            user_id, stripe_id, stripe.list_subscriptions(stripe_id)
+        )
+        children += subscriptions + _removed(customer.subscriptions, subscriptions)
+    customer.bring_to(customer_values(stripe_customer), children, also)
+
+
+def _removed(known: Iterable[Card] | Iterable[Subscription], found: Iterable[Child]) -> list[Child]:
+    there = {child.sk for child in found}
+    return [child.tombstone() for child in known if child.sk not in there]

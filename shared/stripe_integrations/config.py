@@ -1,0 +1,98 @@
+"""What a deployment decides, read from the environment when it is first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stripe_integrations.errors import ConfigurationError
+
+API_VERSION = "2026-10-28.endive"
+"""The version of Stripe's API that every call of ours asks for, and webhook endpoints should."""
+
+STRIPE_API_BASE = "https://api.stripe.com"
+
+_MODES = {"test": False, "live": True}
+_RECORDS = frozenset({"Card", "Subscription"})
+_SHORTEST_RETENTION_DAYS = 31
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A deployment's settings.
+
+    Parameters
+    ----------
+    table_name : str
+        The DynamoDB table.
+    livemode : bool
+        Whether the deployment serves Stripe's live mode.
+    api_key_name, webhook_secret_name : str or None
+        Where the secret is kept: ``secretsmanager:NAME`` or ``ssm:NAME``.
+    api_key, webhook_secret : str or None
+        The secret itself, for local use; counts only where there is no name.
+    api_base : str
+        Base URL of Stripe's API.
+    stored_records : frozenset of str
+        Which of Card and Subscription are kept beside the Customer.
+    event_retention_days : int
+        How long a finished event is kept, at least 31 days: Stripe lists events for 30.
+    """
+
+    table_name: str
+    livemode: bool = False
+    api_key_name: str | None = None
+    webhook_secret_name: str | None = None
+    api_key: str | None = None
+    webhook_secret: str | None = None
+    api_base: str = STRIPE_API_BASE
+    stored_records: frozenset[str] = _RECORDS
+    event_retention_days: int = 90
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings.
+
+        Raises
+        ------
+        ConfigurationError
+            A variable is missing or has a value that can't be right; the message names it.
+        """
+        table_name = environment.get("TABLE_NAME")
+        if not table_name:
+            raise ConfigurationError("TABLE_NAME is not set")
+        return cls(
+            table_name=table_name,
+            livemode=_mode(environment.get("STRIPE_MODE") or "test"),
+            api_key_name=environment.get("STRIPE_API_KEY_NAME") or None,
+            webhook_secret_name=environment.get("STRIPE_WEBHOOK_SECRET_NAME") or None,
+            api_key=environment.get("STRIPE_API_KEY") or None,
+            webhook_secret=environment.get("STRIPE_WEBHOOK_SECRET") or None,
+            api_base=(environment.get("STRIPE_API_BASE") or STRIPE_API_BASE).rstrip("/"),
+            stored_records=_stored_records(environment.get("STORED_RECORDS")),
+            event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
+        )
+
+
+def _mode(mode: str) -> bool:
+    if mode not in _MODES:
+        raise ConfigurationError("STRIPE_MODE must be test or live")
+    return _MODES[mode]
+
+
+def _stored_records(names: str | None) -> frozenset[str]:
+    if names is None:
+        return _RECORDS
+    records = frozenset(name.strip() for name in names.split(",") if name.strip())
+    if not records <= _RECORDS:
+        raise ConfigurationError("STORED_RECORDS may name Card and Subscription")
+    return records
+
+
+def _retention(days: str) -> int:
+    if not days.isdecimal() or int(days) < _SHORTEST_RETENTION_DAYS:
+        raise ConfigurationError(
+            f"EVENT_RETENTION_DAYS must be a whole number, at least {_SHORTEST_RETENTION_DAYS}"
+        )
+    return int(days)

@@ -1,0 +1,236 @@
+"""Between HTTP and the actions: requests decoded, answers and errors encoded, in one place.
+
+Requests come in the payload format 2.0 that HTTP APIs and Lambda Function URLs share. Errors are
+problem details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from stripe_integrations import errors
+from stripe_integrations.observability import logger, where
+
+Json = dict[str, Any]
+
+MAX_API_BODY_BYTES = 64 * 1024
+_RETRY_AFTER_SECONDS = "5"
+_OUR_FAULT = "The request failed on our side."
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as the API or the Function URL hands it on.
+
+    Parameters
+    ----------
+    event : mapping
+        The Lambda event, payload format 2.0.
+    """
+
+    event: Mapping[str, Any]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Header values under lower-case names."""
+        headers = self.event.get("headers") or {}
+        return {str(name).lower(): str(value) for name, value in headers.items()}
+
+    @property
+    def body(self) -> bytes:
+        """The raw bytes of the body, whichever way they were carried."""
+        body = self.event.get("body") or ""
+        if not self.event.get("isBase64Encoded"):
+            return str(body).encode("utf-8", "surrogatepass")
+        try:
+            return base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raise errors.MalformedRequestError("the body is not valid base64") from None
+
+    def json(self) -> Json:
+        """The body as a JSON object.
+
+        Raises
+        ------
+        MalformedRequestError
+            It is not one.
+        """
+        return parse_object(self.body)
+
+    def api_json(self) -> Json:
+        """`json`, for the API: within its limit, and said to be JSON."""
+        media_type = self.headers.get("content-type", "application/json").partition(";")[0]
+        if media_type.strip().lower() != "application/json":
+            raise errors.UnsupportedMediaTypeError("the body must be application/json")
+        if len(self.body) > MAX_API_BODY_BYTES:
+            raise errors.RequestTooLargeError(f"the body is over {MAX_API_BODY_BYTES} bytes")
+        return self.json()
+
+    def own_user_id(self, user_id: object) -> str:
+        """The user that the request is about, who has to be the caller where the caller is a user.
+
+        Raises
+        ------
+        ForbiddenError
+            The caller's token is another user's.
+        """
+        subject = _at(self.event, "requestContext", "authorizer", "jwt", "claims", "sub")
+        if subject is not None and subject != user_id:
+            raise errors.ForbiddenError("the token is not this user's")
+        if not isinstance(user_id, str) or not user_id:
+            raise errors.InvalidFieldError("user_id", "must be a non-empty string")
+        return user_id
+
+    def path_user_id(self) -> str:
+        """`own_user_id`, as the path has it."""
+        return self.own_user_id(_at(self.event, "pathParameters", "user_id"))
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    body : mapping, optional
+        JSON object; none where there is nothing to say.
+    headers : mapping
+        Beyond the content type.
+    """
+
+    status: int
+    body: Mapping[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+    def to_lambda(self) -> Json:
+        """The answer in payload format 2.0."""
+        if self.body is None:
+            return {"statusCode": self.status, "headers": dict(self.headers)}
+        return {
+            "statusCode": self.status,
+            "headers": {"content-type": self.media_type, **self.headers},
+            "body": json.dumps(self.body),
+        }
+
+
+def http_handler(
+    operation: Callable[[Request], Response],
+) -> Callable[[Json, LambdaContext], Json]:
+    """Make a Lambda handler of an operation: errors become problem details, outcomes are logged."""
+
+    @logger.inject_lambda_context
+    def handler(event: Json, context: LambdaContext) -> Json:  # noqa: ARG001 - Lambda passes it
+        request = Request(event)
+        try:
+            response = operation(request)
+        except errors.StripeIntegrationsError as error:
+            response = problem(error)
+            logger.warning("refused", extra=_told(error, response.status))
+        except Exception as error:
+            response = _problem(500, "internal-error", _OUR_FAULT)
+            logger.error("failed", extra={"error": type(error).__name__, "where": where(error)})
+        else:
+            logger.info("answered", extra={"status": response.status})
+        return response.to_lambda()
+
+    return handler
+
+
+def parse_object(body: bytes) -> Json:
+    """Read a JSON object from bytes.
+
+    Raises
+    ------
+    MalformedRequestError
+        They are not one.
+    """
+    try:
+        parsed = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise errors.MalformedRequestError("the body is not JSON in UTF-8") from None
+    if not isinstance(parsed, dict):
+        raise errors.MalformedRequestError("the body is not a JSON object")
+    return parsed
+
+
+def problem(error: errors.StripeIntegrationsError) -> Response:
+    """The problem details of an error of ours."""
+    kind = next(kind for kind in _PROBLEMS if isinstance(error, kind))
+    status, slug, detail = _PROBLEMS[kind]
+    response = _problem(status, slug, detail or str(error), **_particulars(error))
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["retry-after"] = _RETRY_AFTER_SECONDS
+    return response
+
+
+_PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None]] = {
+    errors.MalformedRequestError: (400, "malformed-request", None),
+    errors.SignatureVerificationError: (400, "invalid-signature", None),
+    errors.ForbiddenError: (403, "forbidden", None),
+    errors.CustomerNotFoundError: (404, "customer-not-found", None),
+    errors.CustomerSoftDeletedError: (404, "customer-not-found", None),
+    errors.CustomerBeingCreatedError: (409, "customer-being-created", None),
+    errors.ConflictError: (409, "conflict", None),
+    errors.RequestTooLargeError: (413, "request-too-large", None),
+    errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", None),
+    errors.InvalidFieldError: (422, "invalid-field", None),
+    errors.WrongModeError: (502, "wrong-mode", None),
+    errors.StripeUnavailableError: (503, "stripe-unavailable", "Stripe can't be reached now."),
+    errors.StripeError: (502, "stripe-refused", "Stripe refused the request."),
+    errors.DatabaseUnavailableError: (503, "database-unavailable", "The database is busy."),
+    errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
+    errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),
+}
+"""Status, type and detail by error, the first that fits; without a detail, the error says it."""
+
+
+def _particulars(error: errors.StripeIntegrationsError) -> dict[str, str]:
+    match error:
+        case errors.InvalidFieldError(field=name):
+            return {"field": name}
+        case errors.StripeError(code=str(code)):
+            return {"code": code}
+    return {}
+
+
+def _problem(status: int, slug: str, detail: str, **particulars: str) -> Response:
+    body = {
+        "type": f"urn:stripe-integrations:problem:{slug}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **particulars,
+    }
+    return Response(status, body, media_type="application/problem+json")
+
+
+def _told(error: errors.StripeIntegrationsError, status: int) -> Json:
+    told: Json = {"status": status, "error": type(error).__name__}
+    if isinstance(error, errors.StripeError):
+        told |= {"stripe_request_id": error.request_id, "stripe_status": error.status}
+    elif isinstance(error, errors.ConfigurationError):
+        told["detail"] = str(error)
+    return told
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _at(value: object, *path: str) -> object:
+    for key in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value

@@ -1,0 +1,147 @@
+"""The claim on a user: the lock that makes one customer per user, then the pointer to it.
+
+It stands from the first moment of a create until the customer is soft-deleted. While it is
+`creating`, it carries the idempotency token and the parameters with which Stripe is asked, so that
+whoever comes second, or after a crash, asks the same question and gets the same customer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.exceptions import DoesNotExist, PynamoDBException
+from pynamodb.expressions.condition import Condition
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.context import current
+from stripe_integrations.models.record import (
+    ConditionFailedError,
+    Record,
+    transact,
+    unavailable,
+)
+
+_SK = "ACTIVE"
+
+
+def user_key(user_id: str) -> str:
+    """The partition of everything that belongs to one user."""
+    return f"USER#{user_id}"
+
+
+class ActiveCustomer(Record, discriminator="ActiveCustomer"):
+    """Says which customer a user has, or that one is being created."""
+
+    token = UnicodeAttribute(null=True)
+    former_tokens = JSONAttribute(null=True)
+    parameters = JSONAttribute(null=True)
+    since = NumberAttribute(null=True)
+    stripe_id = UnicodeAttribute(null=True)
+
+    @property
+    def is_creating(self) -> bool:
+        """Whether no customer has come of this claim yet."""
+        return self.stripe_id is None
+
+    @classmethod
+    def claim(cls, user_id: str, parameters: dict[str, Any]) -> tuple[ActiveCustomer, bool]:
+        """Put up a claim, unless one stands already; one round trip tells.
+
+        Parameters
+        ----------
+        user_id : str
+            The user to have a customer.
+        parameters : dict
+            What Stripe will be asked with.
+
+        Returns
+        -------
+        tuple
+            The claim that stands now, and whether it is this one.
+        """
+        claim = cls(
+            user_key(user_id),
+            _SK,
+            token=current().new_token(),
+            former_tokens=[],
+            parameters=parameters,
+            since=current().clock(),
+        )
+        while True:
+            try:
+                transact(lambda t: t.save(claim, cls.pk.does_not_exist(), return_values="ALL_OLD"))
+            except ConditionFailedError as error:
+                standing = error.old_item(0, cls)
+                if standing:
+                    return standing, standing.token == claim.token
+            else:
+                return claim, True
+
+    @classmethod
+    def read(cls, user_id: str) -> ActiveCustomer | None:
+        """The claim that stands, strongly consistent."""
+        try:
+            return cls.get(user_key(user_id), _SK, consistent_read=True)
+        except DoesNotExist:
+            return None
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
+    def activate(self, transaction: TransactWrite, stripe_id: str) -> None:
+        """Make the claim point to its customer, on condition that it is still this claim."""
+        active = ActiveCustomer(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
+        transaction.save(active, self._still_mine(), return_values="ALL_OLD")
+
+    def release(self) -> None:
+        """Take the claim away, after a refusal that can't have made a customer.
+
+        Where it is this claim no longer, nothing happens.
+        """
+        self._alter(lambda t: t.delete(self, self._still_mine()))
+
+    def renew_token(self) -> ActiveCustomer | None:
+        """Take another token, after Stripe has kept a failure under this one.
+
+        The old ones stay known: a customer may yet turn up that was made under one of them.
+
+        Returns
+        -------
+        ActiveCustomer or None
+            The claim with its new token; None where it is this claim no longer.
+        """
+        renewed = ActiveCustomer(
+            self.pk,
+            self.sk,
+            token=current().new_token(),
+            former_tokens=[*self.tokens],
+            parameters=self.parameters,
+            since=self.since,
+        )
+        return renewed if self._alter(lambda t: t.save(renewed, self._still_mine())) else None
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token that this claim has asked Stripe with."""
+        return [*(self.former_tokens or []), self.token]
+
+    @staticmethod
+    def let_go(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
+        """Take the pointer away, on condition that it points to this customer."""
+        transaction.delete(
+            ActiveCustomer(user_key(user_id), _SK), ActiveCustomer.stripe_id == stripe_id
+        )
+
+    def _still_mine(self) -> Condition:
+        creating: Condition = ActiveCustomer.stripe_id.does_not_exist()
+        mine: Condition = creating & (ActiveCustomer.token == self.token)
+        return mine
+
+    @staticmethod
+    def _alter(compose: Callable[[TransactWrite], None]) -> bool:
+        try:
+            transact(compose)
+        except ConditionFailedError:
+            return False
+        return True

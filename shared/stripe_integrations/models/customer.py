@@ -1,0 +1,276 @@
+"""A user's customer: the record, what stands under it, and the conditional writes it is changed by.
+
+The items of one user stand in one partition, so one consistent query reads them all. Every write
+of a customer or of anything under it is on condition that the customer's `version` is the one
+that was read, and raises it: two workers can't interleave, and nothing is written under a record
+that was soft-deleted in the meantime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pynamodb.attributes import VersionAttribute
+from pynamodb.exceptions import PynamoDBException
+from pynamodb.expressions.update import Action
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.context import current
+from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
+from stripe_integrations.models.active_customer import ActiveCustomer, user_key
+from stripe_integrations.models.card import Card
+from stripe_integrations.models.fields import Document, Flag, Integer, Listing, Moment, Text
+from stripe_integrations.models.record import (
+    TRANSACTION_ITEMS,
+    ConditionFailedError,
+    Record,
+    transact,
+    unavailable,
+)
+from stripe_integrations.models.subscription import Subscription
+
+Child = Card | Subscription
+
+Also = Callable[[TransactWrite], None]
+"""Adds an item to the transaction that writes a customer, so that both are written or neither."""
+
+_OTHER_ITEMS = 4
+"""Room in a transaction for the customer, what is written beside it, and the claim."""
+
+
+class Customer(Record, discriminator="Customer"):
+    """A Stripe customer of one of our users.
+
+    The fields are Stripe's, under Stripe's names, but for `user_id`, `is_active`, `date_purged`,
+    `created_at` and `modified_at`. Follows https://docs.stripe.com/api/customers/object.
+    """
+
+    user_id = Text()
+    stripe_id = Text(customer="id")
+    livemode = Flag(customer="livemode")
+    metadata = Document(customer="metadata", param="metadata")
+    name = Text(customer="name", param="name")
+    description = Text(customer="description", param="description")
+    email = Text(customer="email", param="email", settable=False)
+    phone = Text(customer="phone", param="phone")
+    address = Document(customer="address", param="address")
+    balance = Integer(customer="balance", param="balance")
+    currency = Text(customer="currency", settable=True)
+    delinquent = Flag(customer="delinquent", settable=True)
+    default_source = Text(customer="default_source", param="source")
+    shipping = Document(customer="shipping", param="shipping")
+    tax_exempt = Text(customer="tax_exempt", param="tax_exempt")
+    preferred_locales = Listing(customer="preferred_locales", param="preferred_locales")
+    invoice_prefix = Text(customer="invoice_prefix", param="invoice_prefix")
+    invoice_settings = Document(customer="invoice_settings", param="invoice_settings")
+    is_active = Flag()
+    date_purged = Moment()
+    created_at = Moment()
+    modified_at = Moment()
+    version = VersionAttribute()
+
+    is_new = False
+    """True on the object that `create` returned for a customer which that very call made."""
+
+    children: list[Child]
+    """Cards and subscriptions as they were read with the customer, removed ones included."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.children = []
+
+    @classmethod
+    def new(cls, user_id: str, stripe_id: str, moment: datetime) -> Customer:
+        """A record that is not in the table yet."""
+        return cls(
+            user_key(user_id),
+            customer_key(stripe_id),
+            user_id=user_id,
+            stripe_id=stripe_id,
+            is_active=True,
+            created_at=moment,
+            modified_at=moment,
+        )
+
+    @property
+    def cards(self) -> list[Card]:
+        """The cards attached to the customer; which one is the default, each says itself."""
+        default = self.default_card_id
+        cards = [child for child in self.children if isinstance(child, Card) and child.is_attached]
+        for card in cards:
+            card.is_default = card.stripe_id == default
+        return cards
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """The customer's subscriptions, cancelled ones included."""
+        return [
+            child
+            for child in self.children
+            if isinstance(child, Subscription) and child.is_attached
+        ]
+
+    @property
+    def default_card_id(self) -> str | None:
+        """Stripe's id of what is charged by default: the invoice settings' choice goes first."""
+        chosen = (self.invoice_settings or {}).get("default_payment_method")
+        if isinstance(chosen, dict):
+            chosen = chosen.get("id")
+        return chosen or self.default_source
+
+    def bring_to(
+        self, values: dict[str, Any], children: Iterable[Child] = (), also: Also | None = None
+    ) -> None:
+        """Bring the record and what stands under it to what Stripe says.
+
+        The version is raised even where nothing is new: whoever fetched an older answer, and
+        still has the version that was read here, must not write it any more.
+
+        Parameters
+        ----------
+        values : dict
+            Field name to value.
+        children : iterable
+            Cards and subscriptions as they should stand from now on; the ones that are as they
+            were are not written again.
+        also : callable, optional
+            Adds an item that is written in the same transaction.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read. Read again and decide again.
+        CustomerSoftDeletedError
+            The record was soft-deleted: it stays as it is.
+        """
+        if not self.is_active:
+            raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
+        known = {child.sk: child for child in self.children}
+        changed = [child for child in children if not child.same_as(known.get(child.sk))]
+        news = {name: value for name, value in values.items() if getattr(self, name) != value}
+        room = TRANSACTION_ITEMS - _OTHER_ITEMS
+        while len(changed) > room:
+            chunk, changed = changed[:room], changed[room:]
+            self._update({}, chunk)
+        if news or changed:
+            news["modified_at"] = current().now()
+        self._update(news, changed, also)
+
+    def purge(self, *, gone_from_stripe: bool = False, also: Also | None = None) -> None:
+        """Soft-delete the record and let go of the user, so that a later create starts anew.
+
+        Parameters
+        ----------
+        gone_from_stripe : bool
+            Stripe has no such customer any more: its cards are gone with it.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read. Read again and decide again.
+        """
+        if not self.is_active:
+            raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
+        removed: list[Child] = [card.tombstone() for card in self.cards] if gone_from_stripe else []
+        moment = current().now()
+        self._update(
+            {"is_active": False, "date_purged": moment, "modified_at": moment},
+            removed,
+            lambda t: ActiveCustomer.let_go(t, self.user_id or "", self.stripe_id or ""),
+            also,
+        )
+
+    def _update(self, values: dict[str, Any], children: list[Child], *also: Also | None) -> None:
+        actions = [_setting(name, value) for name, value in values.items()]
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.update(self, actions)
+            for child in children:
+                transaction.save(child)
+            for add in also:
+                if add:
+                    add(transaction)
+
+        try:
+            transact(compose)
+        except ConditionFailedError as error:
+            raise StaleRecordError(f"{self.stripe_id} was changed since it was read") from error
+        for name, value in values.items():
+            setattr(self, name, value)
+        by_key = {child.sk: child for child in [*self.children, *children]}
+        self.children = [by_key[key] for key in sorted(by_key)]
+
+
+def _setting(name: str, value: object) -> Action:
+    attribute = getattr(Customer, name)
+    action: Action = attribute.remove() if value is None else attribute.set(value)
+    return action
+
+
+def customer_key(stripe_id: str) -> str:
+    """The sort key of a Stripe customer; what stands under it begins with it."""
+    return f"CUSTOMER#{stripe_id}"
+
+
+@dataclass
+class UserRecords:
+    """What one user's partition holds, as one query read it."""
+
+    active: ActiveCustomer | None = None
+    customers: dict[str, Customer] = field(default_factory=dict)
+
+    _READS = 3
+
+    @classmethod
+    def read(cls, user_id: str) -> UserRecords:
+        """Read a user's partition, strongly consistent.
+
+        A query is not isolated from a transaction that commits beside it: a claim that names a
+        customer which the query did not see is read again.
+        """
+        records = cls._query(user_id)
+        for _ in range(cls._READS - 1):
+            if records.is_whole:
+                break
+            records = cls._query(user_id)
+        return records
+
+    @classmethod
+    def _query(cls, user_id: str) -> UserRecords:
+        records = cls()
+        children: list[Child] = []
+        try:
+            for item in Record.query(user_key(user_id), consistent_read=True):
+                match item:
+                    case ActiveCustomer():
+                        records.active = item
+                    case Customer():
+                        records.customers[item.sk] = item
+                    case Card() | Subscription():
+                        children.append(item)
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+        for child in children:
+            parent = records.customers.get(customer_key(child.customer_id or ""))
+            if parent:
+                parent.children.append(child)
+        return records
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the customer that the claim names is there."""
+        return not self.active or not self.active.stripe_id or self.active_customer is not None
+
+    @property
+    def active_customer(self) -> Customer | None:
+        """The user's one active customer, if there is one."""
+        if not self.active or not self.active.stripe_id:
+            return None
+        return self.customers.get(customer_key(self.active.stripe_id))
+
+    def customer(self, stripe_id: str) -> Customer | None:
+        """The record of this Stripe customer, soft-deleted or not."""
+        return self.customers.get(customer_key(stripe_id))

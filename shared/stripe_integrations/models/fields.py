@@ -1,0 +1,216 @@
+"""The field table: a record says what each field is, where Stripe has it and who sets it.
+
+Validation, storage, the mapping from Stripe's objects and the HTTP answers all read these
+declarations; there is no second list of fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pynamodb.attributes import Attribute
+from pynamodb.constants import BOOLEAN, NUMBER, STRING
+
+if TYPE_CHECKING:
+    from pynamodb.models import Model
+
+T = TypeVar("T")
+
+Shape = str
+"""Which of Stripe's objects a value is read from: customer, card, payment_method, subscription."""
+
+
+class StripeField(Attribute[T]):
+    """One row of the field table.
+
+    Parameters
+    ----------
+    param : str, optional
+        The parameter of Stripe's create call that takes this field.
+    settable : bool, optional
+        Whether `create` takes the field; by default, whether Stripe does.
+    private : bool, optional
+        Kept for our own book-keeping: no HTTP answer shows it.
+    **paths : str
+        Where the value stands in each of Stripe's objects, as ``shape="dotted.path"``.
+    """
+
+    json_type: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        param: str | None = None,
+        settable: bool | None = None,
+        private: bool = False,
+        **paths: str,
+    ) -> None:
+        super().__init__(null=True)
+        self.param = param
+        self.settable = param is not None if settable is None else settable
+        self.private = private
+        self.paths: Mapping[Shape, str] = paths
+
+    def refusal(self, value: object) -> str | None:
+        """Why a caller's value can't stand in this field; None where it can."""
+        raise NotImplementedError
+
+    def from_stripe(self, value: object) -> object:
+        """What is kept of the value that stands in Stripe's object."""
+        return value
+
+    def to_json(self, value: T) -> object:
+        """The value as it stands in an HTTP answer."""
+        return value
+
+
+class Text(StripeField[str | None]):
+    """A string. Where Stripe has put a whole object in the place of its id, the id is kept."""
+
+    attr_type = STRING
+    json_type = "string"
+    MAX_LENGTH = 5000
+    """Stripe's own limit on the longest of its strings, in characters."""
+
+    def refusal(self, value: object) -> str | None:
+        if not isinstance(value, str):
+            return "must be a string"
+        if len(value) > self.MAX_LENGTH:
+            return f"must be at most {self.MAX_LENGTH} characters long"
+        return None
+
+    def from_stripe(self, value: object) -> object:
+        return value.get("id") if isinstance(value, Mapping) else value
+
+
+class Integer(StripeField[int | None]):
+    """A whole number: an amount in the currency's smallest unit, a count, or Unix seconds."""
+
+    attr_type = NUMBER
+    json_type = "integer"
+    LIMIT = 10**12
+
+    def refusal(self, value: object) -> str | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return "must be a whole number"
+        if abs(value) > self.LIMIT:
+            return "is out of range"
+        return None
+
+    def serialize(self, value: int) -> str:
+        return str(value)
+
+    def deserialize(self, value: str) -> int:
+        return int(value)
+
+
+class Decimal(StripeField[float | None]):
+    """A number with decimals, such as a percentage."""
+
+    attr_type = NUMBER
+    json_type = "number"
+
+    def serialize(self, value: float) -> str:
+        return json.dumps(value)
+
+    def deserialize(self, value: str) -> float:
+        number: float = json.loads(value)
+        return number
+
+
+class Flag(StripeField[bool | None]):
+    """True or false."""
+
+    attr_type = BOOLEAN
+    json_type = "boolean"
+
+    def refusal(self, value: object) -> str | None:
+        return None if isinstance(value, bool) else "must be true or false"
+
+
+class Document(StripeField[Any]):
+    """A nested value, kept as the JSON text that Stripe's documentation shows it in."""
+
+    attr_type = STRING
+    json_type = "object"
+
+    def refusal(self, value: object) -> str | None:
+        return None if isinstance(value, Mapping) else "must be an object"
+
+    def serialize(self, value: object) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    def deserialize(self, value: str) -> object:
+        return json.loads(value)
+
+
+class Listing(Document):
+    """A list of values."""
+
+    json_type = "array"
+
+    def refusal(self, value: object) -> str | None:
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            return None
+        return "must be a list of strings"
+
+
+class Moment(StripeField[datetime | None]):
+    """A time of our own, in UTC; ISO 8601 in HTTP answers."""
+
+    attr_type = STRING
+    json_type = "string"
+
+    def serialize(self, value: datetime) -> str:
+        return value.astimezone(UTC).isoformat()
+
+    def deserialize(self, value: str) -> datetime:
+        return datetime.fromisoformat(value)
+
+    def to_json(self, value: datetime | None) -> object:
+        return None if value is None else value.isoformat()
+
+
+def fields_of(model: type[Model]) -> dict[str, StripeField[Any]]:
+    """The rows of a record's field table by name, in the order of their declaration."""
+    return {
+        name: value
+        for parent in reversed(model.__mro__)
+        for name, value in vars(parent).items()
+        if isinstance(value, StripeField)
+    }
+
+
+def read_stripe(model: type[Model], shape: Shape, obj: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a record's fields from one of Stripe's objects.
+
+    Parameters
+    ----------
+    model : type
+        The record whose field table says what to read.
+    shape : str
+        Which kind of object `obj` is; picks the paths.
+    obj : mapping
+        Stripe's object. A key that it lacks reads as None.
+
+    Returns
+    -------
+    dict
+        Name to value, for every field that this shape has a place for.
+    """
+    return {
+        name: field.from_stripe(_at(obj, field.paths[shape]))
+        for name, field in fields_of(model).items()
+        if shape in field.paths
+    }
+
+
+def _at(obj: object, path: str) -> object:
+    for key in path.split("."):
+        if not isinstance(obj, Mapping):
+            return None
+        obj = obj.get(key)
+    return obj

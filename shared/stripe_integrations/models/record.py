@@ -1,0 +1,137 @@
+"""The one table, and the one way in which several of its items are written together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pynamodb.attributes import DiscriminatorAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.connection import Connection, TableConnection
+from pynamodb.exceptions import CancellationReason, PynamoDBException, TransactWriteError
+from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection
+from pynamodb.models import Model
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.context import current
+from stripe_integrations.errors import DatabaseUnavailableError
+
+TRANSACTION_ITEMS = 100
+"""Items that one DynamoDB transaction holds at most."""
+
+_PASSING = {
+    "TransactionConflict",
+    "ThrottlingError",
+    "ProvisionedThroughputExceeded",
+    "TransactionInProgressException",
+}
+_ATTEMPTS = 6
+_FIRST_PAUSE_SECONDS = 0.05
+
+R = TypeVar("R")
+
+
+class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
+    """The events that name one Stripe customer, by the second in which they came to be."""
+
+    class Meta:
+        index_name = "by_customer"
+        projection = IncludeProjection(["record_type"])
+
+    customer_id = UnicodeAttribute(hash_key=True)
+    created = NumberAttribute(range_key=True)
+
+
+class Record(Model):
+    """Anything that stands in the table. The settings say, at the first use, which table it is."""
+
+    class Meta:
+        table_name: str | None = None
+        region: str | None = None
+        connect_timeout_seconds = 1
+        read_timeout_seconds = 3
+        max_retry_attempts = 3
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    record_type = DiscriminatorAttribute()
+
+    by_customer = CustomerIndex()
+
+    @classmethod
+    def _get_connection(cls) -> TableConnection:
+        # One for all records: each further connection costs its start-up time again.
+        Record.Meta.table_name = current().settings.table_name
+        return super(Record, Record)._get_connection()
+
+    @staticmethod
+    def connection() -> Connection:
+        """The connection that all records share."""
+        return Record._get_connection().connection
+
+
+class ConditionFailedError(Exception):
+    """A condition of a transaction did not hold: nothing of it was written.
+
+    Parameters
+    ----------
+    reasons : list
+        One entry per item, None for those whose condition held; with the item that stands
+        in the table where it was asked for.
+    """
+
+    def __init__(self, reasons: list[CancellationReason | None]) -> None:
+        super().__init__("a condition of the transaction did not hold")
+        self.reasons = reasons
+
+    def old_item(self, position: int, model: type[R]) -> R | None:
+        """The item that stood in the way at this position of the transaction, if any did."""
+        reason = self.reasons[position]
+        if reason is None or not reason.raw_item:
+            return None
+        record: R = model.from_raw_data(reason.raw_item)  # type: ignore[attr-defined]
+        return record
+
+
+def transact(compose: Callable[[TransactWrite], None]) -> None:
+    """Write items together, all or none.
+
+    Conflicts with another transaction and throttling are repeated with growing, jittered pauses:
+    nothing was written then, and the conditions still decide.
+
+    Parameters
+    ----------
+    compose : callable
+        Adds the items to the transaction it is given; called anew for each attempt.
+
+    Raises
+    ------
+    ConditionFailedError
+        A condition did not hold.
+    DatabaseUnavailableError
+        DynamoDB refused for now, or could not be reached; the items may have been written
+        where no answer came.
+    """
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            current().pause(_FIRST_PAUSE_SECONDS * 2**attempt)
+        try:
+            with TransactWrite(connection=Record.connection()) as transaction:
+                compose(transaction)
+        except TransactWriteError as error:
+            reasons = error.cancellation_reasons
+            if any(reason and reason.code == "ConditionalCheckFailed" for reason in reasons):
+                raise ConditionFailedError(reasons) from error
+            codes = {reason.code for reason in reasons if reason} or {
+                error.cause_response_code or ""
+            }
+            if not codes <= _PASSING:
+                raise unavailable(error) from error
+        else:
+            return
+    raise DatabaseUnavailableError("DynamoDB kept refusing the transaction for now")
+
+
+def unavailable(error: PynamoDBException) -> DatabaseUnavailableError:
+    """What a failed call to DynamoDB is to our callers: its error code, without its message."""
+    code: Any = error.cause_response_code or type(error).__name__
+    return DatabaseUnavailableError(f"DynamoDB: {code}")

@@ -1,0 +1,75 @@
+"""Secrets by name, from Secrets Manager or the Parameter Store, cached for minutes."""
+
+from __future__ import annotations
+
+from stripe_integrations.config import Settings
+from stripe_integrations.errors import ConfigurationError
+
+_CACHE_SECONDS = 300
+
+
+def api_key(settings: Settings, *, refresh: bool = False) -> str:
+    """Stripe's API key.
+
+    Parameters
+    ----------
+    refresh : bool
+        Ask the store again even where the cache has an answer.
+
+    Raises
+    ------
+    ConfigurationError
+        No key is configured, it can't be read, or its prefix says the other mode.
+    """
+    key = _read(settings.api_key_name, settings.api_key, "STRIPE_API_KEY", refresh).strip()
+    mode = "live" if settings.livemode else "test"
+    if not key.startswith((f"sk_{mode}_", f"rk_{mode}_")):
+        raise ConfigurationError(f"the Stripe API key is not one of {mode} mode")
+    return key
+
+
+def webhook_secrets(settings: Settings) -> list[str]:
+    """The signing secrets of the webhook endpoint: while one is rolled, the old one counts too.
+
+    Returns
+    -------
+    list of str
+        What white space separates in the stored value.
+
+    Raises
+    ------
+    ConfigurationError
+        None is configured, or the store can't be read.
+    """
+    return _read(
+        settings.webhook_secret_name, settings.webhook_secret, "STRIPE_WEBHOOK_SECRET", False
+    ).split()
+
+
+def _read(name: str | None, plain: str | None, variable: str, refresh: bool) -> str:
+    value = _fetch(name, refresh) if name else plain
+    if not value or not value.strip():
+        raise ConfigurationError(f"{variable}_NAME names no secret, and {variable} is not set")
+    return value
+
+
+def _fetch(reference: str, refresh: bool) -> str:
+    from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415 - imports boto3
+    from aws_lambda_powertools.utilities.parameters.exceptions import (  # noqa: PLC0415
+        GetParameterError,
+    )
+
+    store, _, name = reference.partition(":")
+    try:
+        match store:
+            case "secretsmanager":
+                value = parameters.get_secret(name, max_age=_CACHE_SECONDS, force_fetch=refresh)
+            case "ssm":
+                value = parameters.get_parameter(
+                    name, decrypt=True, max_age=_CACHE_SECONDS, force_fetch=refresh
+                )
+            case _:
+                raise ConfigurationError("a secret's name starts with secretsmanager: or ssm:")
+    except GetParameterError as error:
+        raise ConfigurationError(f"the secret {name} can't be read") from error
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,220 @@
+"""Every call to Stripe, in one place: time-outs, retries, idempotency keys, API version, mode.
+
+Answers are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not
+when this module is: functions that never ask Stripe don't ship it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from stripe_integrations import secrets
+from stripe_integrations.config import API_VERSION, Settings
+from stripe_integrations.errors import (
+    StripeAccessError,
+    StripeError,
+    StripeNotInstalledError,
+    StripeRefusedError,
+    StripeUnavailableError,
+    WrongModeError,
+)
+
+if TYPE_CHECKING:
+    import stripe
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 2
+READ_SECONDS = 6
+RETRIES = 1
+"""Beyond the first try, of what Stripe's library finds worth repeating."""
+
+_PAGE = 100
+
+
+class StripeGateway:
+    """Asks Stripe on behalf of one deployment.
+
+    Parameters
+    ----------
+    settings : Settings
+        The mode, the address and where the API key is kept.
+    http_client : stripe.HTTPClient, optional
+        Carries the requests; by default one with our time-outs.
+
+    Raises
+    ------
+    StripeNotInstalledError
+        The `stripe` extra is not installed.
+
+    Notes
+    -----
+    Every method raises `StripeRefusedError` where Stripe refuses what is asked,
+    `StripeAccessError` where it refuses the key, `StripeUnavailableError` where it fails or can't
+    be reached, and `WrongModeError` where an object is of the other mode.
+    """
+
+    def __init__(self, settings: Settings, http_client: stripe.HTTPClient | None = None) -> None:
+        try:
+            import stripe  # noqa: PLC0415 - see the module's docstring
+        except ImportError as error:
+            raise StripeNotInstalledError(
+                "this action asks Stripe: install stripe-integrations with its `stripe` extra"
+            ) from error
+        self._stripe = stripe
+        self._settings = settings
+        self._http_client = http_client or stripe.RequestsClient(
+            timeout=(CONNECT_SECONDS, READ_SECONDS)
+        )
+        self._client = self._connect(secrets.api_key(settings))
+
+    def create_customer(self, params: Any, idempotency_key: str) -> Json:
+        """Create a customer: https://docs.stripe.com/api/customers/create."""
+        return self._object(
+            "create a customer",
+            lambda client: client.v1.customers.create(params, {"idempotency_key": idempotency_key}),
+        )
+
+    def retrieve_customer(self, stripe_id: str) -> Json:
+        """The customer with its sources: https://docs.stripe.com/api/customers/retrieve.
+
+        A deleted one is an answer too: ``{"id": …, "object": "customer", "deleted": true}``.
+        """
+        customer = self._object(
+            f"retrieve {stripe_id}",
+            lambda client: client.v1.customers.retrieve(stripe_id, {"expand": ["sources"]}),
+        )
+        if not customer.get("deleted"):
+            self._complete_sources(stripe_id, customer)
+        return customer
+
+    def list_customers(self, email: str, created_since: int) -> Iterator[Json]:
+        """Customers with this e-mail made since (Unix seconds), newest first.
+
+        https://docs.stripe.com/api/customers/list; unlike search, it sees what was just made.
+        """
+        return self._pages(
+            "list customers",
+            lambda client, params: client.v1.customers.list(params),
+            {"email": email, "created": {"gte": created_since}},
+        )
+
+    def list_card_payment_methods(self, stripe_id: str) -> list[Json]:
+        """All payment methods of type card attached to a customer.
+
+        https://docs.stripe.com/api/payment_methods/customer_list
+        """
+        return list(
+            self._pages(
+                f"list the payment methods of {stripe_id}",
+                lambda client, params: client.v1.customers.payment_methods.list(stripe_id, params),
+                {"type": "card"},
+            )
+        )
+
+    def list_subscriptions(self, stripe_id: str) -> list[Json]:
+        """All subscriptions of a customer, in whatever status, each with all of its items.
+
+        https://docs.stripe.com/api/subscriptions/list
+        """
+        subscriptions = list(
+            self._pages(
+                f"list the subscriptions of {stripe_id}",
+                lambda client, params: client.v1.subscriptions.list(params),
+                {"customer": stripe_id, "status": "all"},
+            )
+        )
+        for subscription in subscriptions:
+            self._complete_items(subscription)
+        return subscriptions
+
+    def _complete_sources(self, stripe_id: str, customer: Json) -> None:
+        sources = customer.get("sources") or {}
+        if sources.get("has_more"):
+            sources["data"] = list(
+                self._pages(
+                    f"list the sources of {stripe_id}",
+                    lambda client, params: client.v1.customers.payment_sources.list(
+                        stripe_id, params
+                    ),
+                    {"object": "card"},
+                )
+            )
+
+    def _complete_items(self, subscription: Json) -> None:
+        items = subscription.get("items") or {}
+        if items.get("has_more"):
+            items["data"] = list(
+                self._pages(
+                    f"list the items of {subscription['id']}",
+                    lambda client, params: client.v1.subscription_items.list(params),
+                    {"subscription": subscription["id"]},
+                )
+            )
+
+    def _pages(
+        self,
+        what: str,
+        ask: Callable[..., stripe.ListObject[Any]],
+        params: Json,
+    ) -> Iterator[Json]:
+        page: Json = {**params, "limit": _PAGE}
+        while True:
+            listed = self._call(what, partial(ask, params=page))
+            for obj in listed["data"]:
+                yield self._checked(obj)
+            if not listed.get("has_more") or not listed["data"]:
+                return
+            page = {**page, "starting_after": listed["data"][-1]["id"]}
+
+    def _object(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
+        return self._checked(self._call(what, ask))
+
+    def _checked(self, obj: Json) -> Json:
+        livemode = obj.get("livemode", self._settings.livemode)
+        if livemode is not self._settings.livemode:
+            raise WrongModeError(f"{obj.get('id')} is of the other mode")
+        return obj
+
+    def _call(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
+        try:
+            try:
+                answer = ask(self._client)
+            except self._stripe.AuthenticationError:
+                self._client = self._connect(secrets.api_key(self._settings, refresh=True))
+                answer = ask(self._client)
+        except self._stripe.StripeError as error:
+            # Not chained: Stripe's message quotes values, and a traceback would show it.
+            raise self._translated(what, error) from None
+        # The JSON as Stripe sent it: the library's objects turn some of its strings into decimals.
+        return cast("Json", answer.last_response.data)  # type: ignore[union-attr]
+
+    def _connect(self, api_key: str) -> stripe.StripeClient:
+        return self._stripe.StripeClient(
+            api_key,
+            stripe_version=API_VERSION,
+            base_addresses={"api": self._settings.api_base},
+            http_client=self._http_client,
+            max_network_retries=RETRIES,
+        )
+
+    def _translated(self, what: str, error: stripe.StripeError) -> StripeError:
+        status = error.http_status
+        kind: type[StripeError] = StripeUnavailableError
+        if isinstance(error, self._stripe.AuthenticationError | self._stripe.PermissionError):
+            kind = StripeAccessError
+        elif isinstance(error, self._stripe.InvalidRequestError | self._stripe.CardError):
+            kind = StripeRefusedError
+        translated = kind(
+            f"Stripe did not {what}: {type(error).__name__}",
+            status=status,
+            code=error.code,
+            param=getattr(error, "param", None),
+            request_id=error.request_id,
+        )
+        if isinstance(translated, StripeUnavailableError):
+            replayed = (error.headers or {}).get("idempotent-replayed")
+            translated.replayed = replayed == "true" and (status or 0) >= 500
+        return translated

@@ -1,0 +1,111 @@
+"""The database under the functional tests: moto in process, or AWS's own DynamoDB Local.
+
+    pytest                          # moto
+    pytest --dynamodb=local         # DynamoDB Local, one for all workers of pytest-xdist
+
+`tests/conftest.py` takes the hooks and fixtures from here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from moto import mock_aws
+
+from tools import dynamodb_local, engine
+
+ENDPOINT = "DYNAMODB_LOCAL_ENDPOINT"
+REGION = "eu-west-1"
+TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
+NEEDS_AN_ENGINE = ("contract", "localstripe", "sam_local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--dynamodb",
+        choices=["moto", "local"],
+        default="moto",
+        help="what the functional tests keep their table in",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start DynamoDB Local once: workers of pytest-xdist inherit the address."""
+    if config.getoption("--dynamodb") != "local" or ENDPOINT in os.environ:
+        return
+    stack = ExitStack()
+    try:
+        os.environ[ENDPOINT] = stack.enter_context(dynamodb_local.serve())
+    except engine.NotRunError as why:
+        raise pytest.UsageError(f"no DynamoDB Local: {why}") from why
+    stack.callback(os.environ.pop, ENDPOINT)
+    config.add_cleanup(stack.close)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Tests that need an engine run where they are asked for by name: `make test-…` does."""
+    if collection_path.parent.name != "tests" or collection_path.name not in NEEDS_AN_ENGINE:
+        return None
+    asked = [Path(argument.split("::")[0]).resolve() for argument in config.args]
+    return None if any(path.is_relative_to(collection_path) for path in asked) else True
+
+
+@pytest.fixture(scope="session")
+def aws(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An AWS that is not there: moto, with DynamoDB Local as its DynamoDB where that was asked for.
+
+    The credentials are this process's own: DynamoDB Local keeps a database for each access key,
+    so that workers neither meet nor wait for each other.
+    """
+    with pytest.MonkeyPatch.context() as environment, ExitStack() as stack:
+        stack.enter_context(mock_aws(config={"core": {"mock_credentials": False}}))
+        for variable in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
+            environment.delenv(variable, raising=False)
+        environment.setenv("AWS_ACCESS_KEY_ID", f"worker{os.getpid()}")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "local")
+        environment.setenv("AWS_DEFAULT_REGION", REGION)
+        environment.setenv("AWS_REGION", REGION)
+        if request.config.getoption("--dynamodb") == "local":
+            environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", os.environ[ENDPOINT])
+        yield
+
+
+@pytest.fixture
+def table_name(aws: None) -> Iterator[str]:
+    """The name of an empty table, made as template.yaml has it, dropped after the test."""
+    client = boto3.client("dynamodb")
+    name = "customers"  # always the same: a connection is made once and used by every test
+    client.create_table(TableName=name, **table_properties())
+    yield name
+    client.delete_table(TableName=name)
+
+
+def table_properties() -> dict[str, Any]:
+    """What of the template's table DynamoDB's CreateTable takes."""
+    template = yaml.load(TEMPLATE.read_text(), Loader=_TemplateLoader)  # noqa: S506
+    tables = [
+        resource["Properties"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::DynamoDB::Table"
+    ]
+    (table,) = tables
+    return {
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": table["KeySchema"],
+        "AttributeDefinitions": table["AttributeDefinitions"],
+        "GlobalSecondaryIndexes": table["GlobalSecondaryIndexes"],
+    }
+
+
+class _TemplateLoader(yaml.SafeLoader):
+    """Reads a template without working out its functions: !Ref, !Sub and the like are None."""
+
+
+_TemplateLoader.add_multi_constructor("!", lambda *_: None)

@@ -1,0 +1,361 @@
+"""`StripeCustomer.create`: one customer per user, whatever happens on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.context import use
+from stripe_integrations.errors import (
+    ConfigurationError,
+    InvalidFieldError,
+    StripeAccessError,
+    StripeRefusedError,
+    StripeUnavailableError,
+)
+from stripe_integrations.models import ActiveCustomer
+from tests.world import World
+
+USER = User("u-1")
+EMAIL = "jane@example.com"
+POST = "POST /v1/customers"
+
+
+def posts(world: World) -> int:
+    return sum(request.path == "/v1/customers" and request.method == "POST" for request in world.stripe.requests)
+
+
+def test_a_new_customer_stands_on_stripe_and_in_the_table(world: World) -> None:
+    customer = StripeCustomer.create(USER, EMAIL, name="Jane", metadata={"plan": "pro"})
+
+    (on_stripe,) = world.stripe_customers()
+    assert customer.is_new
+    assert (customer.stripe_id, customer.email, customer.name) == (on_stripe["id"], EMAIL, "Jane")
+    assert customer.metadata == on_stripe["metadata"]
+    assert on_stripe["metadata"]["plan"] == "pro"
+    assert on_stripe["metadata"]["stripe_integrations_user_id"] == "u-1"
+    assert customer.is_active
+    assert customer.livemode is False
+    assert StripeCustomer.get(USER).stripe_id == on_stripe["id"]
+
+
+def test_the_claim_forgets_the_parameters_once_the_customer_is_there(world: World) -> None:
+    StripeCustomer.create(USER, EMAIL, name="Jane")
+
+    (claim,) = world.items(record_type="ActiveCustomer")
+    assert "parameters" not in claim
+    assert "Jane" not in str(claim)
+
+
+def test_a_second_create_returns_the_first_customer(world: World) -> None:
+    first = StripeCustomer.create(USER, EMAIL)
+    second = StripeCustomer.create(USER, "other@example.com", name="Other")
+
+    assert second.stripe_id == first.stripe_id
+    assert not second.is_new
+    assert (second.email, second.name) == (EMAIL, None)
+    assert len(world.stripe_customers()) == 1
+
+
+def test_create_keeps_to_its_budget_of_calls(world: World) -> None:
+    with world.counting() as new:
+        StripeCustomer.create(USER, EMAIL)
+    with world.counting() as again:
+        StripeCustomer.create(USER, EMAIL)
+
+    assert (new.database, new.stripe) == (2, 1)
+    assert (again.database, again.stripe) == (2, 1)
+
+
+def test_users_do_not_share_customers(world: World) -> None:
+    one = StripeCustomer.create(User("u-1"), EMAIL)
+    two = StripeCustomer.create(User("u-2"), EMAIL)
+    assert one.stripe_id != two.stripe_id
+
+
+def test_an_existing_customer_is_returned_when_stripe_cannot_be_asked(world: World) -> None:
+    first = StripeCustomer.create(USER, EMAIL)
+    world.stripe.faults.fail_next(None, status=503)
+    assert StripeCustomer.create(USER, EMAIL).stripe_id == first.stripe_id
+
+
+def test_a_customer_that_stripe_has_deleted_is_replaced(world: World) -> None:
+    first = StripeCustomer.create(USER, EMAIL)
+    world.ask("DELETE", f"/v1/customers/{first.stripe_id}")
+
+    second = StripeCustomer.create(USER, EMAIL)
+
+    assert second.is_new
+    assert second.stripe_id != first.stripe_id
+    (old,) = world.items(record_type="Customer", stripe_id=first.stripe_id)
+    assert old["is_active"] is False
+    assert "date_purged" in old
+
+
+def test_a_404_on_the_existing_customer_is_not_taken_for_its_deletion(world: World) -> None:
+    first = StripeCustomer.create(USER, EMAIL)
+    world.stripe.faults.fail_next(None, status=404, code="resource_missing", match="GET *")
+    assert StripeCustomer.create(USER, EMAIL).stripe_id == first.stripe_id
+
+
+# ---- what the caller may pass
+
+
+def test_currency_and_delinquent_stand_here_until_stripe_reports_them(world: World) -> None:
+    StripeCustomer.create(USER, EMAIL, currency="eur", delinquent=True)
+
+    customer = StripeCustomer.get(USER)
+    assert (customer.currency, customer.delinquent) == ("eur", False)
+
+
+def test_default_source_goes_to_stripe_as_source(world: World) -> None:
+    customer = StripeCustomer.create(USER, EMAIL, default_source="tok_visa")
+    assert customer.default_source.startswith("card_")
+
+
+def test_none_is_as_good_as_not_passed(world: World) -> None:
+    assert StripeCustomer.create(USER, EMAIL, name=None, phone=None).name is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("date_purged", "2026-01-01"),
+        ("is_active", True),
+        ("livemode", True),
+        ("stripe_id", "cus_1"),
+        ("created_at", "2026-01-01"),
+        ("modified_at", "2026-01-01"),
+        ("email", "x@example.com"),
+        ("version", 7),
+        ("pk", "USER#other"),
+        ("nonsense", 1),
+        ("name", 7),
+        ("balance", "7"),
+        ("balance", True),
+        ("balance", 10**30),
+        ("address", "Main Street"),
+        ("preferred_locales", "de"),
+        ("preferred_locales", [1]),
+        ("delinquent", "no"),
+        ("name", "x" * 5001),
+        ("name", "\ud800"),
+        ("address", {"line1": float("nan")}),
+        ("metadata", {"stripe_integrations_token": "mine"}),
+        ("metadata", {"stripe_integrations_user_id": "u-2"}),
+        ("metadata", {"key": 1}),
+        ("metadata", {"k" * 41: "v"}),
+        ("metadata", {"key": "v" * 501}),
+        ("metadata", {str(number): "v" for number in range(49)}),
+    ],
+)
+def test_a_field_that_may_not_be_passed_is_refused_by_name(
+    world: World, field: str, value: object
+) -> None:
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(USER, EMAIL, **{field: value})
+
+    assert refusal.value.field == field
+    assert posts(world) == 0
+    assert world.items() == []
+
+
+@pytest.mark.parametrize("email", [None, "", "  ", 7, "x" * 5001])
+def test_the_billing_email_is_needed(world: World, email: str) -> None:
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(USER, email)
+    assert refusal.value.field == "billing_email"
+    assert world.items() == []
+
+
+@pytest.mark.parametrize("user", [None, User(""), User(None), User(7), User("u" * 501), User("\ud800")])
+def test_a_user_needs_an_id(world: World, user: User) -> None:
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(user, EMAIL)
+    assert refusal.value.field == "user_id"
+    assert world.items() == []
+
+
+def test_a_user_id_may_be_as_long_as_stripe_takes(world: World) -> None:
+    user = User("😀" * 500)
+    assert StripeCustomer.create(user, EMAIL).stripe_id == StripeCustomer.get(user).stripe_id
+
+
+# ---- Stripe refuses, fails, is slow
+
+
+def test_a_field_that_stripe_refuses_is_named_and_the_user_is_free_again(world: World) -> None:
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(USER, EMAIL, tax_exempt="perhaps")
+
+    assert refusal.value.field == "tax_exempt"
+    assert world.items() == []
+    assert StripeCustomer.create(USER, EMAIL).is_new
+
+
+def test_a_declined_card_is_told_as_the_default_source(world: World) -> None:
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(USER, EMAIL, default_source="tok_chargeDeclined")
+    assert refusal.value.field == "default_source"
+    assert world.items() == []
+
+
+def test_a_refusal_that_names_no_field_is_stripes_own(world: World) -> None:
+    world.stripe.faults.fail_next(1, status=400)
+    with pytest.raises(StripeRefusedError):
+        StripeCustomer.create(USER, EMAIL)
+    assert world.items() == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_the_claim_stays_where_stripe_may_have_made_the_customer(world: World, status: int) -> None:
+    world.stripe.faults.fail_next(None, status=status, match=POST, stored=False)
+    with pytest.raises((StripeAccessError, StripeUnavailableError)):
+        StripeCustomer.create(USER, EMAIL)
+
+    (claim,) = world.items()
+    assert claim["sk"] == "ACTIVE"
+    world.stripe.faults.clear()
+    assert StripeCustomer.create(USER, EMAIL).is_new
+    assert len(world.stripe_customers()) == 1
+
+
+def test_an_answer_that_is_lost_makes_no_second_customer(world: World) -> None:
+    world.stripe.faults.time_out(2, match=POST, when="after", should_retry=False)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.create(USER, EMAIL)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.create(USER, EMAIL)
+
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
+
+
+def test_no_claim_is_put_up_where_the_key_is_of_the_other_mode(table_name: str) -> None:
+    world = World(table_name, livemode=True)
+    with use(world.context), pytest.raises(ConfigurationError):
+        StripeCustomer.create(USER, EMAIL)
+    assert world.items() == []
+
+
+def test_an_expired_idempotency_key_finds_the_customer_by_its_token(world: World) -> None:
+    world.stripe.faults.time_out(1, match=POST, when="after", should_retry=False)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.create(USER, EMAIL)
+    world.time += 25 * 3600
+
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert customer.is_new
+    assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
+
+
+def test_an_expired_idempotency_key_under_which_nothing_was_made_is_used_again(
+    world: World,
+) -> None:
+    world.stripe.faults.time_out(1, match=POST, when="before", should_retry=False)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.create(USER, EMAIL)
+    world.ask("POST", "/v1/customers", {"email": EMAIL, "name": "somebody else's"})
+    world.time += 25 * 3600
+
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert customer.is_new
+    assert customer.name is None
+
+
+def test_a_failure_that_stripe_keeps_under_the_key_is_got_around(world: World) -> None:
+    world.stripe.faults.fail_next(1, status=500, match=POST, stored=True)
+
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert customer.is_new
+    assert len(world.stripe_customers()) == 1
+
+
+def test_a_kept_failure_that_made_the_customer_all_the_same_makes_no_second(world: World) -> None:
+    world.stripe.faults.fail_next(1, status=500, match=POST, stored=True, takes_effect=True)
+
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
+
+
+# ---- rivals and successors
+
+
+def claim_of(world: World, **parameters: str) -> ActiveCustomer:
+    """The claim of a process that has got this far."""
+    claim, is_mine = ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL, **parameters}, "local": {}})
+    assert is_mine
+    return claim
+
+
+def test_a_rival_waits_for_the_owner_of_a_young_claim(world: World) -> None:
+    claim_of(world, name="Owner")
+    results = []
+
+    def owner_finishes() -> None:
+        world.during_sleep = lambda: None
+        with use(world.new_context()):
+            world.time += 20  # the owner is its own successor here: it does not wait
+            results.append(StripeCustomer.create(USER, EMAIL))
+
+    world.during_sleep = owner_finishes
+    rival = StripeCustomer.create(USER, "rival@example.com", name="Rival")
+
+    assert rival.stripe_id == results[0].stripe_id
+    assert rival.name == "Owner"
+    assert not rival.is_new
+    assert posts(world) == 1
+
+
+def test_the_successor_of_a_crash_asks_with_the_same_token_and_parameters(world: World) -> None:
+    claim_of(world, name="Owner")
+    before = world.time
+
+    customer = StripeCustomer.create(USER, "rival@example.com", name="Rival")
+
+    assert world.time - before >= 8
+    assert (customer.name, customer.email) == ("Owner", EMAIL)
+    assert posts(world) == 1
+
+
+def test_parameters_that_stripe_refuses_to_the_owner_do_not_bind_the_successor(
+    world: World,
+) -> None:
+    claim_of(world, tax_exempt="perhaps")
+    customer = StripeCustomer.create(USER, "rival@example.com", name="Rival")
+    assert (customer.name, customer.email) == ("Rival", "rival@example.com")
+
+
+def test_a_key_that_is_in_use_is_waited_for(world: World) -> None:
+    claim_of(world)
+    world.time += 20
+    world.stripe.faults.fail_next(2, status=409, match=POST)
+    assert StripeCustomer.create(USER, EMAIL).is_new
+    assert len(world.stripe_customers()) == 1
+
+
+def test_a_late_worker_of_a_soft_deleted_customer_starts_anew(world: World) -> None:
+    claim_of(world)
+    world.time += 20
+
+    def rival_creates_and_deletes() -> None:
+        world.during_sleep = lambda: None
+        with use(world.new_context()):
+            StripeCustomer.soft_delete(StripeCustomer.create(USER, EMAIL))
+
+    world.during_sleep = rival_creates_and_deletes
+    world.stripe.faults.delay(1, match=POST)
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert customer.is_active
+    assert len(world.items(record_type="ActiveCustomer")) == 1
+    records = world.items(record_type="Customer")
+    assert sorted(record["is_active"] for record in records) == [False, True]
+    assert {record["stripe_id"] for record in records} == {
+        found["id"] for found in world.stripe_customers()
+    }

@@ -1,0 +1,256 @@
+"""The product in a process of its own: a table, a Stripe and a clock that moves when told to."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+from unittest.mock import Mock
+
+from boto3.dynamodb.types import TypeDeserializer
+from pynamodb.models import Model
+
+import functions.apply_event.app as apply_event
+import functions.create_customer.app as create_customer
+import functions.get_customer.app as get_customer
+import functions.link_customer.app as link_customer
+import functions.soft_delete_customer.app as soft_delete_customer
+import functions.sync_customer.app as sync_customer
+from local.stripe_double.client import StripeDoubleClient
+from local.stripe_double.double import StripeDouble
+from stripe_integrations.config import Settings
+from stripe_integrations.context import Context
+from stripe_integrations.models.record import Record
+from stripe_integrations.stripe_gateway import StripeGateway
+
+Json = dict[str, Any]
+
+START = 1_800_000_000.0
+WEBHOOK_SECRET = "whsec_double"
+
+
+class World:
+    """The product's functions, called as AWS calls them, and what stands around them.
+
+    Parameters
+    ----------
+    table_name : str
+        An empty table.
+    **settings
+        Settings that differ from the usual ones.
+    """
+
+    def __init__(self, table_name: str, **settings: Any) -> None:
+        self.time = START
+        self.random = random.Random(1)
+        self.stripe = StripeDouble(now=lambda: self.time, random=random.Random(2))
+        self.stripe.webhooks.add_endpoint("https://hook", WEBHOOK_SECRET)
+        self.during_sleep: Callable[[], None] = lambda: None
+        self.settings = Settings(
+            **{
+                "table_name": table_name,
+                "api_key": "sk_test_double",
+                "webhook_secret": WEBHOOK_SECRET,
+                **settings,
+            }
+        )
+        self.context = self.new_context()
+
+    def new_context(self) -> Context:
+        """The surroundings of one more process of the product."""
+        return Context(
+            self.settings,
+            clock=lambda: self.time,
+            sleep=self.sleep,
+            random=self.random,
+            make_stripe=lambda settings: StripeGateway(
+                settings, StripeDoubleClient(self.stripe, sleep=self.sleep, timeout=8)
+            ),
+        )
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, and happen what a test has set for it."""
+        self.time += seconds
+        self.during_sleep()
+
+    # ---- the functions
+
+    def create(self, user_id: str = "u-1", **fields: Any) -> Json:
+        """POST /customers."""
+        body = {"user_id": user_id, "billing_email": "jane@example.com", **fields}
+        return self.call(create_customer, api_event("POST", "/customers", body=json.dumps(body)))
+
+    def get(self, user_id: str = "u-1") -> Json:
+        """GET /customers/{user_id}."""
+        return self.call(get_customer, api_event("GET", f"/customers/{user_id}", user_id))
+
+    def sync(self, user_id: str = "u-1") -> Json:
+        """POST /customers/{user_id}/sync."""
+        return self.call(sync_customer, api_event("POST", f"/customers/{user_id}/sync", user_id))
+
+    def delete(self, user_id: str = "u-1") -> Json:
+        """DELETE /customers/{user_id}."""
+        return self.call(
+            soft_delete_customer, api_event("DELETE", f"/customers/{user_id}", user_id)
+        )
+
+    def webhook(self, body: bytes, headers: Mapping[str, str]) -> Json:
+        """POST to the Function URL."""
+        event = api_event("POST", "/", body=body.decode("utf-8", "surrogateescape"))
+        return self.call(link_customer, {**event, "headers": dict(headers)})
+
+    def call(self, function: ModuleType, event: Json) -> Json:
+        """Call a function as AWS does; an answer's JSON body comes back parsed, under `json`."""
+        answer: Json = function.handler(event, lambda_context())
+        if "body" in answer:
+            answer["json"] = json.loads(answer["body"])
+        return answer
+
+    # ---- what Stripe and AWS do
+
+    def deliver(self) -> list[Json]:
+        """Bring Stripe's webhooks that are due; the functions' answers."""
+        answers = []
+        for delivery in self.stripe.webhooks.due():
+            answer = self.webhook(delivery.body, delivery.headers)
+            self.stripe.webhooks.mark(delivery, answer["statusCode"])
+            answers.append(answer)
+        return answers
+
+    def stream(self, *keys: tuple[str, str]) -> Json:
+        """What the table's stream does with items that are new; by default with all there are."""
+        if not keys:
+            keys = tuple(
+                (item["pk"], item["sk"])
+                for item in self.items()
+                if item["sk"] == "EVENT" or item["record_type"] == "Customer"
+            )
+        records = [
+            {
+                "eventID": str(number),
+                "eventName": "INSERT",
+                "eventSource": "aws:dynamodb",
+                "dynamodb": {
+                    "Keys": {"pk": {"S": pk}, "sk": {"S": sk}},
+                    "SequenceNumber": str(number),
+                },
+            }
+            for number, (pk, sk) in enumerate(keys)
+        ]
+        answer: Json = apply_event.handler({"Records": records}, lambda_context())
+        return answer
+
+    def settle(self) -> None:
+        """Deliver and apply until nothing is left to be delivered."""
+        while self.stripe.webhooks.due():
+            self.deliver()
+        self.stream()
+
+    # ---- looking at the outcome
+
+    def items(self, **where: str) -> list[Json]:
+        """What the table holds: plain values under their attribute names."""
+        client = Record.connection().client
+        read = TypeDeserializer()
+        items = [
+            {name: read.deserialize(value) for name, value in item.items()}
+            for page in client.get_paginator("scan").paginate(
+                TableName=self.settings.table_name, ConsistentRead=True
+            )
+            for item in page["Items"]
+        ]
+        return [item for item in items if where.items() <= item.items()]
+
+    def event_states(self) -> dict[str, str]:
+        """State by type of event, of the events that stand in the table."""
+        return {item["kind"]: item["state"] for item in self.items(record_type="Event")}
+
+    def ask(self, method: str, path: str, params: Json | None = None) -> Json:
+        """Do something on Stripe, as its dashboard or another service would."""
+        answer = self.stripe.request(
+            method, path, params, {"Authorization": "Bearer sk_test_double"}
+        )
+        assert answer.status == 200, answer.body
+        return answer.body
+
+    def stripe_customers(self) -> list[Json]:
+        """The customers that Stripe has."""
+        customers: list[Json] = self.ask("GET", "/v1/customers", {"limit": 100})["data"]
+        return customers
+
+    @contextmanager
+    def counting(self) -> Iterator[Counts]:
+        """Count the calls to DynamoDB and to Stripe inside the block."""
+        counts = Counts()
+        events = Record.connection().client.meta.events
+        events.register("before-send.dynamodb", counts.note_database)
+        before = len(self.stripe.requests)
+        try:
+            yield counts
+        finally:
+            counts.stripe = len(self.stripe.requests) - before
+            events.unregister("before-send.dynamodb", counts.note_database)
+
+
+class Counts:
+    """How often each of the others was asked."""
+
+    def __init__(self) -> None:
+        self.operations: list[str] = []
+        self.stripe = 0
+
+    @property
+    def database(self) -> int:
+        """Round trips to DynamoDB."""
+        return len(self.operations)
+
+    def note_database(self, request: Any, **_: Any) -> None:
+        """Take note of one request."""
+        target = request.headers["X-Amz-Target"]
+        name = target.decode() if isinstance(target, bytes) else target
+        self.operations.append(name.rpartition(".")[2])
+
+
+def api_event(
+    method: str,
+    path: str,
+    user_id: str | None = None,
+    *,
+    body: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    claims: Mapping[str, str] | None = None,
+) -> Json:
+    """An event of an HTTP API or a Function URL, payload format 2.0."""
+    event: Json = {
+        "version": "2.0",
+        "routeKey": f"{method} {path}",
+        "rawPath": path,
+        "headers": {"content-type": "application/json", **(headers or {})},
+        "requestContext": {"http": {"method": method, "path": path}, "requestId": "request-1"},
+        "isBase64Encoded": False,
+    }
+    if body is not None:
+        event["body"] = body
+    if user_id is not None:
+        event["pathParameters"] = {"user_id": user_id}
+    if claims is not None:
+        event["requestContext"]["authorizer"] = {"jwt": {"claims": dict(claims), "scopes": None}}
+    return event
+
+
+def lambda_context() -> Mock:
+    """The context object that Lambda hands to a handler."""
+    return Mock(
+        function_name="function",
+        memory_limit_in_mb=256,
+        invoked_function_arn="arn:aws:lambda:eu-west-1:123456789012:function:function",
+        aws_request_id="00000000-0000-0000-0000-000000000000",
+    )
+
+
+def fields(record: Model) -> Json:
+    """A record's values by name."""
+    return dict(record.attribute_values)
