@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import pytest
 
 from stripe_integrations.context import use
+from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
     pytest_addoption,
@@ -23,6 +25,15 @@ __all__ = [
     "pytest_ignore_collect",
     "table_name",
 ]
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the functions log."""
+    stream = io.StringIO()
+    usual = logger.registered_handler.setStream(stream)
+    yield stream
+    logger.registered_handler.setStream(usual)
 
 
 @pytest.fixture

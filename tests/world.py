@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 from boto3.dynamodb.types import TypeDeserializer
+from botocore.exceptions import ClientError
 from pynamodb.models import Model
 
 import functions.apply_event.app as apply_event
@@ -193,6 +194,29 @@ class World:
         finally:
             counts.stripe = len(self.stripe.requests) - before
             events.unregister("before-send.dynamodb", counts.note_database)
+
+    @contextmanager
+    def failing_database(
+        self, code: str, times: int = 1000, operation: str = "", *, reasons: list[str] | None = None
+    ) -> Iterator[None]:
+        """Let DynamoDB refuse the next calls of an operation with an error code."""
+        left = iter(range(times))
+
+        def refuse(request: Any, **_: Any) -> None:
+            target = str(request.headers["X-Amz-Target"])
+            if operation in target and next(left, None) is not None:
+                error: Any = {
+                    "Error": {"Code": code, "Message": "jane@example.com is refused"},
+                    "CancellationReasons": [{"Code": reason} for reason in reasons or []],
+                }
+                raise ClientError(error, operation)
+
+        events = Record.connection().client.meta.events
+        events.register("before-send.dynamodb", refuse)
+        try:
+            yield
+        finally:
+            events.unregister("before-send.dynamodb", refuse)
 
 
 class Counts:

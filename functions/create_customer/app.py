@@ -1,6 +1,7 @@
 """POST /customers: creates a user's customer, or answers with the one that the user has."""
 
 from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.http import Request, Response, http_handler
 from stripe_integrations.representation import customer_to_json
 
@@ -9,5 +10,8 @@ from stripe_integrations.representation import customer_to_json
 def handler(request: Request) -> Response:
     fields = request.api_json()
     user = User(request.own_user_id(fields.pop("user_id", None)))
-    customer = StripeCustomer.create(user, fields.pop("billing_email", None), **fields)
+    billing_email = fields.pop("billing_email", None)
+    if "user" in fields:
+        raise InvalidFieldError("user", "is not a field of a customer")
+    customer = StripeCustomer.create(user, billing_email, **fields)
     return Response(201 if customer.is_new else 200, customer_to_json(customer))

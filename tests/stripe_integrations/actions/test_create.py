@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     ConfigurationError,
+    ConflictError,
     InvalidFieldError,
     StripeAccessError,
     StripeRefusedError,
@@ -22,7 +25,10 @@ POST = "POST /v1/customers"
 
 
 def posts(world: World) -> int:
-    return sum(request.path == "/v1/customers" and request.method == "POST" for request in world.stripe.requests)
+    return sum(
+        request.path == "/v1/customers" and request.method == "POST"
+        for request in world.stripe.requests
+    )
 
 
 def test_a_new_customer_stands_on_stripe_and_in_the_table(world: World) -> None:
@@ -168,7 +174,9 @@ def test_the_billing_email_is_needed(world: World, email: str) -> None:
     assert world.items() == []
 
 
-@pytest.mark.parametrize("user", [None, User(""), User(None), User(7), User("u" * 501), User("\ud800")])
+@pytest.mark.parametrize(
+    "user", [None, User(""), User(None), User(7), User("u" * 501), User("\ud800")]
+)
 def test_a_user_needs_an_id(world: World, user: User) -> None:
     with pytest.raises(InvalidFieldError) as refusal:
         StripeCustomer.create(user, EMAIL)
@@ -234,9 +242,10 @@ def test_an_answer_that_is_lost_makes_no_second_customer(world: World) -> None:
 
 def test_no_claim_is_put_up_where_the_key_is_of_the_other_mode(table_name: str) -> None:
     world = World(table_name, livemode=True)
-    with use(world.context), pytest.raises(ConfigurationError):
-        StripeCustomer.create(USER, EMAIL)
-    assert world.items() == []
+    with use(world.context):
+        with pytest.raises(ConfigurationError):
+            StripeCustomer.create(USER, EMAIL)
+        assert world.items() == []
 
 
 def test_an_expired_idempotency_key_finds_the_customer_by_its_token(world: World) -> None:
@@ -288,7 +297,9 @@ def test_a_kept_failure_that_made_the_customer_all_the_same_makes_no_second(worl
 
 def claim_of(world: World, **parameters: str) -> ActiveCustomer:
     """The claim of a process that has got this far."""
-    claim, is_mine = ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL, **parameters}, "local": {}})
+    claim, is_mine = ActiveCustomer.claim(
+        "u-1", {"stripe": {"email": EMAIL, **parameters}, "local": {}}
+    )
     assert is_mine
     return claim
 
@@ -359,3 +370,62 @@ def test_a_late_worker_of_a_soft_deleted_customer_starts_anew(world: World) -> N
     assert {record["stripe_id"] for record in records} == {
         found["id"] for found in world.stripe_customers()
     }
+
+
+def while_stripe_answers(world: World, happens: Callable[[], object]) -> None:
+    """Let something happen while the answer to the next POST is under way."""
+
+    def once() -> None:
+        world.during_sleep = lambda: None
+        with use(world.new_context()):
+            happens()
+
+    world.stripe.faults.delay(1, match=POST)
+    world.during_sleep = once
+
+
+def test_a_create_that_its_own_webhook_finished_first_is_a_success(world: World) -> None:
+    while_stripe_answers(world, world.settle)
+    customer = StripeCustomer.create(USER, EMAIL, name="Jane")
+    assert customer.name == "Jane"
+    assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
+    assert world.event_states() == {"customer.created": "applied"}
+
+
+def test_others_that_keep_creating_and_deleting_are_given_way(world: World) -> None:
+    def again() -> None:
+        world.during_sleep = lambda: None
+        with use(world.new_context()):
+            StripeCustomer.soft_delete(StripeCustomer.create(USER, EMAIL))
+        world.during_sleep = again
+
+    claim_of(world)
+    world.time += 20
+    world.stripe.faults.delay(1, None, match=POST)
+    world.during_sleep = again
+    with pytest.raises(ConflictError):
+        StripeCustomer.create(USER, EMAIL)
+    records = world.items(record_type="Customer")
+    assert {record["stripe_id"] for record in records} == {
+        found["id"] for found in world.stripe_customers()
+    }
+
+
+def test_a_deleted_customer_that_others_replace_first_is_replaced_once(world: World) -> None:
+    first = StripeCustomer.create(USER, EMAIL)
+    world.ask("DELETE", f"/v1/customers/{first.stripe_id}")
+    second = []
+
+    def rival() -> None:
+        second.append(StripeCustomer.create(USER, EMAIL))
+
+    def once() -> None:
+        world.during_sleep = lambda: None
+        with use(world.new_context()):
+            rival()
+
+    world.during_sleep = once
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert customer.stripe_id == second[0].stripe_id
+    assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]

@@ -31,8 +31,12 @@ def customer(world: World) -> Customer:
 
 
 def attach_card(world: World, customer: Customer, kind: str = "visa", **params: object) -> str:
-    method = world.ask("POST", "/v1/payment_methods", {"type": "card", "card": {"token": f"tok_{kind}"}, **params})
-    world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": customer.stripe_id})
+    method = world.ask(
+        "POST", "/v1/payment_methods", {"type": "card", "card": {"token": f"tok_{kind}"}, **params}
+    )
+    world.ask(
+        "POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": customer.stripe_id}
+    )
     return str(method["id"])
 
 
@@ -68,7 +72,9 @@ def test_sync_brings_the_customer_its_cards_and_its_subscriptions(
     world: World, customer: Customer
 ) -> None:
     world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"email": "new@example.com"})
-    source = world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_amex"})
+    source = world.ask(
+        "POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_amex"}
+    )
     method = attach_card(world, customer)
     subscription = subscribe(world, customer)
 
@@ -139,7 +145,9 @@ def test_a_card_that_was_removed_does_not_linger(world: World, customer: Custome
 
 
 def test_a_card_in_both_shapes_is_one_card(world: World, customer: Customer) -> None:
-    source = world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"})
+    source = world.ask(
+        "POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"}
+    )
     synced = StripeCustomer.sync(customer)
     (card,) = synced.cards
     assert (card.stripe_id, card.livemode, card.last4) == (source["id"], False, source["last4"])
@@ -366,9 +374,7 @@ def test_soft_delete_goes_ahead_of_a_record_that_was_changed_since_it_was_read(
     assert StripeCustomer.get(USER) is None
 
 
-def test_a_second_soft_delete_keeps_the_time_of_the_first(
-    world: World, customer: Customer
-) -> None:
+def test_a_second_soft_delete_keeps_the_time_of_the_first(world: World, customer: Customer) -> None:
     stale = StripeCustomer.get(USER)
     StripeCustomer.soft_delete(customer)
     world.time += 100

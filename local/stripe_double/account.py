@@ -1,0 +1,137 @@
+"""What one Stripe account holds, and the marks that every object gets: ids, times, events."""
+
+from __future__ import annotations
+
+import random as random_module
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import Json, no_such
+from .listing import first_page
+from .webhooks import Webhooks
+
+_ALPHABET = string.ascii_letters + string.digits
+_ID_LENGTHS = {"cus": 14, "prod": 14, "si": 14, "req": 14, "cs_test": 58, "cs_live": 58}
+_DEFAULT_ID_LENGTH = 24
+EVENT_RETENTION = 30 * 24 * 3600
+"""Seconds for which Stripe lists and returns an event."""
+
+
+class Account:
+    """The objects of one Stripe account, in order of creation.
+
+    Objects are kept in the shape in which Stripe shows them unexpanded; what is nested on demand
+    (cards, subscriptions, items) is kept apart, and what is handed out is always a copy.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        random: random_module.Random,
+        *,
+        livemode: bool,
+        api_version: str,
+    ) -> None:
+        self.clock = now
+        self.random = random
+        self.livemode = livemode
+        self.api_version = api_version
+        self.customers: dict[str, Json] = {}
+        self.deleted_customers: set[str] = set()
+        self.cards: dict[str, dict[str, Json]] = {}
+        self.payment_methods: dict[str, Json] = {}
+        self.products: dict[str, Json] = {}
+        self.prices: dict[str, Json] = {}
+        self.subscriptions: dict[str, Json] = {}
+        self.subscription_items: dict[str, list[Json]] = {}
+        self.subscriptions_of: dict[str, list[str]] = {}
+        self.payment_methods_of: dict[str, list[str]] = {}
+        self.invoices: dict[str, Json] = {}
+        self.events: dict[str, Json] = {}
+        self.used_payment_methods: set[str] = set()
+        self.decline_codes: dict[str, str] = {}
+        self.failing_cards: set[str] = set()
+        self.card_created: dict[str, int] = {}
+        self.card_owner: dict[str, str] = {}
+        self.webhooks = Webhooks(self)
+        self.request: Json = {"id": None, "idempotency_key": None}
+
+    def now(self) -> int:
+        """Return the time as Stripe stamps it, in whole seconds."""
+        return int(self.clock())
+
+    def new_id(self, prefix: str) -> str:
+        """Return a fresh id, ``cus_…`` for the prefix ``cus``."""
+        length = _ID_LENGTHS.get(prefix, _DEFAULT_ID_LENGTH)
+        return f"{prefix}_{''.join(self.random.choices(_ALPHABET, k=length))}"
+
+    def customer(self, identifier: str, param: str | None = None) -> Json:
+        """Return a customer that isn't deleted, or raise ``resource_missing``."""
+        if identifier not in self.customers or identifier in self.deleted_customers:
+            raise no_such("customer", identifier, param)
+        return self.customers[identifier]
+
+    def show_subscription(self, identifier: str) -> Json:
+        """Return a subscription as Stripe shows it, with its first items."""
+        url = f"/v1/subscription_items?subscription={identifier}"
+        shown: Json = copy_json(self.subscriptions[identifier])
+        shown["items"] = copy_json(first_page(self.subscription_items[identifier], url))
+        return shown
+
+    def emit(
+        self, event_type: str, subject: Json, previous: Mapping[str, Any] | None = None
+    ) -> str:
+        """Record an event, queue it for the webhook endpoints that want it, return its id."""
+        data: Json = {"object": copy_json(subject)}
+        if previous is not None:
+            data["previous_attributes"] = copy_json(dict(previous))
+        event: Json = {
+            "id": self.new_id("evt"),
+            "object": "event",
+            "api_version": self.api_version,
+            "created": self.now(),
+            "data": data,
+            "livemode": self.livemode,
+            "pending_webhooks": 0,
+            "request": dict(self.request),
+            "type": event_type,
+        }
+        self.events[event["id"]] = event
+        self.webhooks.enqueue(event)
+        return str(event["id"])
+
+    def emit_change(self, event_type: str, before: Json, after: Json) -> None:
+        """Record an update with what it replaced; Stripe sends none where nothing changed."""
+        previous = difference(before, after)
+        if previous:
+            self.emit(event_type, after, previous)
+
+
+def copy_json(value: Any) -> Any:
+    """Return a deep copy of JSON data, many times faster than `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {key: copy_json(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [copy_json(entry) for entry in value]
+    return value
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
+    """Return Stripe's ``previous_attributes``: the old values of what changed, key by key.
+
+    Example
+    -------
+    >>> difference({"metadata": {"a": "1"}}, {"metadata": {"a": "1", "b": "2"}})
+    {'metadata': {'b': None}}
+    """
+    previous: Json = {}
+    for key in [*before, *(key for key in after if key not in before)]:
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            nested = difference(old, new)
+            if nested:
+                previous[key] = nested
+        elif old != new:
+            previous[key] = old
+    return previous

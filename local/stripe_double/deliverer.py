@@ -1,0 +1,100 @@
+"""Carries the double's webhook deliveries over HTTP, in the background."""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import threading
+from urllib.parse import urlsplit
+
+from .double import StripeDouble
+from .webhooks import Delivery
+
+_WORKERS = 8
+_IDLE_SECONDS = 60.0
+
+
+class Deliverer:
+    """One thread that looks what is due, and a few that POST it.
+
+    Parameters
+    ----------
+    double
+        Whose deliveries are carried.
+    changed
+        Guards the double, and is notified whenever something about it has changed.
+    timeout
+        Seconds that an endpoint has to answer.
+    """
+
+    def __init__(
+        self, double: StripeDouble, changed: threading.Condition, timeout: float = 30.0
+    ) -> None:
+        self._double = double
+        self._changed = changed
+        self._timeout = timeout
+        self._under_way: set[int] = set()
+        self._stopping = False
+        self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._watch = threading.Thread(target=self._run, name="deliverer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._watch.start()
+        for number in range(_WORKERS):
+            threading.Thread(target=self._work, name=f"delivery-{number}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin no more deliveries; one that an endpoint leaves hanging isn't waited for."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._watch.join()
+        for _ in range(_WORKERS):
+            self._queue.put(None)
+
+    def wait(self, timeout: float) -> int:
+        """Wait until everything is delivered; returns how many deliveries are still to be made."""
+        webhooks = self._double.webhooks
+        with self._changed:
+            self._changed.wait_for(lambda: webhooks.pending_count() == 0 or self._stopping, timeout)
+            return webhooks.pending_count()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._stopping:
+                for delivery in self._double.pending_deliveries():
+                    if delivery.number not in self._under_way:
+                        self._under_way.add(delivery.number)
+                        self._queue.put(delivery)
+                self._changed.wait(self._pause())
+
+    def _pause(self) -> float:
+        due = self._double.webhooks.next_due(apart_from=self._under_way)
+        if due is None:
+            return _IDLE_SECONDS
+        return max(0.0, min(due - self._double.account.clock(), _IDLE_SECONDS))
+
+    def _work(self) -> None:
+        while (delivery := self._queue.get()) is not None and not self._stopping:
+            status = post(delivery, self._timeout)
+            with self._changed:
+                self._double.delivered(delivery, status)
+                self._under_way.discard(delivery.number)
+                self._changed.notify_all()
+
+
+def post(delivery: Delivery, timeout: float) -> int:
+    """POST a delivery; returns the HTTP status, 0 where no answer came."""
+    parts = urlsplit(delivery.url)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    try:
+        connection.request("POST", target, delivery.body, delivery.headers)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()

@@ -1,0 +1,66 @@
+"""The events of an account: retrieve and list, for 30 days."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from . import params as p
+from .account import EVENT_RETENTION, Account, copy_json
+from .errors import Json, invalid, no_such
+from .listing import page
+
+LIST = {
+    **p.PAGE,
+    "created": p.interval(),
+    "delivery_success": p.boolean(),
+    "type": p.string().fixed(),
+    "types": p.list_of(p.string().fixed()).fixed(),
+}
+_MAX_TYPES = 20
+
+
+class Events:
+    """What has happened in an account."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def retrieve(self, _: Json, event: str) -> Json:
+        """GET /v1/events/{id}."""
+        found = self._account.events.get(event)
+        if found is None or found["created"] < self._oldest():
+            raise no_such("event", event)
+        return self._show(found)
+
+    def list_page(self, given: Json) -> Json:
+        """GET /v1/events: newest first."""
+        types = given.get("types")
+        if types is not None and "type" in given:
+            raise invalid("type and types exclude each other.", "types")
+        if types is not None and len(types) > _MAX_TYPES:
+            raise invalid(f"types takes up to {_MAX_TYPES} types.", "types")
+        wanted = types or [given.get("type", "*")]
+        success = given.get("delivery_success")
+        oldest = self._oldest()
+
+        def listed(event: Json) -> bool:
+            delivered = self._account.webhooks.pending_count(event["id"]) == 0
+            return (
+                event["created"] >= oldest
+                and any(fnmatchcase(event["type"], pattern) for pattern in wanted)
+                and p.within(event["created"], given.get("created"))
+                and success in (None, delivered)
+            )
+
+        newest_first = reversed(self._account.events.values())
+        result = page(newest_first, given, "/v1/events", "event", listed)
+        result["data"] = [self._show(event) for event in result["data"]]
+        return result
+
+    def _show(self, event: Json) -> Json:
+        shown: Json = copy_json(event)
+        shown["pending_webhooks"] = self._account.webhooks.pending_count(event["id"])
+        return shown
+
+    def _oldest(self) -> int:
+        return self._account.now() - EVENT_RETENTION

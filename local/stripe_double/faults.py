@@ -1,0 +1,146 @@
+"""Faults on demand: refusals, delays, lost answers and the death of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from .errors import ApiError
+
+_TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 402: "card_error"}
+_TYPES |= {403: "invalid_request_error", 404: "invalid_request_error", 409: "idempotency_error"}
+_TYPES |= {429: "rate_limit_error"}
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong with the next requests which match.
+
+    Attributes
+    ----------
+    kind
+        ``refuse`` at the door, ``fail`` in execution, ``delay``, ``lose_request``,
+        ``lose_answer``, ``kill_client``.
+    match
+        ``METHOD /path``, with ``*`` as a wildcard; ``*`` alone matches every request.
+    times
+        For how many requests it holds still; None for ever.
+    """
+
+    kind: str
+    match: str
+    times: int | None
+    error: ApiError | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    takes_effect: bool = False
+    stored: bool = False
+    seconds: float = 0.0
+    answered: bool = True
+    should_retry: bool = True
+
+
+class Faults:
+    """The faults that are set on a double, oldest first."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+
+    def fail_next(
+        self,
+        times: int | None = 1,
+        *,
+        status: int = 500,
+        error_type: str | None = None,
+        code: str | None = None,
+        message: str = "A fault was asked for.",
+        match: str = "*",
+        stored: bool | None = None,
+        takes_effect: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer the next matching requests with an error.
+
+        Parameters
+        ----------
+        times
+            How many requests; None for all until `clear`.
+        status, error_type, code, message
+            The error. The type follows from the status where it isn't given.
+        match
+            ``METHOD /path``, with ``*`` as a wildcard.
+        stored
+            Whether an idempotency key replays the error, which makes it a failure in execution;
+            otherwise it happens at the door, before keys are looked at. By default, as on
+            Stripe: 500 and 402 are stored, 401, 403, 409, 429, 400, 502, 503 aren't.
+        takes_effect
+            Whether the request is carried out all the same.
+        headers
+            Further headers of the answer, ``Retry-After`` or ``Stripe-Should-Retry`` for example.
+        """
+        error = ApiError(status, error_type or _TYPES.get(status, "api_error"), message, code=code)
+        kept = status in (402, 500) if stored is None else stored
+        kind = "fail" if kept or takes_effect else "refuse"
+        self._faults.append(
+            Fault(
+                kind,
+                match,
+                times,
+                error=error,
+                stored=kept,
+                takes_effect=takes_effect,
+                headers=headers or {},
+            )
+        )
+
+    def delay(self, seconds: float, times: int | None = 1, *, match: str = "*") -> None:
+        """Answer late: a request takes effect at once, and its key is in progress until then."""
+        self._faults.append(Fault("delay", match, times, seconds=seconds))
+
+    def time_out(
+        self,
+        times: int | None = 1,
+        *,
+        match: str = "*",
+        when: Literal["before", "after"] = "after",
+        should_retry: bool = True,
+    ) -> None:
+        """Give no answer: the request is lost ``before`` it takes effect, or its answer ``after``.
+
+        In process the caller gets ``stripe.APIConnectionError`` with ``should_retry``; behind
+        HTTP the connection is closed.
+        """
+        kind = "lose_request" if when == "before" else "lose_answer"
+        self._faults.append(Fault(kind, match, times, should_retry=should_retry))
+
+    def kill_client_after(
+        self, times: int | None = 1, *, match: str = "*", answered: bool = True
+    ) -> None:
+        """Kill the caller's process once its request has taken effect (behind HTTP only).
+
+        Parameters
+        ----------
+        answered
+            Whether the answer is written first; without it the caller surely hasn't seen it.
+        """
+        self._faults.append(Fault("kill_client", match, times, answered=answered))
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        self._faults.clear()
+
+    def pending(self) -> list[Fault]:
+        """Return the faults that are still to come."""
+        return list(self._faults)
+
+    def take(self, kind: str, request: str) -> Fault | None:
+        """Use up and return the first fault of a kind that matches ``METHOD /path``."""
+        for fault in self._faults:
+            if fault.kind == kind and fnmatchcase(request, fault.match):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._faults.remove(fault)
+                return fault
+        return None

@@ -1,0 +1,143 @@
+"""Which URL is served by what, with which parameters, and the shape of its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import cards, catalog, customers, events, subscriptions
+from .cards import Cards
+from .catalog import Catalog
+from .customers import Customers
+from .errors import Json
+from .events import Events
+from .invoices import Invoices
+from .params import Params
+from .subscriptions import Subscriptions
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation of the API.
+
+    Attributes
+    ----------
+    handler
+        Called with the parameters and with the ids of the path, by name.
+    shape
+        What the answer is, for ``expand``.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Json]
+    shape: str
+    params: Params = field(default_factory=dict)
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The path with a named group for each id."""
+        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+
+
+def routes(
+    *,
+    customer: Customers,
+    card: Cards,
+    sale: Catalog,
+    subscription: Subscriptions,
+    invoice: Invoices,
+    event: Events,
+) -> list[Route]:
+    """Return all operations that the double has."""
+    one = "/v1/customers/{customer}"
+    source = f"{one}/sources/{{source}}"
+    method = "/v1/payment_methods/{method}"
+    sub = "/v1/subscriptions/{subscription}"
+
+    def methods_of(given: Json, customer: str) -> Json:
+        return card.list_methods({**given, "customer": customer}, f"/v1/customers/{customer}/")
+
+    return [
+        Route("POST", "/v1/customers", customer.create, "customer", customers.CREATE),
+        Route("GET", "/v1/customers", customer.list_page, "list customer", customers.LIST),
+        Route("GET", one, customer.retrieve, "customer"),
+        Route("POST", one, customer.update, "customer", customers.UPDATE),
+        Route("DELETE", one, customer.delete, "customer"),
+        Route("POST", f"{one}/sources", card.create_source, "card", cards.SOURCE_CREATE),
+        Route("GET", f"{one}/sources", card.list_sources, "list card", cards.SOURCE_LIST),
+        Route("GET", source, card.retrieve_source, "card"),
+        Route("POST", source, card.update_source, "card", cards.SOURCE_UPDATE),
+        Route("DELETE", source, card.delete_source, "card"),
+        Route(
+            "GET",
+            f"{one}/subscriptions",
+            subscription.list_of_customer,
+            "list subscription",
+            subscriptions.CUSTOMER_LIST,
+        ),
+        Route(
+            "GET",
+            f"{one}/payment_methods",
+            methods_of,
+            "list payment_method",
+            cards.CUSTOMER_METHOD_LIST,
+        ),
+        Route(
+            "GET",
+            f"{one}/payment_methods/{{method}}",
+            card.retrieve_customer_method,
+            "payment_method",
+        ),
+        Route(
+            "POST", "/v1/payment_methods", card.create_method, "payment_method", cards.METHOD_CREATE
+        ),
+        Route(
+            "GET",
+            "/v1/payment_methods",
+            card.list_methods,
+            "list payment_method",
+            cards.METHOD_LIST,
+        ),
+        Route("GET", method, card.retrieve_method, "payment_method"),
+        Route("POST", method, card.update_method, "payment_method", cards.METHOD_UPDATE),
+        Route("POST", f"{method}/attach", card.attach, "payment_method", cards.METHOD_ATTACH),
+        Route("POST", f"{method}/detach", card.detach, "payment_method"),
+        Route("POST", "/v1/products", sale.create_product, "product", catalog.PRODUCT_CREATE),
+        Route("GET", "/v1/products", sale.list_products, "list product", catalog.PRODUCT_LIST),
+        Route("GET", "/v1/products/{product}", sale.retrieve_product, "product"),
+        Route("POST", "/v1/prices", sale.create_price, "price", catalog.PRICE_CREATE),
+        Route("GET", "/v1/prices", sale.list_prices, "list price", catalog.PRICE_LIST),
+        Route("GET", "/v1/prices/{price}", sale.retrieve_price, "price"),
+        Route(
+            "POST", "/v1/subscriptions", subscription.create, "subscription", subscriptions.CREATE
+        ),
+        Route(
+            "GET",
+            "/v1/subscriptions",
+            subscription.list_page,
+            "list subscription",
+            subscriptions.LIST,
+        ),
+        Route("GET", sub, subscription.retrieve, "subscription"),
+        Route("POST", sub, subscription.update, "subscription", subscriptions.UPDATE),
+        Route("DELETE", sub, subscription.cancel, "subscription", subscriptions.CANCEL),
+        Route("POST", f"{sub}/resume", subscription.resume, "subscription", subscriptions.RESUME),
+        Route(
+            "GET",
+            "/v1/subscription_items",
+            subscription.list_items,
+            "list subscription_item",
+            subscriptions.ITEM_LIST,
+        ),
+        Route(
+            "GET",
+            "/v1/subscription_items/{item}",
+            subscription.retrieve_item,
+            "subscription_item",
+        ),
+        Route("GET", "/v1/invoices/{invoice}", invoice.retrieve, "invoice"),
+        Route("GET", "/v1/events", event.list_page, "list event", events.LIST),
+        Route("GET", "/v1/events/{event}", event.retrieve, "event"),
+    ]
