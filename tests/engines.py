@@ -24,7 +24,7 @@ from tools import dynamodb_local, engine
 ENDPOINT = "DYNAMODB_LOCAL_ENDPOINT"
 REGION = "eu-west-1"
 TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
-NEEDS_AN_ENGINE = ("contract", "localstripe", "sam_local")
+NEEDS_AN_ENGINE = ("contract", "local_cloud", "localstripe", "sam_local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,115 @@
+# Every target sets up what it needs, from a bare clone, with Python >= 3.11 and make alone.
+# `make help` lists them.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ifndef PYTHON
+PYTHON := $(shell sh tools/find-python.sh)
+endif
+export PYTHON
+export SAM_CLI_TELEMETRY := 0
+# Inside sam's own make these would point at this one's jobs.
+unexport MAKEFLAGS MFLAGS MAKELEVEL
+
+UV := .tools/uv/bin/uv --no-config --quiet
+SAM := .tools/sam/bin/sam
+SOURCES := functions shared local tests tools
+
+# ---- environments ------------------------------------------------------------------------------
+# Each is made anew when its list, or the interpreter, is another one.
+
+.venv/ready: requirements/dev.txt pyproject.toml .tools/uv/ready
+	$(UV) venv --clear --python $(PYTHON) .venv
+	$(UV) pip sync --python .venv/bin/python --require-hashes requirements/dev.txt
+	$(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]'
+	@touch $@
+
+.tools/sam/ready .tools/ministack/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
+	$(UV) venv --clear --python $(PYTHON) .tools/$*
+	$(UV) pip sync --python .tools/$*/bin/python --require-hashes requirements/$*.txt
+	@touch $@
+
+.tools/uv/ready: requirements/uv.txt .tools/python
+	$(PYTHON) -m venv --clear .tools/uv
+	.tools/uv/bin/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+.tools/python: always
+	@mkdir -p $(@D)
+	@echo "$(PYTHON)" | cmp -s - $@ || echo "$(PYTHON)" > $@
+
+.PHONY: always
+always:
+
+# ---- what one does with the project ------------------------------------------------------------
+
+.PHONY: test
+test: .venv/ready ## unit and functional tests, on moto
+	.venv/bin/pytest --quiet $(ARGS)
+
+.PHONY: check
+check: .venv/ready .tools/sam/ready ## linter, formatter, types, template
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/mypy shared functions local
+	$(SAM) validate --lint
+
+.PHONY: demo
+demo: .venv/ready .tools/sam/ready .tools/ministack/ready ## the whole story, step by step, on a local cloud
+	@.venv/bin/python -m local.demo
+
+.PHONY: serve
+serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, left running until Ctrl-C
+	@.venv/bin/python -m local.serve
+
+.PHONY: build
+build: .tools/sam/ready ## the functions as they are deployed, in .aws-sam/build
+	$(SAM) build
+
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: lock
+lock: .tools/uv/ready ## all requirements/*.txt anew, with the newest versions that fit
+	$(COMPILE) --upgrade pyproject.toml --output-file requirements/function.txt
+	$(COMPILE) --upgrade pyproject.toml --extra stripe --output-file requirements/function-stripe.txt
+	for name in uv dev sam ministack localstripe; do \
+		$(COMPILE) --upgrade requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
+	done
+
+.PHONY: test-local-cloud
+test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready ## races and crashes, on the deployed local cloud
+	.venv/bin/pytest --quiet tests/local_cloud $(ARGS)
+
+# ---- the same against programs that others wrote ------------------------------------------------
+# Each fetches what it needs, and says NOT RUN: and why where that is not to be had.
+
+.PHONY: test-dynamodb-local
+test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoDB Local
+	@.venv/bin/python -m tools.target $@ --needs dynamodb-local -- \
+		.venv/bin/pytest --quiet --dynamodb=local $(ARGS)
+
+.PHONY: test-contract
+test-contract: .venv/ready ## every call to Stripe, against stripe-mock
+	@.venv/bin/python -m tools.target $@ --needs stripe-mock -- \
+		.venv/bin/python -m pytest --quiet -p tests.stripe_judge \
+		tests/stripe_integrations tests/functions tests/contract $(ARGS)
+
+.PHONY: test-localstripe
+test-localstripe: .venv/ready ## the main story against localstripe
+	@.venv/bin/python -m tools.target $@ --needs localstripe -- \
+		.venv/bin/pytest --quiet tests/localstripe $(ARGS)
+
+.PHONY: test-sam-local
+test-sam-local: .venv/ready .tools/sam/ready .tools/ministack/ready ## every function in Lambda's own container
+	@.venv/bin/python -m tools.target $@ --needs docker -- \
+		.venv/bin/pytest --quiet tests/sam_local $(ARGS)
+
+.PHONY: clean
+clean: ## remove everything that the other targets made
+	rm -rf .venv .tools .build .aws-sam .coverage htmlcov .*_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

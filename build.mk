@@ -1,0 +1,18 @@
+# What `sam build` runs for each function, from the root of the project: BuildMethod makefile in
+# template.yaml, and samconfig.toml names this file. Functions that call Stripe ship its package,
+# the others don't.
+
+PYTHON ?= $(shell sh tools/find-python.sh)
+
+build-CreateCustomer: function = create_customer
+build-GetCustomer: function = get_customer
+build-SyncCustomer: function = sync_customer
+build-SoftDeleteCustomer: function = soft_delete_customer
+build-LinkCustomer: function = link_customer
+build-ApplyEvent: function = apply_event
+
+requirements = function
+build-CreateCustomer build-SyncCustomer build-ApplyEvent: requirements = function-stripe
+
+build-%:
+	@$(PYTHON) tools/bundle.py $(function) $(requirements) $(ARTIFACTS_DIR)

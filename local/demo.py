@@ -1,0 +1,441 @@
+"""``make demo``: the whole story of a customer, step by step, on the local cloud.
+
+Each step shows what was asked, what was answered and what the table holds then, and ends the story
+where anything is not as it should be.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import stripe
+
+from local.cloud import Answer, Cloud, CloudError, local_cloud
+from local.stripe_double import sign
+
+USER = "user-1"
+EMAIL = "jenny.rosen@example.com"
+ITEM_WIDTH = 58
+LINE_WIDTH = 110
+
+
+class StepFailedError(Exception):
+    """A step of the story did not go as it should."""
+
+
+class Page:
+    """What the story is written on: in colour on a terminal, plain anywhere else."""
+
+    def __init__(self) -> None:
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._steps = 0
+
+    def step(self, title: str, why: str) -> None:
+        """Begin a step."""
+        self._steps += 1
+        self.line("")
+        self.line(f"{self._steps}. {title}", "1;36")
+        self.line(f"   {why}", "2")
+
+    def request(self, text: str, body: object = None) -> None:
+        """Show what is asked."""
+        shown = "" if body is None else f" {json.dumps(body)}"
+        self.line(f"   → {text}{shown}", "33")
+
+    def answer(self, answer: Answer) -> None:
+        """Show what was answered, without the fields that are empty."""
+        self.line(f"   ← {answer.status}", "32" if answer.status < 400 else "35")
+        if answer.body:
+            self.line(f"     {laid_out(filled(answer.body), '     ')}")
+
+    def table(self, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+        """Show what the table holds: new (+), changed (~), gone (-); older events are counted."""
+        self.line("   the table:", "2")
+        old_events = 0
+        for key in [*after, *(before.keys() - after.keys())]:
+            mark, colour = mark_of(before.get(key), after.get(key))
+            if not mark and key.startswith("EVENT#"):
+                old_events += 1
+            else:
+                self.line(f"   {mark:<1} {key:<{ITEM_WIDTH}} {after.get(key, '')}".rstrip(), colour)
+        if old_events:
+            self.line(f"     … {old_events} older events", "2")
+
+    def line(self, text: str, colour: str = "") -> None:
+        """Write a line."""
+        print(f"\033[{colour}m{text}\033[0m" if self._colour and colour else text, flush=True)
+
+
+def mark_of(before: str | None, after: str | None) -> tuple[str, str]:
+    """Return how a line of the table is marked, and its colour."""
+    if before == after:
+        return "", "2"
+    if before is None:
+        return "+", "32"
+    return ("-", "31") if after is None else ("~", "33")
+
+
+class Story:
+    """One customer's life, played on a cloud."""
+
+    def __init__(self, cloud: Cloud, page: Page) -> None:
+        self.cloud = cloud
+        self.page = page
+        self.stripe = cloud.stripe.client()
+        self.began = int(time.time()) - 1
+        self.held: Mapping[str, str] = {}
+
+    def play(self) -> None:
+        """Play all of it."""
+        customer = self.create()
+        self.create_again(customer)
+        self.webhook_arrives(customer)
+        self.card_and_subscription(customer)
+        self.change_on_stripe(customer)
+        self.sync(customer)
+        self.forged_webhook(customer)
+        self.soft_delete(customer)
+        self.not_found()
+        self.new_customer(customer)
+
+    def create(self) -> str:
+        self.page.step(
+            "Create a customer", "A backend signs its call with IAM and gets a customer."
+        )
+        body = {"user_id": USER, "billing_email": EMAIL, "name": "Jenny Rosen"}
+        answer = self.call("POST", "/customers", body)
+        self.expect(answer.status == 201, "201: the customer is new")
+        customer: str = answer.body["stripe_id"]
+        self.expect(answer.body["email"] == EMAIL, "the answer is the customer as Stripe has it")
+        self.expect(self.on_stripe() == {customer}, "Stripe has this one customer")
+        self.show_table()
+        return customer
+
+    def create_again(self, customer: str) -> None:
+        self.page.step(
+            "Create it again", "One user has one customer, however often it is asked for."
+        )
+        answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
+        self.expect(answer.status == 200, "200: it was there already")
+        self.expect(answer.body["stripe_id"] == customer, "it is the same customer")
+        self.expect(self.on_stripe() == {customer}, "Stripe still has one")
+        self.show_table()
+
+    def webhook_arrives(self, customer: str) -> None:
+        self.page.step(
+            "Stripe's webhook arrives",
+            "Stripe tells that a customer was created: stored and linked at once, then applied.",
+        )
+        self.page.request("Stripe POSTs customer.created to the Function URL")
+        self.wait_for_event("customer.created", customer)
+        self.show_table()
+
+    def card_and_subscription(self, customer: str) -> None:
+        self.page.step(
+            "The customer gets a card and a subscription",
+            "On Stripe's side, as a checkout page does it; webhooks bring them here.",
+        )
+        subscription = self.subscribe(customer)
+        self.cloud.wait_until(
+            lambda: self.read()["cards"] and self.read()["subscriptions"],
+            "the card and the subscription have come by webhook",
+        )
+        answer = self.call("GET", f"/customers/{USER}")
+        self.expect(answer.status == 200, "200")
+        self.expect(
+            [card["last4"] for card in answer.body["cards"]] == ["4242"],
+            "the customer has the card that ends in 4242",
+        )
+        self.expect(answer.body["cards"][0]["is_default"], "which is the default")
+        self.expect(
+            [(s["stripe_id"], s["status"]) for s in answer.body["subscriptions"]]
+            == [(subscription, "active")],
+            "and the active subscription",
+        )
+        self.wait_for_event("customer.subscription.created", customer)
+        self.show_table()
+
+    def change_on_stripe(self, customer: str) -> None:
+        self.page.step(
+            "Somebody changes the customer on Stripe",
+            "In the dashboard, for example. The webhook brings the change, nobody asks for it.",
+        )
+        self.on_stripes_side(
+            f"POST /v1/customers/{customer}",
+            {"name": "Jenny Rosen-Meyer", "phone": "+15555550123"},
+            lambda change: self.stripe.v1.customers.update(customer, change),
+        )
+        self.cloud.wait_until(
+            lambda: self.read()["name"] == "Jenny Rosen-Meyer", "the new name has come by webhook"
+        )
+        answer = self.call("GET", f"/customers/{USER}")
+        self.expect(answer.body["phone"] == "+15555550123", "name and phone are the new ones")
+        self.wait_for_event("customer.updated", customer)
+        self.show_table()
+
+    def sync(self, customer: str) -> None:
+        self.page.step(
+            "Synchronise the customer",
+            "Asks Stripe, and brings customer, cards and subscriptions to what it says.",
+        )
+        double = self.cloud.stripe.double
+        if double:
+            self.page.line(
+                "   (the double keeps its webhooks back, so that sync alone can help)", "2"
+            )
+            with double.use() as own:
+                own.webhooks.hold()
+        self.on_stripes_side(
+            f"POST /v1/customers/{customer}",
+            {"description": "pays by invoice"},
+            lambda change: self.stripe.v1.customers.update(customer, change),
+        )
+        answer = self.call("POST", f"/customers/{USER}/sync")
+        self.expect(answer.status == 200, "200")
+        self.expect(answer.body["description"] == "pays by invoice", "the change is here")
+        if double:
+            with double.use() as own:
+                own.webhooks.release()
+            double.wait_until_delivered()
+        self.show_table()
+
+    def forged_webhook(self, customer: str) -> None:
+        self.page.step(
+            "Somebody forges a webhook",
+            "It says that the customer is deleted, under a signature that is not Stripe's.",
+        )
+        forged = {
+            "id": "evt_forged",
+            "object": "event",
+            "type": "customer.deleted",
+            "livemode": False,
+            "created": int(time.time()),
+            "data": {"object": {"id": customer, "object": "customer", "deleted": True}},
+        }
+        body = json.dumps(forged).encode()
+        self.page.request(f"POST {self.cloud.webhook_url}", forged)
+        answer = self.cloud.deliver(body, sign(body, "whsec_guessed", time.time()))
+        self.page.answer(answer)
+        self.expect(answer.status == 400, "400: refused")
+        stored = {item["pk"] for item in self.cloud.items()}
+        self.expect("EVENT#evt_forged" not in stored, "nothing of it is stored")
+        self.expect(self.read()["is_active"], "the customer is as it was")
+        self.show_table()
+
+    def soft_delete(self, customer: str) -> None:
+        self.page.step("Soft-delete the customer", "The record stays, and counts as deleted.")
+        answer = self.call("DELETE", f"/customers/{USER}")
+        self.expect(answer.status == 204, "204")
+        record = next(item for item in self.cloud.items() if item["sk"] == f"CUSTOMER#{customer}")
+        self.expect(not record["is_active"], "the record is not active any more")
+        self.expect(bool(record["date_purged"]), "and tells since when")
+        self.show_table()
+
+    def not_found(self) -> None:
+        self.page.step("Read it once more", "For callers there is no such customer.")
+        answer = self.call("GET", f"/customers/{USER}")
+        self.expect(answer.status == 404, "404, as problem+json")
+        kind = {name.lower(): value for name, value in answer.headers.items()}["content-type"]
+        self.expect(kind.startswith("application/problem+json"), "which programs can read")
+
+    def new_customer(self, old: str) -> None:
+        self.page.step("Create again", "After a soft delete the user starts with a new customer.")
+        answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
+        self.expect(answer.status == 201, "201: a new one")
+        new: str = answer.body["stripe_id"]
+        self.expect(new != old, "under an id of its own")
+        self.expect(self.on_stripe() == {old, new}, "Stripe has the old one and the new one")
+        self.wait_for_event("customer.created", new)
+        self.show_table()
+
+    def tidy(self) -> None:
+        """Take the customers off the real Stripe's test account; the double just ends."""
+        if not self.cloud.stripe.double:
+            for customer in self.on_stripe():
+                self.stripe.v1.customers.delete(customer)
+
+    def subscribe(self, customer: str) -> str:
+        card = self.on_stripes_side(
+            "POST /v1/payment_methods/pm_card_visa/attach",
+            {"customer": customer},
+            lambda given: self.stripe.v1.payment_methods.attach("pm_card_visa", given),
+        )
+        self.on_stripes_side(
+            f"POST /v1/customers/{customer}",
+            {"invoice_settings": {"default_payment_method": card.id}},
+            lambda given: self.stripe.v1.customers.update(customer, given),
+        )
+        price = self.on_stripes_side(
+            "POST /v1/prices",
+            {
+                "currency": "eur",
+                "unit_amount": 900,
+                "recurring": {"interval": "month"},
+                "product_data": {"name": "Membership"},
+            },
+            self.stripe.v1.prices.create,
+        )
+        subscription = self.on_stripes_side(
+            "POST /v1/subscriptions",
+            {"customer": customer, "items": [{"price": price.id}]},
+            self.stripe.v1.subscriptions.create,
+        )
+        return str(subscription.id)
+
+    def on_stripes_side(self, text: str, given: Any, call: Callable[[Any], Any]) -> Any:
+        """Do something on Stripe, as somebody else does, and show it."""
+        self.page.request(f"on Stripe: {text}", given)
+        return call(given)
+
+    def call(self, method: str, path: str, body: object = None) -> Answer:
+        """Call the API, and show request and answer."""
+        self.page.request(f"{method} {path}", body)
+        answer = self.cloud.request(method, path, body)
+        self.page.answer(answer)
+        return answer
+
+    def read(self) -> Any:
+        """Return the customer as the API answers it, without showing it."""
+        return self.cloud.request("GET", f"/customers/{USER}").body
+
+    def on_stripe(self) -> set[str]:
+        """Return the ids of all customers that Stripe has made of this story."""
+        listed = self.stripe.v1.customers.list({"email": EMAIL, "created": {"gte": self.began}})
+        return {customer.id for customer in listed.auto_paging_iter()}
+
+    def wait_for_event(self, kind: str, customer: str) -> None:
+        """Wait until an event is stored, linked to the user, and applied."""
+
+        def applied() -> bool:
+            return any(
+                item["sk"] == "EVENT"
+                and item["kind"] == kind
+                and item.get("customer_id") == customer
+                and item.get("user_id") == USER
+                and item["state"] == "applied"
+                for item in self.cloud.items()
+            )
+
+        self.cloud.wait_until(applied, f"{kind} is stored, linked and applied")
+        self.page.line(f"   ✓ {kind} is stored, linked to {USER} and applied", "32")
+
+    def expect(self, so: bool, what: str) -> None:
+        """Show what is as it should be, and end the story where it is not."""
+        if not so:
+            raise StepFailedError(what)
+        self.page.line(f"   ✓ {what}", "32")
+
+    def show_table(self) -> None:
+        """Show what the table holds."""
+        items = sorted(self.cloud.items(), key=place)
+        holds = {short(f"{item['pk']}  {item['sk']}"): short(gist(item)) for item in items}
+        self.page.table(self.held, holds)
+        self.held = holds
+
+
+def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
+    """Return where an item stands in the story: users, pointers, then events as they came."""
+    kind = item["pk"].partition("#")[0]
+    return ("USER", "STRIPE", "EVENT").index(kind), item.get("received_at", item["pk"]), item["sk"]
+
+
+def short(text: str) -> str:
+    """Return `text` with Stripe's ids cut to what tells them apart."""
+    return re.sub(r"\b((?:cus|evt|pm|sub)_\w{6})\w+", r"\1…", text)
+
+
+def gist(item: Mapping[str, Any]) -> str:
+    """Return what matters of an item in a few words."""
+    return GISTS[item["record_type"]](item)
+
+
+def gist_of_customer(item: Mapping[str, Any]) -> str:
+    """Return what matters of a customer: what the story changes."""
+    state = "active" if item["is_active"] else "soft-deleted"
+    words = [item.get("name"), item.get("description"), state, f"version {item['version']}"]
+    return ", ".join(filter(None, words))
+
+
+GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "ActiveCustomer": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
+    "Customer": gist_of_customer,
+    "Card": lambda item: f"{item['brand']} {item['last4']}",
+    "Subscription": lambda item: str(item["status"]),
+    "Pointer": lambda item: f"belongs to {item['user_id']}",
+    "Event": lambda item: f"{item['kind']}, {item['state']}",
+}
+
+
+def filled(value: Any) -> Any:
+    """Return `value` without the fields that are empty."""
+    if isinstance(value, dict):
+        return {k: filled(v) for k, v in value.items() if v not in (None, [], {})}
+    if isinstance(value, list):
+        return [filled(v) for v in value]
+    return value
+
+
+def laid_out(value: Any, indent: str) -> str:
+    """Return `value` as JSON, over several lines only where one does not hold it."""
+    flat = json.dumps(value)
+    if len(indent) + len(flat) <= LINE_WIDTH or not isinstance(value, dict | list):
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(k)}: {laid_out(v, inner)}" for k, v in value.items()]
+    else:
+        parts = [laid_out(v, inner) for v in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
+
+
+def errors_logged(cloud: Cloud) -> list[str]:
+    """Return what the functions have logged as errors."""
+    logs = cloud.client("logs")
+    groups = logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]
+    return [
+        event["message"].rstrip()
+        for group in groups
+        for event in logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
+        if "ERROR" in event["message"]
+    ]
+
+
+def play(page: Page) -> None:
+    """Bring a cloud up, play the story, and take the cloud down."""
+    with local_cloud(lambda step: page.line(f"… {step}", "2")) as cloud:
+        story = Story(cloud, page)
+        try:
+            story.play()
+        except Exception:
+            with suppress(Exception):
+                for line in errors_logged(cloud):
+                    page.line(line, "31")
+            raise
+        finally:
+            story.tidy()
+
+
+def main() -> int:
+    """Play the story; anything but success is an exit code."""
+    page = Page()
+    began = time.monotonic()
+    try:
+        play(page)
+    except (StepFailedError, CloudError, stripe.StripeError) as error:
+        page.line(f"\n✗ not as it should be: {error}", "1;31")
+        return 1
+    except KeyboardInterrupt:
+        page.line("\ntaken down")
+        return 130
+    page.line(f"\nEvery step as it should be, in {time.monotonic() - began:.0f} s.", "1;32")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""``make serve``: the local cloud, left running, with a line for each invocation until Ctrl-C."""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from local.cloud import (
+    ACCESS_KEY,
+    REGION,
+    REQUESTS,
+    SECRET_KEY,
+    STACK,
+    Cloud,
+    CloudError,
+    local_cloud,
+)
+
+PAUSE = 0.3
+
+SERVED = re.compile(
+    r"\] (?P<method>[A-Z]+) (?P<url>/_aws/(?P<how>execute-api|lambda-url)/[^/]+(?:/\$default)?"
+    r"(?P<path>/\S*)) (?P<status>\d+) (?P<microseconds>\d+)$"
+)
+REPORT = re.compile(r"^REPORT RequestId: (?P<request>\S+)\tDuration: (?P<milliseconds>[\d.]+) ms")
+ROUTES = (
+    ("POST", re.compile(r"/customers"), "create_customer"),
+    ("GET", re.compile(r"/customers/[^/]+"), "get_customer"),
+    ("POST", re.compile(r"/customers/[^/]+/sync"), "sync_customer"),
+    ("DELETE", re.compile(r"/customers/[^/]+"), "soft_delete_customer"),
+)
+APPLY_EVENT_LOGS = f"/aws/lambda/{STACK}/apply-event"
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One invocation of a function, or a request that reached none."""
+
+    function: str
+    status: str
+    milliseconds: float
+    request: str
+
+    def __str__(self) -> str:
+        """Show it as a line of the live log."""
+        now = time.strftime("%H:%M:%S")
+        return (
+            f"{now}  {self.function:<21} {self.status:<6} {self.milliseconds:>6.0f} ms  "
+            f"{self.request}"
+        )
+
+
+class Watcher:
+    """Sees the invocations of a cloud: requests in the log of its HTTP server, the stream's in the
+    log group that the function writes."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._requests = (cloud.folder / REQUESTS).open()
+        self._requests.seek(0, 2)
+        self._logs = cloud.client("logs")
+        self._seen: set[str] = set()
+
+    def new(self) -> Iterator[Invocation]:
+        """Return what has been invoked since the last call."""
+        for line in self._requests:
+            served = SERVED.search(line.rstrip())
+            if served:
+                yield invocation(served)
+        yield from self._of_the_stream()
+
+    def _of_the_stream(self) -> Iterator[Invocation]:
+        pages = self._logs.get_paginator("filter_log_events").paginate(
+            logGroupName=APPLY_EVENT_LOGS
+        )
+        entries = [entry["message"] for page in pages for entry in page["events"]]
+        failed = {word for message in entries if "[ERROR]" in message for word in message.split()}
+        for report in filter(None, map(REPORT.match, entries)):
+            request = report["request"]
+            if request not in self._seen:
+                self._seen.add(request)
+                status = "error" if request in failed else "ok"
+                yield Invocation("apply_event", status, float(report["milliseconds"]), "stream")
+
+
+def invocation(served: re.Match[str]) -> Invocation:
+    """Return the invocation that a line of the server's log tells of."""
+    if served["how"] == "lambda-url":
+        function = "link_customer"
+        path = "webhook"
+    else:
+        function = function_of(served["method"], served["path"])
+        path = served["path"]
+    milliseconds = int(served["microseconds"]) / 1000
+    return Invocation(function, served["status"], milliseconds, f"{served['method']} {path}")
+
+
+def function_of(method: str, path: str) -> str:
+    """Return the function that a route leads to, a dash where none does."""
+    for route, pattern, function in ROUTES:
+        if route == method and pattern.fullmatch(path):
+            return function
+    return "-"
+
+
+def welcome(cloud: Cloud) -> str:
+    """Return what somebody needs to play with the cloud: addresses, and commands to paste."""
+    signed = f"curl -sSi --aws-sigv4 aws:amz:{REGION}:execute-api --user {ACCESS_KEY}:{SECRET_KEY}"
+    api = f"{cloud.api_url}/customers"
+    lines = [
+        "",
+        f"HTTP API    {cloud.api_url}",
+        f"Webhook     {cloud.webhook_url}",
+        f"Stripe      {cloud.stripe.api_base}",
+        f"Local AWS   {cloud.endpoint}  (table {cloud.table_name})",
+        "",
+        "Create a customer, and read it:",
+        f"  {signed} '{api}' \\",
+        "    -H 'Content-Type: application/json' \\",
+        """    -d '{"user_id": "user-1", "billing_email": "jenny@example.com", "name": "Jenny"}'""",
+        f"  {signed} '{api}/user-1'",
+        "",
+    ]
+    if cloud.stripe.double:
+        stripe = f"curl -sS --user {cloud.stripe.api_key}: {cloud.stripe.api_base}/v1"
+        lines += [
+            "Change the newest customer on the Stripe double, whose webhook brings it here:",
+            f"  newest=$({stripe}/customers | grep -o 'cus_[A-Za-z0-9]*' | head -n 1)",
+            f"  {stripe}/customers/$newest -d description='changed on Stripe'",
+            f"  {stripe}/payment_methods/pm_card_visa/attach -d customer=$newest",
+        ]
+    else:
+        lines += ["The events of this Stripe account are read, and delivered to the webhook."]
+    lines += [
+        "",
+        "Bring it up to what Stripe says, and soft-delete it:",
+        f"  {signed} -X POST '{api}/user-1/sync'",
+        f"  {signed} -X DELETE '{api}/user-1'",
+    ]
+    return "\n".join([*lines, "", "Invocations, until Ctrl-C:"])
+
+
+def main() -> int:
+    """Serve until Ctrl-C."""
+    try:
+        with local_cloud(lambda step: print(f"… {step}", flush=True)) as cloud:
+            print(welcome(cloud), flush=True)
+            watcher = Watcher(cloud)
+            while True:
+                for seen in watcher.new():
+                    print(seen, flush=True)
+                time.sleep(PAUSE)
+    except KeyboardInterrupt:
+        print("\ntaken down", flush=True)
+        return 0
+    except CloudError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

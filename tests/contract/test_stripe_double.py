@@ -1,0 +1,95 @@
+"""The Stripe double's answers, against those of Stripe's own stripe-mock."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import pytest
+
+from local.stripe_double import StripeDouble
+
+HEADERS = {"Authorization": "Bearer sk_test_double"}
+DEPRECATED = {"plan", "trial_period_days"}
+"""Stripe sends these still, and hides them from its description."""
+NEWER = {"feedback_option"}
+"""In Stripe's description, and not in the example objects that Stripe publishes beside it."""
+
+
+@pytest.fixture(scope="module")
+def double() -> StripeDouble:
+    """A double with one customer that has a card and a subscription."""
+    double = StripeDouble(random=random.Random(1))
+    customer = _ask(double, "POST", "/v1/customers", email="jane@example.com")["id"]
+    method = _ask(double, "POST", "/v1/payment_methods/pm_card_visa/attach", customer=customer)
+    _ask(
+        double,
+        "POST",
+        f"/v1/customers/{customer}",
+        invoice_settings={"default_payment_method": method["id"]},
+    )
+    product = _ask(double, "POST", "/v1/products", name="Gold")["id"]
+    price = _ask(
+        double,
+        "POST",
+        "/v1/prices",
+        product=product,
+        currency="eur",
+        unit_amount="1500",
+        recurring={"interval": "month"},
+    )
+    _ask(
+        double, "POST", "/v1/subscriptions", customer=customer, items={"0": {"price": price["id"]}}
+    )
+    return double
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/v1/customers", {}),
+        ("/v1/customers/{customer}", {}),
+        ("/v1/customers/{customer}/payment_methods", {"type": "card"}),
+        ("/v1/subscriptions", {"status": "all"}),
+        ("/v1/subscription_items", {"subscription": "{subscription}"}),
+        ("/v1/prices", {}),
+    ],
+)
+def test_answers_have_the_keys_that_stripe_s_have(
+    double: StripeDouble, stripe_mock_url: str, path: str, params: dict[str, str]
+) -> None:
+    known = {
+        "customer": next(iter(double.account.customers)),
+        "subscription": next(iter(double.account.subscriptions)),
+    }
+    path = path.format(**known)
+    params = {name: value.format(**known) for name, value in params.items()}
+    ours = _ask(double, "GET", path, **params)
+    request = Request(f"{stripe_mock_url}{path}?{urlencode(params)}", headers=HEADERS)
+    with urlopen(request, timeout=10) as answer:
+        theirs = json.load(answer)
+    assert set(_differences(ours, theirs)) == set()
+
+
+def _differences(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
+    """Keys that only one of the two has, wherever both have an object."""
+    if isinstance(ours, list) and isinstance(theirs, list):
+        if ours and theirs:
+            yield from _differences(ours[0], theirs[0], f"{place}[]")
+    elif isinstance(ours, dict) and isinstance(theirs, dict) and theirs and "metadata" not in place:
+        for key in ours.keys() - theirs.keys() - DEPRECATED:
+            yield f"only the double has {place}.{key}"
+        for key in theirs.keys() - ours.keys() - NEWER:
+            yield f"the double lacks {place}.{key}"
+        for key in ours.keys() & theirs.keys():
+            yield from _differences(ours[key], theirs[key], f"{place}.{key}")
+
+
+def _ask(double: StripeDouble, method: str, path: str, **params: Any) -> Any:
+    answer = double.request(method, path, params, HEADERS)
+    assert answer.status == 200, answer.body
+    return answer.body

@@ -1,0 +1,130 @@
+"""Races and crashes, through the deployed API: processes of their own, killed for real."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from local.cloud import Answer, Cloud, local_cloud
+from local.stripe_double import StripeDoubleServer
+
+CALLS = 50
+CREATE = "POST /v1/customers"
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    with local_cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture(autouse=True)
+def no_faults(cloud: Cloud) -> Iterator[None]:
+    yield
+    with double(cloud).use() as stripe:
+        stripe.faults.clear()
+
+
+def double(cloud: Cloud) -> StripeDoubleServer:
+    assert cloud.stripe.double, "these tests need the double: unset STRIPE_API_KEY"
+    return cloud.stripe.double
+
+
+def create(cloud: Cloud, user_id: str) -> Answer:
+    body = {"user_id": user_id, "billing_email": "jenny@example.com"}
+    return cloud.request("POST", "/customers", body)
+
+
+def on_stripe(cloud: Cloud, user_id: str) -> list[str]:
+    """The ids of all customers that Stripe ever made for a user."""
+    with double(cloud).use() as stripe:
+        return [
+            customer["id"]
+            for customer in stripe.account.customers.values()
+            if customer.get("metadata", {}).get("stripe_integrations_user_id") == user_id
+        ]
+
+
+def posts(cloud: Cloud) -> int:
+    """How often Stripe was asked to make a customer."""
+    with double(cloud).use() as stripe:
+        return sum(
+            (request.method, request.path) == ("POST", "/v1/customers")
+            for request in stripe.requests
+        )
+
+
+def active_records(cloud: Cloud, user_id: str) -> list[str]:
+    return [
+        item["stripe_id"]
+        for item in cloud.items()
+        if item["pk"] == f"USER#{user_id}"
+        and item["record_type"] == "Customer"
+        and item["is_active"]
+    ]
+
+
+def test_fifty_creates_at_once_make_one_customer(cloud: Cloud) -> None:
+    asked = posts(cloud)
+    with ThreadPoolExecutor(CALLS) as callers:
+        answers = list(callers.map(lambda _: create(cloud, "u-fifty"), range(CALLS)))
+
+    assert Counter(answer.status for answer in answers) == {201: 1, 200: CALLS - 1}
+    (customer,) = {answer.body["stripe_id"] for answer in answers}
+    assert on_stripe(cloud, "u-fifty") == [customer]
+    assert active_records(cloud, "u-fifty") == [customer]
+    assert posts(cloud) - asked == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_create_whose_process_is_killed_after_stripe_answered_is_taken_up(
+    cloud: Cloud, answered: bool
+) -> None:
+    user_id = f"u-killed-{answered}"
+    with double(cloud).use() as stripe:
+        stripe.webhooks.hold()
+        stripe.faults.kill_client_after(1, match=CREATE, answered=answered)
+
+    killed = create(cloud, user_id)
+    assert killed.status >= 500
+    assert active_records(cloud, user_id) == []
+    (made,) = on_stripe(cloud, user_id)
+
+    answer = create(cloud, user_id)
+
+    assert (answer.status, answer.body["stripe_id"]) == (201, made)
+    assert on_stripe(cloud, user_id) == [made]
+    assert active_records(cloud, user_id) == [made]
+    with double(cloud).use() as stripe:
+        stripe.webhooks.release()
+
+
+def test_a_create_whose_process_is_killed_is_finished_by_its_webhook(cloud: Cloud) -> None:
+    with double(cloud).use() as stripe:
+        stripe.faults.kill_client_after(1, match=CREATE)
+
+    assert create(cloud, "u-webhook").status >= 500
+
+    cloud.wait_until(lambda: active_records(cloud, "u-webhook"), "the webhook has finished it")
+    assert active_records(cloud, "u-webhook") == on_stripe(cloud, "u-webhook")
+
+
+def test_fifty_creates_at_once_of_which_the_first_is_killed_make_one_customer(
+    cloud: Cloud,
+) -> None:
+    with double(cloud).use() as stripe:
+        stripe.webhooks.hold()
+        stripe.faults.kill_client_after(1, match=CREATE)
+    with ThreadPoolExecutor(CALLS) as callers:
+        answers = list(callers.map(lambda _: create(cloud, "u-both"), range(CALLS)))
+
+    (made,) = on_stripe(cloud, "u-both")
+    assert active_records(cloud, "u-both") == [made]
+    statuses = Counter(answer.status for answer in answers)
+    assert statuses[200] + statuses[201] >= CALLS - 1
+    assert {answer.body["stripe_id"] for answer in answers if answer.status < 300} == {made}
+    with double(cloud).use() as stripe:
+        stripe.webhooks.release()

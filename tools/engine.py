@@ -1,0 +1,159 @@
+"""What every engine of the slower tests needs: a place to be kept, a port, a life and an end.
+
+An engine is a program that we did not write (AWS's DynamoDB Local, Stripe's stripe-mock, …). It
+is fetched once by the ordinary client of its registry, kept under `.tools/`, and started anew
+for every test run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / ".tools"
+
+# What go, mvn, pip and uv say when nobody answered. A registry that did answer, with a refusal or
+# with a file that isn't the pinned one, is a failure of ours and must not pass for an absence.
+NOBODY_ANSWERED = re.compile(
+    r"dial tcp|proxyconnect|no such host|i/o timeout|TLS handshake timeout"
+    r"|Could not transfer artifact(?!.*(?:status: 4\d\d|[Cc]hecksum))"
+    r"|UnknownHostException|Connection (?:refused|reset|timed out)|Network is unreachable"
+    r"|NewConnectionError|Max retries exceeded|Temporary failure in name resolution"
+    r"|error sending request|dns error|operation timed out|Client\.Timeout exceeded",
+)
+
+
+class NotRunError(Exception):
+    """The engine can't be had on this machine, which says nothing about the product."""
+
+
+class EngineError(Exception):
+    """The engine should have come up, and did not."""
+
+
+def require(program: str, why: str) -> str:
+    """Path of a program, or NotRunError with the reason for which it is needed."""
+    found = shutil.which(program)
+    if found is None:
+        raise NotRunError(f"{program} is not installed ({why})")
+    return found
+
+
+def fetch(command: Sequence[str], *, registry: str, env: Mapping[str, str] | None = None) -> None:
+    """Run a registry's client; NotRunError where the registry can't be reached."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return
+    if NOBODY_ANSWERED.search(done.stdout):
+        raise NotRunError(f"{registry} can't be reached")
+    raise EngineError(f"{' '.join(command[:3])} … failed:\n{done.stdout[-4000:]}")
+
+
+@contextmanager
+def kept_whole(target: Path) -> Iterator[Path]:
+    """Yield an empty folder which becomes `target` only if the block succeeds.
+
+    A fetch that is interrupted must not leave half an engine that the next run takes for whole.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield building
+        if not target.exists():
+            building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody answers there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    name: str,
+    ready: Callable[[], bool],
+    env: Mapping[str, str] | None = None,
+    patience: float = 60.0,
+) -> Iterator[None]:
+    """Keep a server running for the length of the block.
+
+    Parameters
+    ----------
+    command : sequence of str
+    name : str
+        Its log is `.tools/log/<name>-<something>.log`, kept if the block fails.
+    ready : callable
+        Asked until it says yes.
+    env : mapping, optional
+        Added to the environment.
+    patience : float
+        Seconds to wait for `ready`.
+
+    Raises
+    ------
+    EngineError
+        It ended, or was not ready in time; with the end of its log.
+    """
+    logs = KEPT / "log"
+    logs.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        prefix=f"{name}-", suffix=".log", dir=logs, delete=False
+    ) as out:
+        log = Path(out.name)
+        process = subprocess.Popen(
+            command,
+            cwd=logs,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + patience
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise EngineError(f"{name} did not come up:\n{log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        yield
+        log.unlink()
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,45 @@
+"""Runs a test target after its engines are there, or says in one line why it is not run.
+
+    python -m tools.target test-contract --needs stripe-mock -- python -m pytest tests/contract
+
+The line starts with `NOT RUN:` and the exit code is then 0: an engine that this machine can't
+have says nothing about the product. Everything else that goes wrong is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from tools import docker_engine, dynamodb_local, engine, localstripe, stripe_mock
+
+ENGINES = {
+    "docker": docker_engine.install,
+    "dynamodb-local": dynamodb_local.install,
+    "localstripe": localstripe.install,
+    "stripe-mock": stripe_mock.install,
+}
+
+
+def main() -> int:
+    """Prepare the engines, run the command, return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("target")
+    parser.add_argument("--needs", action="append", choices=sorted(ENGINES), default=[])
+    parser.add_argument("command", nargs="+")
+    asked = parser.parse_args()
+    try:
+        for name in asked.needs:
+            ENGINES[name]()
+    except engine.NotRunError as why:
+        print(f"NOT RUN: {asked.target}: {why}", flush=True)
+        return 0
+    except engine.EngineError as error:
+        print(f"{asked.target}: {error}", file=sys.stderr)
+        return 1
+    return subprocess.run(asked.command, check=False, cwd=engine.ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
