@@ -93,7 +93,7 @@ test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoD
 test-contract: .venv/ready ## every call to Stripe, against stripe-mock
 	@.venv/bin/python -m tools.target $@ --needs stripe-mock -- \
 		.venv/bin/python -m pytest --quiet -p tests.stripe_judge \
-		tests/stripe_integrations tests/functions tests/contract $(ARGS)
+		tests/stripe_integrations tests/functions tests/local tests/contract $(ARGS)
 
 .PHONY: test-localstripe
 test-localstripe: .venv/ready ## the main story against localstripe

@@ -44,7 +44,7 @@ _CHANGEABLE = {
     "name": p.string(256),
     "next_invoice_sequence": p.integer(1),
     "phone": p.string(20),
-    "preferred_locales": p.list_of(p.string().fixed()),
+    "preferred_locales": p.list_of(p.string().fixed()).fixed(),
     "shipping": p.hash_of(_SHIPPING),
     "source": p.string().fixed(),
     "tax": p.hash_of({"ip_address": p.string(), "validate_location": p.string()}),
@@ -229,8 +229,6 @@ def _change(customer: Json, given: Json) -> None:
         }
     if "invoice_settings" in changes:
         changes["invoice_settings"] = _settings(customer, changes["invoice_settings"])
-    if "preferred_locales" in changes:
-        changes["preferred_locales"] = changes["preferred_locales"] or []
     if "tax_exempt" in changes:
         changes["tax_exempt"] = changes["tax_exempt"] or "none"
     customer.update(changes)

@@ -211,6 +211,7 @@ def test_an_unknown_customer_is_404_in_the_path_and_400_in_a_parameter(api):
         ({"metadata": "text"}, "metadata", None),
         ({"address": "text"}, "address", None),
         ({"preferred_locales": {"a": "b"}}, "preferred_locales", None),
+        ({"preferred_locales": ""}, "preferred_locales", None),
         ({"name": {"first": "A"}}, "name", None),
         ({"name": "n" * 257}, "name", None),
         ({"invoice_prefix": "ab"}, "invoice_prefix", None),
@@ -1015,9 +1016,7 @@ def test_invoice_settings_merge_and_empty_lists_unset(api):
     settings = {"custom_fields": [{"name": "PO", "value": "7"}], "footer": "Thanks"}
     customer = api.customers.create({"invoice_settings": settings}).id
     options = {"rendering_options": {"amount_tax_display": "exclude_tax"}, "custom_fields": ""}
-    updated = api.customers.update(
-        customer, {"invoice_settings": options, "address": "", "preferred_locales": ""}
-    ).to_dict()
+    updated = api.customers.update(customer, {"invoice_settings": options, "address": ""}).to_dict()
     assert updated["invoice_settings"] == {
         "custom_fields": None,
         "default_payment_method": None,
