@@ -45,8 +45,8 @@ always:
 # ---- what one does with the project ------------------------------------------------------------
 
 .PHONY: test
-test: .venv/ready ## unit and functional tests, on moto
-	.venv/bin/pytest --quiet $(ARGS)
+test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", some of them
+	.venv/bin/pytest --quiet --numprocesses auto $(or $(ARGS),--cov --cov-fail-under 95)
 
 .PHONY: check
 check: .venv/ready .tools/sam/ready ## linter, formatter, types, template

@@ -38,7 +38,7 @@ TOKEN_KEY = "stripe_integrations_token"  # noqa: S105 - the name of a metadata k
 _ROUNDS = 8
 _CLAIM_IS_YOUNG_SECONDS = 8.0
 """As long as asking Stripe once may take: until then its owner is waited for."""
-_POLL_SECONDS = 0.25
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.2, 1.0
 _KEY_IS_KEPT_SECONDS = 23 * 3600
 """Stripe keeps an idempotency key for at least 24 hours."""
 _CLOCKS_DIFFER_SECONDS = 300
@@ -148,7 +148,7 @@ def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer |
     except StripeUnavailableError as error:
         if error.status != 409:
             raise
-        current().pause(_POLL_SECONDS)
+        current().pause(_LONGEST_POLL_SECONDS)
         return None
     return complete_creation(user_id, claim, stripe_customer) if stripe_customer else None
 
@@ -156,13 +156,15 @@ def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer |
 def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | None:
     """Wait while the claim is young and unfinished; the claim as it stands then, if it does."""
     standing: ActiveCustomer | None = claim
+    pause = _FIRST_POLL_SECONDS
     while (
         standing
         and standing.is_creating
         and standing.token == claim.token
         and current().clock() < float(claim.since or 0) + _CLAIM_IS_YOUNG_SECONDS
     ):
-        current().pause(_POLL_SECONDS)
+        current().pause(pause)
+        pause = min(2 * pause, _LONGEST_POLL_SECONDS)
         standing = ActiveCustomer.read(user_id)
     return standing
 

@@ -1,0 +1,112 @@
+"""What template.yaml promises, read from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FUNCTIONS = {
+    "create_customer",
+    "get_customer",
+    "sync_customer",
+    "soft_delete_customer",
+    "link_customer",
+    "apply_event",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads `!Ref X` as {"Ref": "X"}, and the other functions of a template alike."""
+
+
+def tagged(loader: Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {tag: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {tag: loader.construct_sequence(node, deep=True)}
+    return {tag: loader.construct_mapping(node, deep=True)}
+
+
+Loader.add_multi_constructor("!", tagged)
+
+TEMPLATE = yaml.load((ROOT / "template.yaml").read_text(), Loader=Loader)  # noqa: S506
+SHARED = TEMPLATE["Globals"]["Function"]
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {n: r for n, r in TEMPLATE["Resources"].items() if r["Type"] == kind}
+
+
+DEPLOYED = of_type("AWS::Serverless::Function")
+
+
+def test_every_function_of_the_project_is_deployed() -> None:
+    folders = {f["Properties"]["CodeUri"] for f in DEPLOYED.values()}
+    assert folders == {f"functions/{name}" for name in FUNCTIONS}
+    assert {path.name for path in (ROOT / "functions").iterdir() if path.is_dir()} == FUNCTIONS
+
+
+def test_every_function_has_a_role_and_a_log_group_of_its_own() -> None:
+    for name, function in DEPLOYED.items():
+        properties = function["Properties"]
+        assert properties["Role"] == {"GetAtt": f"{name}Role.Arn"}
+        assert properties["LoggingConfig"]["LogGroup"] == {"Ref": f"{name}Logs"}
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_a_parameter_that_reaches_a_function_reaches_its_alias(name: str) -> None:
+    """A version is published only where its resource changes."""
+    properties = DEPLOYED[name]["Properties"]
+    settings = {
+        **SHARED["Environment"]["Variables"],
+        **properties.get("Environment", {}).get("Variables", {}),
+        "Runtime": SHARED["Runtime"],
+        "Architectures": SHARED["Architectures"],
+    }
+    assert parameters_in(settings) == parameters_in(properties["VersionDescription"])
+
+
+def parameters_in(value: object) -> set[str]:
+    text = json.dumps(value)
+    named = set(re.findall(r'"Ref": "(\w+)"', text)) | set(re.findall(r"\$\{(\w+)\}", text))
+    if "UseSsm" in text:
+        named.add("SecretStore")
+    return named & TEMPLATE["Parameters"].keys()
+
+
+def test_the_api_is_closed_unless_a_caller_is_known() -> None:
+    routes = of_type("AWS::ApiGatewayV2::Route")
+    assert {route["Properties"]["RouteKey"] for route in routes.values()} == {
+        "POST /customers",
+        "GET /customers/{user_id}",
+        "POST /customers/{user_id}/sync",
+        "DELETE /customers/{user_id}",
+    }
+    for route in routes.values():
+        assert route["Properties"]["AuthorizationType"] == {"If": ["UseJwt", "JWT", "AWS_IAM"]}
+
+
+def test_no_role_may_do_anything_to_everything() -> None:
+    for role in of_type("AWS::IAM::Role").values():
+        for policy in role["Properties"]["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                assert "*" not in json.dumps(statement["Action"])
+                assert statement["Resource"] != "*" or statement["Sid"] == "Trace"
+
+
+def test_the_table_outlives_the_stack() -> None:
+    (table,) = of_type("AWS::DynamoDB::Table").values()
+    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert table["Properties"]["DeletionProtectionEnabled"]
+
+
+def test_example_events_are_there_for_every_function() -> None:
+    assert {path.stem for path in (ROOT / "events").glob("*.json")} == FUNCTIONS
+    for path in (ROOT / "events").glob("*.json"):
+        json.loads(path.read_text())
