@@ -11,6 +11,7 @@ from stripe_integrations.context import use
 from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
+    dynamodb,
     pytest_addoption,
     pytest_configure,
     pytest_ignore_collect,
@@ -20,6 +21,7 @@ from tests.world import World
 
 __all__ = [
     "aws",
+    "dynamodb",
     "pytest_addoption",
     "pytest_configure",
     "pytest_ignore_collect",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,22 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def dynamodb(aws: None) -> Any:
+    """A client of the database, made once: making one costs more than most tests."""
+    return boto3.client("dynamodb")
+
+
 @pytest.fixture
-def table_name(aws: None) -> Iterator[str]:
+def table_name(dynamodb: Any) -> Iterator[str]:
     """The name of an empty table, made as template.yaml has it, dropped after the test."""
-    client = boto3.client("dynamodb")
     name = "customers"  # always the same: a connection is made once and used by every test
-    client.create_table(TableName=name, **table_properties())
+    dynamodb.create_table(TableName=name, **table_properties())
     yield name
-    client.delete_table(TableName=name)
+    dynamodb.delete_table(TableName=name)
 
 
+@cache
 def table_properties() -> dict[str, Any]:
     """What of the template's table DynamoDB's CreateTable takes."""
     template = yaml.load(TEMPLATE.read_text(), Loader=_TemplateLoader)  # noqa: S506
