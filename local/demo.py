@@ -242,6 +242,7 @@ class Story:
         self.expect(answer.status == 404, "404, as problem+json")
         kind = {name.lower(): value for name, value in answer.headers.items()}["content-type"]
         self.expect(kind.startswith("application/problem+json"), "which programs can read")
+        self.show_table()
 
     def new_customer(self, old: str) -> None:
         self.page.step("Create again", "After a soft delete the user starts with a new customer.")

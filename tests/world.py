@@ -272,6 +272,7 @@ def lambda_context() -> Mock:
         memory_limit_in_mb=256,
         invoked_function_arn="arn:aws:lambda:eu-west-1:123456789012:function:function",
         aws_request_id="00000000-0000-0000-0000-000000000000",
+        get_remaining_time_in_millis=lambda: 29_000,
     )
 
 

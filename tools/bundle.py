@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".build" / "dependencies"
 TASK_ROOT = "/var/task"
 
-BOTOCORE_SERVICES = {"dynamodb", "secretsmanager", "ssm", "sts"}
+BOTOCORE_SERVICES = {"dynamodb", "secretsmanager", "ssm"}
 """The services that the functions call; the models of all the others are 90 % of botocore."""
 
 UNUSED = ("bin", "boto3/data", "boto3/examples", "stripe/events", "stripe/params")

@@ -12,16 +12,22 @@ from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.observability import logger
+from stripe_integrations.context import current
+from stripe_integrations.observability import logger, told
 
 processor = BatchProcessor(EventType.DynamoDBStreams, raise_on_entire_batch_failure=False)
 
 
 def apply(record: DynamoDBRecord) -> None:
-    keys = record["dynamodb"]["Keys"]
-    StripeEvent.wake(keys["pk"]["S"], keys["sk"]["S"])
+    pk, sk = (record["dynamodb"]["Keys"][name]["S"] for name in ("pk", "sk"))
+    try:
+        StripeEvent.wake(pk, sk)
+    except Exception as error:
+        logger.warning("failed", extra={"item": pk if sk == "EVENT" else sk, **told(error)})
+        raise
 
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+    current().begin_invocation(context.get_remaining_time_in_millis())
     return process_partial_response(event, apply, processor, context)

@@ -15,4 +15,5 @@ def handler(request: Request) -> Response:
         current().clock(),
     )
     event = StripeEvent.receive(request.json())
-    return Response(200, {"id": event.stripe_id, "state": event.state})
+    told = {"stripe_event_id": event.stripe_id, "state": event.state}
+    return Response(200, {"id": event.stripe_id, "state": event.state}, logged=told)

@@ -6,6 +6,7 @@ a simulation puts its own in place with `use`.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import uuid
@@ -39,6 +40,8 @@ class Context:
         Chance, for tokens and jitter.
     make_stripe : callable, optional
         Makes the gateway to Stripe on first use.
+    deadline : float
+        Unix time at which the invocation ends that is being served; never, outside of Lambda.
     """
 
     settings: Settings
@@ -46,6 +49,7 @@ class Context:
     sleep: Callable[[float], None] = time.sleep
     random: random.Random = field(default_factory=random.SystemRandom)
     make_stripe: Callable[[Settings], StripeGateway] | None = None
+    deadline: float = math.inf
 
     @cached_property
     def stripe(self) -> StripeGateway:
@@ -53,6 +57,15 @@ class Context:
         from stripe_integrations.stripe_gateway import StripeGateway  # noqa: PLC0415
 
         return (self.make_stripe or StripeGateway)(self.settings)
+
+    def begin_invocation(self, remaining_milliseconds: int) -> None:
+        """Take note of the time that an invocation of a Lambda function has."""
+        self.deadline = self.clock() + remaining_milliseconds / 1000
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the invocation may still take."""
+        return self.deadline - self.clock()
 
     def now(self) -> datetime:
         """The time, in UTC."""

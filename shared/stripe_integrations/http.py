@@ -17,7 +17,9 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import errors
-from stripe_integrations.observability import logger, where
+from stripe_integrations.context import current
+from stripe_integrations.models.fields import value_at
+from stripe_integrations.observability import logger, told
 
 Json = dict[str, Any]
 
@@ -82,8 +84,8 @@ class Request:
         ForbiddenError
             The caller's token is another user's.
         """
-        subject = _at(self.event, "requestContext", "authorizer", "jwt", "claims", "sub")
-        if subject is not None and subject != user_id:
+        token = value_at(self.event, "requestContext", "authorizer", "jwt")
+        if token is not None and (user_id is None or value_at(token, "claims", "sub") != user_id):
             raise errors.ForbiddenError("the token is not this user's")
         if not isinstance(user_id, str) or not user_id:
             raise errors.InvalidFieldError("user_id", "must be a non-empty string")
@@ -91,7 +93,7 @@ class Request:
 
     def path_user_id(self) -> str:
         """`own_user_id`, as the path has it."""
-        return self.own_user_id(_at(self.event, "pathParameters", "user_id"))
+        return self.own_user_id(value_at(self.event, "pathParameters", "user_id"))
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,17 @@ class Response:
         JSON object; none where there is nothing to say.
     headers : mapping
         Beyond the content type.
+    media_type : str
+        Of the body.
+    logged : mapping
+        What the log tells of it beside the status: ids, and no value.
     """
 
     status: int
     body: Mapping[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
+    logged: Mapping[str, object] = field(default_factory=dict)
 
     def to_lambda(self) -> Json:
         """The answer in payload format 2.0."""
@@ -130,18 +137,18 @@ def http_handler(
     """Make a Lambda handler of an operation: errors become problem details, outcomes are logged."""
 
     @logger.inject_lambda_context
-    def handler(event: Json, context: LambdaContext) -> Json:  # noqa: ARG001 - Lambda passes it
-        request = Request(event)
+    def handler(event: Json, context: LambdaContext) -> Json:
         try:
-            response = operation(request)
+            current().begin_invocation(context.get_remaining_time_in_millis())
+            response = operation(Request(event))
         except errors.StripeIntegrationsError as error:
             response = problem(error)
-            logger.warning("refused", extra=_told(error, response.status))
+            logger.warning("refused", extra={"status": response.status, **told(error)})
         except Exception as error:
             response = _problem(500, "internal-error", _OUR_FAULT)
-            logger.error("failed", extra={"error": type(error).__name__, "where": where(error)})
+            logger.error("failed", extra={"status": response.status, **told(error)})
         else:
-            logger.info("answered", extra={"status": response.status})
+            logger.info("answered", extra={"status": response.status, **response.logged})
         return response.to_lambda()
 
     return handler
@@ -188,6 +195,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.WrongModeError: (502, "wrong-mode", None),
     errors.StripeUnavailableError: (503, "stripe-unavailable", "Stripe can't be reached now."),
     errors.StripeError: (502, "stripe-refused", "Stripe refused the request."),
+    errors.RecordsNotStoredError: (501, "records-not-stored", None),
     errors.DatabaseUnavailableError: (503, "database-unavailable", "The database is busy."),
     errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
     errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),
@@ -215,22 +223,5 @@ def _problem(status: int, slug: str, detail: str, **particulars: str) -> Respons
     return Response(status, body, media_type="application/problem+json")
 
 
-def _told(error: errors.StripeIntegrationsError, status: int) -> Json:
-    told: Json = {"status": status, "error": type(error).__name__}
-    if isinstance(error, errors.StripeError):
-        told |= {"stripe_request_id": error.request_id, "stripe_status": error.status}
-    elif isinstance(error, errors.ConfigurationError):
-        told["detail"] = str(error)
-    return told
-
-
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
-
-
-def _at(value: object, *path: str) -> object:
-    for key in path:
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(key)
-    return value

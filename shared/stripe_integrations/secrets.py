@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import ConfigurationError
 
@@ -54,22 +57,28 @@ def _read(name: str | None, plain: str | None, variable: str, refresh: bool) -> 
 
 
 def _fetch(reference: str, refresh: bool) -> str:
-    from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415 - imports boto3
     from aws_lambda_powertools.utilities.parameters.exceptions import (  # noqa: PLC0415
         GetParameterError,
     )
 
     store, _, name = reference.partition(":")
+    if store not in ("secretsmanager", "ssm"):
+        raise ConfigurationError("a secret's name starts with secretsmanager: or ssm:")
+    options = {"decrypt": True} if store == "ssm" else {}
     try:
-        match store:
-            case "secretsmanager":
-                value = parameters.get_secret(name, max_age=_CACHE_SECONDS, force_fetch=refresh)
-            case "ssm":
-                value = parameters.get_parameter(
-                    name, decrypt=True, max_age=_CACHE_SECONDS, force_fetch=refresh
-                )
-            case _:
-                raise ConfigurationError("a secret's name starts with secretsmanager: or ssm:")
+        value = _provider(store).get(name, max_age=_CACHE_SECONDS, force_fetch=refresh, **options)
     except GetParameterError as error:
         raise ConfigurationError(f"the secret {name} can't be read") from error
     return value if isinstance(value, str) else ""
+
+
+@cache
+def _provider(store: str) -> Any:
+    """The store's client: made, and boto3 imported, only where a secret is read by name."""
+    from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2})
+    if store == "ssm":
+        return parameters.SSMProvider(boto_config=config)
+    return parameters.SecretsProvider(boto_config=config)

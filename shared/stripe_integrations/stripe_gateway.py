@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stripe_integrations import secrets
 from stripe_integrations.config import API_VERSION, Settings
+from stripe_integrations.context import current
 from stripe_integrations.errors import (
     StripeAccessError,
     StripeError,
@@ -30,6 +31,11 @@ CONNECT_SECONDS = 2
 READ_SECONDS = 6
 RETRIES = 1
 """Beyond the first try, of what Stripe's library finds worth repeating."""
+PAUSE_SECONDS = 1
+"""The library's longest pause before a first retry, rounded up."""
+
+_ONE_TRY_SECONDS = CONNECT_SECONDS + READ_SECONDS
+_ALL_TRIES_SECONDS = _ONE_TRY_SECONDS * (1 + RETRIES) + PAUSE_SECONDS * RETRIES
 
 _PAGE = 100
 
@@ -68,7 +74,7 @@ class StripeGateway:
         self._http_client = http_client or stripe.RequestsClient(
             timeout=(CONNECT_SECONDS, READ_SECONDS)
         )
-        self._client = self._connect(secrets.api_key(settings))
+        self._connect(secrets.api_key(settings))
 
     def create_customer(self, params: Any, idempotency_key: str) -> Json:
         """Create a customer: https://docs.stripe.com/api/customers/create."""
@@ -181,24 +187,34 @@ class StripeGateway:
     def _call(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
         try:
             try:
-                answer = ask(self._client)
+                answer = ask(self._client_in_time(what))
             except self._stripe.AuthenticationError:
-                self._client = self._connect(secrets.api_key(self._settings, refresh=True))
-                answer = ask(self._client)
+                self._connect(secrets.api_key(self._settings, refresh=True))
+                answer = ask(self._client_in_time(what))
         except self._stripe.StripeError as error:
             # Not chained: Stripe's message quotes values, and a traceback would show it.
             raise self._translated(what, error) from None
         # The JSON as Stripe sent it: the library's objects turn some of its strings into decimals.
         return cast("Json", answer.last_response.data)  # type: ignore[union-attr]
 
-    def _connect(self, api_key: str) -> stripe.StripeClient:
-        return self._stripe.StripeClient(
-            api_key,
-            stripe_version=API_VERSION,
-            base_addresses={"api": self._settings.api_base},
-            http_client=self._http_client,
-            max_network_retries=RETRIES,
+    def _connect(self, api_key: str) -> None:
+        self._patient, self._hurried = (
+            self._stripe.StripeClient(
+                api_key,
+                stripe_version=API_VERSION,
+                base_addresses={"api": self._settings.api_base},
+                http_client=self._http_client,
+                max_network_retries=retries,
+            )
+            for retries in (RETRIES, 0)
         )
+
+    def _client_in_time(self, what: str) -> stripe.StripeClient:
+        """The client whose longest answer still fits into the invocation."""
+        remaining = current().remaining_seconds
+        if remaining < _ONE_TRY_SECONDS:
+            raise StripeUnavailableError(f"no time is left to {what}")
+        return self._patient if remaining >= _ALL_TRIES_SECONDS else self._hurried
 
     def _translated(self, what: str, error: stripe.StripeError) -> StripeError:
         status = error.http_status

@@ -18,7 +18,9 @@ from pynamodb.transactions import TransactWrite
 from stripe_integrations.actions.synchronisation import customer_values
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
+    ConfigurationError,
     ConflictError,
+    CustomerSoftDeletedError,
     InvalidFieldError,
     StaleRecordError,
     StripeError,
@@ -37,19 +39,33 @@ TOKEN_KEY = "stripe_integrations_token"  # noqa: S105 - the name of a metadata k
 
 _ROUNDS = 8
 _CLAIM_IS_YOUNG_SECONDS = 8.0
-"""As long as asking Stripe once may take: until then its owner is waited for."""
+"""As long as one try of asking Stripe may take: until then its owner is waited for."""
+_NOTHING_WAS_MADE = (400, 402)
+"""The refusals after which the user is free again; after any other the customer may be there."""
+_KEY_IS_IN_USE = 409
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.2, 1.0
 _KEY_IS_KEPT_SECONDS = 23 * 3600
 """Stripe keeps an idempotency key for at least 24 hours."""
 _CLOCKS_DIFFER_SECONDS = 300
 _METADATA_KEYS, _METADATA_KEY_LENGTH, _METADATA_VALUE_LENGTH = 48, 40, 500
 """Stripe takes 50 keys; two of them are ours. https://docs.stripe.com/api/metadata"""
+_DEEPEST_FIELD = 8
+"""Levels of nesting; no parameter of Stripe's has more than four."""
+_LONGEST_REQUEST = 64 * 1024
+"""Characters of JSON: what the claim keeps has to fit an item with room to spare."""
 
 
 def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> Customer:
     """`StripeCustomer.create`, for a user id that is known to be one."""
     request = _request(user_id, billing_email, fields)
-    _ = current().stripe  # what keeps us from asking Stripe shows before anything is written
+    try:
+        _ = current().stripe
+    except ConfigurationError:
+        # Stripe can't be asked at all: that shows before anything is written.
+        customer = UserRecords.read(user_id).active_customer
+        if customer:
+            return customer
+        raise
     for _ in range(_ROUNDS):
         claim, is_mine = ActiveCustomer.claim(user_id, request)
         if claim.stripe_id:
@@ -116,11 +132,12 @@ def _existing(user_id: str) -> Customer | None:
         return None
     try:
         deleted = current().stripe.retrieve_customer(customer.stripe_id or "").get("deleted")
-    except StripeError:
+    except (StripeError, ConfigurationError):
         return customer
     if not deleted:
         return customer
-    with suppress(StaleRecordError):  # somebody else changed it: the next round sees to what
+    # Where somebody else changed it, the next round sees to what.
+    with suppress(StaleRecordError, CustomerSoftDeletedError):
         customer.purge(gone_from_stripe=True)
     return None
 
@@ -133,11 +150,15 @@ def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer |
         if standing.stripe_id:
             return UserRecords.read(user_id).active_customer
         claim = standing
+    key_is_forgotten = current().clock() > float(claim.since or 0) + _KEY_IS_KEPT_SECONDS
+    made = _made_earlier(claim) if key_is_forgotten else None
     try:
-        stripe_customer = _ask_stripe(user_id, claim)
+        made = made or _post(user_id, claim)
     except StripeRefusedError as error:
-        # A refusal made nothing, so the user is free again. Somebody else's parameters were
-        # refused here: the next round asks with the caller's own.
+        if error.status not in _NOTHING_WAS_MADE:
+            raise
+        # The user is free again. Where somebody else's parameters were refused, the next round
+        # asks with the caller's own.
         claim.release()
         if not is_mine:
             return None
@@ -146,11 +167,14 @@ def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer |
             raise
         raise InvalidFieldError(field, f"Stripe refuses it ({error.code})") from error
     except StripeUnavailableError as error:
-        if error.status != 409:
+        if error.status == _KEY_IS_IN_USE:
+            current().pause(_LONGEST_POLL_SECONDS)
+            return None
+        if not error.replayed:
             raise
-        current().pause(_LONGEST_POLL_SECONDS)
-        return None
-    return complete_creation(user_id, claim, stripe_customer) if stripe_customer else None
+        # Stripe gives the failure that it keeps under this token, and would for a day.
+        made = _made_earlier(claim) or _post_anew(user_id, claim)
+    return complete_creation(user_id, claim, made) if made else None
 
 
 def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | None:
@@ -169,29 +193,21 @@ def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | Non
     return standing
 
 
-def _ask_stripe(user_id: str, claim: ActiveCustomer) -> Json | None:
-    stripe = current().stripe
-    if current().clock() > float(claim.since or 0) + _KEY_IS_KEPT_SECONDS:
-        made = _made_earlier(claim)
-        if made:
-            return made
+def _post(user_id: str, claim: ActiveCustomer) -> Json:
+    """Ask Stripe for the claim's customer: whoever asks, the question is the same."""
     parameters = (claim.parameters or {})["stripe"]
     metadata = {
         **parameters.get("metadata", {}),
         USER_KEY: user_id,
         TOKEN_KEY: claim.token,
     }
-    try:
-        return stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
-    except StripeUnavailableError as error:
-        if not error.replayed:
-            raise
-    # Stripe gives the failure that it keeps under this token, and would for a day.
-    made = _made_earlier(claim)
-    if made:
-        return made
+    return current().stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
+
+
+def _post_anew(user_id: str, claim: ActiveCustomer) -> Json | None:
+    """Ask under another token, once: the next caller goes on from there."""
     renewed = claim.renew_token()
-    return _ask_stripe(user_id, renewed) if renewed else None
+    return _post(user_id, renewed) if renewed else None
 
 
 def _made_earlier(claim: ActiveCustomer) -> Json | None:
@@ -230,6 +246,8 @@ def _request(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> dic
             stripe[field.param] = value
         else:
             local[name] = value
+        if len(json.dumps([stripe, local])) > _LONGEST_REQUEST:
+            raise InvalidFieldError(name, "makes the request too long")
     return {"stripe": stripe, "local": local}
 
 
@@ -243,18 +261,34 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
             raise InvalidFieldError(
                 "metadata", f"values must be strings of at most {_METADATA_VALUE_LENGTH} characters"
             )
-        if not 0 < len(key) <= _METADATA_KEY_LENGTH:
+        if not isinstance(key, str) or not 0 < len(key) <= _METADATA_KEY_LENGTH:
             raise InvalidFieldError(
                 "metadata", f"keys must be 1 to {_METADATA_KEY_LENGTH} characters long"
             )
 
 
 def _check_encodable(name: str, value: object) -> None:
-    """Refuse what JSON can hold in Python and nobody else can read: lone surrogates, NaN."""
+    """Refuse what Python can hold and nobody else can read: lone surrogates, NaN, great depth."""
+    if _depth(value) > _DEEPEST_FIELD:
+        raise InvalidFieldError(name, "is nested too deeply")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         raise InvalidFieldError(name, "can't be written as JSON in UTF-8") from None
+
+
+def _depth(value: object) -> int:
+    """How many levels a value has, counted no further than is needed to refuse it."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST_FIELD:
+        depth += 1
+        level = [
+            nested
+            for outer in level
+            if isinstance(outer, Mapping | list | tuple)
+            for nested in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+    return depth
 
 
 def _field_of(error: StripeRefusedError) -> str | None:

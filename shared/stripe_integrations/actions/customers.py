@@ -48,6 +48,16 @@ class User:
     id: str
 
 
+class ToDict(Protocol):
+    """An object of Stripe's library, which is no mapping."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its JSON."""
+
+
+StripeData = Mapping[str, Any] | ToDict
+
+
 class StripeCustomer:
     """What can be done with the customers that we keep.
 
@@ -129,14 +139,14 @@ class StripeCustomer:
         raise CustomerNotFoundError("this user has no customer")
 
     @staticmethod
-    def sync_from_stripe_data(customer: Customer, stripe_customer: Mapping[str, Any]) -> Customer:
+    def sync_from_stripe_data(customer: Customer, stripe_customer: StripeData) -> Customer:
         """Bring the record to what a Stripe object says. Stripe is not asked.
 
         Parameters
         ----------
         customer : Customer
             The record, as it was read before the object was fetched.
-        stripe_customer : mapping
+        stripe_customer : mapping or stripe.StripeObject
             Stripe's customer; ``deleted: true`` soft-deletes the record.
 
         Returns
@@ -153,24 +163,25 @@ class StripeCustomer:
         InvalidFieldError, WrongModeError
             The object is another customer's, or of the other mode.
         """
-        _check_same(customer, stripe_customer)
-        if stripe_customer.get("deleted"):
+        given = _plain(customer, stripe_customer)
+        if given.get("deleted"):
             customer.purge(gone_from_stripe=True)
         else:
-            customer.bring_to(customer_values(stripe_customer))
+            customer.bring_to(customer_values(given))
         return customer
 
     @staticmethod
-    def sync(customer: Customer, stripe_customer: Mapping[str, Any] | None = None) -> Customer:
+    def sync(customer: Customer, stripe_customer: StripeData | None = None) -> Customer:
         """Bring a customer, its cards and its subscriptions to what Stripe says.
 
         Parameters
         ----------
         customer : Customer
             The record, as it was read.
-        stripe_customer : mapping, optional
+        stripe_customer : mapping or stripe.StripeObject, optional
             Stripe's customer, where the caller has it already; it must have been fetched after
-            the record was read.
+            the record was read. One without its `sources`, or not with all of them, is fetched
+            again.
 
         Returns
         -------
@@ -195,8 +206,8 @@ class StripeCustomer:
         if not customer.is_active:
             raise CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
         if stripe_customer is not None:
-            _check_same(customer, stripe_customer)
-            bring_up_to_date(customer, _NEEDED_FOR_SYNC, stripe_customer=stripe_customer)
+            given = _plain(customer, stripe_customer)
+            bring_up_to_date(customer, _NEEDED_FOR_SYNC, stripe_customer=given)
             return customer
 
         def attempt(number: int) -> Customer:
@@ -216,7 +227,12 @@ class StripeCustomer:
         Parameters
         ----------
         event : Event
-            The local record of the event.
+            The local record of the event, from the table or from `Event.received`.
+
+        Returns
+        -------
+        Event
+            The record that stands in the table.
 
         Raises
         ------
@@ -224,14 +240,11 @@ class StripeCustomer:
             The event names a customer that we don't have; nothing was written.
         """
         if event.customer_id is None:
-            if not event.is_stored:
-                event.store()
-            return event
+            return event if event.is_stored else event.store()
         user_id = Pointer.find(event.customer_id)
         if user_id is None:
             raise CustomerNotFoundError(f"{event.customer_id} is not a customer of ours")
-        event.link(user_id)
-        return event
+        return event.link(user_id)
 
     @staticmethod
     def soft_delete(customer: Customer) -> None:
@@ -265,11 +278,16 @@ def _user_id(user: HasId) -> str:
     return user_id
 
 
-def _check_same(customer: Customer, stripe_customer: Mapping[str, Any]) -> None:
+def _plain(customer: Customer, stripe_customer: StripeData) -> Mapping[str, Any]:
+    """The object as plain JSON, checked to be this customer in this mode."""
+    if not isinstance(stripe_customer, Mapping):
+        to_dict = getattr(stripe_customer, "to_dict", None)
+        stripe_customer = to_dict() if callable(to_dict) else {}
     if stripe_customer.get("id") != customer.stripe_id:
         raise InvalidFieldError("stripe_customer", f"is not {customer.stripe_id}")
-    if stripe_customer.get("livemode", customer.livemode) is not customer.livemode:
+    if stripe_customer.get("livemode") not in (None, current().settings.livemode):
         raise WrongModeError(f"{customer.stripe_id} is of the other mode")
+    return stripe_customer
 
 
 def _read_again(customer: Customer) -> Customer:

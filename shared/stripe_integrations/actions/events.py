@@ -51,7 +51,8 @@ class StripeEvent:
         Returns
         -------
         Event
-            `waiting` where it names a customer that we don't have (yet).
+            The record that stands in the table, `waiting` where it names a customer that we don't
+            have (yet).
 
         Raises
         ------
@@ -62,17 +63,14 @@ class StripeEvent:
         foreign = _foreign(event, payload)
         if foreign:
             event.end("ignored", foreign)
-            event.store()
-            return event
-        event.customer_id = _customer_id(payload)
+            return event.store()
         if not _changes_records(event):
             event.end("ignored", _NOTHING_TO_DO)
         try:
             return StripeCustomer.link_customer(event)
         except CustomerNotFoundError:
             event.wait()
-            event.store()
-            return event
+            return event.store()
 
     @staticmethod
     def wake(pk: str, sk: str) -> None:
@@ -113,8 +111,13 @@ class StripeEvent:
         event = Event.begin(stripe_id)
         if event is None:
             return None
+
+        def attempt(number: int) -> None:
+            if number == 0 or not event.is_finished_by_now():
+                _bring_about(event)
+
         try:
-            until_unrivalled(lambda _: _bring_about(event))
+            until_unrivalled(attempt)
         except StripeIntegrationsError as error:
             event.note_error(error)
             raise
@@ -151,7 +154,7 @@ def _complete_creation(event: Event) -> None:
         return
     claim = ActiveCustomer.read(user_id)
     if claim and made_for(claim, customer) and complete_creation(user_id, claim, customer):
-        event.finish("applied")
+        event.finish("applied", user_id=user_id)
 
 
 def _foreign(event: Event, payload: Json) -> str | None:
@@ -170,24 +173,3 @@ def _changes_records(event: Event) -> bool:
     return event.customer_id is not None and (
         kind in _APPLIED_KINDS or kind.startswith(_APPLIED_FAMILIES)
     )
-
-
-def _customer_id(payload: Json) -> str | None:
-    """The Stripe customer that an event speaks of; a detached card names it as it was before."""
-    data = payload.get("data")
-    if not isinstance(data, Mapping):
-        return None
-    obj = data.get("object")
-    if not isinstance(obj, Mapping):
-        return None
-    if obj.get("object") == "customer":
-        return _id(obj)
-    before = data.get("previous_attributes")
-    named = _id(obj.get("customer"))
-    return named or (_id(before.get("customer")) if isinstance(before, Mapping) else None)
-
-
-def _id(value: object) -> str | None:
-    if isinstance(value, Mapping):
-        value = value.get("id")
-    return value if isinstance(value, str) and value else None

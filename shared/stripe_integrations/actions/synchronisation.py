@@ -52,10 +52,11 @@ def until_unrivalled(attempt: Callable[[int], R]) -> R:
 def customer_values(stripe_customer: Json) -> dict[str, Any]:
     """A Customer's field values from Stripe's customer.
 
-    Stripe computes `currency` and `delinquent` itself; null is not a report of them.
+    Stripe computes `currency` and `delinquent` itself; null is not a report of them, nor of the
+    mode.
     """
     values = read_stripe(Customer, "customer", stripe_customer)
-    for computed in ("currency", "delinquent"):
+    for computed in ("currency", "delinquent", "livemode"):
         if values[computed] is None:
             del values[computed]
     return values
@@ -77,8 +78,8 @@ def bring_up_to_date(
     stored_records : frozenset of str
         Which of Card and Subscription are brought along.
     stripe_customer : mapping, optional
-        Stripe's customer, where the caller has it already; its sources are fetched if it lacks
-        them.
+        Stripe's customer, where the caller has it already; fetched all the same if it lacks
+        sources, so that all of it is of one moment.
     also : callable, optional
         Adds an item that is written in the same transaction.
 
@@ -91,10 +92,8 @@ def bring_up_to_date(
     """
     stripe = current().stripe
     stripe_id = customer.stripe_id or ""
-    if stripe_customer is None:
+    if stripe_customer is None or _lacks_sources(stripe_customer, stored_records):
         stripe_customer = stripe.retrieve_customer(stripe_id)
-    elif "Card" in stored_records and "sources" not in stripe_customer:
-        stripe_customer = {**stripe.retrieve_customer(stripe_id), **stripe_customer}
     if stripe_customer.get("deleted"):
         customer.purge(gone_from_stripe=True, also=also)
         return
@@ -110,6 +109,13 @@ def bring_up_to_date(
         )
         children += subscriptions + _removed(customer.subscriptions, subscriptions)
     customer.bring_to(customer_values(stripe_customer), children, also)
+
+
+def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> bool:
+    if stripe_customer.get("deleted") or "Card" not in stored_records:
+        return False
+    sources = stripe_customer.get("sources")
+    return sources is None or bool(sources.get("has_more"))
 
 
 def _removed(known: Iterable[Card] | Iterable[Subscription], found: Iterable[Child]) -> list[Child]:

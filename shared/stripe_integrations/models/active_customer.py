@@ -16,6 +16,7 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
+from stripe_integrations.errors import ConflictError, StripeUnavailableError
 from stripe_integrations.models.record import (
     ConditionFailedError,
     Record,
@@ -24,6 +25,8 @@ from stripe_integrations.models.record import (
 )
 
 _SK = "ACTIVE"
+_ATTEMPTS = 8
+_MOST_TOKENS = 100
 
 
 def user_key(user_id: str) -> str:
@@ -69,7 +72,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
             parameters=parameters,
             since=current().clock(),
         )
-        while True:
+        for _ in range(_ATTEMPTS):
             try:
                 transact(lambda t: t.save(claim, cls.pk.does_not_exist(), return_values="ALL_OLD"))
             except ConditionFailedError as error:
@@ -78,6 +81,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
                     return standing, standing.token == claim.token
             else:
                 return claim, True
+        raise ConflictError("claims on this user keep coming and going")
 
     @classmethod
     def read(cls, user_id: str) -> ActiveCustomer | None:
@@ -110,7 +114,14 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         -------
         ActiveCustomer or None
             The claim with its new token; None where it is this claim no longer.
+
+        Raises
+        ------
+        StripeUnavailableError
+            Stripe has failed under very many tokens: no further one is tried.
         """
+        if len(self.tokens) >= _MOST_TOKENS:
+            raise StripeUnavailableError("Stripe has failed under every token of this claim")
         renewed = ActiveCustomer(
             self.pk,
             self.sk,

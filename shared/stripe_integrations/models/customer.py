@@ -90,6 +90,7 @@ class Customer(Record, discriminator="Customer"):
             customer_key(stripe_id),
             user_id=user_id,
             stripe_id=stripe_id,
+            livemode=current().settings.livemode,
             is_active=True,
             created_at=moment,
             modified_at=moment,
@@ -151,13 +152,10 @@ class Customer(Record, discriminator="Customer"):
         known = {child.sk: child for child in self.children}
         changed = [child for child in children if not child.same_as(known.get(child.sk))]
         news = {name: value for name, value in values.items() if getattr(self, name) != value}
-        room = TRANSACTION_ITEMS - _OTHER_ITEMS
-        while len(changed) > room:
-            chunk, changed = changed[:room], changed[room:]
-            self._update({}, chunk)
+        rest = self._write_most(changed)
         if news or changed:
             news["modified_at"] = current().now()
-        self._update(news, changed, also)
+        self._update(news, rest, also)
 
     def purge(self, *, gone_from_stripe: bool = False, also: Also | None = None) -> None:
         """Soft-delete the record and let go of the user, so that a later create starts anew.
@@ -178,10 +176,24 @@ class Customer(Record, discriminator="Customer"):
         moment = current().now()
         self._update(
             {"is_active": False, "date_purged": moment, "modified_at": moment},
-            removed,
+            self._write_most(removed),
             lambda t: ActiveCustomer.let_go(t, self.user_id or "", self.stripe_id or ""),
             also,
         )
+
+    def _write_most(self, children: list[Child]) -> list[Child]:
+        """Write the children that one transaction with the customer has no room for.
+
+        Returns
+        -------
+        list
+            The rest, to be written with the customer, last.
+        """
+        room = TRANSACTION_ITEMS - _OTHER_ITEMS
+        while len(children) > room:
+            chunk, children = children[:room], children[room:]
+            self._update({}, chunk)
+        return children
 
     def _update(self, values: dict[str, Any], children: list[Child], *also: Also | None) -> None:
         actions = [_setting(name, value) for name, value in values.items()]
@@ -229,7 +241,7 @@ class UserRecords:
         """Read a user's partition, strongly consistent.
 
         A query is not isolated from a transaction that commits beside it: a claim that names a
-        customer which the query did not see is read again.
+        customer the query did not see, or saw deleted, is read again.
         """
         records = cls._query(user_id)
         for _ in range(cls._READS - 1):
@@ -253,7 +265,10 @@ class UserRecords:
                         children.append(item)
         except PynamoDBException as error:
             raise unavailable(error) from error
+        stored = current().settings.stored_records
         for child in children:
+            if type(child).__name__ not in stored:
+                continue
             parent = records.customers.get(customer_key(child.customer_id or ""))
             if parent:
                 parent.children.append(child)
@@ -261,7 +276,7 @@ class UserRecords:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the customer that the claim names is there."""
+        """Whether the customer that the claim names is there, and active."""
         return not self.active or not self.active.stripe_id or self.active_customer is not None
 
     @property
@@ -269,7 +284,8 @@ class UserRecords:
         """The user's one active customer, if there is one."""
         if not self.active or not self.active.stripe_id:
             return None
-        return self.customers.get(customer_key(self.active.stripe_id))
+        customer = self.customer(self.active.stripe_id)
+        return customer if customer and customer.is_active else None
 
     def customer(self, stripe_id: str) -> Customer | None:
         """The record of this Stripe customer, soft-deleted or not."""

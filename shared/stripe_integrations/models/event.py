@@ -15,6 +15,7 @@ from typing import Any
 from pynamodb.attributes import TTLAttribute
 from pynamodb.constants import BINARY
 from pynamodb.exceptions import DoesNotExist, PutError, PynamoDBException, UpdateError
+from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
@@ -34,6 +35,11 @@ from stripe_integrations.models.record import Record, unavailable
 _PAYLOAD_LIMIT_BYTES = 350_000
 """Below DynamoDB's 400 KB an item, with room for the other attributes."""
 
+_LONGEST_ID = 255
+"""Stripe's own limit: https://docs.stripe.com/upgrades"""
+_LATEST = 253_402_300_799
+"""The end of the year 9999 in Unix seconds."""
+
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 
 UNFINISHED = ("pending", "waiting")
@@ -43,7 +49,6 @@ class CompressedJson(StripeField[dict[str, Any] | None]):
     """A JSON object, kept compressed."""
 
     attr_type = BINARY
-    json_type = "object"
 
     def serialize(self, value: dict[str, Any]) -> bytes:
         return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 6)
@@ -104,14 +109,15 @@ class Event(Record, discriminator="Event"):
         MalformedRequestError
             It is not one of Stripe's events.
         """
-        stripe_id = payload.get("id")
-        if not isinstance(stripe_id, str) or not stripe_id.startswith("evt_"):
+        stripe_id = _id(payload.get("id"))
+        if stripe_id is None or not stripe_id.startswith("evt_"):
             raise MalformedRequestError("not a Stripe event: no event id")
         if not isinstance(payload.get("type"), str):
             raise MalformedRequestError("not a Stripe event: no type")
         event = cls(
             cls.key(stripe_id),
             cls.SORT_KEY,
+            customer_id=_customer_id(payload),
             created=_seconds(payload.get("created")),
             webhook_message=dict(payload),
             valid=valid,
@@ -142,30 +148,37 @@ class Event(Record, discriminator="Event"):
         self.reason = None
         self.expires_at = None
 
-    def store(self) -> bool:
+    def store(self) -> Event:
         """Put the event into the table, unless it stands there already.
 
         Returns
         -------
-        bool
-            Whether it was this call that put it there.
+        Event
+            The record that stands in the table: this one, or the one that came first.
         """
         try:
             self.save(Event.pk.does_not_exist())
         except PutError as error:
             if error.cause_response_code == _CONDITION_FAILED:
-                return False
+                return Event.find(self.stripe_id or "") or self
             raise unavailable(error) from error
         self.is_stored = True
-        return True
+        return self
 
-    def link(self, user_id: str) -> None:
-        """Link the event to its customer's user; one that is not in the table yet is put there."""
+    def link(self, user_id: str) -> Event:
+        """Link the event to its customer's user; one that is not in the table yet is put there.
+
+        Returns
+        -------
+        Event
+            The record that stands in the table.
+        """
+        if self.is_stored:
+            self._change([Event.user_id.set(user_id)], Event.pk.exists())
+            return self
         self.user_id = user_id
-        if not self.is_stored:
-            self.store()
-            return
-        self._change([Event.user_id.set(user_id)])
+        standing = self.store()
+        return standing if standing.user_id else standing.link(user_id)
 
     @classmethod
     def find(cls, stripe_id: str) -> Event | None:
@@ -188,7 +201,7 @@ class Event(Record, discriminator="Event"):
         """
         event = cls(cls.key(stripe_id), cls.SORT_KEY)
         try:
-            event.update([Event.attempts.add(1)], Event.state.is_in(*UNFINISHED))
+            event.update([Event.attempts.add(1)], _unfinished())
         except UpdateError as error:
             if error.cause_response_code == _CONDITION_FAILED:
                 return None
@@ -198,15 +211,29 @@ class Event(Record, discriminator="Event"):
     def ending(self, state: str, reason: str | None = None) -> Callable[[TransactWrite], None]:
         """What ends the event as part of a transaction, together with its effect."""
         actions = self._ending(state, reason)
-        return lambda transaction: transaction.update(self, actions, Event.pk.exists())
+        return lambda transaction: transaction.update(self, actions, _unfinished())
 
-    def finish(self, state: str, reason: str | None = None) -> None:
-        """End the event, where nothing else is to be written."""
-        self._change(self._ending(state, reason))
+    def finish(self, state: str, reason: str | None = None, user_id: str | None = None) -> None:
+        """End the event, where nothing else is to be written; one that has ended stays as it is.
+
+        Parameters
+        ----------
+        state, reason : str
+            How it ends, and why.
+        user_id : str, optional
+            Whose customer it turned out to speak of.
+        """
+        link = [Event.user_id.set(user_id)] if user_id else []
+        self._change([*self._ending(state, reason), *link], _unfinished())
+
+    def is_finished_by_now(self) -> bool:
+        """Whether somebody else has ended the event since it was read."""
+        standing = Event.find(self.stripe_id or "")
+        return standing is None or standing.processed
 
     def note_error(self, error: Exception) -> None:
         """Keep what the last try failed with: the kind of error, with no value in it."""
-        self._change([Event.last_error.set(type(error).__name__)])
+        self._change([Event.last_error.set(type(error).__name__)], _unfinished())
 
     @staticmethod
     def _ending(state: str, reason: str | None) -> list[Action]:
@@ -217,11 +244,12 @@ class Event(Record, discriminator="Event"):
             Event.reason.set(reason) if reason else Event.reason.remove(),
         ]
 
-    def _change(self, actions: list[Action]) -> None:
+    def _change(self, actions: list[Action], condition: Condition) -> None:
         try:
-            self.update(actions, Event.pk.exists())
+            self.update(actions, condition)
         except UpdateError as error:
-            raise unavailable(error) from error
+            if error.cause_response_code != _CONDITION_FAILED:
+                raise unavailable(error) from error
 
     @classmethod
     def ids_of_customer(cls, customer_id: str) -> Iterator[str]:
@@ -233,8 +261,9 @@ class Event(Record, discriminator="Event"):
             raise unavailable(error) from error
 
 
-def _key(stripe_id: str) -> str:
-    return f"EVENT#{stripe_id}"
+def _unfinished() -> Condition:
+    condition: Condition = Event.state.is_in(*UNFINISHED)
+    return condition
 
 
 def _expiry() -> datetime:
@@ -243,9 +272,30 @@ def _expiry() -> datetime:
 
 def _seconds(created: object) -> int:
     """Unix seconds; events of API v2 give ISO 8601 instead."""
-    if isinstance(created, int) and not isinstance(created, bool):
+    if isinstance(created, int) and not isinstance(created, bool) and 0 <= created <= _LATEST:
         return created
     try:
-        return int(datetime.fromisoformat(str(created)).replace(tzinfo=UTC).timestamp())
-    except ValueError:
+        return int(datetime.fromisoformat(str(created)).astimezone(UTC).timestamp())
+    except (ValueError, OverflowError):
         raise MalformedRequestError("not a Stripe event: no time of creation") from None
+
+
+def _customer_id(payload: Mapping[str, Any]) -> str | None:
+    """The Stripe customer that an event speaks of; a detached card names it as it was before."""
+    data = payload.get("data")
+    if not isinstance(data, Mapping):
+        return None
+    obj = data.get("object")
+    if not isinstance(obj, Mapping):
+        return None
+    if obj.get("object") == "customer":
+        return _id(obj)
+    before = data.get("previous_attributes")
+    named = _id(obj.get("customer"))
+    return named or (_id(before.get("customer")) if isinstance(before, Mapping) else None)
+
+
+def _id(value: object) -> str | None:
+    if isinstance(value, Mapping):
+        value = value.get("id")
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None

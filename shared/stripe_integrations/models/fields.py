@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import BOOLEAN, NUMBER, STRING
@@ -37,8 +37,6 @@ class StripeField(Attribute[T]):
     **paths : str
         Where the value stands in each of Stripe's objects, as ``shape="dotted.path"``.
     """
-
-    json_type: ClassVar[str]
 
     def __init__(
         self,
@@ -71,7 +69,6 @@ class Text(StripeField[str | None]):
     """A string. Where Stripe has put a whole object in the place of its id, the id is kept."""
 
     attr_type = STRING
-    json_type = "string"
     MAX_LENGTH = 5000
     """Stripe's own limit on the longest of its strings, in characters."""
 
@@ -90,7 +87,6 @@ class Integer(StripeField[int | None]):
     """A whole number: an amount in the currency's smallest unit, a count, or Unix seconds."""
 
     attr_type = NUMBER
-    json_type = "integer"
     LIMIT = 10**12
 
     def refusal(self, value: object) -> str | None:
@@ -111,7 +107,6 @@ class Decimal(StripeField[float | None]):
     """A number with decimals, such as a percentage."""
 
     attr_type = NUMBER
-    json_type = "number"
 
     def serialize(self, value: float) -> str:
         return json.dumps(value)
@@ -125,7 +120,6 @@ class Flag(StripeField[bool | None]):
     """True or false."""
 
     attr_type = BOOLEAN
-    json_type = "boolean"
 
     def refusal(self, value: object) -> str | None:
         return None if isinstance(value, bool) else "must be true or false"
@@ -135,7 +129,6 @@ class Document(StripeField[Any]):
     """A nested value, kept as the JSON text that Stripe's documentation shows it in."""
 
     attr_type = STRING
-    json_type = "object"
 
     def refusal(self, value: object) -> str | None:
         return None if isinstance(value, Mapping) else "must be an object"
@@ -150,8 +143,6 @@ class Document(StripeField[Any]):
 class Listing(Document):
     """A list of values."""
 
-    json_type = "array"
-
     def refusal(self, value: object) -> str | None:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             return None
@@ -162,7 +153,6 @@ class Moment(StripeField[datetime | None]):
     """A time of our own, in UTC; ISO 8601 in HTTP answers."""
 
     attr_type = STRING
-    json_type = "string"
 
     def serialize(self, value: datetime) -> str:
         return value.astimezone(UTC).isoformat()
@@ -202,14 +192,15 @@ def read_stripe(model: type[Model], shape: Shape, obj: Mapping[str, Any]) -> dic
         Name to value, for every field that this shape has a place for.
     """
     return {
-        name: field.from_stripe(_at(obj, field.paths[shape]))
+        name: field.from_stripe(value_at(obj, *field.paths[shape].split(".")))
         for name, field in fields_of(model).items()
         if shape in field.paths
     }
 
 
-def _at(obj: object, path: str) -> object:
-    for key in path.split("."):
+def value_at(obj: object, *path: str) -> object:
+    """What stands at a path of keys in nested mappings; None where there is no such place."""
+    for key in path:
         if not isinstance(obj, Mapping):
             return None
         obj = obj.get(key)
