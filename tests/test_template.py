@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from stripe_integrations.models.record import Record
+from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from tests.world import World
+
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = {
     "create_customer",
@@ -110,3 +114,63 @@ def test_example_events_are_there_for_every_function() -> None:
     assert {path.stem for path in (ROOT / "events").glob("*.json")} == FUNCTIONS
     for path in (ROOT / "events").glob("*.json"):
         json.loads(path.read_text())
+
+
+WORST_DATABASE_CALL = (Record.Meta.connect_timeout_seconds + Record.Meta.read_timeout_seconds) * (
+    1 + Record.Meta.max_retry_attempts
+)
+SECRET = (1 + 2) * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "worst"),
+    [
+        ("GetCustomer", WORST_DATABASE_CALL),
+        ("SoftDeleteCustomer", 2 * WORST_DATABASE_CALL),
+        ("LinkCustomer", SECRET + 2 * WORST_DATABASE_CALL),
+        # What is left after the secret and the claim is shared out by the gateway's deadline.
+        ("CreateCustomer", SECRET + WORST_DATABASE_CALL + CONNECT_SECONDS + READ_SECONDS),
+        ("SyncCustomer", SECRET + WORST_DATABASE_CALL + CONNECT_SECONDS + READ_SECONDS),
+    ],
+)
+def test_the_time_outs_fit_into_the_functions_time(name: str, worst: float) -> None:
+    assert worst < DEPLOYED[name]["Properties"]["Timeout"]
+
+
+def test_the_stream_wakes_for_new_events_and_new_customers(world: World) -> None:
+    stripe_id = world.create()["json"]["stripe_id"]
+    world.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Jane"})
+    world.deliver()
+    source = DEPLOYED["ApplyEvent"]["Properties"]["Events"]["StoredEvents"]["Properties"]
+    filters = [json.loads(given["Pattern"]) for given in source["FilterCriteria"]["Filters"]]
+
+    woken = [
+        item["Keys"]["sk"]["S"].partition("#")[0]
+        for item in stream_images(world)
+        if any(fits(given, {"eventName": "INSERT", "dynamodb": item}) for given in filters)
+    ]
+
+    assert sorted(woken) == ["CUSTOMER", "EVENT", "EVENT"]
+    assert not any(
+        fits(given, {"eventName": "MODIFY", "dynamodb": item})
+        for given in filters
+        for item in stream_images(world)
+    )
+
+
+def stream_images(world: World) -> list[dict[str, Any]]:
+    """The items of the table, as the stream shows them when they are new."""
+    scanned = Record.connection().client.scan(TableName=world.settings.table_name)
+    return [
+        {"Keys": {"pk": item["pk"], "sk": item["sk"]}, "NewImage": item}
+        for item in scanned["Items"]
+    ]
+
+
+def fits(pattern: Any, value: Any) -> bool:
+    """Whether a value passes an event filter of exact matches."""
+    if isinstance(pattern, list):
+        return value in pattern
+    return isinstance(value, dict) and all(
+        fits(inner, value.get(name)) for name, inner in pattern.items()
+    )

@@ -224,6 +224,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.operations: list[str] = []
+        self.bodies: list[Json] = []
         self.stripe = 0
 
     @property
@@ -236,6 +237,7 @@ class Counts:
         target = request.headers["X-Amz-Target"]
         name = target.decode() if isinstance(target, bytes) else target
         self.operations.append(name.rpartition(".")[2])
+        self.bodies.append(json.loads(request.body))
 
 
 def api_event(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,9 +15,10 @@ import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+from stripe_integrations.context import use
 from stripe_integrations.http import MAX_API_BODY_BYTES
 from stripe_integrations.models import ActiveCustomer
-from tests.world import World, api_event
+from tests.world import World, api_event, lambda_context
 
 PROBLEM = "urn:stripe-integrations:problem:"
 
@@ -160,6 +163,8 @@ def test_a_token_opens_only_its_own_users_customer(world: World) -> None:
         (create_customer, api_event("POST", "/customers", body=body, claims=other)),
     ):
         assert problem_of(world.call(function, event)) == (403, "forbidden")
+    nobody = api_event("GET", "/customers/u-1", "u-1", claims={"client_id": "machine"})
+    assert problem_of(world.call(get_customer, nobody)) == (403, "forbidden")
     own = api_event("GET", "/customers/u-1", "u-1", claims={"sub": "u-1"})
     assert world.call(get_customer, own)["statusCode"] == 200
 
@@ -182,15 +187,61 @@ def test_a_fault_of_ours_shows_no_stack_trace_and_logs_no_value(
 
 
 def test_personal_data_is_in_no_log(world: World, log: io.StringIO) -> None:
+    world.call(create_customer, api_event("POST", "/customers", body='{"Jane Roe": 1}'))
     world.create(name="Jane Roe", phone="+32 1", tax_exempt="perhaps")
     world.create(name="Jane Roe", phone="+32 1")
-    world.stripe.faults.fail_next(2, status=402, message="jane@example.com was declined")
+    world.stripe.faults.fail_next(1, status=402, message="jane@example.com was declined")
     world.sync()
+    world.ask("POST", f"/v1/customers/{world.get()['json']['stripe_id']}", {"name": "Jane Poe"})
+    world.stripe.faults.fail_next(3, status=400, message="jane@example.com was declined")
+    world.settle()
+    world.stripe.faults.clear()
+    world.settle()
+    world.deliver()
     world.delete()
     logged = log.getvalue()
-    assert '"status":201' in logged
+    for told in ('"status":201', '"state":"pending"', "StripeRefusedError", '"item":"EVENT#evt_'):
+        assert told in logged
     for value in ("jane", "Jane", "+32", "sk_test", "whsec", "u-1"):
         assert value not in logged, value
+
+
+def test_records_that_are_left_out_are_told(table_name: str) -> None:
+    world = World(table_name, stored_records=frozenset())
+    with use(world.context):
+        world.create()
+        answer = world.sync()
+    assert problem_of(answer) == (501, "records-not-stored")
+    assert "Card and Subscription" in answer["json"]["detail"]
+
+
+def test_records_that_are_left_out_later_are_not_answered(world: World) -> None:
+    stripe_id = world.create()["json"]["stripe_id"]
+    world.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
+    assert len(world.sync()["json"]["cards"]) == 1
+    context = world.new_context()
+    context.settings = replace(world.settings, stored_records=frozenset({"Subscription"}))
+    with use(context):
+        assert world.get()["json"]["cards"] == []
+
+
+def test_an_invocation_without_time_asks_stripe_no_more(world: World) -> None:
+    world.create()
+    asked = len(world.stripe.requests)
+    context = Mock(wraps=lambda_context(), get_remaining_time_in_millis=lambda: 5_000)
+    answer = sync_customer.handler(api_event("POST", "/customers/u-1/sync", "u-1"), context)
+    assert answer["statusCode"] == 503
+    assert len(world.stripe.requests) == asked
+
+
+def test_an_invocation_with_little_time_asks_stripe_once(world: World) -> None:
+    world.create()
+    world.stripe.faults.fail_next(None, status=503)
+    asked = len(world.stripe.requests)
+    context = Mock(wraps=lambda_context(), get_remaining_time_in_millis=lambda: 12_000)
+    answer = sync_customer.handler(api_event("POST", "/customers/u-1/sync", "u-1"), context)
+    assert answer["statusCode"] == 503
+    assert len(world.stripe.requests) == asked + 1
 
 
 def test_a_missing_setting_is_our_fault_and_named_in_the_log_only(

@@ -76,15 +76,8 @@ def test_a_webhook_may_be_as_large_as_a_function_url_takes(world: World) -> None
     assert post(world, body, sign(body, WEBHOOK_SECRET, START), encoded=True)["statusCode"] == 200
 
 
-def test_a_database_that_is_out_of_reach_makes_stripe_try_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from stripe_integrations.errors import DatabaseUnavailableError
-    from stripe_integrations.models import Event
-
-    def unavailable(*_: Any) -> None:
-        raise DatabaseUnavailableError("DynamoDB: ThrottlingException")
-
-    monkeypatch.setattr(Event, "store", unavailable)
-    answer = post(world, BODY, sign(BODY, WEBHOOK_SECRET, START))
+def test_a_database_that_is_out_of_reach_makes_stripe_try_again(world: World) -> None:
+    with world.failing_database("ProvisionedThroughputExceededException"):
+        answer = post(world, BODY, sign(BODY, WEBHOOK_SECRET, START))
     assert answer["statusCode"] == 503
+    assert post(world, BODY, sign(BODY, WEBHOOK_SECRET, START))["statusCode"] == 200

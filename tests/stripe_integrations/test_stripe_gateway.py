@@ -16,7 +16,7 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
     WrongModeError,
 )
-from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS, RETRIES, StripeGateway
+from stripe_integrations.stripe_gateway import RETRIES, StripeGateway
 from tests.world import World
 
 
@@ -91,7 +91,3 @@ def test_without_the_stripe_extra_it_says_so(world: World, monkeypatch: pytest.M
     with use(context):
         answer = world.create()
     assert (answer["statusCode"], world.items()) == (500, [])
-
-
-def test_the_time_outs_fit_inside_a_functions_time() -> None:
-    assert (CONNECT_SECONDS + READ_SECONDS) * (1 + RETRIES) + RETRIES < 29 - 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -429,3 +430,87 @@ def test_a_deleted_customer_that_others_replace_first_is_replaced_once(world: Wo
 
     assert customer.stripe_id == second[0].stripe_id
     assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
+
+
+def test_a_refused_list_is_no_refusal_of_the_customer(world: World) -> None:
+    world.stripe.faults.time_out(1, match=POST, when="after", should_retry=False)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.create(USER, EMAIL)
+    world.time += 25 * 3600
+    world.stripe.faults.fail_next(1, status=400, match="GET *")
+    with pytest.raises(StripeRefusedError):
+        StripeCustomer.create(USER, EMAIL)
+
+    customer = StripeCustomer.create(USER, EMAIL)
+
+    assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
+
+
+def test_a_404_does_not_free_the_user(world: World) -> None:
+    world.stripe.faults.fail_next(1, status=404, match=POST)
+    with pytest.raises(StripeRefusedError):
+        StripeCustomer.create(USER, EMAIL)
+    (claim,) = world.items()
+    assert claim["sk"] == "ACTIVE"
+
+
+def test_a_stripe_that_keeps_failing_is_asked_a_few_times_only(world: World) -> None:
+    world.stripe.faults.fail_next(None, status=500, match=POST, stored=True)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.create(USER, EMAIL)
+    assert len(world.stripe.requests) < 8
+    assert len(ActiveCustomer.read("u-1").tokens) == 2
+
+
+def test_a_claim_takes_no_more_tokens_than_fit(world: World) -> None:
+    claim = claim_of(world)
+    claim.former_tokens = [str(number) for number in range(99)]
+    with pytest.raises(StripeUnavailableError):
+        claim.renew_token()
+
+
+@pytest.mark.parametrize("depth", [8, 800, 100_000])
+def test_a_deeply_nested_field_is_refused_before_anything_is_kept(world: World, depth: int) -> None:
+    nested: dict[str, object] = {}
+    for _ in range(depth):
+        nested = {"line1": nested}
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(USER, EMAIL, address=nested)
+    assert refusal.value.field == "address"
+    assert world.items() == []
+
+
+def test_fields_that_are_too_long_together_are_refused(world: World) -> None:
+    with pytest.raises(InvalidFieldError) as refusal:
+        StripeCustomer.create(USER, EMAIL, name="Jane", address={"line1": "x" * 70_000})
+    assert refusal.value.field == "address"
+    assert world.items() == []
+
+
+def test_metadata_keys_are_strings(world: World) -> None:
+    with pytest.raises(InvalidFieldError):
+        StripeCustomer.create(USER, EMAIL, metadata={1: "a"})
+
+
+def test_an_existing_customer_is_returned_where_the_key_cannot_be_had(world: World) -> None:
+    first = StripeCustomer.create(USER, EMAIL)
+    context = world.new_context()
+    context.settings = replace(world.settings, api_key=None)
+    with use(context):
+        assert StripeCustomer.create(USER, EMAIL).stripe_id == first.stripe_id
+        with pytest.raises(ConfigurationError):
+            StripeCustomer.create(User("u-2"), EMAIL)
+    assert {item["pk"] for item in world.items()} == {
+        "USER#u-1",
+        f"STRIPE#{first.stripe_id}",
+    }
+
+
+def test_a_soft_deleted_customer_that_a_query_still_sees_named_is_not_returned(
+    world: World,
+) -> None:
+    customer = StripeCustomer.create(USER, EMAIL)
+    claim = ActiveCustomer.read("u-1")
+    StripeCustomer.soft_delete(customer)
+    claim.save()  # as a query sees it that runs beside the transaction
+    assert StripeCustomer.get(USER) is None

@@ -156,14 +156,83 @@ def test_link_customer_says_that_a_customer_is_unknown(world: World) -> None:
 def test_link_customer_links_an_event_that_is_in_the_table_already(
     world: World, customer: Customer
 ) -> None:
-    record = Event.received(event(), valid=True)
-    record.customer_id = customer.stripe_id
-    record.store()
+    data = {"object": {"id": customer.stripe_id, "object": "customer"}}
+    Event.received(event(data=data), valid=True).store()
 
     linked = StripeCustomer.link_customer(Event.find("evt_1"))
 
     assert linked.user_id == "u-1"
     assert Event.find("evt_1").user_id == "u-1"
+
+
+def test_link_customer_finds_the_customer_of_an_event_that_was_just_received(
+    world: World, customer: Customer
+) -> None:
+    data = {"object": {"id": customer.stripe_id, "object": "customer"}}
+    linked = StripeCustomer.link_customer(Event.received(event(data=data), valid=True))
+    assert (linked.user_id, linked.state) == ("u-1", "pending")
+    assert Event.find("evt_1").user_id == "u-1"
+
+
+def test_what_receive_returns_is_what_stands_in_the_table(world: World, customer: Customer) -> None:
+    data = {"object": {"id": customer.stripe_id, "object": "customer"}}
+    StripeEvent.receive(event(data=data))
+    StripeEvent.apply("evt_1")
+    assert StripeEvent.receive(event(data=data)).state == "applied"
+
+
+def test_a_waiting_event_that_comes_again_is_linked_once_its_customer_is_known(
+    world: World, customer: Customer
+) -> None:
+    data = {"object": {"id": customer.stripe_id, "object": "customer"}}
+    early = Event.received(event(data=data), valid=True)
+    early.wait()
+    early.store()
+    again = StripeEvent.receive(event(data=data))
+    assert (again.user_id, again.state) == ("u-1", "waiting")
+    assert StripeEvent.apply("evt_1")
+    assert Event.find("evt_1").state == "applied"
+
+
+def test_an_event_that_has_ended_stays_as_it_is(world: World, customer: Customer) -> None:
+    data = {"object": {"id": customer.stripe_id, "object": "customer"}}
+    StripeEvent.receive(event(data=data))
+    slow = Event.begin("evt_1")
+    StripeEvent.apply("evt_1")
+    ended = world.items(record_type="Event", stripe_id="evt_1")
+    world.time += 100
+
+    slow.finish("ignored", "too late")
+    slow.note_error(ValueError())
+
+    assert world.items(record_type="Event", stripe_id="evt_1") == ended
+
+
+def test_a_worker_that_is_overtaken_leaves_the_event_to_the_faster_one(
+    world: World, customer: Customer
+) -> None:
+    data = {"object": {"id": customer.stripe_id, "object": "customer"}}
+    StripeEvent.receive(event(data=data))
+
+    def faster() -> None:
+        world.during_sleep = lambda: None
+        with use(world.new_context()):
+            StripeEvent.apply("evt_1")
+            StripeCustomer.soft_delete(StripeCustomer.get(USER))
+
+    world.during_sleep = faster
+    StripeEvent.apply("evt_1")
+    record = Event.find("evt_1")
+    assert (record.state, record.reason, record.attempts) == ("applied", None, 2)
+
+
+def test_a_waiting_event_does_not_expire(world: World) -> None:
+    for kind in ("customer.updated", "invoice.paid"):
+        data = {"object": {"object": "customer", "id": "cus_late"}}
+        assert StripeEvent.receive(event(kind, data=data)).state == "waiting"
+        (item,) = world.items(record_type="Event")
+        assert "expires_at" not in item
+        Event("EVENT#evt_1", "EVENT").delete()
 
 
 def test_link_customer_leaves_an_event_alone_that_names_no_customer(world: World) -> None:
@@ -300,7 +369,9 @@ def test_customer_created_finishes_a_create_that_got_no_further_than_stripe(worl
     (on_stripe,) = world.stripe_customers()
     customer = StripeCustomer.get(USER)
     assert (customer.stripe_id, customer.currency) == (on_stripe["id"], "eur")
-    assert world.event_states() == {"customer.created": "applied"}
+    (record,) = world.items(record_type="Event")
+    assert (record["kind"], record["state"]) == ("customer.created", "applied")
+    assert (record["customer_id"], record["user_id"]) == (on_stripe["id"], "u-1")
     assert StripeCustomer.create(USER, EMAIL).stripe_id == on_stripe["id"]
 
 

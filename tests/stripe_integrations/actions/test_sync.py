@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import stripe
 
+from local.stripe_double.client import StripeDoubleClient
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
@@ -200,6 +202,18 @@ def test_a_customer_that_stripe_has_deleted_is_soft_deleted_with_its_cards(
     assert StripeCustomer.get(USER) is None
 
 
+def test_a_customer_with_very_many_cards_can_be_deleted(world: World, customer: Customer) -> None:
+    for _ in range(130):
+        attach_card(world, customer)
+    customer = StripeCustomer.sync(customer)
+    world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+
+    assert StripeCustomer.sync(customer).cards == []
+
+    assert StripeCustomer.get(USER) is None
+    assert all("removed_at" in card for card in world.items(record_type="Card"))
+
+
 def test_a_404_is_not_a_deletion(world: World, customer: Customer) -> None:
     world.stripe.faults.fail_next(None, status=404, code="resource_missing")
     with pytest.raises(StripeRefusedError):
@@ -321,6 +335,51 @@ def test_sync_with_an_object_fetches_only_what_the_object_lacks(
         assert len(StripeCustomer.sync(StripeCustomer.get(USER), plain).cards) == 1
 
     assert (with_sources.stripe, without.stripe) == (2, 3)
+
+
+def test_an_object_with_a_part_of_its_sources_is_fetched_again(
+    world: World, customer: Customer
+) -> None:
+    for _ in range(12):
+        world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"})
+    part = world.ask("GET", f"/v1/customers/{customer.stripe_id}", {"expand": ["sources"]})
+    assert part["sources"]["has_more"]
+    cards = StripeCustomer.sync(customer, part).cards
+    assert [card.brand for card in cards] == ["Visa"] * 12
+
+
+def test_a_fetched_object_is_of_one_moment(world: World, customer: Customer) -> None:
+    before = world.ask("GET", f"/v1/customers/{customer.stripe_id}")
+    source = world.ask(
+        "POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"}
+    )
+    (card,) = StripeCustomer.sync(customer, before).cards
+    assert (card.stripe_id, card.is_default) == (source["id"], True)
+
+
+def test_a_deleted_object_needs_no_stripe(world: World, customer: Customer) -> None:
+    world.stripe.faults.fail_next(None, status=503)
+    deleted = {"id": customer.stripe_id, "object": "customer", "deleted": True}
+    assert not StripeCustomer.sync(customer, deleted).is_active
+
+
+def test_an_object_of_stripes_library_is_taken(world: World, customer: Customer) -> None:
+    client = stripe.StripeClient("sk_test_double", http_client=StripeDoubleClient(world.stripe))
+    given = client.v1.customers.update(customer.stripe_id, {"phone": "+49"})
+    assert StripeCustomer.sync_from_stripe_data(customer, given).phone == "+49"
+    given = client.v1.customers.update(customer.stripe_id, {"phone": "+50"})
+    assert StripeCustomer.sync(StripeCustomer.get(USER), given).phone == "+50"
+    with pytest.raises(InvalidFieldError):
+        StripeCustomer.sync(customer, "cus_1")
+
+
+def test_an_object_that_says_nothing_of_its_mode_leaves_the_records(
+    world: World, customer: Customer
+) -> None:
+    for livemode in ({}, {"livemode": None}):
+        StripeCustomer.sync_from_stripe_data(customer, {"id": customer.stripe_id, **livemode})
+        assert StripeCustomer.get(USER).livemode is False
+    assert StripeCustomer.sync(customer).livemode is False
 
 
 def test_a_deleted_object_soft_deletes_the_record(world: World, customer: Customer) -> None:

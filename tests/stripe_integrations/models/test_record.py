@@ -126,3 +126,15 @@ def test_all_records_share_one_connection(world: World) -> None:
     StripeEvent.receive(event())
     connections = {model._get_connection() for model in (ActiveCustomer, Event, Pointer)}
     assert len(connections) == 1
+
+
+def test_what_decides_is_read_strongly_consistent(world: World) -> None:
+    StripeCustomer.create(USER, EMAIL)
+    StripeEvent.receive(event())
+    with world.counting() as counts:
+        UserRecords.read("u-1")
+        ActiveCustomer.read("u-1")
+        Pointer.find("cus_1")
+        Event.find("evt_1")
+    assert counts.operations == ["Query", "GetItem", "GetItem", "GetItem"]
+    assert [body["ConsistentRead"] for body in counts.bodies] == [True] * 4
