@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stripe_integrations import secrets
 from stripe_integrations.models.record import Record
 from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 from tests.world import World
@@ -119,7 +120,7 @@ def test_example_events_are_there_for_every_function() -> None:
 WORST_DATABASE_CALL = (Record.Meta.connect_timeout_seconds + Record.Meta.read_timeout_seconds) * (
     1 + Record.Meta.max_retry_attempts
 )
-SECRET = (1 + 2) * 2
+SECRET = (secrets.CONNECT_SECONDS + secrets.READ_SECONDS) * secrets.ATTEMPTS
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ class ConfigurationError(StripeIntegrationsError):
     """The deployment lacks a setting, or has one that can't be right."""
 
 
+class SecretUnavailableError(StripeIntegrationsError):
+    """The store of the secrets could not be asked, or refused for now."""
+
+
 class StripeNotInstalledError(ConfigurationError):
     """An action needs Stripe, and the `stripe` extra is not installed."""
 

@@ -196,6 +196,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.StripeUnavailableError: (503, "stripe-unavailable", "Stripe can't be reached now."),
     errors.StripeError: (502, "stripe-refused", "Stripe refused the request."),
     errors.RecordsNotStoredError: (501, "records-not-stored", None),
+    errors.SecretUnavailableError: (503, "secret-unavailable", "A secret can't be read now."),
     errors.DatabaseUnavailableError: (503, "database-unavailable", "The database is busy."),
     errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
     errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),

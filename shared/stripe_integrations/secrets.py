@@ -6,9 +6,20 @@ from functools import cache
 from typing import Any
 
 from stripe_integrations.config import Settings
-from stripe_integrations.errors import ConfigurationError
+from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
+
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 1, 4, 2
 
 _CACHE_SECONDS = 300
+_FOR_GOOD = {
+    "AccessDeniedException",
+    "DecryptionFailure",
+    "InvalidRequestException",
+    "ParameterNotFound",
+    "ResourceNotFoundException",
+    "ValidationException",
+}
+"""What the stores say of a secret that won't be there, or readable, a moment later either."""
 
 
 def api_key(settings: Settings, *, refresh: bool = False) -> str:
@@ -23,6 +34,8 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
     ------
     ConfigurationError
         No key is configured, it can't be read, or its prefix says the other mode.
+    SecretUnavailableError
+        The store can't be asked now.
     """
     key = _read(settings.api_key_name, settings.api_key, "STRIPE_API_KEY", refresh).strip()
     mode = "live" if settings.livemode else "test"
@@ -42,7 +55,9 @@ def webhook_secrets(settings: Settings) -> list[str]:
     Raises
     ------
     ConfigurationError
-        None is configured, or the store can't be read.
+        None is configured, or it can't be read.
+    SecretUnavailableError
+        The store can't be asked now.
     """
     return _read(
         settings.webhook_secret_name, settings.webhook_secret, "STRIPE_WEBHOOK_SECRET", False
@@ -60,6 +75,7 @@ def _fetch(reference: str, refresh: bool) -> str:
     from aws_lambda_powertools.utilities.parameters.exceptions import (  # noqa: PLC0415
         GetParameterError,
     )
+    from botocore.exceptions import ClientError  # noqa: PLC0415
 
     store, _, name = reference.partition(":")
     if store not in ("secretsmanager", "ssm"):
@@ -68,7 +84,11 @@ def _fetch(reference: str, refresh: bool) -> str:
     try:
         value = _provider(store).get(name, max_age=_CACHE_SECONDS, force_fetch=refresh, **options)
     except GetParameterError as error:
-        raise ConfigurationError(f"the secret {name} can't be read") from error
+        cause = error.__cause__ or error.__context__
+        code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else None
+        if code in _FOR_GOOD:
+            raise ConfigurationError(f"the secret {name} can't be read: {code}") from error
+        raise SecretUnavailableError(f"the secret {name} can't be read now") from error
     return value if isinstance(value, str) else ""
 
 
@@ -78,7 +98,11 @@ def _provider(store: str) -> Any:
     from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    config = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 2})
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": ATTEMPTS},
+    )
     if store == "ssm":
         return parameters.SSMProvider(boto_config=config)
     return parameters.SecretsProvider(boto_config=config)

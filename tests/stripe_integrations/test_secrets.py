@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import boto3
 import pytest
-from aws_lambda_powertools.utilities import parameters
+from botocore.exceptions import ReadTimeoutError
 
 from stripe_integrations import secrets
 from stripe_integrations.config import Settings
-from stripe_integrations.errors import ConfigurationError
+from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 
 
 @pytest.fixture(autouse=True)
-def empty_cache(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters.clear_caches()
-    monkeypatch.setattr("aws_lambda_powertools.utilities.parameters.base.DEFAULT_PROVIDERS", {})
+def empty_cache(aws: None) -> None:
+    secrets._provider.cache_clear()
 
 
 def settings(**values: str) -> Settings:
@@ -53,6 +54,17 @@ def test_a_name_counts_more_than_a_plain_value() -> None:
 def test_a_secret_that_cannot_be_read_says_so(name: str) -> None:
     with pytest.raises(ConfigurationError):
         secrets.webhook_secrets(settings(webhook_secret_name=name))
+
+
+def test_a_store_that_cannot_be_asked_now_is_no_mistake_of_the_deployment() -> None:
+    def out_of_reach(request: Any, **_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url=request.url)
+
+    client = secrets._provider("ssm").client
+    client.meta.events.register("before-send.ssm", out_of_reach)
+    with pytest.raises(SecretUnavailableError):
+        secrets.webhook_secrets(settings(webhook_secret_name="ssm:/stripe/webhook"))
+    client.meta.events.unregister("before-send.ssm", out_of_reach)
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "whsec_x", "sk_live_x", "pk_test_x"])

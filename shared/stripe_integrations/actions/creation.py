@@ -22,6 +22,7 @@ from stripe_integrations.errors import (
     ConflictError,
     CustomerSoftDeletedError,
     InvalidFieldError,
+    SecretUnavailableError,
     StaleRecordError,
     StripeError,
     StripeRefusedError,
@@ -60,7 +61,7 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
     request = _request(user_id, billing_email, fields)
     try:
         _ = current().stripe
-    except ConfigurationError:
+    except (ConfigurationError, SecretUnavailableError):
         # Stripe can't be asked at all: that shows before anything is written.
         customer = UserRecords.read(user_id).active_customer
         if customer:
@@ -132,7 +133,7 @@ def _existing(user_id: str) -> Customer | None:
         return None
     try:
         deleted = current().stripe.retrieve_customer(customer.stripe_id or "").get("deleted")
-    except (StripeError, ConfigurationError):
+    except (StripeError, ConfigurationError, SecretUnavailableError):
         return customer
     if not deleted:
         return customer

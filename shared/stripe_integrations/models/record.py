@@ -48,7 +48,7 @@ class Record(Model):
         table_name: str | None = None
         region: str | None = None
         connect_timeout_seconds = 1
-        read_timeout_seconds = 1
+        read_timeout_seconds = 2
         max_retry_attempts = 2
 
     pk = UnicodeAttribute(hash_key=True)
