@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
@@ -67,8 +68,9 @@ class World:
             clock=lambda: self.time,
             sleep=self.sleep,
             random=self.random,
-            make_stripe=lambda settings: StripeGateway(
-                settings, StripeDoubleClient(self.stripe, sleep=self.sleep, timeout=8)
+            make_stripe=partial(
+                StripeGateway,
+                http_client=StripeDoubleClient(self.stripe, sleep=self.sleep, timeout=8),
             ),
         )
 

@@ -39,7 +39,7 @@ class Context:
     random : random.Random
         Chance, for tokens and jitter.
     make_stripe : callable, optional
-        Makes the gateway to Stripe on first use.
+        Makes the gateway to Stripe on first use; takes what `StripeGateway` does.
     deadline : float
         Unix time at which the invocation ends that is being served; never, outside of Lambda.
     """
@@ -48,7 +48,7 @@ class Context:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     random: random.Random = field(default_factory=random.SystemRandom)
-    make_stripe: Callable[[Settings], StripeGateway] | None = None
+    make_stripe: Callable[..., StripeGateway] | None = None
     deadline: float = math.inf
 
     @cached_property
@@ -56,13 +56,13 @@ class Context:
         """The gateway to Stripe; made, and `stripe` imported, only where it is needed."""
         from stripe_integrations.stripe_gateway import StripeGateway  # noqa: PLC0415
 
-        return (self.make_stripe or StripeGateway)(self.settings)
+        make = self.make_stripe or StripeGateway
+        return make(self.settings, remaining_seconds=self.remaining_seconds)
 
     def begin_invocation(self, remaining_milliseconds: int) -> None:
         """Take note of the time that an invocation of a Lambda function has."""
         self.deadline = self.clock() + remaining_milliseconds / 1000
 
-    @property
     def remaining_seconds(self) -> float:
         """How long the invocation may still take."""
         return self.deadline - self.clock()

@@ -6,13 +6,13 @@ when this module is: functions that never ask Stripe don't ship it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from stripe_integrations import secrets
 from stripe_integrations.config import API_VERSION, Settings
-from stripe_integrations.context import current
 from stripe_integrations.errors import (
     StripeAccessError,
     StripeError,
@@ -49,6 +49,8 @@ class StripeGateway:
         The mode, the address and where the API key is kept.
     http_client : stripe.HTTPClient, optional
         Carries the requests; by default one with our time-outs.
+    remaining_seconds : callable, optional
+        How long the caller may still take; by default, for ever.
 
     Raises
     ------
@@ -62,7 +64,12 @@ class StripeGateway:
     be reached, and `WrongModeError` where an object is of the other mode.
     """
 
-    def __init__(self, settings: Settings, http_client: stripe.HTTPClient | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        http_client: stripe.HTTPClient | None = None,
+        remaining_seconds: Callable[[], float] = lambda: math.inf,
+    ) -> None:
         try:
             import stripe  # noqa: PLC0415 - see the module's docstring
         except ImportError as error:
@@ -71,6 +78,7 @@ class StripeGateway:
             ) from error
         self._stripe = stripe
         self._settings = settings
+        self._remaining_seconds = remaining_seconds
         self._http_client = http_client or stripe.RequestsClient(
             timeout=(CONNECT_SECONDS, READ_SECONDS)
         )
@@ -211,7 +219,7 @@ class StripeGateway:
 
     def _client_in_time(self, what: str) -> stripe.StripeClient:
         """The client whose longest answer still fits into the invocation."""
-        remaining = current().remaining_seconds
+        remaining = self._remaining_seconds()
         if remaining < _ONE_TRY_SECONDS:
             raise StripeUnavailableError(f"no time is left to {what}")
         return self._patient if remaining >= _ALL_TRIES_SECONDS else self._hurried
