@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 from boto3.dynamodb.types import TypeDeserializer
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from pynamodb.models import Model
 
 import functions.apply_event.app as apply_event
@@ -207,6 +207,8 @@ class World:
         def refuse(request: Any, **_: Any) -> None:
             target = str(request.headers["X-Amz-Target"])
             if operation in target and next(left, None) is not None:
+                if code == "ReadTimeout":
+                    raise ReadTimeoutError(endpoint_url=request.url)
                 error: Any = {
                     "Error": {"Code": code, "Message": "jane@example.com is refused"},
                     "CancellationReasons": [{"Code": reason} for reason in reasons or []],

@@ -30,7 +30,7 @@ from stripe_integrations.models.fields import (
     Text,
     read_stripe,
 )
-from stripe_integrations.models.record import Record, unavailable
+from stripe_integrations.models.record import Record, error_code, unavailable
 
 _PAYLOAD_LIMIT_BYTES = 350_000
 """Below DynamoDB's 400 KB an item, with room for the other attributes."""
@@ -159,7 +159,7 @@ class Event(Record, discriminator="Event"):
         try:
             self.save(Event.pk.does_not_exist())
         except PutError as error:
-            if error.cause_response_code == _CONDITION_FAILED:
+            if error_code(error) == _CONDITION_FAILED:
                 return Event.find(self.stripe_id or "") or self
             raise unavailable(error) from error
         self.is_stored = True
@@ -203,7 +203,7 @@ class Event(Record, discriminator="Event"):
         try:
             event.update([Event.attempts.add(1)], _unfinished())
         except UpdateError as error:
-            if error.cause_response_code == _CONDITION_FAILED:
+            if error_code(error) == _CONDITION_FAILED:
                 return None
             raise unavailable(error) from error
         return event
@@ -248,7 +248,7 @@ class Event(Record, discriminator="Event"):
         try:
             self.update(actions, condition)
         except UpdateError as error:
-            if error.cause_response_code != _CONDITION_FAILED:
+            if error_code(error) != _CONDITION_FAILED:
                 raise unavailable(error) from error
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from botocore.exceptions import ClientError
 from pynamodb.attributes import DiscriminatorAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection, TableConnection
 from pynamodb.exceptions import CancellationReason, PynamoDBException, TransactWriteError
@@ -121,10 +122,8 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
             reasons = error.cancellation_reasons
             if any(reason and reason.code == "ConditionalCheckFailed" for reason in reasons):
                 raise ConditionFailedError(reasons) from error
-            codes = {reason.code for reason in reasons if reason} or {
-                error.cause_response_code or ""
-            }
-            if not codes <= _PASSING:
+            codes = {reason.code for reason in reasons if reason}
+            if not (codes or {error_code(error) or ""}) <= _PASSING:
                 raise unavailable(error) from error
         else:
             return
@@ -133,5 +132,12 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
 
 def unavailable(error: PynamoDBException) -> DatabaseUnavailableError:
     """What a failed call to DynamoDB is to our callers: its error code, without its message."""
-    code: Any = error.cause_response_code or type(error).__name__
-    return DatabaseUnavailableError(f"DynamoDB: {code}")
+    return DatabaseUnavailableError(f"DynamoDB: {error_code(error) or type(error.cause).__name__}")
+
+
+def error_code(error: PynamoDBException) -> str | None:
+    """DynamoDB's code of an error; None where it gave no answer."""
+    if not isinstance(error.cause, ClientError):
+        return None
+    code: str = error.cause.response["Error"]["Code"]
+    return code

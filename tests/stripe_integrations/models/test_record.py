@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_transaction_that_is_refused_for_good_is_not_repeated(world: World) ->
     assert counts.operations == ["TransactWriteItems"]
 
 
-@pytest.mark.parametrize(
+USES_OF_THE_DATABASE = pytest.mark.parametrize(
     "use_the_database",
     [
         lambda: UserRecords.read("u-1"),
@@ -56,8 +57,24 @@ def test_a_transaction_that_is_refused_for_good_is_not_repeated(world: World) ->
         lambda: list(Event.ids_of_customer("cus_1")),
         lambda: StripeEvent.receive(event("price.created", data={})),
         lambda: Event("EVENT#evt_1", "EVENT").finish("applied"),
+        lambda: ActiveCustomer.claim("u-1", {}),
     ],
 )
+
+
+@USES_OF_THE_DATABASE
+def test_a_database_that_does_not_answer_is_told_as_unavailable(
+    world: World, use_the_database: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time", Mock())  # it would sleep between its tries
+    with (
+        world.failing_database("ReadTimeout"),
+        pytest.raises(DatabaseUnavailableError, match=r"^DynamoDB: ReadTimeoutError$"),
+    ):
+        use_the_database()
+
+
+@USES_OF_THE_DATABASE
 def test_a_database_that_refuses_is_told_as_unavailable_without_its_message(
     world: World, use_the_database: Callable[[], object]
 ) -> None:
