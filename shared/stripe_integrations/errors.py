@@ -91,6 +91,10 @@ class DatabaseUnavailableError(StripeIntegrationsError):
     """DynamoDB could not be asked, or refused for now."""
 
 
+class DatabaseRefusedError(StripeIntegrationsError):
+    """DynamoDB refuses what was to be written, and will again: an item that is too large."""
+
+
 class StripeError(StripeIntegrationsError):
     """Stripe did not do what it was asked.
 

@@ -43,7 +43,9 @@ class Request:
     @property
     def headers(self) -> dict[str, str]:
         """Header values under lower-case names."""
-        headers = self.event.get("headers") or {}
+        headers = self.event.get("headers")
+        if not isinstance(headers, Mapping):
+            return {}
         return {str(name).lower(): str(value) for name, value in headers.items()}
 
     @property
@@ -198,6 +200,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.RecordsNotStoredError: (501, "records-not-stored", None),
     errors.SecretUnavailableError: (503, "secret-unavailable", "A secret can't be read now."),
     errors.DatabaseUnavailableError: (503, "database-unavailable", "The database is busy."),
+    errors.DatabaseRefusedError: (500, "record-refused", "The record can't be stored."),
     errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
     errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),
 }

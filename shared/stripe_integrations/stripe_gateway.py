@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from stripe_integrations import secrets
 from stripe_integrations.config import API_VERSION, Settings
@@ -100,6 +100,8 @@ class StripeGateway:
             f"retrieve {stripe_id}",
             lambda client: client.v1.customers.retrieve(stripe_id, {"expand": ["sources"]}),
         )
+        if customer["id"] != stripe_id:
+            raise StripeUnavailableError(f"Stripe answered with another object than {stripe_id}")
         if not customer.get("deleted"):
             self._complete_sources(stripe_id, customer)
         return customer
@@ -177,6 +179,8 @@ class StripeGateway:
         page: Json = {**params, "limit": _PAGE}
         while True:
             listed = self._call(what, partial(ask, params=page))
+            if not isinstance(listed.get("data"), list):
+                raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
             for obj in listed["data"]:
                 yield self._checked(obj)
             if not listed.get("has_more") or not listed["data"]:
@@ -184,7 +188,10 @@ class StripeGateway:
             page = {**page, "starting_after": listed["data"][-1]["id"]}
 
     def _object(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
-        return self._checked(self._call(what, ask))
+        answer = self._call(what, ask)
+        if not isinstance(answer.get("id"), str):
+            raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
+        return self._checked(answer)
 
     def _checked(self, obj: Json) -> Json:
         livemode = obj.get("livemode", self._settings.livemode)
@@ -203,7 +210,10 @@ class StripeGateway:
             # Not chained: Stripe's message quotes values, and a traceback would show it.
             raise self._translated(what, error) from None
         # The JSON as Stripe sent it: the library's objects turn some of its strings into decimals.
-        return cast("Json", answer.last_response.data)  # type: ignore[union-attr]
+        data = getattr(getattr(answer, "last_response", None), "data", None)
+        if not isinstance(data, dict):
+            raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
+        return data
 
     def _connect(self, api_key: str) -> None:
         self._patient, self._hurried = (

@@ -50,9 +50,9 @@ def verify(body: bytes, header: str | None, secrets: Iterable[str], now: float) 
 def _parse(header: str) -> tuple[int, list[str]]:
     pairs = [part.split("=", 2) for part in header.split(",")]
     try:
-        timestamp = int(next(pair[1] for pair in pairs if pair[0] == "t"))
+        timestamp = int([pair[1] for pair in pairs if pair[0] == "t"][0])  # noqa: RUF015 - all of them count
         signatures = [pair[1] for pair in pairs if pair[0] == "v1"]
-    except (StopIteration, IndexError, ValueError):
+    except (IndexError, ValueError):
         raise SignatureVerificationError("the Stripe-Signature header can't be read") from None
     return timestamp, signatures
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
+from local.stripe_double.double import Response
 from stripe_integrations import secrets
+from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     StripeAccessError,
@@ -72,6 +75,21 @@ def test_a_rolled_key_is_fetched_anew_once(world: World, monkeypatch: pytest.Mon
     world.stripe.api_keys = {"sk_test_newest"}
     with pytest.raises(StripeAccessError):
         gateway.retrieve_customer(customer["id"])
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, {"id": 7}, {"id": "cus_other"}, {"data": {}}])
+def test_an_answer_that_makes_no_sense_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    customer = StripeCustomer.create(User("u-1"), "jane@example.com")
+    response = Response(200, {}, answer)
+    monkeypatch.setattr(world.stripe, "request", lambda *_: response)
+    before = world.items()
+
+    assert world.sync()["statusCode"] == 503
+    with pytest.raises(StripeUnavailableError):
+        world.context.stripe.list_subscriptions(customer.stripe_id)
+    assert world.items() == before
 
 
 def test_an_object_of_the_other_mode_is_refused(world: World) -> None:

@@ -9,11 +9,7 @@ from stripe_integrations.actions.creation import USER_KEY, complete_creation, ma
 from stripe_integrations.actions.customers import StripeCustomer
 from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    CustomerNotFoundError,
-    StaleRecordError,
-    StripeIntegrationsError,
-)
+from stripe_integrations.errors import CustomerNotFoundError, StaleRecordError
 from stripe_integrations.models import ActiveCustomer, Event, Pointer, UserRecords
 
 Json = Mapping[str, Any]
@@ -118,7 +114,7 @@ class StripeEvent:
 
         try:
             until_unrivalled(attempt)
-        except StripeIntegrationsError as error:
+        except Exception as error:
             event.note_error(error)
             raise
         return event

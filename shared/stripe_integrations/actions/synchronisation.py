@@ -8,12 +8,13 @@ fetches are asked for does not matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.context import current
-from stripe_integrations.errors import ConflictError, StaleRecordError
+from stripe_integrations.errors import ConflictError, StaleRecordError, StripeRefusedError
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.customer import Also, Child
 from stripe_integrations.models.fields import read_stripe
@@ -97,18 +98,31 @@ def bring_up_to_date(
     if stripe_customer.get("deleted"):
         customer.purge(gone_from_stripe=True, also=also)
         return
-    user_id = customer.user_id or ""
     children: list[Child] = []
-    if "Card" in stored_records:
-        methods = stripe.list_card_payment_methods(stripe_id)
-        cards = cards_from_stripe(user_id, stripe_customer, methods)
-        children += cards + _removed(customer.cards, cards)
-    if "Subscription" in stored_records:
-        subscriptions = subscriptions_from_stripe(
-            user_id, stripe_id, stripe.list_subscriptions(stripe_id)
-        )
-        children += subscriptions + _removed(customer.subscriptions, subscriptions)
+    try:
+        if "Card" in stored_records:
+            children += _cards(customer, stripe_customer)
+        if "Subscription" in stored_records:
+            children += _subscriptions(customer)
+    except StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        # Stripe had the customer a moment ago: it may be gone now, which the next try is told.
+        raise StaleRecordError(f"{stripe_id} is not what it was a moment ago") from error
     customer.bring_to(customer_values(stripe_customer), children, also)
+
+
+def _cards(customer: Customer, stripe_customer: Json) -> list[Child]:
+    methods = current().stripe.list_card_payment_methods(customer.stripe_id or "")
+    cards = cards_from_stripe(customer.user_id or "", stripe_customer, methods)
+    return [*cards, *_removed(customer.cards, cards)]
+
+
+def _subscriptions(customer: Customer) -> list[Child]:
+    stripe_id = customer.stripe_id or ""
+    listed = current().stripe.list_subscriptions(stripe_id)
+    subscriptions = subscriptions_from_stripe(customer.user_id or "", stripe_id, listed)
+    return [*subscriptions, *_removed(customer.subscriptions, subscriptions)]
 
 
 def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> bool:

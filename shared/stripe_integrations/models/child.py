@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar, Self
 
 from stripe_integrations.context import current
@@ -37,6 +38,11 @@ class Child(Record):
     def is_attached(self) -> bool:
         """Whether the customer still has it: a removed one stays as a tombstone."""
         return self.removed_at is None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes its item takes, rather more than fewer."""
+        return len(json.dumps(self.attribute_values, default=str))
 
     def tombstone(self) -> Self:
         """What is kept once Stripe has it no longer: that it was there, and no more."""

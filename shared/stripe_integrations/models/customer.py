@@ -24,6 +24,7 @@ from stripe_integrations.models.active_customer import ActiveCustomer, user_key
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.fields import Document, Flag, Integer, Listing, Moment, Text
 from stripe_integrations.models.record import (
+    TRANSACTION_BYTES,
     TRANSACTION_ITEMS,
     ConditionFailedError,
     Record,
@@ -38,6 +39,7 @@ Also = Callable[[TransactWrite], None]
 """Adds an item to the transaction that writes a customer, so that both are written or neither."""
 
 _OTHER_ITEMS = 4
+_ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
 """Room in a transaction for the customer, what is written beside it, and the claim."""
 
 
@@ -189,11 +191,16 @@ class Customer(Record, discriminator="Customer"):
         list
             The rest, to be written with the customer, last.
         """
-        room = TRANSACTION_ITEMS - _OTHER_ITEMS
-        while len(children) > room:
-            chunk, children = children[:room], children[room:]
-            self._update({}, chunk)
-        return children
+        chunk: list[Child] = []
+        size = 0
+        for child in children:
+            is_full = len(chunk) == TRANSACTION_ITEMS - _OTHER_ITEMS
+            if chunk and (is_full or size + child.size > _ROOM_BYTES):
+                self._update({}, chunk)
+                chunk, size = [], 0
+            chunk.append(child)
+            size += child.size
+        return chunk
 
     def _update(self, values: dict[str, Any], children: list[Child], *also: Also | None) -> None:
         actions = [_setting(name, value) for name, value in values.items()]

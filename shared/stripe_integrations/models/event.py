@@ -34,6 +34,7 @@ from stripe_integrations.models.record import Record, error_code, unavailable
 
 _PAYLOAD_LIMIT_BYTES = 350_000
 """Below DynamoDB's 400 KB an item, with room for the other attributes."""
+_REQUEST_LIMIT_BYTES = 10_000
 
 _LONGEST_ID = 255
 """Stripe's own limit: https://docs.stripe.com/upgrades"""
@@ -107,7 +108,8 @@ class Event(Record, discriminator="Event"):
         Raises
         ------
         MalformedRequestError
-            It is not one of Stripe's events.
+            It is not one of Stripe's events: it has no event's id, or no type. Whatever else is
+            odd about it keeps nobody from storing it.
         """
         stripe_id = _id(payload.get("id"))
         if stripe_id is None or not stripe_id.startswith("evt_"):
@@ -128,6 +130,8 @@ class Event(Record, discriminator="Event"):
         )
         if len(Event.webhook_message.serialize(dict(payload))) > _PAYLOAD_LIMIT_BYTES:
             event.webhook_message = None
+        if len(json.dumps(event.request)) > _REQUEST_LIMIT_BYTES:
+            event.request = None
         event.is_stored = False
         return event
 
@@ -271,13 +275,13 @@ def _expiry() -> datetime:
 
 
 def _seconds(created: object) -> int:
-    """Unix seconds; events of API v2 give ISO 8601 instead."""
-    if isinstance(created, int) and not isinstance(created, bool) and 0 <= created <= _LATEST:
-        return created
+    """Unix seconds; events of API v2 give ISO 8601 instead. What can't be read is now."""
+    if isinstance(created, int | float) and 0 < created <= _LATEST:
+        return int(created)
     try:
         return int(datetime.fromisoformat(str(created)).astimezone(UTC).timestamp())
     except (ValueError, OverflowError):
-        raise MalformedRequestError("not a Stripe event: no time of creation") from None
+        return int(current().clock())
 
 
 def _customer_id(payload: Mapping[str, Any]) -> str | None:

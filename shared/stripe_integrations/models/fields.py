@@ -57,7 +57,7 @@ class StripeField(Attribute[T]):
         raise NotImplementedError
 
     def from_stripe(self, value: object) -> object:
-        """What is kept of the value that stands in Stripe's object."""
+        """What is kept of the value in Stripe's object: None where it is not of this kind."""
         return value
 
     def to_json(self, value: T) -> object:
@@ -80,7 +80,10 @@ class Text(StripeField[str | None]):
         return None
 
     def from_stripe(self, value: object) -> object:
-        return value.get("id") if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping):
+            value = value.get("id")
+        # Half a surrogate pair can stand in JSON, and in no string of DynamoDB's.
+        return value.encode(errors="replace").decode() if isinstance(value, str) else None
 
 
 class Integer(StripeField[int | None]):
@@ -96,6 +99,9 @@ class Integer(StripeField[int | None]):
             return "is out of range"
         return None
 
+    def from_stripe(self, value: object) -> object:
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
     def serialize(self, value: int) -> str:
         return str(value)
 
@@ -107,6 +113,9 @@ class Decimal(StripeField[float | None]):
     """A number with decimals, such as a percentage."""
 
     attr_type = NUMBER
+
+    def from_stripe(self, value: object) -> object:
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def serialize(self, value: float) -> str:
         return json.dumps(value)
@@ -123,6 +132,9 @@ class Flag(StripeField[bool | None]):
 
     def refusal(self, value: object) -> str | None:
         return None if isinstance(value, bool) else "must be true or false"
+
+    def from_stripe(self, value: object) -> object:
+        return value if isinstance(value, bool) else None
 
 
 class Document(StripeField[Any]):

@@ -14,10 +14,15 @@ from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
-from stripe_integrations.errors import DatabaseUnavailableError
+from stripe_integrations.errors import (
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    StripeIntegrationsError,
+)
 
 TRANSACTION_ITEMS = 100
-"""Items that one DynamoDB transaction holds at most."""
+TRANSACTION_BYTES = 4 * 1024 * 1024
+"""What one DynamoDB transaction holds at most."""
 
 _PASSING = {
     "TransactionConflict",
@@ -25,6 +30,7 @@ _PASSING = {
     "ProvisionedThroughputExceeded",
     "TransactionInProgressException",
 }
+_FOR_GOOD = {"ValidationException", "ItemCollectionSizeLimitExceededException"}
 _ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.05
 
@@ -108,6 +114,8 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
     ------
     ConditionFailedError
         A condition did not hold.
+    DatabaseRefusedError
+        DynamoDB refuses an item, and will again.
     DatabaseUnavailableError
         DynamoDB refused for now, or could not be reached; the items may have been written
         where no answer came.
@@ -130,8 +138,10 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
     raise DatabaseUnavailableError("DynamoDB kept refusing the transaction for now")
 
 
-def unavailable(error: PynamoDBException) -> DatabaseUnavailableError:
+def unavailable(error: PynamoDBException) -> StripeIntegrationsError:
     """What a failed call to DynamoDB is to our callers: its error code, without its message."""
+    if error_code(error) in _FOR_GOOD:
+        return DatabaseRefusedError(f"DynamoDB: {error_code(error)}")
     return DatabaseUnavailableError(f"DynamoDB: {error_code(error) or type(error.cause).__name__}")
 
 

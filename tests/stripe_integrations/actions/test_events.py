@@ -265,15 +265,47 @@ def test_an_event_that_is_none_of_ours_is_ignored_with_its_reason(
         {"id": None},
         {"id": "cus_1"},
         {"id": 7},
+        {"id": "evt_" + "x" * 300},
         {"type": None},
-        {"created": None},
-        {"created": True},
     ],
 )
 def test_what_is_no_event_is_malformed(world: World, changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedRequestError):
         StripeEvent.receive(event(**changes))
     assert world.items() == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created": None},
+        {"created": -1},
+        {"created": 10**40},
+        {"created": 1.5},
+        {"created": "9999999-01-01"},
+        {"livemode": 1},
+        {"livemode": [False]},
+        {"api_version": 7},
+        {"api_version": ["2026"]},
+        {"api_version": "\ud800"},
+        {"type": "customer.\ud800"},
+        {"pending_webhooks": "many"},
+        {"pending_webhooks": 1.5},
+        {"pending_webhooks": True},
+        {"request": {"id": "x" * 500_000}},
+        {"request": "\ud800"},
+        {"data": {"object": {"object": "customer", "id": "cus_" + "x" * 3000}}},
+        {"data": {"object": {"object": "customer", "id": ["cus_1"]}}},
+        {"data": {"object": {"object": "customer", "id": "cus_1", "name": "\ud800"}}},
+    ],
+)
+def test_whatever_is_odd_about_an_event_it_is_stored(world: World, odd: dict[str, Any]) -> None:
+    received = StripeEvent.receive(event(**odd))
+    stored = Event.find("evt_1")
+    assert stored.state == received.state
+    assert stored.webhook_message["id"] == "evt_1"
+    StripeEvent.apply("evt_1")
+    assert Event.find("evt_1").created > 0
 
 
 def test_a_payload_that_is_too_large_for_the_table_is_left_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -212,6 +213,29 @@ def test_a_customer_with_very_many_cards_can_be_deleted(world: World, customer: 
 
     assert StripeCustomer.get(USER) is None
     assert all("removed_at" in card for card in world.items(record_type="Card"))
+
+
+def test_large_children_are_written_in_transactions_that_hold_them(
+    world: World, customer: Customer
+) -> None:
+    listed = [
+        {"id": f"sub_{number}", "items": {"data": [{"id": "si_1", "text": "x" * 300_000}]}}
+        for number in range(20)
+    ]
+    world.context.stripe.list_subscriptions = lambda _: listed
+    with world.counting() as counts:
+        StripeCustomer.sync(customer)
+    sizes = [len(json.dumps(body)) for body in counts.bodies if "TransactItems" in body]
+    assert len(sizes) > 1
+    assert max(sizes) < 4 * 1024 * 1024
+    assert len(StripeCustomer.get(USER).subscriptions) == 20
+
+
+def test_a_customer_that_is_deleted_between_two_questions_is_soft_deleted(
+    world: World, customer: Customer
+) -> None:
+    change_during_fetch(world, lambda: world.ask("DELETE", f"/v1/customers/{customer.stripe_id}"))
+    assert StripeCustomer.sync(customer).is_active is False
 
 
 def test_a_404_is_not_a_deletion(world: World, customer: Customer) -> None:

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
-from stripe_integrations.errors import DatabaseUnavailableError
+from stripe_integrations.errors import DatabaseRefusedError, DatabaseUnavailableError
 from stripe_integrations.models import ActiveCustomer, Event, Pointer, UserRecords
 from tests.stripe_integrations.actions.test_events import event
 from tests.world import World
@@ -40,7 +40,7 @@ def test_a_transaction_that_is_refused_for_good_is_not_repeated(world: World) ->
     with (
         world.counting() as counts,
         world.failing_database("ValidationException", operation="TransactWriteItems"),
-        pytest.raises(DatabaseUnavailableError, match="Validation"),
+        pytest.raises(DatabaseRefusedError, match="Validation"),
     ):
         StripeCustomer.create(USER, EMAIL)
     assert counts.operations == ["TransactWriteItems"]
