@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -48,7 +49,7 @@ class Request:
             return {}
         return {str(name).lower(): str(value) for name, value in headers.items()}
 
-    @property
+    @cached_property
     def body(self) -> bytes:
         """The raw bytes of the body, whichever way they were carried."""
         body = self.event.get("body") or ""
@@ -67,7 +68,13 @@ class Request:
         MalformedRequestError
             It is not one.
         """
-        return parse_object(self.body)
+        try:
+            parsed = json.loads(self.body.decode(), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            raise errors.MalformedRequestError("the body is not JSON in UTF-8") from None
+        if not isinstance(parsed, dict):
+            raise errors.MalformedRequestError("the body is not a JSON object")
+        return parsed
 
     def api_json(self) -> Json:
         """`json`, for the API: within its limit, and said to be JSON."""
@@ -154,23 +161,6 @@ def http_handler(
         return response.to_lambda()
 
     return handler
-
-
-def parse_object(body: bytes) -> Json:
-    """Read a JSON object from bytes.
-
-    Raises
-    ------
-    MalformedRequestError
-        They are not one.
-    """
-    try:
-        parsed = json.loads(body.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise errors.MalformedRequestError("the body is not JSON in UTF-8") from None
-    if not isinstance(parsed, dict):
-        raise errors.MalformedRequestError("the body is not a JSON object")
-    return parsed
 
 
 def problem(error: errors.StripeIntegrationsError) -> Response:

@@ -207,12 +207,12 @@ class StripeCustomer:
             raise CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
         if stripe_customer is not None:
             given = _plain(customer, stripe_customer)
-            bring_up_to_date(customer, _NEEDED_FOR_SYNC, stripe_customer=given)
+            bring_up_to_date(customer, stripe_customer=given)
             return customer
 
         def attempt(number: int) -> Customer:
             record = _read_again(customer) if number else customer
-            bring_up_to_date(record, _NEEDED_FOR_SYNC)
+            bring_up_to_date(record)
             return record
 
         return until_unrivalled(attempt)

@@ -139,7 +139,7 @@ def _bring_about(event: Event) -> None:
     if not customer.is_active:
         event.finish("ignored", "the customer is soft-deleted")
         return
-    bring_up_to_date(customer, current().settings.stored_records, also=event.ending("applied"))
+    bring_up_to_date(customer, also=event.ending("applied"))
 
 
 def _complete_creation(event: Event) -> None:

@@ -15,8 +15,9 @@ from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StaleRecordError, StripeRefusedError
-from stripe_integrations.models import Card, Customer, Subscription
-from stripe_integrations.models.customer import Also, Child
+from stripe_integrations.models import Customer
+from stripe_integrations.models.child import Child
+from stripe_integrations.models.customer import Also
 from stripe_integrations.models.fields import read_stripe
 
 Json = Mapping[str, Any]
@@ -65,19 +66,16 @@ def customer_values(stripe_customer: Json) -> dict[str, Any]:
 
 def bring_up_to_date(
     customer: Customer,
-    stored_records: frozenset[str],
     *,
     stripe_customer: Json | None = None,
     also: Also | None = None,
 ) -> None:
-    """Bring a customer and what stands under it to what Stripe says.
+    """Bring a customer and what the deployment keeps under it to what Stripe says.
 
     Parameters
     ----------
     customer : Customer
         The record as it was read; changed in place.
-    stored_records : frozenset of str
-        Which of Card and Subscription are brought along.
     stripe_customer : mapping, optional
         Stripe's customer, where the caller has it already; fetched all the same if it lacks
         sources, so that all of it is of one moment.
@@ -91,10 +89,10 @@ def bring_up_to_date(
     StripeError
         Stripe can't say. A 404 is no news either: with a wrong key everything is missing.
     """
-    stripe = current().stripe
+    stored_records = current().settings.stored_records
     stripe_id = customer.stripe_id or ""
     if stripe_customer is None or _lacks_sources(stripe_customer, stored_records):
-        stripe_customer = stripe.retrieve_customer(stripe_id)
+        stripe_customer = current().stripe.retrieve_customer(stripe_id)
     if stripe_customer.get("deleted"):
         customer.purge(gone_from_stripe=True, also=also)
         return
@@ -132,6 +130,6 @@ def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> boo
     return sources is None or bool(sources.get("has_more"))
 
 
-def _removed(known: Iterable[Card] | Iterable[Subscription], found: Iterable[Child]) -> list[Child]:
+def _removed(known: Iterable[Child], found: Iterable[Child]) -> list[Child]:
     there = {child.sk for child in found}
     return [child.tombstone() for child in known if child.sk not in there]

@@ -11,27 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute
-from pynamodb.exceptions import DoesNotExist, PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StripeUnavailableError
-from stripe_integrations.models.record import (
-    ConditionFailedError,
-    Record,
-    transact,
-    unavailable,
-)
+from stripe_integrations.models.keys import user_key
+from stripe_integrations.models.record import ConditionFailedError, Record, transact
 
 _SK = "ACTIVE"
 _ATTEMPTS = 8
 _MOST_TOKENS = 100
-
-
-def user_key(user_id: str) -> str:
-    """The partition of everything that belongs to one user."""
-    return f"USER#{user_id}"
 
 
 class ActiveCustomer(Record, discriminator="ActiveCustomer"):
@@ -86,12 +76,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
     @classmethod
     def read(cls, user_id: str) -> ActiveCustomer | None:
         """The claim that stands, strongly consistent."""
-        try:
-            return cls.get(user_key(user_id), _SK, consistent_read=True)
-        except DoesNotExist:
-            return None
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        return cls.read_one(user_key(user_id), _SK)
 
     def activate(self, transaction: TransactWrite, stripe_id: str) -> None:
         """Make the claim point to its customer, on condition that it is still this claim."""

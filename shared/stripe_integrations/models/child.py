@@ -6,8 +6,8 @@ import json
 from typing import Any, ClassVar, Self
 
 from stripe_integrations.context import current
-from stripe_integrations.models.active_customer import user_key
 from stripe_integrations.models.fields import Moment, StripeField, Text, fields_of
+from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.record import Record
 
 
@@ -31,7 +31,7 @@ class Child(Record):
         values : dict
             Field name to value; `stripe_id` among them.
         """
-        key = f"CUSTOMER#{customer_id}#{cls.KIND}#{values['stripe_id']}"
+        key = f"{customer_key(customer_id)}#{cls.KIND}#{values['stripe_id']}"
         return cls(user_key(user_id), key, customer_id=customer_id, **values)
 
     @property

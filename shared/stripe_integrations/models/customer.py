@@ -20,9 +20,11 @@ from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
-from stripe_integrations.models.active_customer import ActiveCustomer, user_key
+from stripe_integrations.models.active_customer import ActiveCustomer
 from stripe_integrations.models.card import Card
+from stripe_integrations.models.child import Child
 from stripe_integrations.models.fields import Document, Flag, Integer, Listing, Moment, Text
+from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.record import (
     TRANSACTION_BYTES,
     TRANSACTION_ITEMS,
@@ -32,8 +34,6 @@ from stripe_integrations.models.record import (
     unavailable,
 )
 from stripe_integrations.models.subscription import Subscription
-
-Child = Card | Subscription
 
 Also = Callable[[TransactWrite], None]
 """Adds an item to the transaction that writes a customer, so that both are written or neither."""
@@ -229,11 +229,6 @@ def _setting(name: str, value: object) -> Action:
     return action
 
 
-def customer_key(stripe_id: str) -> str:
-    """The sort key of a Stripe customer; what stands under it begins with it."""
-    return f"CUSTOMER#{stripe_id}"
-
-
 @dataclass
 class UserRecords:
     """What one user's partition holds, as one query read it."""
@@ -268,7 +263,7 @@ class UserRecords:
                         records.active = item
                     case Customer():
                         records.customers[item.sk] = item
-                    case Card() | Subscription():
+                    case Child():
                         children.append(item)
         except PynamoDBException as error:
             raise unavailable(error) from error

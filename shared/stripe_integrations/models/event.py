@@ -14,7 +14,7 @@ from typing import Any
 
 from pynamodb.attributes import TTLAttribute
 from pynamodb.constants import BINARY
-from pynamodb.exceptions import DoesNotExist, PutError, PynamoDBException, UpdateError
+from pynamodb.exceptions import PutError, PynamoDBException, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
@@ -187,12 +187,7 @@ class Event(Record, discriminator="Event"):
     @classmethod
     def find(cls, stripe_id: str) -> Event | None:
         """The event of this id, strongly consistent."""
-        try:
-            return cls.get(cls.key(stripe_id), cls.SORT_KEY, consistent_read=True)
-        except DoesNotExist:
-            return None
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        return cls.read_one(cls.key(stripe_id), cls.SORT_KEY)
 
     @classmethod
     def begin(cls, stripe_id: str) -> Event | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pynamodb.attributes import Attribute
@@ -176,6 +177,7 @@ class Moment(StripeField[datetime | None]):
         return None if value is None else value.isoformat()
 
 
+@cache
 def fields_of(model: type[Model]) -> dict[str, StripeField[Any]]:
     """The rows of a record's field table by name, in the order of their declaration."""
     return {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pynamodb.attributes import UnicodeAttribute
-from pynamodb.exceptions import DoesNotExist, PynamoDBException
 
-from stripe_integrations.models.record import Record, unavailable
+from stripe_integrations.models.record import Record
 
 _SK = "POINTER"
 
@@ -26,12 +25,8 @@ class Pointer(Record, discriminator="Pointer"):
     @classmethod
     def find(cls, stripe_id: str) -> str | None:
         """The user of this Stripe customer, strongly consistent; None where we have no such."""
-        try:
-            return cls.get(_key(stripe_id), _SK, consistent_read=True).user_id
-        except DoesNotExist:
-            return None
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        pointer = cls.read_one(_key(stripe_id), _SK)
+        return pointer.user_id if pointer else None
 
 
 def _key(stripe_id: str) -> str:
