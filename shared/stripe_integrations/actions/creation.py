@@ -58,7 +58,7 @@ _LONGEST_REQUEST = 64 * 1024
 
 def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> Customer:
     """`StripeCustomer.create`, for a user id that is known to be one."""
-    request = _request(user_id, billing_email, fields)
+    request = _request(billing_email, fields)
     try:
         _ = current().stripe
     except (ConfigurationError, SecretUnavailableError):
@@ -219,9 +219,8 @@ def _made_earlier(claim: ActiveCustomer) -> Json | None:
     return next((customer for customer in listed if made_for(claim, customer)), None)
 
 
-def _request(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _request(billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Check what the caller passed, and sort it into what Stripe takes and what stays here."""
-    _check_encodable("user_id", user_id)
     table = fields_of(Customer)
     refusal = table["email"].refusal(billing_email)
     if refusal or not billing_email.strip():

@@ -275,6 +275,10 @@ def _user_id(user: HasId) -> str:
         raise InvalidFieldError(
             "user_id", f"must be at most {Pointer.LONGEST_USER_ID} characters long"
         )
+    try:
+        user_id.encode()
+    except UnicodeEncodeError:
+        raise InvalidFieldError("user_id", "can't be written in UTF-8") from None
     return user_id
 
 

@@ -179,9 +179,14 @@ def test_the_billing_email_is_needed(world: World, email: str) -> None:
     "user", [None, User(""), User(None), User(7), User("u" * 501), User("\ud800")]
 )
 def test_a_user_needs_an_id(world: World, user: User) -> None:
-    with pytest.raises(InvalidFieldError) as refusal:
-        StripeCustomer.create(user, EMAIL)
-    assert refusal.value.field == "user_id"
+    for action in (
+        lambda: StripeCustomer.create(user, EMAIL),
+        lambda: StripeCustomer.get(user),
+        lambda: StripeCustomer.require(user),
+    ):
+        with pytest.raises(InvalidFieldError) as refusal:
+            action()
+        assert refusal.value.field == "user_id"
     assert world.items() == []
 
 
