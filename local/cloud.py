@@ -277,7 +277,7 @@ def bring_up(
     )
     if used.double:
         with used.double.use() as double:
-            double.add_webhook_endpoint(cloud.webhook_url, used.webhook_secret)
+            double.webhooks.add_endpoint(cloud.webhook_url, used.webhook_secret)
     else:
         running.enter_context(forwarded(used.client(), cloud.accepts, used.webhook_secret))
     return cloud

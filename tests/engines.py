@@ -11,20 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-import yaml
 from moto import mock_aws
 
+from tests.template import table_properties
 from tools import dynamodb_local, engine
 
 ENDPOINT = "DYNAMODB_LOCAL_ENDPOINT"
 REGION = "eu-west-1"
-TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
 NEEDS_AN_ENGINE = ("contract", "local_cloud", "localstripe", "sam_local")
 
 
@@ -91,28 +89,3 @@ def table_name(dynamodb: Any) -> Iterator[str]:
     dynamodb.create_table(TableName=name, **table_properties())
     yield name
     dynamodb.delete_table(TableName=name)
-
-
-@cache
-def table_properties() -> dict[str, Any]:
-    """What of the template's table DynamoDB's CreateTable takes."""
-    template = yaml.load(TEMPLATE.read_text(), Loader=_TemplateLoader)  # noqa: S506
-    tables = [
-        resource["Properties"]
-        for resource in template["Resources"].values()
-        if resource["Type"] == "AWS::DynamoDB::Table"
-    ]
-    (table,) = tables
-    return {
-        "BillingMode": "PAY_PER_REQUEST",
-        "KeySchema": table["KeySchema"],
-        "AttributeDefinitions": table["AttributeDefinitions"],
-        "GlobalSecondaryIndexes": table["GlobalSecondaryIndexes"],
-    }
-
-
-class _TemplateLoader(yaml.SafeLoader):
-    """Reads a template without working out its functions: !Ref, !Sub and the like are None."""
-
-
-_TemplateLoader.add_multi_constructor("!", lambda *_: None)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from stripe_integrations import secrets
 from stripe_integrations.models.record import Record
 from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from tests.template import ROOT, of_type, template
 from tests.world import World
 
-ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = {
     "create_customer",
     "get_customer",
@@ -26,28 +24,7 @@ FUNCTIONS = {
 }
 
 
-class Loader(yaml.SafeLoader):
-    """Reads `!Ref X` as {"Ref": "X"}, and the other functions of a template alike."""
-
-
-def tagged(loader: Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return {tag: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {tag: loader.construct_sequence(node, deep=True)}
-    return {tag: loader.construct_mapping(node, deep=True)}
-
-
-Loader.add_multi_constructor("!", tagged)
-
-TEMPLATE = yaml.load((ROOT / "template.yaml").read_text(), Loader=Loader)  # noqa: S506
-SHARED = TEMPLATE["Globals"]["Function"]
-
-
-def of_type(kind: str) -> dict[str, dict[str, Any]]:
-    return {n: r for n, r in TEMPLATE["Resources"].items() if r["Type"] == kind}
-
-
+SHARED = template()["Globals"]["Function"]
 DEPLOYED = of_type("AWS::Serverless::Function")
 
 
@@ -82,7 +59,7 @@ def parameters_in(value: object) -> set[str]:
     named = set(re.findall(r'"Ref": "(\w+)"', text)) | set(re.findall(r"\$\{(\w+)\}", text))
     if "UseSsm" in text:
         named.add("SecretStore")
-    return named & TEMPLATE["Parameters"].keys()
+    return named & template()["Parameters"].keys()
 
 
 def test_the_api_is_closed_unless_a_caller_is_known() -> None:

@@ -7,9 +7,8 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -271,14 +270,15 @@ def api_event(
     return event
 
 
-def lambda_context() -> Mock:
+def lambda_context(remaining_milliseconds: int = 29_000) -> SimpleNamespace:
     """The context object that Lambda hands to a handler."""
-    return Mock(
+    return SimpleNamespace(
         function_name="function",
         memory_limit_in_mb=256,
         invoked_function_arn="arn:aws:lambda:eu-west-1:123456789012:function:function",
         aws_request_id="00000000-0000-0000-0000-000000000000",
-        get_remaining_time_in_millis=lambda: 29_000,
+        tenant_id=None,
+        get_remaining_time_in_millis=lambda: remaining_milliseconds,
     )
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     double.api_keys = set(arguments.api_key) or None
     double.webhooks.first_backoff = arguments.first_backoff
     if arguments.webhook_url:
-        double.add_webhook_endpoint(arguments.webhook_url, arguments.webhook_secret)
+        double.webhooks.add_endpoint(arguments.webhook_url, arguments.webhook_secret)
     on_request = _print if arguments.log else None
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

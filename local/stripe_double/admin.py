@@ -121,4 +121,4 @@ class Admin:
         return [{key: getattr(endpoint, key) for key in shown} for endpoint in endpoints]
 
     def _add_endpoint(self, given: Json) -> Json:
-        return {"id": self._double.add_webhook_endpoint(**given).id}
+        return {"id": self._double.webhooks.add_endpoint(**given).id}

@@ -63,7 +63,7 @@ class Deliverer:
     def _run(self) -> None:
         with self._changed:
             while not self._stopping:
-                for delivery in self._double.pending_deliveries():
+                for delivery in self._double.webhooks.due():
                     if delivery.number not in self._under_way:
                         self._under_way.add(delivery.number)
                         self._queue.put(delivery)
@@ -79,7 +79,7 @@ class Deliverer:
         while (delivery := self._queue.get()) is not None and not self._stopping:
             status = post(delivery, self._timeout)
             with self._changed:
-                self._double.delivered(delivery, status)
+                self._double.webhooks.mark(delivery, status)
                 self._under_way.discard(delivery.number)
                 self._changed.notify_all()
 

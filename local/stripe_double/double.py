@@ -8,7 +8,7 @@ import random as random_module
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from .listing import first_page
 from .routes import Route, routes
 from .subscriptions import Subscriptions
 from .tokens import TestCard
-from .webhooks import Delivery, WebhookEndpoint, Webhooks
+from .webhooks import Webhooks
 
 _LOG_LENGTH = 100_000
 _EXPAND = params.list_of(params.string().fixed()).fixed()
@@ -203,24 +203,6 @@ class StripeDouble:
             self.account.request = {"id": None, "idempotency_key": None}
         self._log(call, status)
         return self._transport(call, Response(status, self._headers(call), body, delay))
-
-    def add_webhook_endpoint(
-        self,
-        url: str,
-        secret: str | Sequence[str],
-        enabled_events: Sequence[str] = ("*",),
-        api_version: str | None = None,
-    ) -> WebhookEndpoint:
-        """Register a webhook endpoint: see `Webhooks.add_endpoint`."""
-        return self.webhooks.add_endpoint(url, secret, enabled_events, api_version)
-
-    def pending_deliveries(self) -> list[Delivery]:
-        """Return the deliveries that are due now, oldest first, each signed as of now."""
-        return self.webhooks.due()
-
-    def delivered(self, delivery: Delivery, status: int) -> None:
-        """Note what an endpoint answered; anything but 2xx is tried again later."""
-        self.webhooks.mark(delivery, status)
 
     def add_token(self, name: str, card: TestCard) -> None:
         """Add a test token, ``tok_…`` or ``pm_card_…``, for a card with particular fields."""

@@ -7,7 +7,6 @@ import io
 import json
 from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
@@ -228,8 +227,8 @@ def test_records_that_are_left_out_later_are_not_answered(world: World) -> None:
 def test_an_invocation_without_time_asks_stripe_no_more(world: World) -> None:
     world.create()
     asked = len(world.stripe.requests)
-    context = Mock(wraps=lambda_context(), get_remaining_time_in_millis=lambda: 5_000)
-    answer = sync_customer.handler(api_event("POST", "/customers/u-1/sync", "u-1"), context)
+    event = api_event("POST", "/customers/u-1/sync", "u-1")
+    answer = sync_customer.handler(event, lambda_context(remaining_milliseconds=5_000))
     assert answer["statusCode"] == 503
     assert len(world.stripe.requests) == asked
 
@@ -238,8 +237,8 @@ def test_an_invocation_with_little_time_asks_stripe_once(world: World) -> None:
     world.create()
     world.stripe.faults.fail_next(None, status=503)
     asked = len(world.stripe.requests)
-    context = Mock(wraps=lambda_context(), get_remaining_time_in_millis=lambda: 12_000)
-    answer = sync_customer.handler(api_event("POST", "/customers/u-1/sync", "u-1"), context)
+    event = api_event("POST", "/customers/u-1/sync", "u-1")
+    answer = sync_customer.handler(event, lambda_context(remaining_milliseconds=12_000))
     assert answer["statusCode"] == 503
     assert len(world.stripe.requests) == asked + 1
 

@@ -171,7 +171,7 @@ def test_webhooks_arrive_signed_and_are_retried_until_accepted(server, api):
     with Endpoint(500, 503) as endpoint:
         with server.use() as double:
             double.webhooks.first_backoff = 0.02
-            double.add_webhook_endpoint(endpoint.url, SECRET)
+            double.webhooks.add_endpoint(endpoint.url, SECRET)
         customer = api.customers.create({"name": "Ada"})
         assert server.wait_until_delivered()
         kinds = [event.type for event in endpoint.events()]
@@ -190,7 +190,7 @@ def test_an_endpoint_that_is_down_is_tried_again(server, api):
         double.webhooks.first_backoff = 0.02
         double.webhooks.backoff_factor = 10_000
         double.webhooks.give_up_after = 60
-        double.add_webhook_endpoint(url, SECRET)
+        double.webhooks.add_endpoint(url, SECRET)
     api.customers.create()
     assert server.wait_until_delivered()
     assert {entry["status"] for entry in server.double.webhooks.log} == {0}

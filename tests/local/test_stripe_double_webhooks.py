@@ -26,7 +26,7 @@ class World:
         return self.double.request("POST", "/v1/customers", params, KEY).body["id"]
 
     def due(self) -> list[Delivery]:
-        return self.double.pending_deliveries()
+        return self.double.webhooks.due()
 
     def event(self, event_id: str) -> dict:
         return self.double.request("GET", f"/v1/events/{event_id}", {}, KEY).body
@@ -35,7 +35,7 @@ class World:
 @pytest.fixture
 def world() -> World:
     world = World()
-    world.double.add_webhook_endpoint(URL, SECRET)
+    world.double.webhooks.add_endpoint(URL, SECRET)
     return world
 
 
@@ -77,10 +77,10 @@ def test_a_delivery_is_due_until_it_is_accepted(world):
     world.customer()
     (first,) = world.due()
     assert [delivery.event_id for delivery in world.due()] == [first.event_id]
-    world.double.delivered(first, 200)
+    world.double.webhooks.mark(first, 200)
     assert world.due() == []
     assert world.event(first.event_id)["pending_webhooks"] == 0
-    world.double.delivered(first, 500)
+    world.double.webhooks.mark(first, 500)
     assert world.due() == []
 
 
@@ -93,7 +93,7 @@ def test_a_refused_delivery_comes_again_ever_later_for_three_days(world):
             signed_at = int(delivery.headers["Stripe-Signature"].split(",")[0][2:])
             assert signed_at == int(world.time)
             assert delivery.attempt == len(attempts)
-            world.double.delivered(delivery, 503)
+            world.double.webhooks.mark(delivery, 503)
         world.time = world.double.webhooks.next_due() or world.time
     pauses = [later - earlier for earlier, later in pairwise(attempts)]
     assert pauses[:4] == [60, 120, 240, 480]
@@ -103,7 +103,7 @@ def test_a_refused_delivery_comes_again_ever_later_for_three_days(world):
 
 
 def test_an_endpoint_gets_the_types_it_wants(world):
-    world.double.add_webhook_endpoint(f"{URL}/2", SECRET, ["customer.deleted", "invoice.*"])
+    world.double.webhooks.add_endpoint(f"{URL}/2", SECRET, ["customer.deleted", "invoice.*"])
     customer = world.customer()
     world.double.request("DELETE", f"/v1/customers/{customer}", {}, KEY)
     got = [(delivery.url, delivery.event_type) for delivery in world.due()]
@@ -149,7 +149,7 @@ def test_deliveries_are_held_and_released_in_another_order(world):
 def test_an_event_is_sent_again_on_demand(world):
     world.customer()
     (delivery,) = world.due()
-    world.double.delivered(delivery, 200)
+    world.double.webhooks.mark(delivery, 200)
     world.double.webhooks.resend(delivery.event_id)
     assert [again.event_id for again in world.due()] == [delivery.event_id]
 
@@ -165,7 +165,7 @@ def test_a_removed_endpoint_gets_nothing_more(world):
 
 
 def test_an_endpoint_on_an_older_version_gets_the_older_shape(world):
-    world.double.add_webhook_endpoint(f"{URL}/old", SECRET, api_version="2024-06-20")
+    world.double.webhooks.add_endpoint(f"{URL}/old", SECRET, api_version="2024-06-20")
     customer = world.customer()
     recurring = {"interval": "month"}
     price = {

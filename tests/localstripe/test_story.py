@@ -29,26 +29,11 @@ from functions.soft_delete_customer.app import handler as soft_delete_customer
 from functions.sync_customer.app import handler as sync_customer
 from stripe_integrations import context
 from stripe_integrations.config import Settings
+from tests.world import lambda_context
 
 API_KEY = "sk_test_double_localstripe"
 SIGNING_SECRET = "whsec_double_localstripe"
 PATIENCE = 20
-
-
-class LambdaContext:
-    """What Powertools reads of a function's context."""
-
-    function_name = "test"
-    memory_limit_in_mb = 256
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:test"
-    aws_request_id = "00000000-0000-4000-8000-000000000000"
-    log_group_name = "test"
-    log_stream_name = "test"
-    tenant_id = None
-
-    @staticmethod
-    def get_remaining_time_in_millis() -> int:
-        return 30_000
 
 
 @dataclass
@@ -71,7 +56,7 @@ class Endpoint:
             def do_POST(handler) -> None:  # noqa: N805
                 body = handler.rfile.read(int(handler.headers["Content-Length"])).decode()
                 request = _request("POST", "/", body, dict(handler.headers.items()))
-                answer = surroundings.copy().run(link_customer, request, LambdaContext())
+                answer = surroundings.copy().run(link_customer, request, lambda_context())
                 self.deliveries.put(Delivery(json.loads(body), answer["statusCode"]))
                 handler.send_response(answer["statusCode"])
                 handler.send_header("Content-Length", "0")
@@ -235,7 +220,7 @@ def _apply(table_name: str, delivery: Delivery) -> None:
             "StreamViewType": "NEW_IMAGE",
         },
     }
-    answer = apply_event({"Records": [record]}, LambdaContext())
+    answer = apply_event({"Records": [record]}, lambda_context())
     assert answer == {"batchItemFailures": []}
     image = _stored(table_name, delivery.event["id"])
     assert image is not None
@@ -288,7 +273,7 @@ def _request(
 
 
 def _call(function: Any, request: dict[str, Any], status: int) -> dict[str, Any]:
-    answer = function(request, LambdaContext())
+    answer = function(request, lambda_context())
     assert answer["statusCode"] == status, answer
     body: dict[str, Any] = json.loads(answer.get("body") or "{}")
     return body

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from local.stripe_double import StripeDouble, StripeDoubleServer
-from tests.engines import table_properties
+from tests.template import table_properties
 from tools import docker_engine, engine
 
 SAM = engine.KEPT / "sam" / "bin" / "sam"
