@@ -10,9 +10,12 @@ build-SyncCustomer: function = sync_customer
 build-SoftDeleteCustomer: function = soft_delete_customer
 build-LinkCustomer: function = link_customer
 build-ApplyEvent: function = apply_event
+build-ReconcileEvents: function = reconcile_events
+build-ReplayEvents: function = replay_events
 
 requirements = function
-build-CreateCustomer build-SyncCustomer build-ApplyEvent: requirements = function-stripe
+build-CreateCustomer build-SyncCustomer: requirements = function-stripe
+build-ApplyEvent build-ReconcileEvents build-ReplayEvents: requirements = function-stripe
 
 build-%:
 	@$(PYTHON) tools/bundle.py $(function) $(requirements) $(ARTIFACTS_DIR)

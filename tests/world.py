@@ -124,23 +124,24 @@ class World:
 
     def stream(self, *keys: tuple[str, str]) -> Json:
         """What the table's stream does with items that are new; by default with all there are."""
-        if not keys:
-            keys = tuple(
-                (item["pk"], item["sk"])
-                for item in self.items()
-                if item["sk"] == "EVENT" or item["record_type"] == "Customer"
-            )
+        images = [
+            image
+            for image in self.images()
+            if (image["pk"]["S"], image["sk"]["S"]) in keys
+            or (not keys and image["record_type"]["S"] in ("Customer", "Event"))
+        ]
         records = [
             {
                 "eventID": str(number),
                 "eventName": "INSERT",
                 "eventSource": "aws:dynamodb",
                 "dynamodb": {
-                    "Keys": {"pk": {"S": pk}, "sk": {"S": sk}},
+                    "Keys": {"pk": image["pk"], "sk": image["sk"]},
+                    "NewImage": image,
                     "SequenceNumber": str(number),
                 },
             }
-            for number, (pk, sk) in enumerate(keys)
+            for number, image in enumerate(images)
         ]
         answer: Json = apply_event.handler({"Records": records}, lambda_context())
         return answer
@@ -155,16 +156,21 @@ class World:
 
     def items(self, **where: str) -> list[Json]:
         """What the table holds: plain values under their attribute names."""
-        client = Record.connection().client
         read = TypeDeserializer()
         items = [
-            {name: read.deserialize(value) for name, value in item.items()}
-            for page in client.get_paginator("scan").paginate(
-                TableName=self.settings.table_name, ConsistentRead=True
-            )
-            for item in page["Items"]
+            {name: read.deserialize(value) for name, value in image.items()}
+            for image in self.images()
         ]
         return [item for item in items if where.items() <= item.items()]
+
+    def images(self) -> list[Json]:
+        """What the table holds, in DynamoDB's own words."""
+        pages = (
+            Record.connection()
+            .client.get_paginator("scan")
+            .paginate(TableName=self.settings.table_name, ConsistentRead=True)
+        )
+        return [item for page in pages for item in page["Items"]]
 
     def event_states(self) -> dict[str, str]:
         """State by type of event, of the events that stand in the table."""

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".build" / "dependencies"
 TASK_ROOT = "/var/task"
 
-BOTOCORE_SERVICES = {"dynamodb", "secretsmanager", "ssm"}
+BOTOCORE_SERVICES = {"dynamodb", "events", "secretsmanager", "sqs", "ssm"}
 """The services that the functions call; the models of all the others are 90 % of botocore."""
 
 UNUSED = ("bin", "boto3/data", "boto3/examples", "stripe/events", "stripe/params")
@@ -37,7 +37,10 @@ def main(function: str, requirements: str, artifacts: str) -> None:
     target = Path(artifacts)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(dependencies(requirements), target, copy_function=link_or_copy)
-    for source in (ROOT / "functions" / function / "app.py", ROOT / "shared/stripe_integrations"):
+    sources = [ROOT / "functions" / function / "app.py", *sorted((ROOT / "shared").iterdir())]
+    for source in sources:
+        if source.suffix not in ("", ".py") or source.name == "__pycache__":
+            continue
         copy = target / source.name
         if source.is_dir():
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))

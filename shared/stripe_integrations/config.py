@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 
 from stripe_integrations.errors import ConfigurationError
 
@@ -16,6 +17,7 @@ STRIPE_API_BASE = "https://api.stripe.com"
 _MODES = {"test": False, "live": True}
 _RECORDS = frozenset({"Card", "Subscription"})
 _SHORTEST_RETENTION_DAYS = 31
+_HANDLERS_MODULE = "stripe_event_handlers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,14 @@ class Settings:
         Which of Card and Subscription are kept beside the Customer.
     event_retention_days : int
         How long a finished event is kept, at least 31 days: Stripe lists events for 30.
+    event_handlers : mapping
+        The deployment's own handlers: a type of event, ``invoice.paid`` or ``invoice.*``, to the
+        function that is called for it, ``module:function``. They stand as `HANDLERS` in a module
+        of the deployment's own, `stripe_event_handlers`, if there is one.
+    event_bus_name : str or None
+        The EventBridge bus that hears of applied changes; without one, nobody does.
+    dead_letters_url : str or None
+        The SQS queue that hears of failed events.
     """
 
     table_name: str
@@ -49,6 +59,9 @@ class Settings:
     api_base: str = STRIPE_API_BASE
     stored_records: frozenset[str] = _RECORDS
     event_retention_days: int = 90
+    event_handlers: Mapping[str, str] = field(default_factory=dict)
+    event_bus_name: str | None = None
+    dead_letters_url: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -72,6 +85,9 @@ class Settings:
             api_base=(environment.get("STRIPE_API_BASE") or STRIPE_API_BASE).rstrip("/"),
             stored_records=_stored_records(environment.get("STORED_RECORDS")),
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
+            event_handlers=_own_handlers(),
+            event_bus_name=environment.get("EVENT_BUS_NAME") or None,
+            dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
         )
 
 
@@ -96,3 +112,16 @@ def _retention(days: str) -> int:
             f"EVENT_RETENTION_DAYS must be a whole number, at least {_SHORTEST_RETENTION_DAYS}"
         )
     return int(days)
+
+
+def _own_handlers() -> Mapping[str, str]:
+    try:
+        handlers = import_module(_HANDLERS_MODULE).HANDLERS
+    except ModuleNotFoundError as error:
+        if error.name != _HANDLERS_MODULE:
+            raise
+        return {}
+    entries = [*handlers, *handlers.values()] if isinstance(handlers, Mapping) else [None]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise ConfigurationError(f"{_HANDLERS_MODULE}.HANDLERS must map strings to strings")
+    return dict(handlers)

@@ -10,14 +10,15 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any
 
+from stripe_integrations import messages
 from stripe_integrations.config import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Context:
         Chance, for tokens and jitter.
     make_stripe : callable, optional
         Makes the gateway to Stripe on first use; takes what `StripeGateway` does.
+    send_dead_letter, publish : callable, optional
+        Take a message to the dead-letter queue, and one to the event bus; by default, to the ones
+        of the settings.
     deadline : float
         Unix time at which the invocation ends that is being served; never, outside of Lambda.
     """
@@ -49,6 +53,8 @@ class Context:
     sleep: Callable[[float], None] = time.sleep
     random: random.Random = field(default_factory=random.SystemRandom)
     make_stripe: Callable[..., StripeGateway] | None = None
+    send_dead_letter: Callable[[Mapping[str, Any]], None] | None = None
+    publish: Callable[[Mapping[str, Any]], None] | None = None
     deadline: float = math.inf
 
     @cached_property
@@ -57,7 +63,22 @@ class Context:
         from stripe_integrations.stripe_gateway import StripeGateway  # noqa: PLC0415
 
         make = self.make_stripe or StripeGateway
-        return make(self.settings, remaining_seconds=self.remaining_seconds)
+        return make(
+            self.settings,
+            remaining_seconds=self.remaining_seconds,
+            clock=self.clock,
+            pause=self.pause,
+        )
+
+    def report_dead_letter(self, message: Mapping[str, Any]) -> None:
+        """Tell the dead-letter queue of an event that has failed."""
+        send = self.send_dead_letter or partial(messages.send_dead_letter, self.settings)
+        send(message)
+
+    def announce(self, detail: Mapping[str, Any]) -> None:
+        """Tell the event bus of a change that was applied."""
+        send = self.publish or partial(messages.publish, self.settings)
+        send(detail)
 
     def begin_invocation(self, remaining_milliseconds: int) -> None:
         """Take note of the time that an invocation of a Lambda function has."""
@@ -73,7 +94,11 @@ class Context:
 
     def pause(self, seconds: float) -> None:
         """Wait between half of these seconds and all of them, so that rivals don't keep step."""
-        self.sleep(seconds * (0.5 + self.random.random() / 2))
+        self.sleep(self.jittered(seconds))
+
+    def jittered(self, seconds: float) -> float:
+        """Between half of these seconds and all of them."""
+        return seconds * (0.5 + self.random.random() / 2)
 
     def new_token(self) -> str:
         """A name that nobody else has."""

@@ -71,6 +71,10 @@ class CustomerNotFoundError(StripeIntegrationsError):
     """No customer is known here for this user, or under this Stripe id."""
 
 
+class EventNotFoundError(StripeIntegrationsError):
+    """No event of this id stands in the table."""
+
+
 class CustomerBeingCreatedError(StripeIntegrationsError):
     """The customer of this user is being created at this moment."""
 
@@ -93,6 +97,14 @@ class DatabaseUnavailableError(StripeIntegrationsError):
 
 class DatabaseRefusedError(StripeIntegrationsError):
     """DynamoDB refuses what was to be written, and will again: an item that is too large."""
+
+
+class MessageNotSentError(StripeIntegrationsError):
+    """A message to the dead-letter queue, or to the event bus, was not taken."""
+
+
+class UnprocessableEventError(StripeIntegrationsError):
+    """For event handlers to raise: this event can never be handled, however often it is tried."""
 
 
 class StripeError(StripeIntegrationsError):

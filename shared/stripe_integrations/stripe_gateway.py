@@ -7,7 +7,8 @@ when this module is: functions that never ask Stripe don't ship it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,10 @@ _ALL_TRIES_SECONDS = _ONE_TRY_SECONDS * (1 + RETRIES) + PAUSE_SECONDS * RETRIES
 
 _PAGE = 100
 
+_TOO_MANY_REQUESTS = 429
+_RATE_TRIES = 3
+_FIRST_SLOWDOWN_SECONDS, _LONGEST_SLOWDOWN_SECONDS = 0.5, 8.0
+
 
 class StripeGateway:
     """Asks Stripe on behalf of one deployment.
@@ -51,6 +56,8 @@ class StripeGateway:
         Carries the requests; by default one with our time-outs.
     remaining_seconds : callable, optional
         How long the caller may still take; by default, for ever.
+    clock, pause : callable, optional
+        Unix time, and what waits for about so many seconds.
 
     Raises
     ------
@@ -69,6 +76,8 @@ class StripeGateway:
         settings: Settings,
         http_client: stripe.HTTPClient | None = None,
         remaining_seconds: Callable[[], float] = lambda: math.inf,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         try:
             import stripe  # noqa: PLC0415 - see the module's docstring
@@ -79,6 +88,10 @@ class StripeGateway:
         self._stripe = stripe
         self._settings = settings
         self._remaining_seconds = remaining_seconds
+        self._clock = clock
+        self._pause = pause
+        self._slowdown = 0.0
+        self._slow_until = 0.0
         self._http_client = http_client or stripe.RequestsClient(
             timeout=(CONNECT_SECONDS, READ_SECONDS)
         )
@@ -146,6 +159,36 @@ class StripeGateway:
             self._complete_items(subscription)
         return subscriptions
 
+    def list_events(
+        self, created_since: int, types: Sequence[str], starting_after: str | None
+    ) -> tuple[list[Json], bool]:
+        """One page of the account's events, newest first: https://docs.stripe.com/api/events/list.
+
+        Parameters
+        ----------
+        created_since : int
+            Unix seconds.
+        types : sequence of str
+            The types that count, 20 at most; none for all.
+        starting_after : str or None
+            The last event of the page before.
+
+        Returns
+        -------
+        tuple
+            The events, and whether there are more.
+        """
+        params: Any = {"created": {"gte": created_since}, "limit": _PAGE}
+        if types:
+            params["types"] = list(types)
+        if starting_after:
+            params["starting_after"] = starting_after
+        listed = self._call("list events", lambda client: client.v1.events.list(params))
+        events = listed.get("data")
+        if not isinstance(events, list):
+            raise StripeUnavailableError("Stripe's answer makes no sense: list events")
+        return events, bool(listed.get("has_more") and events)
+
     def _complete_sources(self, stripe_id: str, customer: Json) -> None:
         sources = customer.get("sources") or {}
         if sources.get("has_more"):
@@ -176,9 +219,15 @@ class StripeGateway:
         ask: Callable[..., stripe.ListObject[Any]],
         params: Json,
     ) -> Iterator[Json]:
-        page: Json = {**params, "limit": _PAGE}
+        page = first = {**params, "limit": _PAGE}
         while True:
-            listed = self._call(what, partial(ask, params=page))
+            try:
+                listed = self._call(what, partial(ask, params=page))
+            except StripeRefusedError as error:
+                if page is first:
+                    raise
+                # The object that the page was to start after is gone.
+                raise StripeUnavailableError(f"the list changed: {what}") from error
             if not isinstance(listed.get("data"), list):
                 raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
             for obj in listed["data"]:
@@ -200,6 +249,36 @@ class StripeGateway:
         return obj
 
     def _call(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
+        for _ in range(_RATE_TRIES):
+            self._give_way(what)
+            try:
+                return self._ask(what, ask)
+            except StripeUnavailableError as error:
+                if error.status != _TOO_MANY_REQUESTS:
+                    raise
+                refused = error
+                self._slow_down()
+        raise refused
+
+    def _slow_down(self) -> None:
+        """Let every call of this process wait, the longer the more often Stripe asks for it."""
+        self._slowdown = min(
+            max(2 * self._slowdown, _FIRST_SLOWDOWN_SECONDS), _LONGEST_SLOWDOWN_SECONDS
+        )
+        self._slow_until = self._clock() + self._slowdown
+
+    def _give_way(self, what: str) -> None:
+        wait = self._slow_until - self._clock()
+        if wait <= 0:
+            self._slowdown /= 2
+            return
+        if wait > self._remaining_seconds() - _ONE_TRY_SECONDS:
+            raise StripeUnavailableError(
+                f"Stripe asks to slow down: {what}", status=_TOO_MANY_REQUESTS
+            )
+        self._pause(wait)
+
+    def _ask(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
         try:
             try:
                 answer = ask(self._client_in_time(what))

@@ -7,11 +7,14 @@ from typing import Any
 
 from stripe_integrations.models import Card
 from stripe_integrations.models.fields import read_stripe
+from stripe_integrations.models.validity import Validity
 
 Json = Mapping[str, Any]
 
 
-def cards_from_stripe(user_id: str, customer: Json, payment_methods: Iterable[Json]) -> list[Card]:
+def cards_from_stripe(
+    user_id: str, customer: Json, payment_methods: Iterable[Json], validity: Validity
+) -> list[Card]:
     """The cards of a customer, each once.
 
     Parameters
@@ -23,6 +26,8 @@ def cards_from_stripe(user_id: str, customer: Json, payment_methods: Iterable[Js
     payment_methods : iterable of mapping
         Its payment methods of type card. A card of the older shape comes here again, wrapped;
         what only one of its two shapes has is kept.
+    validity : Validity
+        When Stripe said so.
 
     Returns
     -------
@@ -40,4 +45,12 @@ def cards_from_stripe(user_id: str, customer: Json, payment_methods: Iterable[Js
                 if name not in card or value not in (None, {})
             )
             card["livemode"] = customer.get("livemode")
-    return [Card.under(user_id, customer["id"], card) for card in values.values()]
+    return [Card.under(user_id, customer["id"], card, validity) for card in values.values()]
+
+
+def card_from_payment_method(
+    user_id: str, customer_id: str, payment_method: Json, validity: Validity
+) -> Card:
+    """The card of a PaymentMethod that comes in this shape alone."""
+    values = read_stripe(Card, "payment_method", payment_method)
+    return Card.under(user_id, customer_id, values, validity)

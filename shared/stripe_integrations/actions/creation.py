@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pynamodb.transactions import TransactWrite
@@ -31,6 +32,7 @@ from stripe_integrations.errors import (
 from stripe_integrations.models import ActiveCustomer, Customer, Pointer, UserRecords
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.record import ConditionFailedError, transact
+from stripe_integrations.models.validity import Validity
 
 Json = Mapping[str, Any]
 
@@ -78,9 +80,48 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
     raise ConflictError("others kept creating and deleting this user's customer")
 
 
-def complete_creation(
-    user_id: str, claim: ActiveCustomer, stripe_customer: Json
-) -> Customer | None:
+@dataclass(frozen=True)
+class Made:
+    """A customer that Stripe has made for a claim.
+
+    Parameters
+    ----------
+    stripe_customer : mapping
+        Stripe's customer.
+    validity : Validity
+        When it was so.
+    is_first : bool
+        Whether it is shown as it was made, with no card or subscription yet.
+    """
+
+    stripe_customer: Json
+    validity: Validity
+    is_first: bool
+
+    @classmethod
+    def answered(cls, stripe_customer: Json) -> Made:
+        """What the create call, or the event of the creation, shows.
+
+        It may be an old answer, replayed: it is true as of the customer's own second, no later.
+        """
+        created = _created(stripe_customer)
+        if created is None:
+            return cls.found(stripe_customer)
+        return cls(stripe_customer, Validity.of_event(created), is_first=True)
+
+    @classmethod
+    def found(cls, stripe_customer: Json) -> Made:
+        """What a list shows, or a look at the customer: it may have changed since it was made."""
+        validity = Validity.of_fetch(_created(stripe_customer) or 0, current().clock())
+        return cls(stripe_customer, validity, is_first=False)
+
+
+def _created(stripe_customer: Json) -> int | None:
+    created = stripe_customer.get("created")
+    return created if isinstance(created, int) else None
+
+
+def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Customer | None:
     """Make the record of a customer that Stripe made for this claim.
 
     Finding it made already, of the same customer, is success.
@@ -91,17 +132,23 @@ def complete_creation(
         Whose claim it is.
     claim : ActiveCustomer
         The claim, as it was read.
-    stripe_customer : mapping
-        Stripe's customer.
+    made : Made
+        What Stripe has made.
 
     Returns
     -------
     Customer or None
         None where the claim is gone: what is there now has to be looked at anew.
     """
-    stripe_id: str = stripe_customer["id"]
+    stripe_id: str = made.stripe_customer["id"]
     customer = Customer.new(user_id, stripe_id, current().now())
-    values = {**(claim.parameters or {}).get("local", {}), **customer_values(stripe_customer)}
+    values = {
+        **(claim.parameters or {}).get("local", {}),
+        **customer_values(made.stripe_customer),
+        **made.validity.as_fields(),
+    }
+    if made.is_first:
+        values["listed_since"], values["listed_until"] = made.validity.since, made.validity.until
     for name, value in values.items():
         setattr(customer, name, value)
 
@@ -194,7 +241,7 @@ def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | Non
     return standing
 
 
-def _post(user_id: str, claim: ActiveCustomer) -> Json:
+def _post(user_id: str, claim: ActiveCustomer) -> Made:
     """Ask Stripe for the claim's customer: whoever asks, the question is the same."""
     parameters = (claim.parameters or {})["stripe"]
     metadata = {
@@ -202,21 +249,22 @@ def _post(user_id: str, claim: ActiveCustomer) -> Json:
         USER_KEY: user_id,
         TOKEN_KEY: claim.token,
     }
-    return current().stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
+    answer = current().stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
+    return Made.answered(answer)
 
 
-def _post_anew(user_id: str, claim: ActiveCustomer) -> Json | None:
+def _post_anew(user_id: str, claim: ActiveCustomer) -> Made | None:
     """Ask under another token, once: the next caller goes on from there."""
     renewed = claim.renew_token()
     return _post(user_id, renewed) if renewed else None
 
 
-def _made_earlier(claim: ActiveCustomer) -> Json | None:
+def _made_earlier(claim: ActiveCustomer) -> Made | None:
     """What Stripe has made for this claim, where its answer can't be had by the token any more."""
     email = (claim.parameters or {})["stripe"]["email"]
     since = int(claim.since or 0) - _CLOCKS_DIFFER_SECONDS
     listed = current().stripe.list_customers(email, since)
-    return next((customer for customer in listed if made_for(claim, customer)), None)
+    return next((Made.found(customer) for customer in listed if made_for(claim, customer)), None)
 
 
 def _request(billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from stripe_integrations.actions.synchronisation import (
     bring_up_to_date,
     customer_values,
     until_unrivalled,
+    validity_of_given,
 )
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -167,7 +168,7 @@ class StripeCustomer:
         if given.get("deleted"):
             customer.purge(gone_from_stripe=True)
         else:
-            customer.bring_to(customer_values(given))
+            customer.bring_to({**customer_values(given), **validity_of_given(customer).as_fields()})
         return customer
 
     @staticmethod
@@ -239,12 +240,13 @@ class StripeCustomer:
         CustomerNotFoundError
             The event names a customer that we don't have; nothing was written.
         """
-        if event.customer_id is None:
+        named = event.customer_id or event.payment_method_id
+        if named is None:
             return event if event.is_stored else event.store()
-        user_id = Pointer.find(event.customer_id)
-        if user_id is None:
-            raise CustomerNotFoundError(f"{event.customer_id} is not a customer of ours")
-        return event.link(user_id)
+        owner = Pointer.find(named)
+        if owner is None:
+            raise CustomerNotFoundError(f"{named} is not a customer of ours")
+        return event.link(owner)
 
     @staticmethod
     def soft_delete(customer: Customer) -> None:

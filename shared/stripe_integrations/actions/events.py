@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from stripe_integrations.actions.creation import USER_KEY, complete_creation, made_for
-from stripe_integrations.actions.customers import StripeCustomer
-from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
-from stripe_integrations.context import current
-from stripe_integrations.errors import CustomerNotFoundError, StaleRecordError
-from stripe_integrations.models import ActiveCustomer, Event, Pointer, UserRecords
+from stripe_integrations.actions.application import apply_together
+from stripe_integrations.actions.reception import receive_event
+from stripe_integrations.actions.reconciliation import Reconciliation, redrive, sweep
+from stripe_integrations.actions.replay import (
+    Replay,
+    replay_created_between,
+    replay_failed,
+    replay_one,
+)
+from stripe_integrations.models import Event
 
 Json = Mapping[str, Any]
 
-_APPLIED_KINDS = frozenset(
-    {
-        "customer.created",
-        "customer.updated",
-        "customer.deleted",
-        "checkout.session.completed",
-    }
-)
-_APPLIED_FAMILIES = ("customer.source.", "customer.subscription.", "payment_method.")
-_NOTHING_TO_DO = "changes no record of ours"
+
+class NewItem(NamedTuple):
+    """An item that is new in the table, as the table's stream shows it.
+
+    Parameters
+    ----------
+    pk, sk : str
+        Its key.
+    customer_id : str or None
+        The Stripe customer that an event names.
+    """
+
+    pk: str
+    sk: str
+    customer_id: str | None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it is an event; anything else here is a customer."""
+        return self.sk == Event.SORT_KEY
+
+    @property
+    def subject(self) -> str:
+        """What it is, without whose: a user's id is nothing for a log."""
+        return self.pk if self.is_event else self.sk
+
+    @property
+    def new_customer_id(self) -> str:
+        """The Stripe id of a customer, as its key has it."""
+        return self.sk.partition("#")[2]
 
 
 class StripeEvent:
@@ -37,7 +61,8 @@ class StripeEvent:
         """Keep an event whose signature was verified, linked to its customer.
 
         After this returns, the event is safe: it stands in the table until it is applied, or
-        ignored for a stated reason. The same event received again changes nothing.
+        ignored for a stated reason, or has failed and was reported. The same event received again
+        changes nothing.
 
         Parameters
         ----------
@@ -55,117 +80,118 @@ class StripeEvent:
         MalformedRequestError
             It is not one of Stripe's events.
         """
-        event = Event.received(payload, valid=True)
-        foreign = _foreign(event, payload)
-        if foreign:
-            event.end("ignored", foreign)
-            return event.store()
-        if not _changes_records(event):
-            event.end("ignored", _NOTHING_TO_DO)
-        try:
-            return StripeCustomer.link_customer(event)
-        except CustomerNotFoundError:
-            event.wait()
-            return event.store()
+        return receive_event(payload)
 
     @staticmethod
-    def wake(pk: str, sk: str) -> None:
-        """Do what an item that is new in the table calls for.
+    def wake(items: Iterable[NewItem]) -> Iterator[tuple[NewItem, Exception]]:
+        """Do what items that are new in the table call for.
+
+        A new event is applied, together with the others of its customer; for a new customer, the
+        events that came ahead of it are.
 
         Parameters
         ----------
-        pk, sk : str
-            The item's key: a new event is applied; for a new customer, the events that came
-            ahead of it are.
+        items : iterable of NewItem
+            Events and customers.
+
+        Yields
+        ------
+        tuple
+            An item for which nothing could be done, not even be noted in the table, and why: it
+            has to be brought again.
         """
-        if sk == Event.SORT_KEY:
-            StripeEvent.apply(pk.removeprefix(Event.key("")))
-            return
-        _, _, customer_id = sk.partition("#")
-        for event_id in Event.ids_of_customer(customer_id):
-            StripeEvent.apply(event_id)
+        for group in _grouped(items):
+            try:
+                apply_together(_events_of(group))
+            except Exception as error:
+                for item in group:
+                    yield item, error
 
     @staticmethod
-    def apply(stripe_id: str) -> Event | None:
-        """Bring about what an event says, and mark it, in one transaction.
+    def apply(stripe_id: str) -> None:
+        """Bring about what an event says, and mark it.
+
+        Nothing happens where it is finished, somebody else is at it, or there is none.
 
         Parameters
         ----------
         stripe_id : str
             The event's id.
 
-        Returns
-        -------
-        Event or None
-            The event as it was tried; None where it was finished already, or is not there.
-
         Raises
         ------
         StripeError, ConflictError
             It could not be done for now; the event is unfinished, with the kind of error kept.
         """
-        event = Event.begin(stripe_id)
-        if event is None:
-            return None
+        failure = apply_together([stripe_id])
+        if failure:
+            raise failure
 
-        def attempt(number: int) -> None:
-            if number == 0 or not event.is_finished_by_now():
-                _bring_about(event)
+    @staticmethod
+    def reconcile() -> Reconciliation:
+        """Bring home what was lost: sweep Stripe's list of events, and try again what is due.
 
-        try:
-            until_unrivalled(attempt)
-        except Exception as error:
-            event.note_error(error)
-            raise
-        return event
+        It takes as long as the invocation lasts, if there is so much to do; the next run goes on.
 
+        Returns
+        -------
+        Reconciliation
+            What was done. `failures` has what either part was stopped by; the other went on.
+        """
+        done = Reconciliation()
+        for part in (sweep, redrive):
+            try:
+                part(done)
+            except Exception as error:
+                done.failures.append(error)
+        return done
 
-def _bring_about(event: Event) -> None:
-    customer_id = event.customer_id or ""
-    user_id = event.user_id or Pointer.find(customer_id)
-    if user_id is None:
-        if event.kind == "customer.created":
-            _complete_creation(event)
-        return
-    if event.user_id is None:
-        event.link(user_id)
-    if not _changes_records(event):
-        event.finish("ignored", _NOTHING_TO_DO)
-        return
-    customer = UserRecords.read(user_id).customer(customer_id)
-    if customer is None:
-        # The transaction that made the pointer is not visible as a whole yet.
-        raise StaleRecordError(f"{customer_id} is not there yet")
-    if not customer.is_active:
-        event.finish("ignored", "the customer is soft-deleted")
-        return
-    bring_up_to_date(customer, also=event.ending("applied"))
+    @staticmethod
+    def replay(stripe_id: str) -> Replay:
+        """Apply an event again, whatever has become of it, by what Stripe says now.
 
+        Raises
+        ------
+        EventNotFoundError
+            There is no such event in the table.
+        """
+        return replay_one(stripe_id)
 
-def _complete_creation(event: Event) -> None:
-    """Finish a create of ours that got no further than Stripe; any other customer stays unknown."""
-    customer = current().stripe.retrieve_customer(event.customer_id or "")
-    user_id = (customer.get("metadata") or {}).get(USER_KEY)
-    if user_id is None:
-        return
-    claim = ActiveCustomer.read(user_id)
-    if claim and made_for(claim, customer) and complete_creation(user_id, claim, customer):
-        event.finish("applied", user_id=user_id)
+    @staticmethod
+    def replay_failed() -> Replay:
+        """Apply all failed events again."""
+        return replay_failed()
 
+    @staticmethod
+    def replay_created_between(
+        earliest: int, latest: int, resume_from: dict[str, Any] | None = None
+    ) -> Replay:
+        """Apply the events of a range of time again, in whatever state they are.
 
-def _foreign(event: Event, payload: Json) -> str | None:
-    """Why an event is none of this deployment's business, if it is not."""
-    if payload.get("object") != "event":
-        return "not an event of Stripe's API v1"
-    if event.livemode is not current().settings.livemode:
-        return "of the other mode"
-    if payload.get("account"):
-        return "of a connected account"
-    return None
+        Parameters
+        ----------
+        earliest, latest : int
+            Unix seconds of the events' own stamps, both included.
+        resume_from : mapping, optional
+            What a replay that ran out of time has returned.
+        """
+        return replay_created_between(earliest, latest, resume_from)
 
 
-def _changes_records(event: Event) -> bool:
-    kind = event.kind or ""
-    return event.customer_id is not None and (
-        kind in _APPLIED_KINDS or kind.startswith(_APPLIED_FAMILIES)
-    )
+def _grouped(items: Iterable[NewItem]) -> Iterable[list[NewItem]]:
+    """Items by the Stripe customer that they speak of."""
+    groups: dict[str, list[NewItem]] = {}
+    for item in items:
+        customer_id = item.customer_id if item.is_event else item.new_customer_id
+        groups.setdefault(customer_id or item.pk, []).append(item)
+    return groups.values()
+
+
+def _events_of(items: Iterable[NewItem]) -> list[str]:
+    ids: dict[str, None] = {}
+    for item in items:
+        if item.is_event:
+            ids[item.pk.removeprefix(Event.key(""))] = None
+        else:
+            ids |= dict.fromkeys(Event.ids_of_customer(item.new_customer_id))
+    return list(ids)

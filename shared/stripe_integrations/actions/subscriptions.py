@@ -7,12 +7,13 @@ from typing import Any
 
 from stripe_integrations.models import Subscription
 from stripe_integrations.models.fields import read_stripe
+from stripe_integrations.models.validity import Validity
 
 Json = Mapping[str, Any]
 
 
 def subscriptions_from_stripe(
-    user_id: str, customer_id: str, subscriptions: Iterable[Json]
+    user_id: str, customer_id: str, subscriptions: Iterable[Json], validity: Validity
 ) -> list[Subscription]:
     """The records of Stripe's subscriptions.
 
@@ -25,13 +26,15 @@ def subscriptions_from_stripe(
         Whose they are.
     subscriptions : iterable of mapping
         Stripe's subscriptions, each with all of its items.
+    validity : Validity
+        When Stripe said so.
 
     Returns
     -------
     list of Subscription
     """
     return [
-        Subscription.under(user_id, customer_id, _values(subscription))
+        Subscription.under(user_id, customer_id, _values(subscription), validity)
         for subscription in subscriptions
     ]
 

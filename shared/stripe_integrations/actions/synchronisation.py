@@ -19,6 +19,7 @@ from stripe_integrations.models import Customer
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import Also
 from stripe_integrations.models.fields import read_stripe
+from stripe_integrations.models.validity import Validity
 
 Json = Mapping[str, Any]
 R = TypeVar("R")
@@ -68,7 +69,7 @@ def bring_up_to_date(
     customer: Customer,
     *,
     stripe_customer: Json | None = None,
-    also: Also | None = None,
+    also: Iterable[Also] = (),
 ) -> None:
     """Bring a customer and what the deployment keeps under it to what Stripe says.
 
@@ -79,8 +80,8 @@ def bring_up_to_date(
     stripe_customer : mapping, optional
         Stripe's customer, where the caller has it already; fetched all the same if it lacks
         sources, so that all of it is of one moment.
-    also : callable, optional
-        Adds an item that is written in the same transaction.
+    also : iterable of callable
+        Each adds an item that is written in the same transaction.
 
     Raises
     ------
@@ -91,36 +92,53 @@ def bring_up_to_date(
     """
     stored_records = current().settings.stored_records
     stripe_id = customer.stripe_id or ""
-    if stripe_customer is None or _lacks_sources(stripe_customer, stored_records):
+    sent = current().clock()
+    is_given = stripe_customer is not None and not _lacks_sources(stripe_customer, stored_records)
+    if stripe_customer is None or not is_given:
         stripe_customer = current().stripe.retrieve_customer(stripe_id)
     if stripe_customer.get("deleted"):
         customer.purge(gone_from_stripe=True, also=also)
         return
-    children: list[Child] = []
+    methods: list[Json] = []
+    subscriptions: list[Json] = []
     try:
         if "Card" in stored_records:
-            children += _cards(customer, stripe_customer)
+            methods += current().stripe.list_card_payment_methods(stripe_id)
         if "Subscription" in stored_records:
-            children += _subscriptions(customer)
+            subscriptions += current().stripe.list_subscriptions(stripe_id)
     except StripeRefusedError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         # Stripe had the customer a moment ago: it may be gone now, which the next try is told.
         raise StaleRecordError(f"{stripe_id} is not what it was a moment ago") from error
-    customer.bring_to(customer_values(stripe_customer), children, also)
+    validity = (
+        validity_of_given(customer)
+        if is_given
+        else Validity.of_fetch(sent, received=current().clock())
+    )
+    user_id = customer.user_id or ""
+    children: list[Child] = []
+    if "Card" in stored_records:
+        cards = cards_from_stripe(user_id, stripe_customer, methods, validity)
+        children += [*cards, *_removed(customer.cards, cards, validity)]
+    if "Subscription" in stored_records:
+        listed = subscriptions_from_stripe(user_id, stripe_id, subscriptions, validity)
+        children += [*listed, *_removed(customer.subscriptions, listed, validity)]
+    known = {child.sk: child for child in customer.children}
+    values = {
+        **customer_values(stripe_customer),
+        **validity.as_fields(),
+        "listed_since": validity.since,
+        "listed_until": validity.until,
+    }
+    customer.bring_to(
+        values, [child for child in children if not child.same_as(known.get(child.sk))], also
+    )
 
 
-def _cards(customer: Customer, stripe_customer: Json) -> list[Child]:
-    methods = current().stripe.list_card_payment_methods(customer.stripe_id or "")
-    cards = cards_from_stripe(customer.user_id or "", stripe_customer, methods)
-    return [*cards, *_removed(customer.cards, cards)]
-
-
-def _subscriptions(customer: Customer) -> list[Child]:
-    stripe_id = customer.stripe_id or ""
-    listed = current().stripe.list_subscriptions(stripe_id)
-    subscriptions = subscriptions_from_stripe(customer.user_id or "", stripe_id, listed)
-    return [*subscriptions, *_removed(customer.subscriptions, subscriptions)]
+def validity_of_given(customer: Customer) -> Validity:
+    """When an object of unknown age, that is not older than the record, was true."""
+    return Validity.of_fetch(customer.true_since or 0, received=current().clock())
 
 
 def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> bool:
@@ -130,6 +148,6 @@ def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> boo
     return sources is None or bool(sources.get("has_more"))
 
 
-def _removed(known: Iterable[Child], found: Iterable[Child]) -> list[Child]:
+def _removed(known: Iterable[Child], found: Iterable[Child], validity: Validity) -> list[Child]:
     there = {child.sk for child in found}
-    return [child.tombstone() for child in known if child.sk not in there]
+    return [child.tombstone(validity) for child in known if child.sk not in there]

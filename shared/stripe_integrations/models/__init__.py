@@ -6,6 +6,7 @@ from stripe_integrations.models.customer import Customer, UserRecords
 from stripe_integrations.models.event import Event
 from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.subscription import Subscription
+from stripe_integrations.models.sweep import Sweep
 
 __all__ = [
     "ActiveCustomer",
@@ -14,5 +15,6 @@ __all__ = [
     "Event",
     "Pointer",
     "Subscription",
+    "Sweep",
     "UserRecords",
 ]

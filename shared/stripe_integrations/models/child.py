@@ -6,22 +6,35 @@ import json
 from typing import Any, ClassVar, Self
 
 from stripe_integrations.context import current
-from stripe_integrations.models.fields import Moment, StripeField, Text, fields_of
+from stripe_integrations.models.fields import Integer, Moment, StripeField, Text, fields_of
 from stripe_integrations.models.keys import customer_key, user_key
+from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.record import Record
+from stripe_integrations.models.validity import Validity, validity_of
 
 
 class Child(Record):
     """A record under a customer, written only together with it."""
 
     KIND: ClassVar[str]
+    POINTED_TO: ClassVar[str] = ""
+    """How the ids begin of those whose events may name no customer; none by default."""
 
     stripe_id: StripeField[str | None]
     customer_id = Text()
     removed_at = Moment(private=True)
+    true_since = Integer(private=True)
+    true_until = Integer(private=True)
 
     @classmethod
-    def under(cls, user_id: str, customer_id: str, values: dict[str, Any]) -> Self:
+    def key_under(cls, customer_id: str, stripe_id: str) -> str:
+        """The sort key of one of a customer's objects."""
+        return f"{customer_key(customer_id)}#{cls.KIND}#{stripe_id}"
+
+    @classmethod
+    def under(
+        cls, user_id: str, customer_id: str, values: dict[str, Any], validity: Validity
+    ) -> Self:
         """The record of one of Stripe's objects, not in the table yet.
 
         Parameters
@@ -30,9 +43,13 @@ class Child(Record):
             Whose it is.
         values : dict
             Field name to value; `stripe_id` among them.
+        validity : Validity
+            When the values were true.
         """
-        key = f"{customer_key(customer_id)}#{cls.KIND}#{values['stripe_id']}"
-        return cls(user_key(user_id), key, customer_id=customer_id, **values)
+        key = cls.key_under(customer_id, values["stripe_id"])
+        return cls(
+            user_key(user_id), key, customer_id=customer_id, **values, **validity.as_fields()
+        )
 
     @property
     def is_attached(self) -> bool:
@@ -44,7 +61,12 @@ class Child(Record):
         """About how many bytes its item takes, rather more than fewer."""
         return len(json.dumps(self.attribute_values, default=str))
 
-    def tombstone(self) -> Self:
+    @property
+    def validity(self) -> Validity | None:
+        """When what it shows was true."""
+        return validity_of(self.true_since, self.true_until)
+
+    def tombstone(self, validity: Validity) -> Self:
         """What is kept once Stripe has it no longer: that it was there, and no more."""
         return type(self)(
             self.pk,
@@ -52,10 +74,22 @@ class Child(Record):
             customer_id=self.customer_id,
             stripe_id=self.stripe_id,
             removed_at=current().now(),
+            **validity.as_fields(),
         )
 
     def same_as(self, other: Record | None) -> bool:
-        """Whether the table already says what this record says."""
+        """Whether another record shows the same, as of whenever."""
         if other is None:
             return False
-        return all(getattr(self, name) == getattr(other, name) for name in fields_of(type(self)))
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in fields_of(type(self))
+            if name not in ("true_since", "true_until")
+        )
+
+    def pointer(self, user_id: str) -> Pointer | None:
+        """What leads to its customer by its own id, where Stripe's events may need that."""
+        stripe_id = self.stripe_id or ""
+        if not self.POINTED_TO or not stripe_id.startswith(self.POINTED_TO):
+            return None
+        return Pointer.to(stripe_id, user_id, customer_id=self.customer_id)

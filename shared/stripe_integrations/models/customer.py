@@ -23,7 +23,15 @@ from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordErro
 from stripe_integrations.models.active_customer import ActiveCustomer
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.fields import Document, Flag, Integer, Listing, Moment, Text
+from stripe_integrations.models.fields import (
+    Document,
+    Flag,
+    Integer,
+    Listing,
+    Moment,
+    Text,
+    fields_of,
+)
 from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.record import (
     TRANSACTION_BYTES,
@@ -34,13 +42,16 @@ from stripe_integrations.models.record import (
     unavailable,
 )
 from stripe_integrations.models.subscription import Subscription
+from stripe_integrations.models.validity import Validity, validity_of
 
 Also = Callable[[TransactWrite], None]
 """Adds an item to the transaction that writes a customer, so that both are written or neither."""
 
-_OTHER_ITEMS = 4
+MOST_OTHER_ITEMS = 20
+"""How many items callers may add to a transaction that writes a customer."""
+_ROOM_ITEMS = TRANSACTION_ITEMS - MOST_OTHER_ITEMS - 2
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
-"""Room in a transaction for the customer, what is written beside it, and the claim."""
+"""What is left in a transaction beside those, the customer and the claim."""
 
 
 class Customer(Record, discriminator="Customer"):
@@ -72,6 +83,11 @@ class Customer(Record, discriminator="Customer"):
     date_purged = Moment()
     created_at = Moment()
     modified_at = Moment()
+    test_clock = Text(customer="test_clock", private=True)
+    true_since = Integer(private=True)
+    true_until = Integer(private=True)
+    listed_since = Integer(private=True)
+    listed_until = Integer(private=True)
     version = VersionAttribute()
 
     is_new = False
@@ -124,8 +140,28 @@ class Customer(Record, discriminator="Customer"):
             chosen = chosen.get("id")
         return chosen or self.default_source
 
+    @property
+    def validity(self) -> Validity | None:
+        """When the record's own fields were true."""
+        return validity_of(self.true_since, self.true_until)
+
+    @property
+    def listing_validity(self) -> Validity | None:
+        """When the cards and subscriptions that it had were last known to be all there are."""
+        return validity_of(self.listed_since, self.listed_until)
+
+    def validity_of_child(self, child: Child) -> Validity | None:
+        """When what a card or subscription shows was true: as it came, or as it was last listed."""
+        known = [v for v in (child.validity, self.listing_validity) if v is not None]
+        return max(known, default=None)
+
+    def child(self, kind: type[Child], stripe_id: str) -> Child | None:
+        """The record of one of its cards or subscriptions, a removed one included."""
+        key = kind.key_under(self.stripe_id or "", stripe_id)
+        return next((child for child in self.children if child.sk == key), None)
+
     def bring_to(
-        self, values: dict[str, Any], children: Iterable[Child] = (), also: Also | None = None
+        self, values: dict[str, Any], children: Iterable[Child] = (), also: Iterable[Also] = ()
     ) -> None:
         """Bring the record and what stands under it to what Stripe says.
 
@@ -137,10 +173,9 @@ class Customer(Record, discriminator="Customer"):
         values : dict
             Field name to value.
         children : iterable
-            Cards and subscriptions as they should stand from now on; the ones that are as they
-            were are not written again.
-        also : callable, optional
-            Adds an item that is written in the same transaction.
+            Cards and subscriptions that are to be written.
+        also : iterable of callable
+            Each adds an item that is written in the same transaction, 20 at most.
 
         Raises
         ------
@@ -151,15 +186,14 @@ class Customer(Record, discriminator="Customer"):
         """
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
-        known = {child.sk: child for child in self.children}
-        changed = [child for child in children if not child.same_as(known.get(child.sk))]
+        written = list(children)
         news = {name: value for name, value in values.items() if getattr(self, name) != value}
-        rest = self._write_most(changed)
-        if news or changed:
+        rest = self._write_most(written)
+        if written or not all(fields_of(Customer)[name].private for name in news):
             news["modified_at"] = current().now()
         self._update(news, rest, also)
 
-    def purge(self, *, gone_from_stripe: bool = False, also: Also | None = None) -> None:
+    def purge(self, *, gone_from_stripe: bool = False, also: Iterable[Also] = ()) -> None:
         """Soft-delete the record and let go of the user, so that a later create starts anew.
 
         Parameters
@@ -174,13 +208,18 @@ class Customer(Record, discriminator="Customer"):
         """
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
-        removed: list[Child] = [card.tombstone() for card in self.cards] if gone_from_stripe else []
         moment = current().now()
+        removed: list[Child] = []
+        if gone_from_stripe:
+            gone = Validity.of_event(int(moment.timestamp()))
+            removed = [card.tombstone(gone) for card in self.cards]
         self._update(
             {"is_active": False, "date_purged": moment, "modified_at": moment},
             self._write_most(removed),
-            lambda t: ActiveCustomer.let_go(t, self.user_id or "", self.stripe_id or ""),
-            also,
+            [
+                lambda t: ActiveCustomer.let_go(t, self.user_id or "", self.stripe_id or ""),
+                *also,
+            ],
         )
 
     def _write_most(self, children: list[Child]) -> list[Child]:
@@ -192,26 +231,35 @@ class Customer(Record, discriminator="Customer"):
             The rest, to be written with the customer, last.
         """
         chunk: list[Child] = []
-        size = 0
+        items = size = 0
         for child in children:
-            is_full = len(chunk) == TRANSACTION_ITEMS - _OTHER_ITEMS
-            if chunk and (is_full or size + child.size > _ROOM_BYTES):
+            more = len(self._items_of(child))
+            if chunk and (items + more > _ROOM_ITEMS or size + child.size > _ROOM_BYTES):
                 self._update({}, chunk)
-                chunk, size = [], 0
+                chunk, items, size = [], 0, 0
             chunk.append(child)
+            items += more
             size += child.size
         return chunk
 
-    def _update(self, values: dict[str, Any], children: list[Child], *also: Also | None) -> None:
+    def _items_of(self, child: Child) -> list[Record]:
+        """What is written for a card or subscription: with a new one, what leads to it."""
+        is_new = child.is_attached and all(known.sk != child.sk for known in self.children)
+        pointer = child.pointer(self.user_id or "") if is_new else None
+        return [child, pointer] if pointer else [child]
+
+    def _update(
+        self, values: dict[str, Any], children: list[Child], also: Iterable[Also] = ()
+    ) -> None:
         actions = [_setting(name, value) for name, value in values.items()]
+        items = [item for child in children for item in self._items_of(child)]
 
         def compose(transaction: TransactWrite) -> None:
             transaction.update(self, actions)
-            for child in children:
-                transaction.save(child)
+            for item in items:
+                transaction.save(item)
             for add in also:
-                if add:
-                    add(transaction)
+                add(transaction)
 
         try:
             transact(compose)

@@ -1,14 +1,19 @@
 """Stripe's events: each record is the proof that the event is safe, and its place in the queue.
 
-States: `pending` (to be applied), `waiting` (its customer is not known yet), `applied`, and
-`ignored` (for a stated reason). The last two expire.
+An event is `pending` (to be applied) or `waiting` (its customer is not known yet) until it is
+`applied`, `ignored` (for a stated reason) or `failed` (with its reason, and a message in the
+dead-letter queue). Applied and ignored ones expire; a failed one stands until it is replayed.
+
+An unfinished event says when it is to be tried next. The index `by_queue` holds the unfinished
+ones, spread over a few partitions, and the failed ones.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,8 +34,11 @@ from stripe_integrations.models.fields import (
     StripeField,
     Text,
     read_stripe,
+    value_at,
 )
-from stripe_integrations.models.record import Record, error_code, unavailable
+from stripe_integrations.models.pointer import Owner
+from stripe_integrations.models.record import CONDITION_FAILED, Record, error_code, unavailable
+from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS
 
 _PAYLOAD_LIMIT_BYTES = 350_000
 """Below DynamoDB's 400 KB an item, with room for the other attributes."""
@@ -41,9 +49,21 @@ _LONGEST_ID = 255
 _LATEST = 253_402_300_799
 """The end of the year 9999 in Unix seconds."""
 
-_CONDITION_FAILED = "ConditionalCheckFailedException"
-
 UNFINISHED = ("pending", "waiting")
+MOST_ATTEMPTS = 40
+"""With the pauses between them these take almost three days, as long as Stripe itself retries."""
+
+_QUEUES = 8
+_FAILED = "failed"
+_STREAM_SECONDS = 120
+"""How long the stream has to wake for a new event, before the schedule looks after it."""
+_CLAIM_SECONDS = 120
+"""How long a try may take where no invocation bounds it."""
+_SCANNED = 1000
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 60, 7200
+
+
+Json = dict[str, Any]
 
 
 class CompressedJson(StripeField[dict[str, Any] | None]):
@@ -59,16 +79,38 @@ class CompressedJson(StripeField[dict[str, Any] | None]):
         return payload
 
 
+@dataclass(frozen=True)
+class QueueEntry:
+    """An event as the queue's index shows it, a moment late.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The event's id.
+    customer_id : str or None
+        The Stripe customer that it names.
+    was_interrupted : bool
+        Whether the last try at it has not ended, or not yet.
+    """
+
+    stripe_id: str
+    customer_id: str | None
+    was_interrupted: bool
+
+
 class Event(Record, discriminator="Event"):
     """One of Stripe's events, as it was received.
 
     `webhook_message` is the payload; None where it was too large for the table. `valid` says that
-    its signature was verified. Follows https://docs.stripe.com/api/events/object.
+    its signature was verified, or that Stripe's own list had it. `next_try` is in Unix seconds.
+    Follows https://docs.stripe.com/api/events/object.
     """
 
     stripe_id = Text(event="id")
+    object = Text(event="object")
     kind = Text(event="type")
     livemode = Flag(event="livemode")
+    account = Text(event="account")
     api_version = Text(event="api_version")
     created = Integer()
     request = Document(event="request")
@@ -81,7 +123,11 @@ class Event(Record, discriminator="Event"):
     reason = Text()
     attempts = Integer()
     last_error = Text()
+    claimed_at = Moment()
+    queue = Text()
+    next_try = Integer()
     received_at = Moment()
+    replayed_at = Moment()
     expires_at = TTLAttribute(null=True)
 
     SORT_KEY = "EVENT"
@@ -103,7 +149,7 @@ class Event(Record, discriminator="Event"):
         payload : mapping
             Stripe's event object.
         valid : bool
-            Whether its signature was verified.
+            Whether it is known to be Stripe's.
 
         Raises
         ------
@@ -125,6 +171,8 @@ class Event(Record, discriminator="Event"):
             valid=valid,
             state="pending",
             attempts=0,
+            queue=_queue_of(stripe_id),
+            next_try=int(current().clock()) + _STREAM_SECONDS,
             received_at=current().now(),
             **read_stripe(cls, "event", payload),
         )
@@ -140,17 +188,34 @@ class Event(Record, discriminator="Event"):
         """Whether nothing is left to be done about it."""
         return self.state not in UNFINISHED
 
-    def end(self, state: str, reason: str | None = None) -> None:
-        """Set the state that the event ends in, and when it expires."""
-        self.state = state
+    @property
+    def subject(self) -> Mapping[str, Any]:
+        """The object that it speaks of, as its payload has it; empty where that was not kept."""
+        subject = value_at(self.webhook_message, "data", "object")
+        return subject if isinstance(subject, Mapping) else {}
+
+    @property
+    def payment_method_id(self) -> str | None:
+        """The PaymentMethod that it speaks of; one that was detached may name no customer."""
+        if not (self.kind or "").startswith("payment_method."):
+            return None
+        return _id(self.subject)
+
+    # ---- received
+
+    def end(self, reason: str) -> None:
+        """Let an event that is not in the table yet be ignored from the start."""
+        self.state = "ignored"
         self.reason = reason
+        self.queue = self.next_try = None
         self.expires_at = _expiry()
 
     def wait(self) -> None:
-        """Set the state of an event whose customer is not known yet."""
+        """Let an event that is not in the table yet wait for its customer."""
         self.state = "waiting"
-        self.reason = None
-        self.expires_at = None
+        self.reason = self.expires_at = None
+        self.queue = _queue_of(self.stripe_id or "")
+        self.next_try = int(current().clock()) + _STREAM_SECONDS
 
     def store(self) -> Event:
         """Put the event into the table, unless it stands there already.
@@ -163,26 +228,26 @@ class Event(Record, discriminator="Event"):
         try:
             self.save(Event.pk.does_not_exist())
         except PutError as error:
-            if error_code(error) == _CONDITION_FAILED:
+            if error_code(error) == CONDITION_FAILED:
                 return Event.find(self.stripe_id or "") or self
             raise unavailable(error) from error
         self.is_stored = True
         return self
 
-    def link(self, user_id: str) -> Event:
-        """Link the event to its customer's user; one that is not in the table yet is put there.
+    def link(self, owner: Owner) -> Event:
+        """Link the event to its customer; one that is not in the table yet is put there.
 
         Returns
         -------
         Event
             The record that stands in the table.
         """
+        self.user_id, self.customer_id = owner
         if self.is_stored:
-            self._change([Event.user_id.set(user_id)], Event.pk.exists())
+            self._change(self._linking(), Event.pk.exists())
             return self
-        self.user_id = user_id
         standing = self.store()
-        return standing if standing.user_id else standing.link(user_id)
+        return standing if standing.user_id else standing.link(owner)
 
     @classmethod
     def find(cls, stripe_id: str) -> Event | None:
@@ -190,74 +255,242 @@ class Event(Record, discriminator="Event"):
         return cls.read_one(cls.key(stripe_id), cls.SORT_KEY)
 
     @classmethod
-    def begin(cls, stripe_id: str) -> Event | None:
-        """Count one more try at an unfinished event, before it is tried.
+    def known(cls, stripe_ids: Iterable[str]) -> set[str]:
+        """Which of these events stand in the table, strongly consistent; 100 ids at most."""
+        keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
+        try:
+            found = cls.batch_get(
+                keys, consistent_read=True, attributes_to_get=["pk", "record_type"]
+            )
+            return {_stripe_id_of(event) for event in found}
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
+    # ---- tried
+
+    @classmethod
+    def claim(cls, stripe_id: str) -> Event | None:
+        """Take an unfinished event to try it: the try is counted before it is begun.
+
+        Others leave the event alone until the invocation that took it must have ended. One that
+        waits for its customer is nobody's to hold: whoever learns of the customer may take it.
 
         Returns
         -------
         Event or None
-            The event as it stands; None where it is finished, or not there.
+            The event as it stands; None where it is finished, not there, or somebody else's.
         """
         event = cls(cls.key(stripe_id), cls.SORT_KEY)
+        now = current().clock()
+        seconds = min(_CLAIM_SECONDS, current().remaining_seconds()) + 2 * CLOCKS_DIFFER_SECONDS
+        mine: Condition = (
+            (Event.attempts == 0) | (Event.next_try <= int(now)) | (Event.state == "waiting")
+        )
+        actions: list[Action] = [
+            Event.attempts.add(1),
+            Event.next_try.set(int(now + seconds)),
+            Event.claimed_at.set(current().now()),
+        ]
         try:
-            event.update([Event.attempts.add(1)], _unfinished())
+            event.update(actions, _unfinished() & mine)
         except UpdateError as error:
-            if error_code(error) == _CONDITION_FAILED:
+            if error_code(error) == CONDITION_FAILED:
                 return None
             raise unavailable(error) from error
         return event
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it was tried often enough."""
+        return (self.attempts or 0) > MOST_ATTEMPTS
 
     def ending(self, state: str, reason: str | None = None) -> Callable[[TransactWrite], None]:
         """What ends the event as part of a transaction, together with its effect."""
         actions = self._ending(state, reason)
         return lambda transaction: transaction.update(self, actions, _unfinished())
 
-    def finish(self, state: str, reason: str | None = None, user_id: str | None = None) -> None:
+    def finish(self, state: str, reason: str | None = None) -> None:
         """End the event, where nothing else is to be written; one that has ended stays as it is.
 
         Parameters
         ----------
         state, reason : str
             How it ends, and why.
-        user_id : str, optional
-            Whose customer it turned out to speak of.
         """
-        link = [Event.user_id.set(user_id)] if user_id else []
-        self._change([*self._ending(state, reason), *link], _unfinished())
+        self._change(self._ending(state, reason), _unfinished())
+
+    def fail(self, reason: str) -> None:
+        """Set an unfinished event aside: it stands as failed until it is replayed.
+
+        Parameters
+        ----------
+        reason : str
+            Why, with no value in it.
+        """
+        actions: list[Action] = [
+            Event.state.set("failed"),
+            Event.reason.set(reason),
+            Event.queue.set(_FAILED),
+            Event.next_try.set(int(current().clock())),
+            Event.claimed_at.remove(),
+        ]
+        self._change(actions, _unfinished())
 
     def is_finished_by_now(self) -> bool:
         """Whether somebody else has ended the event since it was read."""
         standing = Event.find(self.stripe_id or "")
         return standing is None or standing.processed
 
-    def note_error(self, error: Exception) -> None:
-        """Keep what the last try failed with: the kind of error, with no value in it."""
-        self._change([Event.last_error.set(type(error).__name__)], _unfinished())
+    def postpone(self, error: Exception) -> None:
+        """Try again later, after a try that failed; the kind of error is kept, and no value."""
+        self._put_off([Event.last_error.set(type(error).__name__)])
 
-    @staticmethod
-    def _ending(state: str, reason: str | None) -> list[Action]:
+    def keep_waiting(self) -> None:
+        """Look again later whether its customer is known."""
+        self._put_off([Event.state.set("waiting")])
+
+    def has_waited_long(self) -> bool:
+        """Whether its customer was unknown for so long that it must be none of ours."""
+        since = self.replayed_at or self.received_at or current().now()
+        return current().now() - since > timedelta(days=1)
+
+    @classmethod
+    def requeue(cls, stripe_id: str) -> bool:
+        """Put an event back into the queue, whatever has become of it.
+
+        What it says is in doubt from then on: Stripe is asked for what is true now.
+
+        Returns
+        -------
+        bool
+            False where there is no such event.
+        """
+        actions: list[Action] = [
+            Event.state.set("pending"),
+            Event.attempts.set(0),
+            Event.queue.set(_queue_of(stripe_id)),
+            Event.next_try.set(int(current().clock())),
+            Event.replayed_at.set(current().now()),
+            Event.claimed_at.remove(),
+            Event.last_error.remove(),
+            Event.reason.remove(),
+            Event.expires_at.remove(),
+        ]
+        return cls(cls.key(stripe_id), cls.SORT_KEY)._change(actions, Event.pk.exists())
+
+    def _put_off(self, actions: list[Action]) -> None:
+        backoff = min(
+            _FIRST_BACKOFF_SECONDS * 2 ** min((self.attempts or 1) - 1, 10),
+            _LONGEST_BACKOFF_SECONDS,
+        )
+        then = int(current().clock() + current().jittered(backoff))
+        # Whoever has claimed it since knows better.
+        mine: Condition = Event.attempts == self.attempts
+        actions = [*actions, Event.next_try.set(then), Event.claimed_at.remove()]
+        self._change(actions, _unfinished() & mine)
+
+    def _ending(self, state: str, reason: str | None) -> list[Action]:
         return [
             Event.state.set(state),
             Event.expires_at.set(_expiry()),
+            Event.queue.remove(),
+            Event.next_try.remove(),
+            Event.claimed_at.remove(),
             Event.last_error.remove(),
             Event.reason.set(reason) if reason else Event.reason.remove(),
+            *self._linking(),
         ]
 
-    def _change(self, actions: list[Action], condition: Condition) -> None:
+    def _linking(self) -> list[Action]:
+        if self.user_id is None:
+            return []
+        return [Event.user_id.set(self.user_id), Event.customer_id.set(self.customer_id)]
+
+    def _change(self, actions: list[Action], condition: Condition) -> bool:
+        """Whether the condition held."""
         try:
             self.update(actions, condition)
         except UpdateError as error:
-            if error_code(error) != _CONDITION_FAILED:
+            if error_code(error) != CONDITION_FAILED:
                 raise unavailable(error) from error
+            return False
+        return True
+
+    # ---- looked up, all eventually consistent
 
     @classmethod
     def ids_of_customer(cls, customer_id: str) -> Iterator[str]:
-        """Ids of the events that name a Stripe customer, oldest first, eventually consistent."""
+        """Ids of the events that name a Stripe customer, oldest first."""
         try:
             for event in cls.by_customer.query(customer_id):
-                yield event.pk.removeprefix(cls.key(""))
+                yield _stripe_id_of(event)
         except PynamoDBException as error:
             raise unavailable(error) from error
+
+    @classmethod
+    def due(cls) -> Iterator[QueueEntry]:
+        """The unfinished events whose next try is due."""
+        now = int(current().clock())
+        for number in range(_QUEUES):
+            yield from cls._queued(str(number), cls.next_try <= now)
+
+    @classmethod
+    def failed(cls) -> Iterator[QueueEntry]:
+        """The failed events, oldest failure first."""
+        yield from cls._queued(_FAILED)
+
+    @classmethod
+    def created_between(
+        cls, earliest: int, latest: int, resume_from: Json | None = None
+    ) -> tuple[list[QueueEntry], Json | None]:
+        """Events of a range of time: some of them, and where to go on, since all is looked through.
+
+        Parameters
+        ----------
+        earliest, latest : int
+            Unix seconds of the events' own stamps.
+        resume_from : mapping, optional
+            What the call before this one returned.
+
+        Returns
+        -------
+        tuple
+            Events, and what to call with for more; None at the end.
+        """
+        try:
+            page = cls.scan(
+                cls.created.between(earliest, latest),
+                attributes_to_get=_OF_AN_ENTRY,
+                last_evaluated_key=resume_from,
+                limit=_SCANNED,
+                page_size=_SCANNED,
+            )
+            return [_entry(event) for event in page], page.last_evaluated_key
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
+    @classmethod
+    def _queued(cls, queue: str, condition: Condition | None = None) -> Iterator[QueueEntry]:
+        try:
+            for event in cls.by_queue.query(queue, condition):
+                yield _entry(event)
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
+
+_OF_AN_ENTRY = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
+
+
+def _entry(event: Event) -> QueueEntry:
+    return QueueEntry(_stripe_id_of(event), event.customer_id, event.claimed_at is not None)
+
+
+def _stripe_id_of(event: Event) -> str:
+    return event.pk.removeprefix(Event.key(""))
+
+
+def _queue_of(stripe_id: str) -> str:
+    return str(zlib.crc32(stripe_id.encode()) % _QUEUES)
 
 
 def _unfinished() -> Condition:

@@ -25,6 +25,8 @@ from stripe_integrations.errors import (
     StripeIntegrationsError,
 )
 
+CONDITION_FAILED = "ConditionalCheckFailedException"
+
 TRANSACTION_ITEMS = 100
 TRANSACTION_BYTES = 4 * 1024 * 1024
 """What one DynamoDB transaction holds at most."""
@@ -53,6 +55,17 @@ class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
     created = NumberAttribute(range_key=True)
 
 
+class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
+    """The unfinished events by when they are to be tried next, and the failed ones."""
+
+    class Meta:
+        index_name = "by_queue"
+        projection = IncludeProjection(["record_type", "customer_id", "claimed_at"])
+
+    queue = UnicodeAttribute(hash_key=True)
+    next_try = NumberAttribute(range_key=True)
+
+
 class Record(Model):
     """Anything that stands in the table. The settings say, at the first use, which table it is."""
 
@@ -68,6 +81,7 @@ class Record(Model):
     record_type = DiscriminatorAttribute()
 
     by_customer = CustomerIndex()
+    by_queue = QueueIndex()
 
     @classmethod
     def _get_connection(cls) -> TableConnection:

@@ -53,7 +53,7 @@ USES_OF_THE_DATABASE = pytest.mark.parametrize(
         lambda: ActiveCustomer.read("u-1"),
         lambda: Pointer.find("cus_1"),
         lambda: Event.find("evt_1"),
-        lambda: Event.begin("evt_1"),
+        lambda: Event.claim("evt_1"),
         lambda: list(Event.ids_of_customer("cus_1")),
         lambda: StripeEvent.receive(event("price.created", data={})),
         lambda: Event("EVENT#evt_1", "EVENT").finish("applied"),

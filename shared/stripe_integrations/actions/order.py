@@ -1,0 +1,193 @@
+"""The order rule: which payloads may be written without a fetch, which dropped, which are in doubt.
+
+Stripe sends events late, twice and out of order, and stamps them with whole seconds. A payload is
+written only where it is certainly newer than what the record shows, and dropped only where it is
+certainly older; whatever is in doubt is fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from stripe_integrations.actions.cards import card_from_payment_method
+from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
+from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.config import API_VERSION
+from stripe_integrations.context import current
+from stripe_integrations.models import Card, Customer, Event, Subscription
+from stripe_integrations.models.child import Child
+from stripe_integrations.models.customer import Also
+from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS, Order, Validity
+
+Json = Mapping[str, Any]
+
+_FIRST_OF_A_CHILD = frozenset({"customer.subscription.created", "payment_method.attached"})
+_LAST_OF_A_CARD = frozenset({"payment_method.detached", "customer.source.deleted"})
+_FINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})
+
+
+class Draft:
+    """What a customer and its children become by the payloads of events.
+
+    Parameters
+    ----------
+    customer : Customer
+        The record, as it was read.
+    """
+
+    def __init__(self, customer: Customer) -> None:
+        self._customer = customer
+        self._values: dict[str, Any] = {}
+        self._children: dict[str, Child] = {}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything was taken in."""
+        return bool(self._values or self._children)
+
+    def write(self, also: Iterable[Also]) -> None:
+        """Write what was taken in, under the version of the record.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read.
+        """
+        self._customer.bring_to(self._values, self._children.values(), also)
+
+    def take(self, event: Event) -> Order:
+        """Take a payload in where it is newer; bring events in the order of their stamps.
+
+        Parameters
+        ----------
+        event : Event
+            One that changes this customer, or something under it.
+
+        Returns
+        -------
+        Order
+            How the event stands to what the record showed: only a newer one was taken in.
+        """
+        if _says_too_little(event) or self._customer.test_clock:
+            return Order.IN_DOUBT
+        return self._rule(event.kind or "")(event)
+
+    def _rule(self, kind: str) -> Callable[[Event], Order]:
+        rules: dict[str, Callable[[Event], Order]] = {
+            "customer.created": lambda _: Order.SHOWN,
+            "customer.updated": self._take_customer,
+            "customer.subscription.*": self._take_subscription,
+            "customer.source.deleted": self._take_removal,
+            "payment_method.detached": self._take_removal,
+            "payment_method.*": self._take_payment_method,
+        }
+        family = f"{kind.rpartition('.')[0]}.*"
+        return rules.get(kind) or rules.get(family) or (lambda _: Order.IN_DOUBT)
+
+    def _take_customer(self, event: Event) -> Order:
+        shown = self._customer.validity
+        if self._values:
+            shown = Validity(self._values["true_until"], self._values["true_since"])
+        order = _order(event, shown)
+        if order is Order.NEWER:
+            validity = Validity.of_event(event.created or 0)
+            self._values = {**customer_values(event.subject), **validity.as_fields()}
+        return order
+
+    def _take_subscription(self, event: Event) -> Order:
+        known = self._known(Subscription, event)
+        order = self._order_of_child(event, known)
+        if order is not Order.NEWER:
+            return order
+        if value_at(event.subject, "items", "has_more") is not False:
+            return Order.IN_DOUBT
+        (child,) = subscriptions_from_stripe(
+            self._customer.user_id or "",
+            self._customer.stripe_id or "",
+            [event.subject],
+            Validity.of_event(event.created or 0),
+        )
+        if isinstance(known, Subscription) and _ends_again(known, child):
+            return Order.IN_DOUBT
+        return self._keep(child)
+
+    def _take_payment_method(self, event: Event) -> Order:
+        """A card of the older shape is wrapped here, and lacks what only that shape has."""
+        if not str(event.subject.get("id")).startswith("pm_"):
+            return Order.IN_DOUBT
+        order = self._order_of_child(event, self._known(Card, event))
+        if order is not Order.NEWER:
+            return order
+        return self._keep(
+            card_from_payment_method(
+                self._customer.user_id or "",
+                self._customer.stripe_id or "",
+                event.subject,
+                Validity.of_event(event.created or 0),
+            )
+        )
+
+    def _take_removal(self, event: Event) -> Order:
+        """A removed card does not come back; an unknown one is kept as removed all the same.
+
+        An event of it that is still on its way then finds something to be older than.
+        """
+        stripe_id = str(event.subject.get("id"))
+        if stripe_id == self._customer.default_card_id:
+            return Order.IN_DOUBT  # the customer itself changes with it
+        known = self._known(Card, event)
+        order = self._order_of_child(event, known)
+        if order is not Order.NEWER:
+            return order
+        validity = Validity.of_event(event.created or 0)
+        card = known or Card.under(
+            self._customer.user_id or "",
+            self._customer.stripe_id or "",
+            {"stripe_id": stripe_id},
+            validity,
+        )
+        return self._keep(card.tombstone(validity))
+
+    def _known(self, kind: type[Child], event: Event) -> Child | None:
+        stripe_id = str(event.subject.get("id"))
+        key = kind.key_under(self._customer.stripe_id or "", stripe_id)
+        return self._children.get(key) or self._customer.child(kind, stripe_id)
+
+    def _order_of_child(self, event: Event, known: Child | None) -> Order:
+        if known is None:
+            # It would have been listed, had it been there when all were.
+            return _order(event, self._customer.listing_validity)
+        if event.kind in _FIRST_OF_A_CHILD:
+            return Order.SHOWN
+        taken = known.sk in self._children
+        shown = known.validity if taken else self._customer.validity_of_child(known)
+        order = _order(event, shown)
+        if order is Order.NEWER and not known.is_attached and event.kind not in _LAST_OF_A_CARD:
+            return Order.IN_DOUBT
+        return order
+
+    def _keep(self, child: Child) -> Order:
+        self._children[child.sk] = child
+        return Order.NEWER
+
+
+def _order(event: Event, shown: Validity | None) -> Order:
+    return shown.order(event.created or 0) if shown else Order.IN_DOUBT
+
+
+def _says_too_little(event: Event) -> bool:
+    """Whether a payload can't be taken at its word, whenever it was made."""
+    return (
+        event.replayed_at is not None
+        or not event.subject.get("id")
+        or event.api_version != API_VERSION
+        or event.subject.get("test_clock") is not None
+        or (event.created or 0) > current().clock() + CLOCKS_DIFFER_SECONDS
+    )
+
+
+def _ends_again(known: Subscription, child: Subscription) -> bool:
+    """Whether a subscription that has ended would live again: nothing on Stripe does."""
+    return known.status in _FINAL_STATUSES and child.status not in _FINAL_STATUSES

@@ -1,0 +1,150 @@
+"""What the schedule does: brings home what the webhook and the stream have not.
+
+Nothing here is needed as long as nothing is lost. It asks Stripe for the events that never arrived,
+and tries again what is unfinished and due; it deletes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from stripe_integrations.actions.application import apply_together
+from stripe_integrations.actions.event_handlers import applied_kinds, has_handlers
+from stripe_integrations.actions.reception import receive_event
+from stripe_integrations.context import current
+from stripe_integrations.errors import (
+    StaleRecordError,
+    StripeRefusedError,
+    StripeUnavailableError,
+)
+from stripe_integrations.models import Event, Sweep
+from stripe_integrations.models.event import QueueEntry
+
+Json = dict[str, Any]
+
+OVERLAP_SECONDS = 600
+"""How far back each sweep begins before the last one's begin: clocks differ, lists lag behind."""
+_MOST_KINDS = 20
+"""How many types Stripe's list takes at once."""
+_SWEEP_NEEDS_SECONDS, _TRY_NEEDS_SECONDS = 45, 30
+"""What has to be left of the invocation for another page, and for another customer's events."""
+_AT_ONCE = 1000
+"""How many unfinished events are looked at, and grouped, before the first is tried."""
+
+
+@dataclass
+class Reconciliation:
+    """What one run has done, in numbers of events.
+
+    Parameters
+    ----------
+    swept : int
+        Seen in Stripe's list.
+    recovered : int
+        Of those, the ones that had never arrived.
+    tried : int
+        Unfinished and due, and tried again.
+    failures : list of Exception
+        What stopped it, if anything did.
+    """
+
+    swept: int = 0
+    recovered: int = 0
+    tried: int = 0
+    failures: list[Exception] = field(default_factory=list)
+
+
+def sweep(done: Reconciliation) -> None:
+    """Receive what Stripe's list has and we have not, from where the last sweep began.
+
+    A sweep that runs out of time is gone on with by the next run. One that another run is at is
+    left to it.
+
+    Raises
+    ------
+    StripeError
+        Stripe can't say now.
+    """
+    cursor = Sweep.read()
+    try:
+        cursor.begin()
+        while current().remaining_seconds() > _SWEEP_NEEDS_SECONDS:
+            events, has_more = _page(cursor)
+            done.swept += len(events)
+            done.recovered += _receive_unknown(events)
+            if not has_more:
+                cursor.end()
+                return
+            cursor.reach(events[-1]["id"])
+    except StaleRecordError:
+        return
+
+
+def redrive(done: Reconciliation) -> None:
+    """Try again what is unfinished and due, customer by customer, for as long as there is time.
+
+    Where Stripe can't be reached or asks to slow down, the rest is left to the next run.
+    """
+    due = Event.due()
+    while batch := list(islice(due, _AT_ONCE)):
+        for stripe_ids in grouped(batch):
+            if current().remaining_seconds() < _TRY_NEEDS_SECONDS:
+                return
+            done.tried += len(stripe_ids)
+            if isinstance(apply_together(stripe_ids), StripeUnavailableError):
+                return
+
+
+def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
+    """Ids of events by customer; those whose last try did not end come last, and alone.
+
+    One of them may have taken its process with it, and the others of its group would be counted as
+    tried.
+    """
+    groups: dict[str, list[str]] = {}
+    suspects: list[list[str]] = []
+    for entry in entries:
+        if entry.was_interrupted:
+            suspects.append([entry.stripe_id])
+        else:
+            groups.setdefault(entry.customer_id or entry.stripe_id, []).append(entry.stripe_id)
+    yield from groups.values()
+    yield from suspects
+
+
+def _page(cursor: Sweep) -> tuple[list[Json], bool]:
+    since = int(cursor.swept_until) - OVERLAP_SECONDS
+    kinds = _swept_kinds()
+    try:
+        return current().stripe.list_events(since, kinds, cursor.after)
+    except StripeRefusedError:
+        if cursor.after is None:
+            raise
+        cursor.restart()
+        return current().stripe.list_events(since, kinds, None)
+
+
+def _swept_kinds() -> tuple[str, ...]:
+    """The types to ask for; none, which means all, where Stripe's list can't be asked for these."""
+    own = [kind for kind in current().settings.event_handlers if kind not in applied_kinds()]
+    kinds = (*applied_kinds(), *own)
+    can_be_asked = len(kinds) <= _MOST_KINDS and not any(kind.endswith("*") for kind in own)
+    return kinds if can_be_asked else ()
+
+
+def _receive_unknown(events: list[Json]) -> int:
+    wanted = {
+        event["id"]: event
+        for event in events
+        if isinstance(event.get("type"), str)
+        and (event["type"] in applied_kinds() or has_handlers(event["type"]))
+    }
+    unknown = wanted.keys() - Event.known(wanted)
+    # Oldest first, as they would have arrived.
+    for stripe_id in reversed(wanted):
+        if stripe_id in unknown:
+            receive_event(wanted[stripe_id])
+    return len(unknown)

@@ -1,0 +1,95 @@
+"""What is told to others: dead letters to a queue, applied changes to an event bus. Ids only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from stripe_integrations.config import Settings
+from stripe_integrations.errors import MessageNotSentError
+
+SOURCE = "stripe-integrations"
+
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 1, 4, 2
+
+
+def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
+    """Send a message to the dead-letter queue; a deployment without one has its ledger alone.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+
+    Parameters
+    ----------
+    settings : Settings
+        Which queue it is.
+    message : mapping
+        What has failed, in ids.
+
+    Raises
+    ------
+    MessageNotSentError
+        The queue did not take it.
+    """
+    if settings.dead_letters_url:
+        _call(
+            "sqs",
+            "send_message",
+            QueueUrl=settings.dead_letters_url,
+            MessageBody=json.dumps(dict(message)),
+        )
+
+
+def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
+    """Publish a change that was applied, at least once, to the event bus.
+
+    https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
+
+    Parameters
+    ----------
+    settings : Settings
+        Which bus it is.
+    detail : mapping
+        What was applied, in ids: `event_id`, to dedupe by, and `type` among them.
+
+    Raises
+    ------
+    MessageNotSentError
+        The bus did not take it.
+    """
+    entry = {
+        "EventBusName": settings.event_bus_name,
+        "Source": SOURCE,
+        "DetailType": detail["type"],
+        "Detail": json.dumps(dict(detail)),
+    }
+    answer = _call("events", "put_events", Entries=[entry])
+    if answer.get("FailedEntryCount"):
+        raise MessageNotSentError("events: the entry was not taken")
+
+
+def _call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        answer: dict[str, Any] = getattr(_client(service), operation)(**arguments)
+    except ClientError as error:
+        raise MessageNotSentError(f"{service}: {error.response['Error']['Code']}") from error
+    except BotoCoreError as error:
+        raise MessageNotSentError(f"{service}: {type(error).__name__}") from error
+    return answer
+
+
+@cache
+def _client(service: str) -> Any:
+    """Made, and boto3 imported, only where there is something to tell."""
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": ATTEMPTS},
+    )
+    return boto3.client(service, config=config)
