@@ -12,6 +12,7 @@ folder: any number of clouds run side by side, and nothing of one stays behind.
 import json
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -109,12 +110,15 @@ class Cloud:
     api_url: str
     webhook_url: str
     table_name: str
+    replay_events: str
+    reconcile_events: str
+    dead_letters_url: str
     stripe: Stripe
     folder: Path
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, config: Config | None = None) -> Any:
         """Return a boto3 client of a service of this cloud."""
-        return aws_client(self.endpoint, service)
+        return aws_client(self.endpoint, service, config)
 
     def request(
         self,
@@ -153,6 +157,23 @@ class Cloud:
     def accepts(self, body: bytes, signature: str) -> bool:
         """Post to the webhook, and tell whether it has taken the event."""
         return self.deliver(body, signature).status == 200
+
+    def invoke(self, function: str, event: object) -> Any:
+        """Invoke a function by its name, as an operator does; returns its answer.
+
+        Raises
+        ------
+        CloudError
+            The function failed.
+        """
+        config = Config(read_timeout=ANSWER_PATIENCE, retries={"total_max_attempts": 1})
+        answer = self.client("lambda", config).invoke(
+            FunctionName=function, Qualifier="live", Payload=encode(event)
+        )
+        payload = json.loads(answer["Payload"].read())
+        if "FunctionError" in answer:
+            raise CloudError(f"{function} failed: {payload}")
+        return payload
 
     def wait_until(self, true: Callable[[], object], what: str) -> None:
         """Wait until `true()` is, as long as an event may take through the cloud.
@@ -210,16 +231,17 @@ def answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     return Answer(status, headers, text)
 
 
-def aws_client(endpoint: str, service: str) -> Any:
+def aws_client(endpoint: str, service: str, config: Config | None = None) -> Any:
     """Return a boto3 client that can reach nothing but this endpoint."""
+    # No proxy of the caller's environment either.
+    direct = Config(proxies={})
     return boto3.client(
         service,
         endpoint_url=endpoint,
         region_name=REGION,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
-        # Nor a proxy of the caller's environment.
-        config=Config(proxies={}),
+        config=direct.merge(config) if config else direct,
     )
 
 
@@ -261,6 +283,7 @@ def bring_up(
     build = running.enter_context(program("sam build", sam_build(folder), folder, bare=False))
     make_secrets(endpoint, used)
     build.succeed()
+    allow_http(folder)
     say("deploying template.yaml")
     chosen = {**stack_parameters(used), **parameters}
     deploy = sam_deploy(folder, chosen)
@@ -272,6 +295,9 @@ def bring_up(
         api_url=f"{endpoint}/_aws/execute-api/{first_label(outputs['ApiUrl'])}/$default",
         webhook_url=f"{endpoint}/_aws/lambda-url/{first_label(outputs['WebhookUrl'])}/",
         table_name=outputs["TableName"],
+        replay_events=outputs["ReplayEventsName"],
+        reconcile_events=function_name(endpoint, "ReconcileEvents"),
+        dead_letters_url=outputs["DeadLettersUrl"],
         stripe=used,
         folder=folder,
     )
@@ -325,6 +351,16 @@ def sam_build(folder: Path) -> list[str]:
     return [str(SAM), "build", "--build-dir", str(folder / "build")]
 
 
+def allow_http(folder: Path) -> None:
+    """Take out of what was built the one thing that HTTP is refused by, and TLS is not spoken here.
+
+    It is the policy of the dead-letter queue, which denies everything that doesn't come over TLS.
+    """
+    template = folder / "build" / "template.yaml"
+    built = template.read_text()
+    template.write_text(re.sub(r"^  DeadLettersPolicy:\n(?:   .*\n)+", "", built, flags=re.M))
+
+
 def sam_deploy(folder: Path, parameters: Mapping[str, str]) -> list[str]:
     """Return the command that deploys what was built."""
     template = folder / "build" / "template.yaml"
@@ -354,6 +390,8 @@ def stack_parameters(used: Stripe) -> dict[str, str]:
         "Architecture": MACHINES.get(platform.machine(), "x86_64"),
         # The local AWS repeats a failing batch for ever, and with it all that comes after.
         "MaximumRecordAgeInSeconds": "60",
+        # What it gave up is brought home by the schedule, at its quickest here.
+        "ReconcileEveryMinutes": "2",
     }
 
 
@@ -369,6 +407,15 @@ def stack_outputs(endpoint: str) -> dict[str, str]:
     """Return the deployed stack's outputs by name."""
     described = aws_client(endpoint, "cloudformation").describe_stacks(StackName=STACK)
     return {o["OutputKey"]: o["OutputValue"] for o in described["Stacks"][0]["Outputs"]}
+
+
+def function_name(endpoint: str, logical_id: str) -> str:
+    """Return the name that a function of the stack was deployed under."""
+    described = aws_client(endpoint, "cloudformation").describe_stack_resource(
+        StackName=STACK, LogicalResourceId=logical_id
+    )
+    name: str = described["StackResourceDetail"]["PhysicalResourceId"]
+    return name
 
 
 def first_label(url: str) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 import stripe
 
 from local.cloud import Answer, Cloud, CloudError, local_cloud
-from local.stripe_double import sign
+from local.stripe_double import StripeDoubleServer, sign
 
 USER = "user-1"
 EMAIL = "jenny.rosen@example.com"
+ENDED = ("applied", "ignored")
 ITEM_WIDTH = 58
 LINE_WIDTH = 110
 
@@ -97,7 +98,11 @@ class Story:
         self.webhook_arrives(customer)
         self.card_and_subscription(customer)
         self.change_on_stripe(customer)
+        if self.cloud.stripe.double:
+            self.out_of_order(customer, self.cloud.stripe.double)
+            self.lost_webhook(customer, self.cloud.stripe.double)
         self.sync(customer)
+        self.replay(customer)
         self.forged_webhook(customer)
         self.soft_delete(customer)
         self.not_found()
@@ -176,6 +181,75 @@ class Story:
         answer = self.call("GET", f"/customers/{USER}")
         self.expect(answer.body["phone"] == "+15555550123", "name and phone are the new ones")
         self.wait_for_event("customer.updated", customer)
+        self.show_table()
+
+    def out_of_order(self, customer: str, double: StripeDoubleServer) -> None:
+        self.page.step(
+            "Stripe's webhooks come twice, and the newest first",
+            "Whatever order they come in, the record shows what Stripe has in the end.",
+        )
+        with double.use() as own:
+            own.webhooks.hold()
+            own.webhooks.duplicate_next(3, "customer.updated")
+        for number in ("+15555550001", "+15555550002", "+15555550003"):
+            self.on_stripes_side(
+                f"POST /v1/customers/{customer}",
+                {"phone": number},
+                lambda change: self.stripe.v1.customers.update(customer, change),
+            )
+        with double.use() as own:
+            before = len(own.webhooks.log)
+            changes = [event["id"] for event in own.account.events.values()][-3:]
+            own.webhooks.release("reversed")
+        self.page.request("Stripe POSTs six times: the three events, each twice, the newest first")
+        double.wait_until_delivered()
+        self.cloud.wait_until(
+            lambda: all(self.state_of(event) in ENDED for event in changes), "they have ended"
+        )
+        with double.use() as own:
+            statuses = [delivery["status"] for delivery in own.webhooks.log[before:]]
+        self.expect(statuses == [200] * 6, "each is answered 200")
+        self.expect(self.read()["phone"] == "+15555550003", "the phone is the last one")
+        stored = [item for item in self.cloud.items() if item.get("stripe_id") in changes]
+        self.expect(len(stored) == 3, "each event stands in the table once")
+        self.show_table()
+
+    def lost_webhook(self, customer: str, double: StripeDoubleServer) -> None:
+        self.page.step(
+            "A webhook never arrives",
+            "Every few minutes reconcile_events asks Stripe for events that are missing here.",
+        )
+        with double.use() as own:
+            own.webhooks.drop_next(1, "customer.updated")
+        self.on_stripes_side(
+            f"POST /v1/customers/{customer}",
+            {"phone": "+15555550199"},
+            lambda change: self.stripe.v1.customers.update(customer, change),
+        )
+        with double.use() as own:
+            lost = list(own.account.events)[-1]
+        self.expect(self.read()["phone"] == "+15555550003", "nobody here knows of the change")
+        answer = self.invoke("reconcile_events", self.cloud.reconcile_events, {})
+        self.expect(answer["recovered"] >= 1, "the event is found")
+        self.cloud.wait_until(lambda: self.state_of(lost) == "applied", "it is applied")
+        self.expect(self.read()["phone"] == "+15555550199", "and applied: the phone is right")
+        self.show_table()
+
+    def replay(self, customer: str) -> None:
+        self.page.step(
+            "Somebody replays an event",
+            "Whatever has become of it, it is applied again by what Stripe says now.",
+        )
+        event = next(
+            item["stripe_id"]
+            for item in sorted(self.cloud.items(), key=place, reverse=True)
+            if item["record_type"] == "Event" and item.get("customer_id") == customer
+        )
+        before = self.read()
+        answer = self.invoke("replay_events", self.cloud.replay_events, {"event_id": event})
+        self.expect(answer["replayed"] == 1, "one event is replayed")
+        self.expect(self.state_of(event) == "applied", "it is applied again")
+        self.expect(self.read() == before, "which changes nothing: the record was right")
         self.show_table()
 
     def sync(self, customer: str) -> None:
@@ -300,6 +374,18 @@ class Story:
         self.page.answer(answer)
         return answer
 
+    def invoke(self, function: str, name: str, event: Any) -> Any:
+        """Invoke a function directly, and show event and answer."""
+        self.page.request(f"invoke {function}", event)
+        answer = self.cloud.invoke(name, event)
+        self.page.line(f"   ← {json.dumps(answer)}", "32")
+        return answer
+
+    def state_of(self, event: str) -> str | None:
+        """Return the state that an event is in; None where it is not stored."""
+        found = (item for item in self.cloud.items() if item["pk"] == f"EVENT#{event}")
+        return next((item["state"] for item in found), None)
+
     def read(self) -> Any:
         """Return the customer as the API answers it, without showing it."""
         return self.cloud.request("GET", f"/customers/{USER}").body
@@ -342,7 +428,11 @@ class Story:
 def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
     """Return where an item stands in the story: users, pointers, then events as they came."""
     kind = item["pk"].partition("#")[0]
-    return ("USER", "STRIPE", "EVENT").index(kind), item.get("received_at", item["pk"]), item["sk"]
+    return (
+        ("USER", "STRIPE", "EVENT", "SWEEP").index(kind),
+        item.get("received_at", item["pk"]),
+        item["sk"],
+    )
 
 
 def short(text: str) -> str:
@@ -358,7 +448,13 @@ def gist(item: Mapping[str, Any]) -> str:
 def gist_of_customer(item: Mapping[str, Any]) -> str:
     """Return what matters of a customer: what the story changes."""
     state = "active" if item["is_active"] else "soft-deleted"
-    words = [item.get("name"), item.get("description"), state, f"version {item['version']}"]
+    words = [
+        item.get("name"),
+        item.get("phone"),
+        item.get("description"),
+        state,
+        f"version {item['version']}",
+    ]
     return ", ".join(filter(None, words))
 
 
@@ -369,6 +465,7 @@ GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Subscription": lambda item: str(item["status"]),
     "Pointer": lambda item: f"belongs to {item['user_id']}",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
+    "Sweep": lambda _: "how far Stripe's events were swept",
 }
 
 

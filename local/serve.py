@@ -30,7 +30,8 @@ ROUTES = (
     ("POST", re.compile(r"/customers/[^/]+/sync"), "sync_customer"),
     ("DELETE", re.compile(r"/customers/[^/]+"), "soft_delete_customer"),
 )
-APPLY_EVENT_LOGS = f"/aws/lambda/{STACK}/apply-event"
+BACKGROUND = {"apply_event": "stream", "reconcile_events": "schedule", "replay_events": "by hand"}
+"""Functions that no request of the API reaches, and what invokes them."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Invocation:
 
 
 class Watcher:
-    """Sees the invocations of a cloud: requests in the log of its HTTP server, the stream's in the
-    log group that the function writes."""
+    """Sees the invocations of a cloud: requests in the log of its HTTP server, all others in the
+    log groups that the functions write."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._requests = (cloud.folder / REQUESTS).open()
@@ -67,11 +68,12 @@ class Watcher:
             served = SERVED.search(line.rstrip())
             if served:
                 yield invocation(served)
-        yield from self._of_the_stream()
+        for function, invoked_by in BACKGROUND.items():
+            yield from self._logged(function, invoked_by)
 
-    def _of_the_stream(self) -> Iterator[Invocation]:
+    def _logged(self, function: str, invoked_by: str) -> Iterator[Invocation]:
         pages = self._logs.get_paginator("filter_log_events").paginate(
-            logGroupName=APPLY_EVENT_LOGS
+            logGroupName=f"/aws/lambda/{STACK}/{function.replace('_', '-')}"
         )
         entries = [entry["message"] for page in pages for entry in page["events"]]
         failed = {word for message in entries if "[ERROR]" in message for word in message.split()}
@@ -80,7 +82,7 @@ class Watcher:
             if request not in self._seen:
                 self._seen.add(request)
                 status = "error" if request in failed else "ok"
-                yield Invocation("apply_event", status, float(report["milliseconds"]), "stream")
+                yield Invocation(function, status, float(report["milliseconds"]), invoked_by)
 
 
 def invocation(served: re.Match[str]) -> Invocation:
@@ -107,6 +109,8 @@ def welcome(cloud: Cloud) -> str:
     """Return what somebody needs to play with the cloud: addresses, and commands to paste."""
     signed = f"curl -sSi --aws-sigv4 aws:amz:{REGION}:execute-api --user {ACCESS_KEY}:{SECRET_KEY}"
     api = f"{cloud.api_url}/customers"
+    invoke = f"curl -sS --aws-sigv4 aws:amz:{REGION}:lambda --user {ACCESS_KEY}:{SECRET_KEY}"
+    functions = f"{cloud.endpoint}/2015-03-31/functions"
     lines = [
         "",
         f"HTTP API    {cloud.api_url}",
@@ -136,6 +140,10 @@ def welcome(cloud: Cloud) -> str:
         "Bring it up to what Stripe says, and soft-delete it:",
         f"  {signed} -X POST '{api}/user-1/sync'",
         f"  {signed} -X DELETE '{api}/user-1'",
+        "",
+        "Ask Stripe for events that never arrived, and replay those that have failed:",
+        f"  {invoke} {functions}/{cloud.reconcile_events}/invocations -d '{{}}'",
+        f"  {invoke} {functions}/{cloud.replay_events}/invocations -d '{{\"failed\": true}}'",
     ]
     return "\n".join([*lines, "", "Invocations, until Ctrl-C:"])
 

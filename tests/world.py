@@ -18,6 +18,8 @@ import functions.apply_event.app as apply_event
 import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.link_customer.app as link_customer
+import functions.reconcile_events.app as reconcile_events
+import functions.replay_events.app as replay_events
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.client import StripeDoubleClient
@@ -50,6 +52,8 @@ class World:
         self.stripe = StripeDouble(now=lambda: self.time, random=random.Random(2))
         self.stripe.webhooks.add_endpoint("https://hook", WEBHOOK_SECRET)
         self.during_sleep: Callable[[], None] = lambda: None
+        self.dead_letters: list[Json] = []
+        self.published: list[Json] = []
         self.settings = Settings(
             **{
                 "table_name": table_name,
@@ -71,6 +75,8 @@ class World:
                 StripeGateway,
                 http_client=StripeDoubleClient(self.stripe, sleep=self.sleep, timeout=8),
             ),
+            send_dead_letter=lambda message: self.dead_letters.append(dict(message)),
+            publish=lambda detail: self.published.append(dict(detail)),
         )
 
     def sleep(self, seconds: float) -> None:
@@ -103,6 +109,18 @@ class World:
         """POST to the Function URL."""
         event = api_event("POST", "/", body=body.decode("utf-8", "surrogateescape"))
         return self.call(link_customer, {**event, "headers": dict(headers)})
+
+    def reconcile(self, remaining_seconds: float = 290) -> Json:
+        """What the schedule does."""
+        context = lambda_context(int(remaining_seconds * 1000))
+        counts: Json = reconcile_events.handler({}, context)
+        return counts
+
+    def replay(self, event: Json, remaining_seconds: float = 890) -> Json:
+        """Call replay_events by hand."""
+        context = lambda_context(int(remaining_seconds * 1000))
+        done: Json = replay_events.handler(event, context)
+        return done
 
     def call(self, function: ModuleType, event: Json) -> Json:
         """Call a function as AWS does; an answer's JSON body comes back parsed, under `json`."""
@@ -183,6 +201,12 @@ class World:
         )
         assert answer.status == 200, answer.body
         return answer.body
+
+    def payload(self, kind: str) -> Json:
+        """The newest event of a type, as Stripe's list has it, whether it was delivered or not."""
+        events = self.ask("GET", "/v1/events", {"type": kind, "limit": 1})["data"]
+        payload: Json = events[0]
+        return payload
 
     def stripe_customers(self) -> list[Json]:
         """The customers that Stripe has."""

@@ -19,11 +19,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             done = StripeEvent.replay(stripe_id)
         case {"failed": True}:
             done = StripeEvent.replay_failed()
-        case {"created_from": int(earliest), "created_to": int(latest)}:
+        case {"created_from": int(earliest), "created_to": int(latest)} if earliest <= latest:
             done = StripeEvent.replay_created_between(earliest, latest, event.get("resume_from"))
         case _:
             raise InvalidFieldError(
-                "event", "must have event_id, failed: true, or created_from and created_to"
+                "event", "must have event_id, failed: true, or created_from before created_to"
             )
     logger.info("replayed", extra={"replayed": done.replayed})
     return asdict(done)

@@ -63,13 +63,15 @@ class Deliverer:
     def _run(self) -> None:
         with self._changed:
             while not self._stopping:
-                for delivery in self._double.webhooks.due():
-                    if delivery.number not in self._under_way:
-                        self._under_way.add(delivery.number)
-                        self._queue.put(delivery)
+                free = _WORKERS - len(self._under_way)
+                for delivery in self._double.webhooks.due(free, apart_from=self._under_way):
+                    self._under_way.add(delivery.number)
+                    self._queue.put(delivery)
                 self._changed.wait(self._pause())
 
     def _pause(self) -> float:
+        if len(self._under_way) == _WORKERS:
+            return _IDLE_SECONDS
         due = self._double.webhooks.next_due(apart_from=self._under_way)
         if due is None:
             return _IDLE_SECONDS

@@ -212,15 +212,25 @@ class Webhooks:
         for endpoint in self.endpoints.values():
             self._add(self.account.events[event_id], endpoint)
 
-    def due(self) -> list[Delivery]:
-        """Return the deliveries that are due, each signed as of now, oldest first."""
-        if self.held:
+    def due(self, most: int | None = None, *, apart_from: Collection[int] = ()) -> list[Delivery]:
+        """Return the deliveries that are due, each signed as of now, oldest first.
+
+        Parameters
+        ----------
+        most
+            How many at most; all of them by default.
+        apart_from
+            Numbers of deliveries which don't count, because they are under way.
+        """
+        if self.held or most == 0:
             return []
         now = self.account.clock()
-        due = sorted(
-            (pending for pending in self._pending.values() if pending.due <= now),
-            key=lambda pending: pending.position,
+        waiting = (
+            pending
+            for pending in self._pending.values()
+            if pending.due <= now and pending.number not in apart_from
         )
+        due = sorted(waiting, key=lambda pending: pending.position)[:most]
         return [Delivery(pending, now, self._open[pending.event["id"]]) for pending in due]
 
     def next_due(self, apart_from: Collection[int] = ()) -> float | None:

@@ -116,12 +116,13 @@ def _retention(days: str) -> int:
 
 def _own_handlers() -> Mapping[str, str]:
     try:
-        handlers = import_module(_HANDLERS_MODULE).HANDLERS
+        handlers = getattr(import_module(_HANDLERS_MODULE), "HANDLERS", None)
     except ModuleNotFoundError as error:
         if error.name != _HANDLERS_MODULE:
             raise
         return {}
-    entries = [*handlers, *handlers.values()] if isinstance(handlers, Mapping) else [None]
-    if not all(isinstance(entry, str) for entry in entries):
+    if not isinstance(handlers, Mapping) or not all(
+        isinstance(entry, str) for pair in handlers.items() for entry in pair
+    ):
         raise ConfigurationError(f"{_HANDLERS_MODULE}.HANDLERS must map strings to strings")
     return dict(handlers)

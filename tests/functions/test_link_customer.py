@@ -81,3 +81,29 @@ def test_a_database_that_is_out_of_reach_makes_stripe_try_again(world: World) ->
         answer = post(world, BODY, sign(BODY, WEBHOOK_SECRET, START))
     assert answer["statusCode"] == 503
     assert post(world, BODY, sign(BODY, WEBHOOK_SECRET, START))["statusCode"] == 200
+
+
+@pytest.mark.parametrize("changes", [{"livemode": True}, {"account": "acct_1"}])
+def test_an_event_of_the_other_mode_or_a_connected_account_is_taken_and_applied_to_nothing(
+    world: World, changes: dict[str, Any]
+) -> None:
+    stripe_id = world.create()["json"]["stripe_id"]
+    world.time += 10
+    customer = {"id": stripe_id, "object": "customer", "name": "Of the other mode"}
+    payload = {
+        **PAYLOAD,
+        "type": "customer.updated",
+        "created": int(world.time),
+        "data": {"object": customer},
+        **changes,
+    }
+    body = json.dumps(payload).encode()
+    before = world.get()["json"]
+
+    answer = post(world, body, sign(body, WEBHOOK_SECRET, world.time))
+    world.stream()
+
+    assert (answer["statusCode"], answer["json"]["state"]) == (200, "ignored")
+    (stored,) = world.items(record_type="Event")
+    assert (stored["state"], "user_id" in stored) == ("ignored", False)
+    assert world.get()["json"] == before

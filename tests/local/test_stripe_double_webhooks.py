@@ -193,3 +193,14 @@ def test_an_endpoint_on_an_older_version_gets_the_older_shape(world):
     headers = {**KEY, "Stripe-Version": "2024-06-20"}
     path = f"/v1/subscriptions/{subscription['id']}"
     assert world.double.request("GET", path, {}, headers).body == shown
+
+
+def test_as_many_deliveries_are_pulled_as_can_be_made_at_once(world):
+    for name in ("first", "second", "third"):
+        world.customer(name=name)
+    first, second, third = world.due()
+    pulled = world.double.webhooks.due(1, apart_from={first.number})
+    assert [delivery.event_id for delivery in pulled] == [second.event_id]
+    pulled = world.double.webhooks.due(5, apart_from={first.number, second.number})
+    assert [delivery.event_id for delivery in pulled] == [third.event_id]
+    assert world.double.webhooks.due(0) == []

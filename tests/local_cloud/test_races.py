@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from local.cloud import Answer, Cloud, local_cloud
+from local.cloud import Answer, Cloud
 from local.stripe_double import StripeDoubleServer
 
 CALLS = 50
 CREATE = "POST /v1/customers"
-
-
-@pytest.fixture(scope="session")
-def cloud() -> Iterator[Cloud]:
-    with local_cloud() as cloud:
-        yield cloud
-
-
-@pytest.fixture(autouse=True)
-def no_faults(cloud: Cloud) -> Iterator[None]:
-    yield
-    with double(cloud).use() as stripe:
-        stripe.faults.clear()
 
 
 def double(cloud: Cloud) -> StripeDoubleServer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,8 @@ def test_every_setting_is_read() -> None:
             "STRIPE_API_BASE": "http://127.0.0.1:1/",
             "STORED_RECORDS": "Card",
             "EVENT_RETENTION_DAYS": "31",
+            "EVENT_BUS_NAME": "changes",
+            "DEAD_LETTERS_URL": "https://sqs/dead-letters",
         }
     )
     assert settings == Settings(
@@ -43,6 +47,8 @@ def test_every_setting_is_read() -> None:
         api_base="http://127.0.0.1:1",
         stored_records=frozenset({"Card"}),
         event_retention_days=31,
+        event_bus_name="changes",
+        dead_letters_url="https://sqs/dead-letters",
     )
 
 
@@ -89,3 +95,48 @@ def test_importing_the_actions_needs_no_environment_and_loads_no_stripe() -> Non
         "assert not {'stripe', 'requests', 'boto3'} & set(sys.modules), 'loaded too much'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={})
+
+
+def own_module(monkeypatch: pytest.MonkeyPatch, handlers: Any) -> None:
+    """Let the deployment have a module `stripe_event_handlers`."""
+    module = SimpleNamespace(HANDLERS=handlers)
+    monkeypatch.setitem(sys.modules, "stripe_event_handlers", module)
+
+
+def test_the_deployments_own_handlers_are_read_from_its_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own_module(monkeypatch, {"invoice.*": "billing.invoices:paid"})
+    settings = Settings.from_environment({"TABLE_NAME": "customers"})
+    assert settings.event_handlers == {"invoice.*": "billing.invoices:paid"}
+
+
+def test_a_deployment_without_such_a_module_has_no_handlers() -> None:
+    assert Settings.from_environment({"TABLE_NAME": "customers"}).event_handlers == {}
+
+
+@pytest.mark.parametrize(
+    "handlers",
+    [None, [], "invoice.paid", {"invoice.paid": None}, {7: "billing:paid"}, {"a.b": ["billing:c"]}],
+)
+def test_handlers_that_map_no_strings_to_strings_are_refused(
+    monkeypatch: pytest.MonkeyPatch, handlers: Any
+) -> None:
+    own_module(monkeypatch, handlers)
+    with pytest.raises(ConfigurationError, match="HANDLERS"):
+        Settings.from_environment({"TABLE_NAME": "customers"})
+
+
+def test_a_module_of_handlers_that_lacks_something_is_not_taken_for_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "stripe_event_handlers.py").write_text("import there_is_no_such_module\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="there_is_no_such_module"):
+        Settings.from_environment({"TABLE_NAME": "customers"})
+
+
+def test_a_module_without_handlers_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "stripe_event_handlers", ModuleType("stripe_event_handlers"))
+    with pytest.raises(ConfigurationError, match="HANDLERS"):
+        Settings.from_environment({"TABLE_NAME": "customers"})

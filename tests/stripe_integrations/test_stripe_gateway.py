@@ -109,3 +109,132 @@ def test_without_the_stripe_extra_it_says_so(world: World, monkeypatch: pytest.M
     with use(context):
         answer = world.create()
     assert (answer["statusCode"], world.items()) == (500, [])
+
+
+# ---- rate
+
+
+def fetches(world: World) -> int:
+    return sum(request.method == "GET" for request in world.stripe.requests)
+
+
+@pytest.fixture
+def stripe_id(world: World) -> str:
+    return str(world.ask("POST", "/v1/customers", {"email": "jane@example.com"})["id"])
+
+
+def test_a_call_that_is_too_much_is_repeated_after_a_pause(world: World, stripe_id: str) -> None:
+    world.stripe.faults.fail_next(2, status=429)
+    before = world.time
+    assert world.context.stripe.retrieve_customer(stripe_id)["id"] == stripe_id
+    assert fetches(world) == 3
+    assert 0.5 < world.time - before < 5
+
+
+def test_a_call_that_stays_too_much_is_given_up_after_a_few_tries(
+    world: World, stripe_id: str
+) -> None:
+    world.stripe.faults.fail_next(None, status=429)
+    before = world.time
+    with pytest.raises(StripeUnavailableError) as told:
+        world.context.stripe.retrieve_customer(stripe_id)
+    assert told.value.status == 429
+    assert fetches(world) == 3
+    assert world.time - before < 10
+
+
+def test_a_pause_that_does_not_fit_the_invocation_is_not_begun(
+    world: World, stripe_id: str
+) -> None:
+    gateway = world.context.stripe
+    world.context.begin_invocation(8_200)
+    world.stripe.faults.fail_next(None, status=429)
+    before = world.time
+    with pytest.raises(StripeUnavailableError, match="slow down") as told:
+        gateway.retrieve_customer(stripe_id)
+    assert told.value.status == 429
+    assert world.time == before
+    assert fetches(world) == 1
+
+
+def test_after_a_429_the_next_call_of_the_process_waits(world: World, stripe_id: str) -> None:
+    gateway = world.context.stripe
+    world.stripe.faults.fail_next(3, status=429)
+    with pytest.raises(StripeUnavailableError):
+        gateway.retrieve_customer(stripe_id)
+    before = world.time
+    gateway.retrieve_customer(stripe_id)
+    assert world.time > before
+
+
+def test_the_longer_stripe_asks_to_slow_down_the_longer_are_the_pauses_within_bounds(
+    world: World, stripe_id: str
+) -> None:
+    gateway = world.context.stripe
+    world.stripe.faults.fail_next(None, status=429)
+    lasted = []
+    for _ in range(6):
+        before = world.time
+        with pytest.raises(StripeUnavailableError):
+            gateway.retrieve_customer(stripe_id)
+        lasted.append(world.time - before)
+    assert lasted[0] < lasted[-1] < 25
+
+
+def test_once_stripe_is_well_again_nothing_waits(world: World, stripe_id: str) -> None:
+    gateway = world.context.stripe
+    world.stripe.faults.fail_next(1, status=429)
+    gateway.retrieve_customer(stripe_id)
+    world.time += 10
+    before = world.time
+    for _ in range(5):
+        gateway.retrieve_customer(stripe_id)
+    assert world.time == before
+
+
+def test_another_failure_than_429_slows_nothing_down(world: World, stripe_id: str) -> None:
+    gateway = world.context.stripe
+    world.stripe.faults.fail_next(None, status=503)
+    with pytest.raises(StripeUnavailableError):
+        gateway.retrieve_customer(stripe_id)
+    world.stripe.faults.clear()
+    before = world.time
+    gateway.retrieve_customer(stripe_id)
+    assert world.time == before
+
+
+# ---- lists
+
+
+def test_a_list_that_changes_while_it_is_read_is_told_as_unavailable(
+    world: World, stripe_id: str
+) -> None:
+    for _ in range(101):
+        method = world.ask(
+            "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_visa"}}
+        )
+        world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": stripe_id})
+    gateway = world.context.stripe
+
+    def refuse_the_next_page() -> None:
+        world.during_sleep = lambda: None
+        world.stripe.faults.fail_next(1, status=400, code="resource_missing")
+
+    world.during_sleep = refuse_the_next_page
+    with pytest.raises(StripeUnavailableError, match="the list changed"):
+        gateway.list_card_payment_methods(stripe_id)
+
+
+def test_a_first_page_that_is_refused_is_told_as_refused(world: World, stripe_id: str) -> None:
+    world.stripe.faults.fail_next(1, status=400)
+    with pytest.raises(StripeRefusedError):
+        world.context.stripe.list_card_payment_methods(stripe_id)
+
+
+@pytest.mark.parametrize("answer", [{}, {"data": None}, {"data": {}}])
+def test_a_list_of_events_that_makes_no_sense_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(world.stripe, "request", lambda *_: Response(200, {}, answer))
+    with pytest.raises(StripeUnavailableError, match="no sense"):
+        world.context.stripe.list_events(0, [], None)

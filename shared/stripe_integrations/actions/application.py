@@ -82,8 +82,10 @@ def _apply_chunk(stripe_ids: Iterable[str]) -> Exception | None:
     for event in claimed:
         if event.is_exhausted:
             _give_up(event, f"tried too often, at last: {event.last_error or 'interrupted'}")
-    events = [event for event in claimed if not event.is_exhausted]
+    return _try([event for event in claimed if not event.is_exhausted])
 
+
+def _try(events: list[Event]) -> Exception | None:
     def attempt(number: int) -> None:
         still = [event for event in events if not (number and event.is_finished_by_now())]
         if still:
@@ -92,6 +94,9 @@ def _apply_chunk(stripe_ids: Iterable[str]) -> Exception | None:
     try:
         until_unrivalled(attempt)
     except Exception as error:
+        if isinstance(error, _FOR_GOOD) and len(events) > 1:
+            # One of them can never work. Each alone, it takes no other with it.
+            return next(filter(None, [_try([event]) for event in events]), None)
         for event in events:
             _settle(event, error)
         return error
@@ -100,23 +105,14 @@ def _apply_chunk(stripe_ids: Iterable[str]) -> Exception | None:
 
 def _settle(event: Event, error: Exception) -> None:
     """Say in the ledger what comes after a try that failed; one that has ended stays ended."""
-    logger.warning(
-        "event not applied",
-        extra={
-            "stripe_event_id": event.stripe_id,
-            "attempts": event.attempts,
-            **told(error),
-        },
-    )
     if isinstance(error, _FOR_GOOD):
         _give_up(event, type(error).__name__)
     else:
-        event.postpone(error)
+        _put_off(event, error)
 
 
 def _give_up(event: Event, reason: str) -> None:
     """Tell the dead-letter queue, then let the event fail: neither without the other for long."""
-    logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
     message = {
         "event_id": event.stripe_id,
         "type": event.kind,
@@ -127,9 +123,22 @@ def _give_up(event: Event, reason: str) -> None:
     try:
         current().report_dead_letter(message)
     except MessageNotSentError as error:
-        event.postpone(error)
-    else:
-        event.fail(reason)
+        _put_off(event, error)
+        return
+    event.fail(reason)
+    logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
+
+
+def _put_off(event: Event, error: Exception) -> None:
+    logger.warning(
+        "event put off",
+        extra={
+            "stripe_event_id": event.stripe_id,
+            "attempts": event.attempts,
+            **told(error),
+        },
+    )
+    event.postpone(error)
 
 
 def _attempt(events: list[Event]) -> None:

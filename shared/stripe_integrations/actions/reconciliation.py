@@ -16,7 +16,10 @@ from stripe_integrations.actions.event_handlers import applied_kinds, has_handle
 from stripe_integrations.actions.reception import receive_event
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
+    ConfigurationError,
+    SecretUnavailableError,
     StaleRecordError,
+    StripeAccessError,
     StripeRefusedError,
     StripeUnavailableError,
 )
@@ -27,6 +30,12 @@ Json = dict[str, Any]
 
 OVERLAP_SECONDS = 600
 """How far back each sweep begins before the last one's begin: clocks differ, lists lag behind."""
+_STRIPE_CANT_BE_ASKED = (
+    ConfigurationError,
+    SecretUnavailableError,
+    StripeAccessError,
+    StripeUnavailableError,
+)
 _MOST_KINDS = 20
 """How many types Stripe's list takes at once."""
 _SWEEP_NEEDS_SECONDS, _TRY_NEEDS_SECONDS = 45, 30
@@ -86,7 +95,7 @@ def sweep(done: Reconciliation) -> None:
 def redrive(done: Reconciliation) -> None:
     """Try again what is unfinished and due, customer by customer, for as long as there is time.
 
-    Where Stripe can't be reached or asks to slow down, the rest is left to the next run.
+    Where Stripe can't be asked now, or asks to slow down, the rest is left to the next run.
     """
     due = Event.due()
     while batch := list(islice(due, _AT_ONCE)):
@@ -94,7 +103,7 @@ def redrive(done: Reconciliation) -> None:
             if current().remaining_seconds() < _TRY_NEEDS_SECONDS:
                 return
             done.tried += len(stripe_ids)
-            if isinstance(apply_together(stripe_ids), StripeUnavailableError):
+            if isinstance(apply_together(stripe_ids), _STRIPE_CANT_BE_ASKED):
                 return
 
 

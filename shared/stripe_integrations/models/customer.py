@@ -251,11 +251,11 @@ class Customer(Record, discriminator="Customer"):
     def _update(
         self, values: dict[str, Any], children: list[Child], also: Iterable[Also] = ()
     ) -> None:
-        actions = [_setting(name, value) for name, value in values.items()]
         items = [item for child in children for item in self._items_of(child)]
 
         def compose(transaction: TransactWrite) -> None:
-            transaction.update(self, actions)
+            # A new list each time: the version's own action is added to it.
+            transaction.update(self, [_setting(name, value) for name, value in values.items()])
             for item in items:
                 transaction.save(item)
             for add in also:

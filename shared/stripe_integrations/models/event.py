@@ -457,17 +457,18 @@ class Event(Record, discriminator="Event"):
         tuple
             Events, and what to call with for more; None at the end.
         """
+        # By the page: a limit would count what was found, and look through the whole table for it.
+        pages = cls.scan(
+            cls.created.between(earliest, latest),
+            attributes_to_get=_OF_AN_ENTRY,
+            last_evaluated_key=resume_from,
+            page_size=_SCANNED,
+        ).page_iter
         try:
-            page = cls.scan(
-                cls.created.between(earliest, latest),
-                attributes_to_get=_OF_AN_ENTRY,
-                last_evaluated_key=resume_from,
-                limit=_SCANNED,
-                page_size=_SCANNED,
-            )
-            return [_entry(event) for event in page], page.last_evaluated_key
+            items = next(pages)["Items"]
         except PynamoDBException as error:
             raise unavailable(error) from error
+        return [_entry(cls.from_raw_data(item)) for item in items], pages.last_evaluated_key
 
     @classmethod
     def _queued(cls, queue: str, condition: Condition | None = None) -> Iterator[QueueEntry]:

@@ -1,0 +1,102 @@
+"""Lost, failed and announced events, through the deployed functions and their roles."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from local.cloud import Cloud, local_cloud
+
+
+def create(cloud: Cloud, user_id: str) -> str:
+    body = {"user_id": user_id, "billing_email": "jenny@example.com"}
+    answer = cloud.request("POST", "/customers", body)
+    assert answer.status == 201, answer
+    stripe_id: str = answer.body["stripe_id"]
+    return stripe_id
+
+
+def event_of(cloud: Cloud, customer: str) -> dict[str, Any]:
+    """The event of a customer's creation, as the table has it; empty where it has none."""
+    found = [i for i in cloud.items() if i["sk"] == "EVENT" and i.get("customer_id") == customer]
+    return found[0] if found else {}
+
+
+def test_an_event_that_never_arrives_is_found_by_reconcile_events(cloud: Cloud) -> None:
+    assert cloud.stripe.double
+    cloud.invoke(cloud.reconcile_events, {})
+    with cloud.stripe.double.use() as stripe:
+        stripe.webhooks.drop_next(1, "customer.created")
+    customer = create(cloud, "u-lost")
+    assert event_of(cloud, customer) == {}
+
+    done = cloud.invoke(cloud.reconcile_events, {})
+
+    assert done["recovered"] >= 1
+    cloud.wait_until(lambda: event_of(cloud, customer).get("state") == "applied", "it is applied")
+
+
+def test_an_event_that_was_tried_too_often_is_a_dead_letter_until_it_is_replayed(
+    cloud: Cloud,
+) -> None:
+    customer = create(cloud, "u-failed")
+    cloud.wait_until(lambda: event_of(cloud, customer).get("state") == "applied", "it is applied")
+    event = event_of(cloud, customer)
+    make_due_for_the_last_time(cloud, event)
+
+    cloud.invoke(cloud.reconcile_events, {})
+
+    assert event_of(cloud, customer)["state"] == "failed"
+    sqs = cloud.client("sqs")
+    letters = sqs.receive_message(QueueUrl=cloud.dead_letters_url, MaxNumberOfMessages=10)
+    told = [json.loads(letter["Body"]) for letter in letters["Messages"]]
+    assert event["stripe_id"] in {letter.get("event_id") for letter in told}
+
+    assert cloud.invoke(cloud.replay_events, {"failed": True})["replayed"] == 1
+    assert event_of(cloud, customer)["state"] == "applied"
+
+
+def make_due_for_the_last_time(cloud: Cloud, event: dict[str, Any]) -> None:
+    """Let an event stand as it does after forty tries that came to nothing."""
+    changed = ("#state = :pending", "attempts = :tries", "queue = :queue", "next_try = :now")
+    cloud.client("dynamodb").update_item(
+        TableName=cloud.table_name,
+        Key={"pk": {"S": event["pk"]}, "sk": {"S": event["sk"]}},
+        UpdateExpression=f"SET {', '.join(changed)}",
+        ExpressionAttributeNames={"#state": "state"},
+        ExpressionAttributeValues={
+            ":pending": {"S": "pending"},
+            ":tries": {"N": "40"},
+            ":queue": {"S": "0"},
+            ":now": {"N": "0"},
+        },
+    )
+
+
+def test_a_change_that_was_applied_is_announced_on_the_bus() -> None:
+    with local_cloud(parameters={"EventBusName": "changes"}) as cloud:
+        queue = a_queue_behind_the_bus(cloud, "changes")
+        customer = create(cloud, "u-announced")
+        cloud.wait_until(
+            lambda: event_of(cloud, customer).get("state") == "applied", "it is applied"
+        )
+        messages = cloud.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5)
+
+    (message,) = messages["Messages"]
+    announced = json.loads(message["Body"])
+    assert announced["source"] == "stripe-integrations"
+    assert announced["detail-type"] == "customer.created"
+    assert announced["detail"]["customer_id"] == customer
+
+
+def a_queue_behind_the_bus(cloud: Cloud, name: str) -> str:
+    """Make the bus, and a queue that gets what comes on it; the queue's URL."""
+    events, sqs = cloud.client("events"), cloud.client("sqs")
+    events.create_event_bus(Name=name)
+    queue: str = sqs.create_queue(QueueName="followers")["QueueUrl"]
+    asked = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+    pattern = json.dumps({"source": ["stripe-integrations"]})
+    events.put_rule(Name="all", EventBusName=name, EventPattern=pattern)
+    target = {"Id": "followers", "Arn": asked["Attributes"]["QueueArn"]}
+    events.put_targets(Rule="all", EventBusName=name, Targets=[target])
+    return queue
