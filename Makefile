@@ -14,7 +14,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL
 
 UV := .tools/uv/bin/uv --no-config --quiet
 SAM := .tools/sam/bin/sam
-SOURCES := functions shared local tests tools
+SOURCES := functions shared local simulation tests tools
 
 # ---- environments ------------------------------------------------------------------------------
 # Each is made anew when its list, or the interpreter, is another one.
@@ -52,7 +52,7 @@ test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", so
 check: .venv/ready .tools/sam/ready ## linter, formatter, types, template
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/ruff format --check $(SOURCES)
-	.venv/bin/mypy shared functions local
+	.venv/bin/mypy shared functions local simulation
 	$(SAM) validate --lint
 
 .PHONY: demo
@@ -81,13 +81,22 @@ lock: .tools/uv/ready ## all requirements/*.txt anew, with the newest versions t
 test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready ## races and crashes, on the deployed local cloud
 	.venv/bin/pytest --quiet tests/local_cloud $(ARGS)
 
+.PHONY: simulate
+simulate: .venv/ready ## random histories with faults, judged; HISTORIES=1000 SEED=1 JOBS=2
+	@.venv/bin/python -m simulation --histories $(or $(HISTORIES),1000) --seed $(or $(SEED),1) \
+		--jobs $(or $(JOBS),2) $(ARGS)
+
+.PHONY: simulate-mutants
+simulate-mutants: .venv/ready ## the same against a product that is broken on purpose, in many ways
+	@.venv/bin/python -m simulation.mutation --jobs $(or $(JOBS),2) $(ARGS)
+
 # ---- the same against programs that others wrote ------------------------------------------------
 # Each fetches what it needs, and says NOT RUN: and why where that is not to be had.
 
 .PHONY: test-dynamodb-local
 test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoDB Local
 	@.venv/bin/python -m tools.target $@ --needs dynamodb-local -- \
-		.venv/bin/pytest --quiet --dynamodb=local $(ARGS)
+		.venv/bin/pytest --quiet --dynamodb=local $(or $(ARGS),tests tests/dynamodb_local)
 
 .PHONY: test-contract
 test-contract: .venv/ready ## every call to Stripe, against stripe-mock

@@ -1,7 +1,8 @@
-"""The database under the functional tests: moto in process, or AWS's own DynamoDB Local.
+"""The database under the functional tests: moto, AWS's own DynamoDB Local, or the simulation's.
 
-    pytest                          # moto
+    pytest                          # moto, in process
     pytest --dynamodb=local         # DynamoDB Local, one for all workers of pytest-xdist
+    pytest --dynamodb=simulated     # the simulation's database, in process
 
 `tests/conftest.py` takes the hooks and fixtures from here.
 """
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,18 +20,19 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests.template import table_properties
+from simulation.database import Database, transport
 from tools import dynamodb_local, engine
+from tools.template import table_properties
 
 ENDPOINT = "DYNAMODB_LOCAL_ENDPOINT"
 REGION = "eu-west-1"
-NEEDS_AN_ENGINE = ("contract", "local_cloud", "localstripe", "sam_local")
+NEEDS_AN_ENGINE = ("contract", "dynamodb_local", "local_cloud", "localstripe", "sam_local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--dynamodb",
-        choices=["moto", "local"],
+        choices=["moto", "local", "simulated"],
         default="moto",
         help="what the functional tests keep their table in",
     )
@@ -58,7 +61,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def aws(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An AWS that is not there: moto, with DynamoDB Local as its DynamoDB where that was asked for.
+    """An AWS that is not there: moto, with another DynamoDB where that was asked for.
 
     The credentials are this process's own: DynamoDB Local keeps a database for each access key,
     so that workers neither meet nor wait for each other.
@@ -71,8 +74,14 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
         environment.setenv("AWS_SECRET_ACCESS_KEY", "local")
         environment.setenv("AWS_DEFAULT_REGION", REGION)
         environment.setenv("AWS_REGION", REGION)
-        if request.config.getoption("--dynamodb") == "local":
-            environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", os.environ[ENDPOINT])
+        match request.config.getoption("--dynamodb"):
+            case "local":
+                environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", os.environ[ENDPOINT])
+            case "simulated":
+                # moto answers what goes to AWS's own addresses.
+                environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb.simulated")
+                database = Database(time.time)
+                stack.enter_context(transport.answering_new_clients(database.request))
         yield
 
 

@@ -11,8 +11,8 @@ import pytest
 from stripe_integrations import secrets
 from stripe_integrations.models.record import Record
 from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
-from tests.template import ROOT, of_type, template
 from tests.world import World
+from tools.template import ROOT, of_type, template
 
 FUNCTIONS = {
     "create_customer",

@@ -17,7 +17,8 @@ import functions.sync_customer.app as sync_customer
 from stripe_integrations.context import use
 from stripe_integrations.http import MAX_API_BODY_BYTES
 from stripe_integrations.models import ActiveCustomer
-from tests.world import World, api_event, lambda_context
+from tests.world import World
+from tools.lambda_events import api_event, lambda_context
 
 PROBLEM = "urn:stripe-integrations:problem:"
 

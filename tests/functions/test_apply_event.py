@@ -10,7 +10,8 @@ import pytest
 import functions.apply_event.app as apply_event
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.models import Customer, Event
-from tests.world import World, lambda_context
+from tests.world import World
+from tools.lambda_events import lambda_context
 
 USER = User("u-1")
 EMAIL = "jane@example.com"

@@ -10,7 +10,8 @@ import pytest
 
 import functions.link_customer.app as link_customer
 from local.stripe_double.webhooks import sign
-from tests.world import START, WEBHOOK_SECRET, World, api_event
+from tests.world import START, WEBHOOK_SECRET, World
+from tools.lambda_events import api_event
 
 PAYLOAD = {
     "id": "evt_1",

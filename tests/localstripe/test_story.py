@@ -29,7 +29,7 @@ from functions.soft_delete_customer.app import handler as soft_delete_customer
 from functions.sync_customer.app import handler as sync_customer
 from stripe_integrations import context
 from stripe_integrations.config import Settings
-from tests.world import lambda_context
+from tools.lambda_events import lambda_context
 
 API_KEY = "sk_test_double_localstripe"
 SIGNING_SECRET = "whsec_double_localstripe"

@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from local.stripe_double import StripeDouble, StripeDoubleServer
-from tests.template import table_properties
 from tools import docker_engine, engine
+from tools.template import table_properties
 
 SAM = engine.KEPT / "sam" / "bin" / "sam"
 LOCAL_AWS = engine.KEPT / "ministack" / "bin" / "python"

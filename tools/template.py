@@ -20,7 +20,7 @@ def _tagged(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
         return {tag: loader.construct_scalar(node)}
     if isinstance(node, yaml.SequenceNode):
         return {tag: loader.construct_sequence(node, deep=True)}
-    return {tag: loader.construct_mapping(node, deep=True)}
+    raise yaml.YAMLError(f"a mapping is no argument of !{tag}")
 
 
 _Loader.add_multi_constructor("!", _tagged)

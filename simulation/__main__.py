@@ -1,0 +1,116 @@
+"""Plays histories and judges them.
+
+python -m simulation --histories 1000 --seed 1
+python -m simulation --seed 34 --histories 1 --told   # one, every step in words
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from simulation.history import generate
+from simulation.runtime import stage
+from simulation.seeds import Played, play_seed
+from simulation.shrink import Shrinker, told
+from simulation.world import play
+
+_SHRUNK_AT_MOST = 3
+_CHUNK = 5
+_HASH_SEED = "0"
+
+
+def main() -> int:
+    """Play what the command line asks for; the exit code."""
+    options = _options()
+    if os.environ.get("PYTHONHASHSEED") != _HASH_SEED:
+        # Sets of the product's are then in the same order in every run.
+        os.environ["PYTHONHASHSEED"] = _HASH_SEED
+        arguments = [sys.executable, "-m", "simulation", *sys.argv[1:]]
+        os.execv(sys.executable, arguments)  # noqa: S606 - this very program
+    if options.told:
+        return _tell(options.seed)
+    begun = time.monotonic()
+    counts: Counter[str] = Counter()
+    seconds, number, broken = 0.0, 0, 0
+    for played in _played(options):
+        number += 1
+        seconds += played.seconds
+        counts += played.report.counts
+        if played.report.violations:
+            broken += 1
+            _report_violation(played, options, shrinks=broken <= _SHRUNK_AT_MOST)
+            if options.first:
+                break
+        elif sys.stderr.isatty():
+            print(f"\r{number} histories", end="", file=sys.stderr)
+    _summarise(counts, number, seconds, time.monotonic() - begun)
+    print(f"{number} histories, {broken} violations")
+    return 1 if broken else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    parser.add_argument("--histories", type=int, default=1000, help="how many")
+    parser.add_argument("--seed", type=int, default=1, help="of the first; each next is one more")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--first", action="store_true", help="stop at the first violation")
+    parser.add_argument("--told", action="store_true", help="tell every step of the first history")
+    parser.add_argument("--shrink", type=float, default=60.0, help="seconds for each; 0 for none")
+    return parser.parse_args()
+
+
+def _played(options: argparse.Namespace) -> Iterator[Played]:
+    seeds = range(options.seed, options.seed + options.histories)
+    if options.jobs <= 1 or options.histories == 1:
+        yield from map(play_seed, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        yield from pool.imap(play_seed, seeds, chunksize=_CHUNK)
+
+
+def _tell(seed: int) -> int:
+    stage()
+    report = play(generate(seed), is_told=True)
+    print("\n".join(report.log))
+    for violation in report.violations:
+        print(f"violation: {violation}")
+    print(f"trace {report.trace}")
+    return 1 if report.violations else 0
+
+
+def _report_violation(played: Played, options: argparse.Namespace, *, shrinks: bool) -> None:
+    print(f"\nviolation in the history of seed {played.seed}:")
+    for violation in played.report.violations:
+        print(f"  {violation}")
+    print(f"again: make simulate SEED={played.seed} HISTORIES=1", flush=True)
+    if not shrinks or not options.shrink:
+        return
+    stage()
+    shrinker = Shrinker(generate(played.seed), played.report, options.shrink)
+    short = shrinker.shrink()
+    print(f"shrunk, in {shrinker.tried} tries, to:")
+    print(told(short))
+    for violation in play(short).violations:
+        print(f"  => {violation}", flush=True)
+
+
+def _summarise(counts: Counter[str], number: int, seconds: float, elapsed: float) -> None:
+    print(f"\n{'what':44} {'times':>9}")
+    for what, times in sorted(counts.items()):
+        if times:
+            print(f"{what:44} {times:9}")
+    if seconds:
+        print(
+            f"{number / seconds:.1f} histories a second and core, "
+            f"{number / elapsed:.1f} a second in all"
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

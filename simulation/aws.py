@@ -1,0 +1,170 @@
+"""DynamoDB, SQS and EventBridge as the product's processes meet them: late, throttled, failing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import (
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
+
+from simulation.database import Answer, Database, error_answer
+from simulation.processes import Call, Fleet, Invocation
+from stripe_integrations.errors import MessageNotSentError
+from stripe_integrations.models.record import Record
+
+Json = dict[str, Any]
+
+_DATABASE_SECONDS = (0.002, 0.05)
+_SERVICE_SECONDS = (0.005, 0.1)
+_SERVICE_READ_SECONDS = 2.0
+_ENDPOINT = "https://dynamodb.eu-west-1.amazonaws.com"
+_TRYING = ("apply_event", "reconcile_events", "replay_events")
+_TRANSACTION = "TransactWriteItems"
+
+
+class SimulatedDatabase:
+    """The database behind the calls of all invocations; outside of them it answers at once.
+
+    Parameters
+    ----------
+    database : Database
+        What answers.
+    fleet : Fleet
+        Tells whose call it is.
+    changed : callable
+        Called at the moment in which a call has taken effect.
+    """
+
+    def __init__(self, database: Database, fleet: Fleet, changed: Callable[[], None]) -> None:
+        self._database = database
+        self._fleet = fleet
+        self._changed = changed
+
+    def answer(self, operation: str, body: Json) -> Answer:
+        """Answer one request; raises what botocore raises where the network fails."""
+        invocation = self._fleet.invocation()
+        if invocation is None:
+            return self._database.request(operation, body)
+        call = invocation.begin("database", operation, _DATABASE_SECONDS)
+        key = body.get("Key", {}).get("pk", {}).get("S", "")
+        if invocation.poison and not key.startswith("EVENT#"):
+            invocation.die()
+        refusal = self._refusal(invocation, call, operation, body)
+        if refusal is not None:
+            invocation.wait(call.back)
+            return refusal
+        answer = self._database.request(operation, body)
+        self._fleet.trace(call.name, call.fault, answer.status, answer.body.get("__type"))
+        self._changed()
+        if answer.status == 200:
+            self._poison(invocation, operation, key)
+        if call.fault == "lost answer":
+            invocation.wait(Record.Meta.read_timeout_seconds)
+            raise ReadTimeoutError(endpoint_url=_ENDPOINT)
+        invocation.end(call)
+        if call.fault == "error after effect":
+            return error_answer("InternalServerError", status=500)
+        return answer
+
+    def _poison(self, invocation: Invocation, operation: str, key: str) -> None:
+        """Let a try of a poisonous event be the end: from its claim on, until it is put away."""
+        if operation != "UpdateItem" or invocation.function not in _TRYING:
+            return
+        if invocation.poison == key:
+            invocation.poison = None
+        elif invocation.faults.is_poisonous(key):
+            invocation.poison = key
+
+    def _refusal(
+        self, invocation: Invocation, call: Call, operation: str, body: Json
+    ) -> Answer | None:
+        """What stands in the way of a call's effect, if anything does."""
+        if call.fault:
+            self._fleet.trace(call.name, call.fault)
+        match call.fault:
+            case "refused":
+                raise _unreachable(call)
+            case "lost request":
+                invocation.wait(Record.Meta.read_timeout_seconds)
+                raise ReadTimeoutError(endpoint_url=_ENDPOINT)
+            case "error before effect":
+                return error_answer("InternalServerError", status=500)
+            case "throttled":
+                return _throttled(operation, body, call.drawn)
+            case "conflict" if operation == _TRANSACTION:
+                return _cancelled("TransactionConflict", body, call.drawn)
+            case "conflict" if operation in ("PutItem", "UpdateItem", "DeleteItem"):
+                return error_answer("TransactionConflictException")
+        return None
+
+
+class SimulatedService:
+    """The queue or the bus: what was sent, and when.
+
+    Parameters
+    ----------
+    name : str
+        ``queue`` or ``bus``.
+    fleet : Fleet
+        Tells whose call it is.
+    """
+
+    def __init__(self, name: str, fleet: Fleet) -> None:
+        self.messages: list[str] = []
+        self._name = name
+        self._fleet = fleet
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Take one message.
+
+        Raises
+        ------
+        MessageNotSentError
+            It was not taken, or its receipt was lost.
+        """
+        text = json.dumps(message, default=str, sort_keys=True)
+        invocation = self._fleet.invocation()
+        if invocation is None:
+            self.messages.append(text)
+            return
+        call = invocation.begin(self._name, self._name, _SERVICE_SECONDS)
+        self._fleet.trace(call.name, call.fault)
+        if call.fault == "refused":
+            raise MessageNotSentError(f"{self._name}: EndpointConnectionError")
+        self.messages.append(text)
+        if call.fault == "lost answer":
+            invocation.wait(_SERVICE_READ_SECONDS)
+            raise MessageNotSentError(f"{self._name}: ReadTimeoutError")
+        invocation.end(call)
+
+
+def _unreachable(call: Call) -> HTTPClientError:
+    if call.drawn < 0.5:
+        return ConnectTimeoutError(endpoint_url=_ENDPOINT)
+    return EndpointConnectionError(endpoint_url=_ENDPOINT)
+
+
+def _throttled(operation: str, body: Json, drawn: float) -> Answer:
+    if operation == _TRANSACTION and drawn < 0.5:
+        return _cancelled("ThrottlingError", body, drawn * 2)
+    if drawn < 0.75:
+        return error_answer("ProvisionedThroughputExceededException")
+    return error_answer("ThrottlingException")
+
+
+def _cancelled(code: str, body: Json, drawn: float) -> Answer:
+    """A transaction that one of its items stood in the way of."""
+    items = len(body["TransactItems"])
+    guilty = int(drawn * items)
+    reasons = [{"Code": code if place == guilty else "None"} for place in range(items)]
+    return error_answer(
+        "TransactionCanceledException",
+        "Transaction cancelled, please refer to cancellation reasons for specific reasons",
+        CancellationReasons=reasons,
+    )

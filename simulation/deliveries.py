@@ -1,0 +1,107 @@
+"""Stripe's webhooks on their way: late, doubled, out of order, lost, and tried again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from local.stripe_double.webhooks import Delivery, sign
+from simulation.faults import Faults
+from simulation.processes import Fleet, Outcome
+from simulation.schedule import Schedule
+from simulation.stripe_side import SimulatedStripe
+from tools.lambda_events import api_event
+
+Json = dict[str, Any]
+
+FUNCTION = "link_customer"
+SECRET = "whsec_double"  # noqa: S105 - the double's
+URL = "https://hook"
+
+
+class Deliveries:
+    """Brings what the double has queued to the webhook.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Virtual time.
+    stripe_side : SimulatedStripe
+        What delivers.
+    fleet : Fleet
+        What takes it.
+    faults : Faults
+        What happens on the way.
+    answered : callable
+        Gets the id of each event that was delivered, and what came of it.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        stripe_side: SimulatedStripe,
+        fleet: Fleet,
+        faults: Faults,
+        answered: Callable[[str, Outcome], None],
+    ) -> None:
+        self._schedule = schedule
+        self._webhooks = stripe_side.double.webhooks
+        self._fleet = fleet
+        self._faults = faults
+        self._answered = answered
+        self._under_way: set[int] = set()
+        self.lost: set[str] = set()
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to be delivered."""
+        return self._webhooks.pending_count() == 0
+
+    def look(self, _: object = None) -> None:
+        """Send off what is due and not under way."""
+        for delivery in self._webhooks.due():
+            if delivery.number in self._under_way:
+                continue
+            self._under_way.add(delivery.number)
+            passage = self._faults.delivery(f"{delivery.event_id}/{delivery.attempt}")
+            if passage.delay is None and delivery.attempt == 1:
+                self.lost.add(delivery.event_id)
+                self._webhooks.mark(delivery, 200)
+                continue
+            self._after(passage.delay or 0.0, delivery)
+            if passage.again is not None:
+                self._after((passage.delay or 0.0) + passage.again, delivery, again=True)
+
+    def send(self, name: str, body: bytes, headers: Json, then: Callable[[Outcome], None]) -> None:
+        """POST something to the webhook."""
+        event = api_event("POST", "/", body=body.decode())
+        self.counts["deliveries"] += 1
+        self._fleet.invoke(FUNCTION, {**event, "headers": headers}, name, then)
+
+    def _after(self, seconds: float, delivery: Delivery, *, again: bool = False) -> None:
+        self._schedule.after(seconds, lambda: self._deliver(delivery, again=again))
+
+    def _deliver(self, delivery: Delivery, *, again: bool) -> None:
+        # Stripe signs as of the moment in which it sends.
+        signature = sign(delivery.body, SECRET, self._webhooks.account.clock())
+        headers = {**delivery.headers, "Stripe-Signature": signature}
+        name = f"hook {delivery.event_type} {delivery.event_id[4:10]}"
+
+        def then(outcome: Outcome) -> None:
+            self._answered(delivery.event_id, outcome)
+            if again:
+                return
+            self._under_way.discard(delivery.number)
+            self._webhooks.mark(delivery, outcome.status)
+            due = self._webhooks.next_due(self._under_way)
+            if due is not None:
+                wait = due - self._webhooks.account.clock()
+                self._schedule.after(wait + 0.001, self.look)
+
+        self.send(name, delivery.body, headers, then)
+        if again:
+            self.counts["duplicates"] += 1
+        elif delivery.attempt > 1:
+            self.counts["retries"] += 1

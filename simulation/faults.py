@@ -1,0 +1,282 @@
+"""What goes wrong: drawn for each call from its own name, counted, and each one can be left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from random import Random
+
+from simulation.chance import between, chance, pick
+
+DATABASE_FAULTS = (
+    "throttled",
+    "conflict",
+    "refused",
+    "lost request",
+    "lost answer",
+    "error before effect",
+    "error after effect",
+    "death before effect",
+    "death after effect",
+)
+STRIPE_FAULTS = (
+    "refused",
+    "lost request",
+    "lost answer",
+    "500 before effect",
+    "500 after effect",
+    "503",
+    "429",
+    "slow",
+    "death before effect",
+    "death after effect",
+)
+SERVICE_FAULTS = ("refused", "lost answer", "death before effect", "death after effect")
+
+_STRIPE_SPELLS = {
+    "429": (2.0, 60.0),
+    "401": (60.0, 7200.0),
+    "404": (60.0, 7200.0),
+    "refused": (60.0, 3600.0),
+}
+_DATABASE_SPELLS = {"throttled": (1.0, 30.0), "refused": (5.0, 300.0)}
+_LONG_OUTAGE_SECONDS = 2 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Spell:
+    """A time in which one of the others fails at most calls.
+
+    Parameters
+    ----------
+    service : str
+        ``stripe`` or ``database``.
+    kind : str
+        The fault.
+    start, end : float
+        Seconds since the history's start.
+    """
+
+    service: str
+    kind: str
+    start: float
+    end: float
+
+    @property
+    def name(self) -> str:
+        """The name by which it can be left out."""
+        return f"spell/{self.service}/{self.kind}/{self.start:.0f}"
+
+    def __str__(self) -> str:
+        return f"{self.service}: {self.kind} for {self.end - self.start:.0f} s"
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How bad a history is: how often each thing goes wrong.
+
+    Parameters
+    ----------
+    stripe, database, service : tuple
+        Fault and its probability a call; `service` is the queue and the bus.
+    spells : tuple of Spell
+        Times of constant failure.
+    lost, doubled, poisonous : float
+        Probability that an event is never delivered, that it is delivered again, and that it kills
+        every process that tries it.
+    delays : tuple
+        Kinds of delay of a delivery and their weights.
+    lag : float
+        Most seconds by which the index lags behind.
+    list_lag : float
+        Most seconds after which Stripe lists an event.
+    stream_off : tuple
+        Times between which the stream is off, in seconds since the history's start.
+    """
+
+    stripe: tuple[tuple[str, float], ...] = ()
+    database: tuple[tuple[str, float], ...] = ()
+    service: tuple[tuple[str, float], ...] = ()
+    spells: tuple[Spell, ...] = ()
+    lost: float = 0.0
+    doubled: float = 0.0
+    poisonous: float = 0.0
+    delays: tuple[tuple[str, float], ...] = (("prompt", 1.0),)
+    lag: float = 0.0
+    list_lag: float = 5.0
+    stream_off: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def draw(cls, random: Random, length: float) -> Weather:
+        """The weather of a history that is so many seconds long; one in six is fine."""
+        if random.random() < 1 / 6:
+            return cls()
+        return cls(
+            stripe=_rates(random, STRIPE_FAULTS),
+            database=_rates(random, DATABASE_FAULTS),
+            service=_rates(random, SERVICE_FAULTS),
+            spells=_spells(random, length),
+            lost=random.choice((0.0, 0.05, 0.3)),
+            doubled=random.choice((0.0, 0.2, 0.5)),
+            poisonous=0.1 if random.random() < 0.05 else 0.0,
+            delays=random.choice(
+                (
+                    (("prompt", 1.0),),
+                    (("prompt", 0.7), ("slow", 0.3)),
+                    (("prompt", 0.3), ("slow", 0.6), ("late", 0.1)),
+                )
+            ),
+            lag=random.choice((0.0, 0.5, 10.0)),
+            list_lag=random.choice((5.0, 60.0, 60.0, 300.0)),
+            stream_off=_stream_off(random, length),
+        )
+
+
+@dataclass
+class Faults:
+    """Draws what goes wrong in one history.
+
+    Parameters
+    ----------
+    seed : int
+        The history's.
+    weather : Weather
+        How often.
+    only : set of str, optional
+        The faults that may happen, by name; by default all that are drawn.
+    """
+
+    seed: int
+    weather: Weather
+    only: Set[str] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    happened: list[str] = field(default_factory=list)
+    is_over: bool = False
+    is_cured: bool = False
+    poisonous: dict[str, bool] = field(default_factory=dict)
+
+    def of_call(self, service: str, call: str, elapsed: float, drawn: float) -> str | None:
+        """The fault of one call to Stripe, the database, the queue or the bus, if it has one.
+
+        Parameters
+        ----------
+        service : str
+            Who is called.
+        call : str
+            The call's name in this history.
+        elapsed : float
+            Seconds since the history's start.
+        drawn : float
+            A number from [0, 1) that belongs to the call.
+        """
+        if self.is_over or elapsed < 0:
+            return None
+        for spell in self.weather.spells:
+            if spell.service == service and spell.start <= elapsed < spell.end and drawn < 0.9:
+                return spell.kind if self.happens(spell.name, f"{service} {spell.kind}") else None
+        kind = pick(self._rates[service], drawn)
+        if kind is None or not self.happens(f"{call}/{kind}", f"{service} {kind}"):
+            return None
+        return kind
+
+    def happens(self, name: str, kind: str) -> bool:
+        """Whether a fault that was drawn may happen; it is noted if so."""
+        if self.only is not None and name not in self.only:
+            return False
+        self.counts[kind] += 1
+        self.happened.append(name)
+        return True
+
+    def is_poisonous(self, key: str) -> bool:
+        """Whether what stands under a key kills every process that tries it, until it is cured."""
+        if self.is_cured or not self.weather.poisonous or not key.startswith("EVENT#"):
+            return False
+        if key not in self.poisonous:
+            drawn = chance(self.seed, "poison", key).random() < self.weather.poisonous
+            self.poisonous[key] = drawn and self.happens(f"{key}/poison", "event poisonous")
+        return self.poisonous[key]
+
+    def delivery(self, name: str) -> Passage:
+        """How one event comes to the webhook.
+
+        Parameters
+        ----------
+        name : str
+            The event's name in this history.
+        """
+        random = chance(self.seed, "delivery", name)
+        lost, doubled, kind, first, second = (random.random() for _ in range(5))
+        prompt = Passage(between(0.02, 2.0, first))
+        if self.is_over:
+            return prompt
+        if lost < self.weather.lost and self.happens(f"{name}/lost", "event lost"):
+            return Passage(None)
+        delay = prompt.delay
+        kind_drawn = pick(self.weather.delays, kind)
+        if kind_drawn in ("slow", "late") and self.happens(f"{name}/{kind_drawn}", "event delayed"):
+            bounds = (2.0, 600.0) if kind_drawn == "slow" else (600.0, 86_400.0)
+            delay = between(*bounds, first)
+        again = None
+        if doubled < self.weather.doubled and self.happens(f"{name}/doubled", "event doubled"):
+            again = between(0.001, 3600.0, second)
+        return Passage(delay, again)
+
+    @cached_property
+    def _rates(self) -> dict[str, tuple[tuple[str, float], ...]]:
+        weather = self.weather
+        return {
+            "stripe": weather.stripe,
+            "database": weather.database,
+            "queue": weather.service,
+            "bus": weather.service,
+        }
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How an event travels.
+
+    Parameters
+    ----------
+    delay : float or None
+        Seconds until it is delivered first; None where it never is.
+    again : float or None
+        Seconds after that until it is delivered once more.
+    """
+
+    delay: float | None
+    again: float | None = None
+
+
+def _rates(random: Random, kinds: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """Some of the faults, rare to frequent: 40 % of the calls at the worst."""
+    severity = random.choice((0.0, 0.01, 0.03, 0.1, 0.25))
+    chosen = [kind for kind in kinds if random.random() < 0.5]
+    return tuple((kind, severity * random.uniform(0.2, 1.0) / len(chosen) * 2) for kind in chosen)
+
+
+def _spells(random: Random, length: float) -> tuple[Spell, ...]:
+    spells = []
+    for service, kinds in (("stripe", _STRIPE_SPELLS), ("database", _DATABASE_SPELLS)):
+        if random.random() < 0.2:
+            kind = random.choice(sorted(kinds))
+            start = random.uniform(0, length)
+            spells.append(
+                Spell(service, kind, start, start + between(*kinds[kind], random.random()))
+            )
+    if random.random() < 0.02:
+        start = random.uniform(0, length)
+        spells.append(Spell("stripe", "refused", start, start + _LONG_OUTAGE_SECONDS))
+    return tuple(spells)
+
+
+def _stream_off(random: Random, length: float) -> tuple[float, float]:
+    drawn = random.random()
+    if drawn < 0.05:
+        return (0.0, float("inf"))
+    if drawn < 0.15:
+        start = random.uniform(0, length)
+        return (start, start + between(60.0, 2 * 86_400.0, random.random()))
+    return (0.0, 0.0)

@@ -1,0 +1,228 @@
+"""A history: what the world does and when, and how bad the weather is. Drawn from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from simulation.chance import between, chance, pick
+from simulation.faults import Weather
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that somebody does.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the history; what it draws, and its faults, go by it.
+    at : float
+        Seconds since the history's start.
+    kind : str
+        A key of `stripe_actions.ACTIONS`, or one of the backend's calls.
+    user : int
+        Whose customer it is about.
+    values : mapping
+        What it is done with.
+    """
+
+    name: str
+    at: float
+    kind: str
+    user: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
+        return f"{self.kind} u-{self.user}" + (f" ({values})" if values else "")
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything that decides a run.
+
+    Parameters
+    ----------
+    seed : int
+        Decides every draw.
+    actions : tuple of Action
+        In the order of their times.
+    weather : Weather
+        How often things go wrong.
+    only : set of str, optional
+        The faults that may happen, by name; by default all that are drawn.
+    endpoint_version : str or None
+        The webhook endpoint's API version, where it is not the account's.
+    has_bus : bool
+        Whether applied changes are published.
+    """
+
+    seed: int
+    actions: tuple[Action, ...]
+    weather: Weather = Weather()  # noqa: RUF009 - it is frozen
+    only: Set[str] | None = None
+    endpoint_version: str | None = None
+    has_bus: bool = False
+
+    @property
+    def length(self) -> float:
+        """Seconds until its last action."""
+        return self.actions[-1].at if self.actions else 0.0
+
+
+_BACKEND = (("sync", 4.0), ("soft_delete", 4.0), ("create", 6.0), ("get", 2.0), ("refused", 1.0))
+_STRIPE = (
+    ("update", 8.0),
+    ("back_and_forth", 4.0),
+    ("add_card", 4.0),
+    ("attach_method", 4.0),
+    ("change_card", 2.0),
+    ("remove_card", 4.0),
+    ("replace_card", 1.5),
+    ("set_default", 2.0),
+    ("subscribe", 4.0),
+    ("change_subscription", 4.0),
+    ("subscription_status", 3.0),
+    ("cancel_subscription", 3.0),
+    ("delete", 2.5),
+    ("checkout", 0.7),
+    ("stranger", 0.7),
+    ("other_stack", 1.0),
+    ("other_mode", 0.7),
+    ("other_account", 0.4),
+    ("forged", 0.4),
+    ("test_clock", 0.4),
+)
+_RARE = (("replay", 0.3),)
+_SCENES = (("churn", 0.05), ("quarrel", 0.06))
+_SCENE: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
+    # A user comes, goes and comes back while the first create may still be under way.
+    "churn": (("create", "soft_delete", "create"), (0.3, 8.0)),
+    # Callers wait for a claim that Stripe will refuse.
+    "quarrel": (("refused", "create", "create", "create"), (0.001, 0.1)),
+}
+_OLD_VERSION = "2024-06-20"
+
+_NAMES = ("Ada", "Bob", "Cy")
+_EMAILS = ("a@example.com", "b@example.com")
+_FIELDS = ("name", "email", "phone", "metadata", "description", "balance", "address")
+_CARDS = ("visa", "mastercard", "amex", "chargeCustomerFail")
+
+
+def generate(seed: int) -> History:
+    """The history of a seed: three to twenty-five actions of one to three users, close together."""
+    random = chance("history", seed)
+    users = random.choice((1, 1, 1, 2, 3))
+    count = random.choice((3, 5, 8, 12, 16, 25))
+    at = 0.0
+    actions: list[Action] = []
+    while len(actions) < count:
+        user = random.randrange(users)
+        scene = pick(_SCENES, random.random())
+        if scene is not None:
+            kinds, gap = _SCENE[scene]
+            for kind in kinds:
+                actions.append(_action(random, len(actions), at, kind, user))
+                at += between(*gap, random.random())
+            continue
+        kind = _kind(random, begun=any(a.user == user and a.kind == "create" for a in actions))
+        for number in range(_repeats(random, kind)):
+            actions.append(_action(random, len(actions), at, kind, user))
+            if number:
+                at += random.choice((0.0, 0.01, 0.2))
+        at += _gap(random)
+    return History(
+        seed,
+        tuple(actions),
+        Weather.draw(random, at),
+        endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
+        has_bus=random.random() < 0.3,
+    )
+
+
+def _action(random: Random, number: int, at: float, kind: str, user: int) -> Action:
+    return Action(f"a{number:02}", round(at, 3), kind, user, _values(random, kind))
+
+
+def _kind(random: Random, *, begun: bool) -> str:
+    if not begun and random.random() < 0.8:
+        return "create"
+    kinds = (*_BACKEND, *_STRIPE, *_RARE)
+    return random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
+
+
+def _repeats(random: Random, kind: str) -> int:
+    if kind == "create":
+        return random.choice((1, 1, 1, 2, 3, 5))
+    return random.choice((1, 1, 2, 4)) if kind == "update" else 1
+
+
+def _gap(random: Random) -> float:
+    """Mostly the same seconds, sometimes days."""
+    drawn = random.random()
+    if drawn < 0.3:
+        return 0.0
+    if drawn < 0.75:
+        return between(0.05, 5.0, random.random())
+    if drawn < 0.93:
+        return between(5.0, 900.0, random.random())
+    return between(900.0, 3 * _DAY, random.random())
+
+
+def _values(random: Random, kind: str) -> dict[str, Any]:  # noqa: PLR0911 - one for each kind
+    match kind:
+        case "create":
+            return {
+                "email": random.choice(_EMAILS),
+                "name": random.choice(_NAMES),
+                "card": random.random() < 0.15,
+            }
+        case "refused":
+            return {"email": random.choice(_EMAILS), "how": random.choice(("card", "prefix"))}
+        case "update" | "back_and_forth":
+            return _change(random)
+        case "add_card" | "attach_method" | "replace_card":
+            return {"card": random.choice(_CARDS), "default": random.random() < 0.3}
+        case "change_card" | "remove_card" | "set_default":
+            return {"which": random.randrange(3), "month": random.randrange(1, 13)}
+        case "subscribe":
+            return {"how": random.choice(("charge", "trial", "invoice", "incomplete"))}
+        case "change_subscription":
+            return {
+                "which": random.randrange(2),
+                "how": random.choice(("quantity", "metadata", "pause", "unpause", "end", "item")),
+                "number": random.randrange(1, 5),
+            }
+        case "subscription_status":
+            statuses = ("past_due", "unpaid", "active", "paused", "renew", "trial_end")
+            return {"which": random.randrange(2), "status": random.choice(statuses)}
+        case "cancel_subscription":
+            return {"which": random.randrange(2)}
+        case "other_mode" | "other_account" | "forged":
+            return {"type": random.choice(("customer.updated", "customer.deleted"))}
+        case "replay":
+            return {"how": random.choice(("failed", "range"))}
+    return {}
+
+
+def _change(random: Random) -> dict[str, Any]:
+    field_name = random.choice(_FIELDS)
+    match field_name:
+        case "email":
+            value: Any = random.choice(_EMAILS)
+        case "metadata":
+            value = {"plan": random.choice(("free", "pro", ""))}
+        case "balance":
+            value = random.choice((0, -500, 2000))
+        case "address":
+            value = {"city": random.choice(_NAMES), "country": "DE"}
+        case "phone":
+            value = random.choice(("1", "2"))
+        case _:
+            value = random.choice(_NAMES)
+    return {"field": field_name, "value": value}

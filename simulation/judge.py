@@ -1,0 +1,263 @@
+"""What must hold once it is quiet again: the records are what Stripe has, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from local.stripe_double.double import StripeDouble
+from simulation.stripe_actions import Others
+from simulation.stripe_side import API_KEY
+from simulation.watch import Violation, Watch, text
+from stripe_integrations.actions.cards import cards_from_stripe
+from stripe_integrations.actions.creation import USER_KEY
+from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
+from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.models import Card, Customer, Subscription
+from stripe_integrations.models.child import Child
+from stripe_integrations.models.fields import fields_of
+from stripe_integrations.models.validity import Validity
+
+Json = dict[str, Any]
+
+_WHENEVER = Validity.of_event(0)
+_CHILDREN: dict[str, type[Child]] = {"CARD": Card, "SUBSCRIPTION": Subscription}
+
+
+@dataclass
+class ApiCall:
+    """One call of the backend's.
+
+    Parameters
+    ----------
+    kind : str
+        What it asked for.
+    user_id : str
+        For whom.
+    begun, ended : float
+        When; it has not ended where its answer is yet to come.
+    status : int
+        What was answered.
+    """
+
+    kind: str
+    user_id: str
+    begun: float
+    ended: float = float("inf")
+    status: int = 0
+
+
+@dataclass
+class Evidence:
+    """What the judge looks at.
+
+    Parameters
+    ----------
+    watch : Watch
+        The table as it stands.
+    double : StripeDouble
+        What Stripe has.
+    others : Others
+        What was crafted, and which customers are another's.
+    calls : list of ApiCall
+        What the backend asked.
+    accepted : set of str
+        Events that were answered with 2xx.
+    dead_letters, published : list of str
+        What the queue and the bus got.
+    has_bus : bool
+        Whether applied changes are to be published.
+    """
+
+    watch: Watch
+    double: StripeDouble
+    others: Others
+    calls: list[ApiCall]
+    accepted: set[str]
+    dead_letters: list[str]
+    published: list[str]
+    has_bus: bool
+
+
+def judge_events(evidence: Evidence) -> Iterator[Violation]:
+    """Every accepted event is there, and applied, ignored for a reason, or a dead letter."""
+    events = evidence.watch.events
+    for stripe_id in sorted(evidence.accepted - set(events)):
+        yield Violation("an accepted event is stored", stripe_id)
+    letters = "\n".join(evidence.dead_letters)
+    bus = "\n".join(evidence.published)
+    for stripe_id, event in events.items():
+        state, kind = text(event, "state"), text(event, "kind")
+        told = f"{kind} {stripe_id} ({text(event, 'last_error') or text(event, 'reason')})"
+        if state == "ignored" and not text(event, "reason"):
+            yield Violation("an ignored event has a reason", told)
+        if state == "failed" and stripe_id not in letters:
+            yield Violation("a failed event is a dead letter", told)
+        if state not in ("applied", "ignored", "failed"):
+            yield Violation("every event is finished", f"{state}: {told}")
+        if evidence.has_bus and state == "applied" and stripe_id not in bus:
+            yield Violation("an applied change is published", told)
+    yield from _judge_crafted(evidence)
+
+
+def judge_state(evidence: Evidence) -> Iterator[Violation]:
+    """The records are what Stripe has, with one customer a user and none on Stripe that is lost."""
+    users = {call.user_id for call in evidence.calls}
+    for user_id in sorted(users):
+        yield from _judge_user(evidence, user_id)
+    yield from _judge_duplicates(evidence)
+
+
+def _judge_crafted(evidence: Evidence) -> Iterator[Violation]:
+    for stripe_id, kind in evidence.others.crafted.items():
+        statuses = evidence.others.statuses[stripe_id]
+        state = text(evidence.watch.events.get(stripe_id, {}), "state")
+        if kind == "forged":
+            # A process that died is no acceptance; the sender sees 502.
+            if state is not None or any(status < 400 for status in statuses):
+                yield Violation("a forged event is refused", f"{stripe_id}: {statuses}, {state}")
+        elif state not in (None, "ignored"):
+            yield Violation("modes and accounts never mix", f"{kind} {stripe_id} is {state}")
+        elif state is None and any(200 <= status < 300 for status in statuses):
+            yield Violation("an accepted event is stored", stripe_id)
+
+
+def _judge_user(evidence: Evidence, user_id: str) -> Iterator[Violation]:
+    customer = _active_customer(evidence.watch, user_id)
+    if customer is not None:
+        yield from _judge_customer(evidence, user_id, customer)
+    elif _was_created_last(evidence, user_id):
+        alive = [
+            stripe_id
+            for stripe_id, made in evidence.double.account.customers.items()
+            if made["metadata"].get(USER_KEY) == user_id
+            and stripe_id not in evidence.others.not_ours
+        ]
+        deleted = evidence.double.account.deleted_customers
+        if not any(stripe_id in deleted for stripe_id in alive):
+            yield Violation("a created customer stays", f"{user_id} has none")
+
+
+def _active_customer(watch: Watch, user_id: str) -> Customer | None:
+    """The user's active customer with all that stands under it."""
+    partition = f"USER#{user_id}"
+    stripe_id = text(watch.images.get((partition, "ACTIVE"), {}), "stripe_id")
+    image = watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
+    if image is None:
+        return None
+    customer = Customer.from_raw_data(image)
+    for kind, model in _CHILDREN.items():
+        under = f"CUSTOMER#{stripe_id}#{kind}#"
+        customer.children += [
+            model.from_raw_data(child)
+            for (pk, sk), child in watch.images.items()
+            if pk == partition and sk.startswith(under)
+        ]
+    return customer
+
+
+def _was_created_last(evidence: Evidence, user_id: str) -> bool:
+    """Whether a create succeeded with no soft delete beside or after it."""
+    calls = [call for call in evidence.calls if call.user_id == user_id]
+    creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
+    if not creates:
+        return False
+    last = max(creates, key=lambda call: call.begun)
+    return not any(c.kind == "soft_delete" and c.ended > last.begun for c in calls)
+
+
+def _judge_customer(evidence: Evidence, user_id: str, record: Customer) -> Iterator[Violation]:
+    stripe_id = record.stripe_id or ""
+    if stripe_id in evidence.others.not_ours:
+        yield Violation("another's customer is never adopted", f"{user_id}: {stripe_id}")
+        return
+    customer = _ask(evidence.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
+    if customer.get("deleted") or "error" in customer:
+        yield Violation("a customer that Stripe deleted is not active", f"{user_id}: {stripe_id}")
+        return
+    methods = _all(evidence.double, f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
+    subscriptions = _all(
+        evidence.double, "/v1/subscriptions", {"customer": stripe_id, "status": "all"}
+    )
+    for name, value in customer_values(customer).items():
+        if getattr(record, name) != value:
+            stands = f"{name} is {getattr(record, name)!r}, Stripe has {value!r}"
+            yield Violation("a record equals Stripe's", f"{stripe_id}: {stands}")
+    cards = cards_from_stripe(user_id, customer, methods, _WHENEVER)
+    yield from _compare("cards", record.cards, cards)
+    wanted = subscriptions_from_stripe(user_id, stripe_id, subscriptions, _WHENEVER)
+    yield from _compare("subscriptions", record.subscriptions, wanted)
+    yield from _compare_by_hand(record, customer, methods, subscriptions)
+
+
+def _compare(what: str, stand: list[Any], wanted: list[Any]) -> Iterator[Violation]:
+    there = {child.stripe_id: child for child in stand}
+    expected: dict[str, Child] = {child.stripe_id: child for child in wanted}
+    if there.keys() != expected.keys():
+        detail = f"{what} are {sorted(there)}, Stripe has {sorted(expected)}"
+        yield Violation("a record equals Stripe's", detail)
+    for name in sorted(there.keys() & expected.keys()):
+        for field in _stripes_fields(type(expected[name])):
+            stands, value = getattr(there[name], field), getattr(expected[name], field)
+            if stands != value:
+                detail = f"{name}: {field} is {stands!r}, Stripe has {value!r}"
+                yield Violation("a record equals Stripe's", detail)
+
+
+def _stripes_fields(model: type[Child]) -> list[str]:
+    return [name for name, field in fields_of(model).items() if field.paths]
+
+
+def _compare_by_hand(
+    record: Customer, customer: Json, methods: list[Json], subscriptions: list[Json]
+) -> Iterator[Violation]:
+    """A few fields without the product's own mapping, which may lose them on both sides."""
+    pairs = {
+        "email": (record.email, customer["email"]),
+        "name": (record.name, customer["name"]),
+        "metadata": (record.metadata, customer["metadata"]),
+        "balance": (record.balance, customer["balance"]),
+        "default_source": (record.default_source, customer["default_source"]),
+        "cards": (
+            sorted((c.last4 or "", c.exp_month or 0) for c in record.cards),
+            sorted((m["card"]["last4"], m["card"]["exp_month"]) for m in methods),
+        ),
+        "subscriptions": (
+            sorted((s.stripe_id or "", s.status or "", len(s.items)) for s in record.subscriptions),
+            sorted((s["id"], s["status"], len(s["items"]["data"])) for s in subscriptions),
+        ),
+    }
+    for name, (stands, value) in pairs.items():
+        if stands != value:
+            detail = f"{record.stripe_id}: {name} is {stands!r}, Stripe has {value!r}, by hand"
+            yield Violation("a record equals Stripe's", detail)
+
+
+def _judge_duplicates(evidence: Evidence) -> Iterator[Violation]:
+    account = evidence.double.account
+    known: dict[str, list[str]] = {}
+    for stripe_id, made in account.customers.items():
+        user_id = made["metadata"].get(USER_KEY)
+        if user_id is None or stripe_id in evidence.others.not_ours:
+            continue
+        if stripe_id in account.deleted_customers:
+            continue
+        record = evidence.watch.images.get((f"USER#{user_id}", f"CUSTOMER#{stripe_id}"))
+        if record is None:
+            yield Violation("a customer of ours on Stripe has a record", f"{user_id}: {stripe_id}")
+        if record is None or record["is_active"]["BOOL"]:
+            known.setdefault(user_id, []).append(stripe_id)
+    for user_id, ids in known.items():
+        if len(ids) > 1:
+            yield Violation("Stripe holds no duplicate", f"{user_id}: {', '.join(ids)}")
+
+
+def _ask(double: StripeDouble, path: str, params: Json) -> Json:
+    answer: Json = double.request("GET", path, params, {"Authorization": f"Bearer {API_KEY}"}).body
+    return answer
+
+
+def _all(double: StripeDouble, path: str, params: Json) -> list[Json]:
+    objects: list[Json] = _ask(double, path, {**params, "limit": 100})["data"]
+    return objects

@@ -1,0 +1,203 @@
+"""The ways in which the product is broken on purpose, to see that the judge judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way.
+
+    Parameters
+    ----------
+    name : str
+        The promise's mechanism that is missing.
+    file : str
+        Where, from the project's root.
+    text : str
+        What stands there, exactly once.
+    replacement : str
+        What stands there instead.
+    """
+
+    name: str
+    file: str
+    text: str
+    replacement: str
+
+
+_MODELS = "shared/stripe_integrations/models"
+_ACTIONS = "shared/stripe_integrations/actions"
+
+_WRITE = "transaction.update(self, [_setting(name, value) for name, value in values.items()])"
+
+MUTANTS = (
+    Mutant(
+        "no condition on the write",
+        f"{_MODELS}/customer.py",
+        _WRITE,
+        _WRITE[:-1] + ", add_version_condition=False)",
+    ),
+    Mutant(
+        "arrival order instead of the rule",
+        f"{_ACTIONS}/order.py",
+        "return shown.order(event.created or 0) if shown else Order.IN_DOUBT",
+        "return Order.NEWER",
+    ),
+    Mutant(
+        "ties applied instead of fetched",
+        f"{_MODELS}/validity.py",
+        "if created > self.until:",
+        "if created >= self.since:",
+    ),
+    Mutant(
+        "no tombstone",
+        f"{_ACTIONS}/order.py",
+        "        card = known or Card.under(",
+        "        if known is None:\n"
+        "            return Order.OLDER\n"
+        "        card = known or Card.under(",
+    ),
+    Mutant(
+        "answer before the write",
+        f"{_MODELS}/event.py",
+        "            raise unavailable(error) from error\n        self.is_stored = True",
+        "            return self\n        self.is_stored = True",
+    ),
+    Mutant(
+        "claim without token",
+        f"{_ACTIONS}/creation.py",
+        'create_customer({**parameters, "metadata": metadata}, claim.token)',
+        'create_customer({**parameters, "metadata": metadata}, current().new_token())',
+    ),
+    Mutant(
+        "adoption by user id alone",
+        f"{_ACTIONS}/creation.py",
+        "return claim.is_creating and metadata.get(TOKEN_KEY) in claim.tokens",
+        "return claim.is_creating and TOKEN_KEY in metadata",
+    ),
+    Mutant(
+        "a replayed create stamped with now",
+        f"{_ACTIONS}/creation.py",
+        "Validity.of_event(created), is_first=True",
+        "Validity.of_event(int(current().clock())), is_first=True",
+    ),
+    Mutant(
+        "the fetch before the read",
+        f"{_ACTIONS}/synchronisation.py",
+        "    known = {child.sk: child for child in customer.children}\n",
+        "    from stripe_integrations.models import UserRecords\n"
+        "    read = UserRecords.read(user_id).customer(stripe_id)\n"
+        "    customer.version = read.version if read else customer.version\n"
+        "    known = {child.sk: child for child in customer.children}\n",
+    ),
+    Mutant(
+        "sweep without overlap",
+        f"{_ACTIONS}/reconciliation.py",
+        "OVERLAP_SECONDS = 600\n",
+        "OVERLAP_SECONDS = 0\n",
+    ),
+    Mutant(
+        "prune from a payload",
+        f"{_ACTIONS}/order.py",
+        "        return self._keep(\n            card_from_payment_method(",
+        "        for other in self._customer.cards:\n"
+        "            if other.stripe_id != event.subject['id']:\n"
+        "                self._keep(other.tombstone(Validity.of_event(event.created or 0)))\n"
+        "        return self._keep(\n            card_from_payment_method(",
+    ),
+    Mutant(
+        "dedupe by check-then-write",
+        f"{_MODELS}/event.py",
+        "            self.save(Event.pk.does_not_exist())\n",
+        "            standing = Event.find(self.stripe_id or '')\n"
+        "            if standing:\n"
+        "                return standing\n"
+        "            self.save()\n",
+    ),
+    Mutant(
+        "mark before effect",
+        f"{_ACTIONS}/application.py",
+        "        write(also=[o.event.ending(o.state, o.reason) for o in alone])\n",
+        "        for o in alone:\n"
+        "            o.event.finish(o.state, o.reason)\n"
+        "        write(also=[])\n",
+    ),
+    Mutant(
+        "attempts counted after the run",
+        f"{_MODELS}/event.py",
+        "            Event.attempts.add(1),\n",
+        "            Event.attempts.add(0),\n",
+    ),
+    Mutant(
+        "soft delete that doesn't raise the version",
+        f"{_MODELS}/customer.py",
+        _WRITE,
+        "actions = [_setting(name, value) for name, value in values.items()]\n"
+        "            if 'date_purged' in values:\n"
+        "                actions = type('Deaf', (list,), {'append': lambda *_: None})(actions)\n"
+        "            transaction.update(self, actions)",
+    ),
+    Mutant(
+        "claim released on a time-out",
+        f"{_ACTIONS}/creation.py",
+        "        if not error.replayed:\n            raise\n",
+        "        if not error.replayed:\n            claim.release()\n            raise\n",
+    ),
+    Mutant(
+        "404 as deletion",
+        f"{_ACTIONS}/synchronisation.py",
+        "        stripe_customer = current().stripe.retrieve_customer(stripe_id)\n",
+        "        try:\n"
+        "            stripe_customer = current().stripe.retrieve_customer(stripe_id)\n"
+        "        except StripeRefusedError:\n"
+        "            stripe_customer = {'id': stripe_id, 'deleted': True}\n",
+    ),
+    Mutant(
+        "an answer that changes nothing keeps the version",
+        f"{_MODELS}/customer.py",
+        "        self._update(news, rest, also)\n",
+        "        if news.keys() - {'true_since', 'true_until', 'listed_since', 'listed_until'}:\n"
+        "            self._update(news, rest, also)\n"
+        "        elif also:\n"
+        "            transact(lambda t: [add(t) for add in also])\n",
+    ),
+    Mutant(
+        "nothing is pruned",
+        f"{_ACTIONS}/synchronisation.py",
+        "return [child.tombstone(validity) for child in known if child.sk not in there]",
+        "return []",
+    ),
+    Mutant(
+        "marked before it is published",
+        f"{_ACTIONS}/application.py",
+        "    try:\n        outcome.follow(customer)\n",
+        "    outcome.event.finish(outcome.state, outcome.reason)\n"
+        "    try:\n        outcome.follow(customer)\n",
+    ),
+    Mutant(
+        "a claim that is never over",
+        f"{_MODELS}/event.py",
+        '(Event.attempts == 0) | (Event.next_try <= int(now)) | (Event.state == "waiting")',
+        '(Event.attempts == 0) | (Event.state == "waiting")',
+    ),
+    Mutant(
+        "failed without a dead letter",
+        f"{_ACTIONS}/application.py",
+        "        current().report_dead_letter(message)\n",
+        "        _ = message\n",
+    ),
+    Mutant(
+        "waiting events are forgotten",
+        f"{_ACTIONS}/application.py",
+        "            event.keep_waiting()\n",
+        '            event.finish("ignored", _UNKNOWN)\n',
+    ),
+    Mutant(
+        "the other mode is ours too",
+        f"{_ACTIONS}/application.py",
+        "    if event.livemode is not current().settings.livemode:\n",
+        "    if event.livemode is None:\n",
+    ),
+)

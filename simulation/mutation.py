@@ -1,0 +1,135 @@
+"""Plays histories against each mutant of the product, until one breaks a promise.
+
+python -m simulation.mutation
+python -m simulation.mutation --only "claim without token"
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from simulation.mutants import MUTANTS, Mutant
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_COPIED = ("functions", "shared")
+_SEEN = ("local", "simulation", "tools")
+_LAST_LINE = re.compile(r"(\d+) histories, (\d+) violations")
+
+
+class StaleMutantError(Exception):
+    """What a mutant replaces does not stand in its file exactly once."""
+
+
+class BrokenRunError(Exception):
+    """The histories could not be played at all."""
+
+
+def main() -> int:
+    """Try every mutant; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m simulation.mutation", description=__doc__)
+    parser.add_argument("--histories", type=int, default=1000, help="for each, at most")
+    parser.add_argument("--seed", type=int, default=1, help="of the first history")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--only", default="", help="mutants whose name has this in it")
+    options = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    for mutant in mutants:
+        mutated(mutant, ROOT)  # a stale one fails before any is tried
+    caught = _try_all(mutants, options)
+    print(f"caught {caught} of {len(mutants)}")
+    return 0 if caught == len(mutants) else 1
+
+
+def mutated(mutant: Mutant, root: Path) -> str:
+    """The file of a mutant as it is with it.
+
+    Raises
+    ------
+    StaleMutantError
+        What it replaces does not stand there exactly once.
+    """
+    source = (root / mutant.file).read_text()
+    times = source.count(mutant.text)
+    if times != 1:
+        raise StaleMutantError(
+            f"{mutant.name}: its text stands {times} times in {mutant.file}, not once"
+        )
+    return source.replace(mutant.text, mutant.replacement)
+
+
+def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:
+    caught = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        tries = pool.map(lambda mutant: _try(mutant, options.histories, options.seed), mutants)
+        for mutant, (number, promise) in zip(mutants, tries, strict=True):
+            if number is None:
+                print(f"NOT CAUGHT: {mutant.name}", flush=True)
+            else:
+                caught += 1
+                print(f"caught after {number} histories: {mutant.name} ({promise})", flush=True)
+    return caught
+
+
+def _try(mutant: Mutant, histories: int, seed: int) -> tuple[int | None, str]:
+    """How many histories it took to catch a mutant, and by what; None where it was not caught."""
+    with TemporaryDirectory(prefix="mutant-") as folder:
+        _copy(mutant, Path(folder))
+        played = 0
+        while played < histories:
+            number, promise = _play(Path(folder), seed + played, histories - played)
+            if number is None:
+                break
+            played += number
+            # A promise that the product itself breaks there says nothing of the mutant.
+            if _play(ROOT, seed + played - 1, 1)[0] is None:
+                return played, promise
+    return None, ""
+
+
+def _play(folder: Path, seed: int, histories: int) -> tuple[int | None, str]:
+    """Play histories of the product in a folder: at which it broke which promise, if any."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{folder}/shared{os.pathsep}{folder}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    arguments = ["--histories", str(histories), "--seed", str(seed), "--jobs", "1"]
+    ended = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "simulation", *arguments, "--first", "--shrink", "0"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = ended.stdout.splitlines()
+    last = _LAST_LINE.fullmatch(lines[-1]) if lines else None
+    if last is None:
+        raise BrokenRunError(f"seed {seed}: {ended.stderr[-2000:]}")
+    if last[2] == "0":
+        return None, ""
+    found = next((line for line in lines if line.startswith("  ")), "").strip()
+    return int(last[1]), found.partition(":")[0]
+
+
+def _copy(mutant: Mutant, folder: Path) -> None:
+    """The project with this mutant in it: what it may change is copied, the rest is linked."""
+    for name in _COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in _SEEN:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / mutant.file).write_text(mutated(mutant, ROOT))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

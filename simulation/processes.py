@@ -1,0 +1,318 @@
+"""The processes of Lambda: each with a clock of its own, reused while warm, dead at any call."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from types import CodeType, ModuleType, SimpleNamespace
+from typing import Any
+
+import stripe
+
+from simulation.chance import between, chance
+from simulation.deployment import timeouts
+from simulation.faults import Faults
+from simulation.schedule import START, KilledError, Schedule, Task, current_task
+from stripe_integrations.config import Settings
+from stripe_integrations.context import Context, use
+from stripe_integrations.stripe_gateway import StripeGateway
+
+Json = dict[str, Any]
+
+CLOCKS_DIFFER_SECONDS = 5.0
+"""The most by which any two clocks differ, Stripe's included."""
+
+_STAYS_WARM = 0.7
+_START_SECONDS = (0.2, 1.5)
+_ANSWER_SECONDS = 0.003
+
+
+@dataclass
+class Outcome:
+    """How an invocation ended.
+
+    Parameters
+    ----------
+    answer : object
+        What the handler returned.
+    error : Exception or None
+        What it raised.
+    died : str or None
+        ``killed`` or ``timed out``, where the process went before it answered.
+    """
+
+    answer: Any = None
+    error: Exception | None = None
+    died: str | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that a caller sees."""
+        if self.died or self.error:
+            return 502
+        return int(self.answer["statusCode"])
+
+
+@dataclass
+class Call:
+    """One call out of an invocation.
+
+    Parameters
+    ----------
+    name : str
+        Its name in this history.
+    fault : str or None
+        What goes wrong.
+    there, back : float
+        Seconds until it takes effect, and from then until its answer is there.
+    drawn : float
+        A number from [0, 1), for what the fault has to decide.
+    """
+
+    name: str
+    fault: str | None
+    there: float
+    back: float
+    drawn: float
+
+
+@dataclass
+class Process:
+    """One process of a function."""
+
+    function: str
+    name: str
+    context: Context
+    handler: Callable[[Any, Any], Any]
+
+
+@dataclass
+class Invocation:
+    """One invocation of a function.
+
+    Every call out of it gives way twice: until it takes effect, and until its answer is there.
+    """
+
+    name: str
+    function: str
+    schedule: Schedule
+    faults: Faults
+    random: Random
+    counts: Counter[str]
+    deadline: float = 0.0
+    died: str | None = None
+    calls: int = 0
+    poison: str | None = None
+
+    def begin(self, service: str, what: str, latency: tuple[float, float]) -> Call:
+        """Send a call; returns at the moment in which it is to take effect."""
+        self.calls += 1
+        self.counts["calls"] += 1
+        there, back, fault, drawn = (self.random.random() for _ in range(4))
+        name = f"{self.name}/{self.calls} {what}"
+        kind = self.faults.of_call(service, name, self.schedule.now - START, fault)
+        call = Call(name, kind, between(*latency, there), between(*latency, back), drawn)
+        self.wait(call.there)
+        if kind == "death before effect" or (self.poison and service == "stripe"):
+            self.die()
+        return call
+
+    def end(self, call: Call) -> None:
+        """Wait for the answer of a call that has taken effect."""
+        if call.fault == "death after effect":
+            self.die()
+        self.wait(call.back)
+
+    def wait(self, seconds: float) -> None:
+        """Give way."""
+        sleep(seconds)
+
+    def die(self) -> None:
+        """Let the process die here."""
+        self.died = "killed"
+        raise KilledError
+
+
+class Fleet:
+    """All processes of all functions.
+
+    Parameters
+    ----------
+    seed : int
+        The history's.
+    schedule : Schedule
+        Virtual time.
+    settings : Settings
+        The deployment's.
+    faults : Faults
+        What goes wrong.
+    surroundings : mapping
+        What every process's context is given beside its settings, clock and chance.
+    make_http_client : callable
+        Makes what carries a process's requests to Stripe.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        schedule: Schedule,
+        settings: Settings,
+        faults: Faults,
+        surroundings: Mapping[str, Any],
+        make_http_client: Callable[[], stripe.HTTPClient],
+    ) -> None:
+        self._seed = seed
+        self._schedule = schedule
+        self._settings = settings
+        self._faults = faults
+        self._surroundings = surroundings
+        self._make_http_client = make_http_client
+        self._idle: dict[str, list[Process]] = {}
+        self._running: dict[int, tuple[Invocation, Task]] = {}
+        self._names: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.trace: Callable[..., None] = lambda *_: None
+
+    def invoke(
+        self, function: str, event: Json, name: str, then: Callable[[Outcome], None]
+    ) -> None:
+        """Start an invocation now.
+
+        Parameters
+        ----------
+        function : str
+            The folder of the function.
+        event : dict
+            What the handler is given.
+        name : str
+            Who invokes it; invocations of one name are numbered.
+        then : callable
+            Gets the outcome when the invocation is over.
+        """
+        self._names[name] += 1
+        number = self._names[name]
+        name = name if number == 1 else f"{name}~{number}"
+        random = chance(self._seed, name)
+        process, start = self._process(function, name, random)
+        invocation = Invocation(name, function, self._schedule, self._faults, random, self.counts)
+        task = Task(self._schedule, lambda: self._serve(invocation, process, event, then))
+        self.counts[f"invocations of {function}"] += 1
+        self._schedule.after(start, lambda: self._start(invocation, task))
+
+    def invocation(self) -> Invocation | None:
+        """The invocation that is running, None outside of all."""
+        task = current_task()
+        return None if task is None else self._running[id(task)][0]
+
+    def is_busy(self) -> bool:
+        """Whether any invocation is under way."""
+        return bool(self._running)
+
+    def end(self) -> None:
+        """End whatever still runs."""
+        for _, task in list(self._running.values()):
+            task.kill()
+
+    def _process(self, function: str, name: str, random: Random) -> tuple[Process, float]:
+        """An idle process, or a new one, and the seconds until it can begin."""
+        drawn, start = random.random(), random.random()
+        idle = self._idle.setdefault(function, [])
+        if idle and drawn < _STAYS_WARM:
+            return idle.pop(), 0.0
+        return self._new_process(function, name), between(*_START_SECONDS, start)
+
+    def _new_process(self, function: str, name: str) -> Process:
+        random = chance(self._seed, "process", name)
+        skew = (random.random() - 0.5) * CLOCKS_DIFFER_SECONDS
+        schedule = self._schedule
+        context = Context(
+            self._settings,
+            clock=lambda: schedule.now + skew,
+            sleep=sleep,
+            random=random,
+            make_stripe=partial(StripeGateway, http_client=self._make_http_client()),
+            **self._surroundings,
+        )
+        return Process(function, name, context, fresh_handler(function))
+
+    def _start(self, invocation: Invocation, task: Task) -> None:
+        self._running[id(task)] = (invocation, task)
+        invocation.deadline = self._schedule.now + timeouts()[invocation.function]
+        if len(self._running) > 1:
+            self.counts["invocations beside another"] += 1
+
+        def expire() -> None:
+            if not task.dead:
+                invocation.died = "timed out"
+                task.kill()
+
+        self._schedule.at(invocation.deadline, expire)
+        task.switch()
+
+    def _serve(
+        self,
+        invocation: Invocation,
+        process: Process,
+        event: Json,
+        then: Callable[[Outcome], None],
+    ) -> None:
+        task = current_task()
+        self.trace("begin", invocation.name, process.name)
+        try:
+            with use(process.context):
+                outcome = Outcome(process.handler(event, lambda_context(invocation)))
+        except KilledError:
+            outcome = Outcome(died=invocation.died or "killed")
+        except Exception as error:
+            outcome = Outcome(error=error)
+        del self._running[id(task)]
+        if outcome.died:
+            self.counts[f"processes {outcome.died}"] += 1
+        else:
+            self._idle.setdefault(process.function, []).append(process)
+        self.trace("end", invocation.name, outcome.died, type(outcome.error).__name__)
+        self._schedule.after(_ANSWER_SECONDS, lambda: then(outcome))
+
+
+def sleep(seconds: float) -> None:
+    """Let a task wait; outside of all tasks nobody waits."""
+    task = current_task()
+    if task is not None:
+        task.wait(seconds)
+
+
+def lambda_context(invocation: Invocation) -> SimpleNamespace:
+    """The context object that Lambda hands to a handler; it tells the time that is left."""
+
+    def remaining() -> int:
+        return max(0, int((invocation.deadline - invocation.schedule.now) * 1000))
+
+    return SimpleNamespace(
+        function_name=invocation.function,
+        memory_limit_in_mb=512,
+        invoked_function_arn=f"arn:aws:lambda:eu-west-1:123456789012:function:{invocation.function}",
+        aws_request_id=invocation.name,
+        tenant_id=None,
+        get_remaining_time_in_millis=remaining,
+    )
+
+
+def fresh_handler(function: str) -> Callable[[Any, Any], Any]:
+    """A function's handler with module state of its own, as a new process has it."""
+    name = f"functions.{function}.app"
+    module = ModuleType(name)
+    exec(_code(name), module.__dict__)  # noqa: S102 - the product's own source
+    handler: Callable[[Any, Any], Any] = module.__dict__["handler"]
+    return handler
+
+
+@cache
+def _code(name: str) -> CodeType:
+    path = Path(str(importlib.import_module(name).__file__))
+    return compile(path.read_text(), str(path), "exec")

@@ -1,0 +1,88 @@
+"""The schedule that calls `reconcile_events`: every few minutes while anything happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from simulation.chance import chance
+from simulation.processes import Fleet, Outcome
+from simulation.schedule import Schedule
+
+FUNCTION = "reconcile_events"
+EVERY_SECONDS = 300.0
+
+_RUNS_AFTER_LAST_CHANGE = 2
+_LATEST_LISTED_SECONDS = 310.0
+_TWICE = 0.05
+
+
+class Timer:
+    """Calls the function, at times twice at once.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Virtual time.
+    seed : int
+        The history's.
+    fleet : Fleet
+        What is called.
+    longest_pause : callable
+        Seconds to which its pauses may grow now.
+    ended : callable
+        Gets what came of each run.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        seed: int,
+        fleet: Fleet,
+        longest_pause: Callable[[], float],
+        ended: Callable[[Outcome], None],
+    ) -> None:
+        self._schedule = schedule
+        self._seed = seed
+        self._fleet = fleet
+        self._longest_pause = longest_pause
+        self._look_at = ended
+        self._pause = EVERY_SECONDS
+        self._number = 0
+        self._next = 0
+        self._ended: list[float] = []
+
+    def start(self) -> None:
+        """Run for the first time, as when the stack is deployed."""
+        self._tick()
+
+    def hurry(self) -> None:
+        """Something happens: go back to the usual pace."""
+        if self._pause > EVERY_SECONDS:
+            self._pause = EVERY_SECONDS
+            self._plan(EVERY_SECONDS * chance(self._seed, "hurry", self._number).random())
+
+    def has_run_since(self, moment: float) -> bool:
+        """Whether it ran often enough since to have seen all that Stripe lists by then."""
+        since = moment + _LATEST_LISTED_SECONDS
+        return sum(begun > since for begun in self._ended) >= _RUNS_AFTER_LAST_CHANGE
+
+    def _plan(self, seconds: float) -> None:
+        self._next += 1
+        number = self._next
+        self._schedule.after(seconds, lambda: self._tick() if number == self._next else None)
+
+    def _tick(self) -> None:
+        self._number += 1
+        name = f"schedule {self._number}"
+        begun = self._schedule.now
+        twice = chance(self._seed, name).random() < _TWICE
+
+        def then(outcome: Outcome) -> None:
+            if not outcome.died and not outcome.error:
+                self._ended.append(begun)
+            self._look_at(outcome)
+
+        for _ in range(1 + twice):
+            self._fleet.invoke(FUNCTION, {}, name, then)
+        self._pause = min(self._pause * 2, self._longest_pause())
+        self._plan(self._pause)

@@ -1,0 +1,158 @@
+"""What must hold at every moment, checked on the change log as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local.stripe_double.double import StripeDouble
+from simulation.stripe_actions import FOREIGN_EMAIL
+
+Json = dict[str, Any]
+Key = tuple[str, str]
+
+UNFINISHED = ("pending", "waiting")
+_ENDED = ("canceled", "incomplete_expired")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A promise that was broken.
+
+    Parameters
+    ----------
+    promise : str
+        Which one, the same for all violations of a kind.
+    detail : str
+        What was seen.
+    """
+
+    promise: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.detail}"
+
+
+class Watch:
+    """Follows a table's changes.
+
+    Parameters
+    ----------
+    records : sequence
+        The change log, growing.
+    double : StripeDouble
+        What Stripe has.
+    found : callable
+        Gets every violation.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Json],
+        double: StripeDouble,
+        found: Callable[[Violation], None],
+    ) -> None:
+        self.images: dict[Key, Json] = {}
+        self.events: dict[str, Json] = {}
+        self._records = records
+        self._double = double
+        self._found = found
+        self._position = 0
+        self._frozen: set[Key] = set()
+
+    @property
+    def unfinished(self) -> list[Json]:
+        """The events that are not finished."""
+        return [e for e in self.events.values() if text(e, "state") in UNFINISHED]
+
+    def look(self) -> None:
+        """Check what has changed since the last look: one request's changes, as a whole."""
+        news = self._records[self._position :]
+        self._position += len(news)
+        for record in news:
+            keys = record["dynamodb"]["Keys"]
+            key = (keys["pk"]["S"], keys["sk"]["S"])
+            new = record["dynamodb"].get("NewImage")
+            self._check(key, self.images.get(key), new)
+            self._keep(key, new)
+        for user in {record["dynamodb"]["Keys"]["pk"]["S"] for record in news}:
+            if user.startswith("USER#"):
+                self._check_user(user)
+
+    def _keep(self, key: Key, new: Json | None) -> None:
+        if key[1] == "EVENT" and new is not None:
+            self._check_event(key[0], self.images.get(key, new), new)
+            self.events[key[0].removeprefix("EVENT#")] = new
+        if new is None:
+            self.images.pop(key, None)
+        else:
+            self.images[key] = new
+
+    def _check(self, key: Key, old: Json | None, new: Json | None) -> None:
+        kind, *rest = key[1].split("#")
+        if kind != "CUSTOMER":
+            return
+        if (key[0], rest[0]) in self._frozen and new != old:
+            self._violated("a soft-deleted record stays as it is", f"{key[1]} was changed")
+        if new is None:
+            self._violated("no record is deleted", key[1])
+        elif len(rest) == 1:
+            self._check_customer(key, old, new)
+        else:
+            self._check_child(key, old, new)
+
+    def _check_event(self, pk: str, old: Json, new: Json) -> None:
+        if old.get("replayed_at") != new.get("replayed_at"):
+            return
+        if text(old, "state") not in UNFINISHED and text(new, "state") in UNFINISHED:
+            self._violated("a finished event stays finished", pk)
+        if int(new["attempts"]["N"]) < int(old["attempts"]["N"]):
+            self._violated("a try that was counted stays counted", pk)
+
+    def _check_customer(self, key: Key, old: Json | None, new: Json) -> None:
+        if old and int(new["version"]["N"]) <= int(old["version"]["N"]):
+            self._violated("the version is raised by every write", key[1])
+        if text(new, "email") == FOREIGN_EMAIL or new.get("livemode", {}).get("BOOL"):
+            self._violated("modes and accounts never mix", key[1])
+
+    def _check_child(self, key: Key, old: Json | None, new: Json) -> None:
+        _, customer, kind, child = key[1].split("#")
+        if old is None:
+            return
+        if "removed_at" in old and "removed_at" not in new:
+            there = self._double.cards.belongs(child, customer) or kind != "CARD"
+            if not there:
+                self._violated("what was removed never comes back", key[1])
+        if text(old, "status") in _ENDED and text(new, "status") not in (*_ENDED, None):
+            self._violated("an ended subscription stays ended", key[1])
+
+    def _check_user(self, user: str) -> None:
+        active = []
+        for (pk, sk), image in self.images.items():
+            if pk != user or not sk.startswith("CUSTOMER#") or sk.count("#") != 1:
+                continue
+            if image["is_active"]["BOOL"]:
+                active.append(sk)
+            else:
+                self._frozen.add((pk, sk.removeprefix("CUSTOMER#")))
+        if len(active) > 1:
+            self._violated("a user has one active customer", f"{user}: {', '.join(active)}")
+        pointer = text(self.images.get((user, "ACTIVE"), {}), "stripe_id")
+        if active and pointer != active[0].removeprefix("CUSTOMER#"):
+            self._violated(
+                "the pointer names the active customer", f"{user}: {pointer}, {active[0]}"
+            )
+        if pointer and not active:
+            self._violated("the pointer names the active customer", f"{user}: {pointer}, none")
+
+    def _violated(self, promise: str, detail: str) -> None:
+        self._found(Violation(promise, detail))
+
+
+def text(image: Json, name: str) -> str | None:
+    """A string of an item in DynamoDB's JSON; None where it has none of this name."""
+    value = image.get(name)
+    found = None if value is None else value.get("S")
+    return None if found is None else str(found)

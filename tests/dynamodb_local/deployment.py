@@ -1,0 +1,276 @@
+"""A table on DynamoDB Local, a Stripe behind HTTP, and processes of the product between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import boto3
+from boto3.dynamodb.types import TypeDeserializer
+
+from local.stripe_double import StripeDoubleServer, sign
+from tests.dynamodb_local.processes import Process
+from tests.engines import REGION
+from tests.local.stripe_history import StripeHistory
+from tools.lambda_events import api_event
+
+Json = dict[str, Any]
+
+TABLE = "customers"
+API_KEY = "sk_test_double"
+SECRET = "whsec_double"
+UNFINISHED = ("pending", "waiting")
+LONGER_THAN_A_CLAIM = 200.0
+
+
+class Deployment:
+    """A table, a Stripe and processes of the product.
+
+    Parameters
+    ----------
+    endpoint : str
+        DynamoDB Local's address.
+    stripe : StripeDoubleServer
+        The Stripe that all talk to.
+    processes : list of Process
+        Those that run already; kept full.
+    """
+
+    def __init__(self, endpoint: str, stripe: StripeDoubleServer, processes: list[Process]) -> None:
+        self.stripe = stripe
+        self.ahead = 0.0
+        """How far all clocks are ahead of this machine's."""
+        self.behind = 0.0
+        """How far back Stripe's is, while it makes a past of several minutes."""
+        self.settings: Json = {}
+        self._endpoint = endpoint
+        self._processes = processes
+        self._client = client(endpoint, "dynamodb")
+        stripe.double.account.clock = lambda: time.time() + self.ahead - self.behind
+
+    # ---- processes
+
+    def command(self, function: str, event: Json, **more: Any) -> Json:
+        """What a process is told to invoke a function."""
+        return {
+            "function": function,
+            "event": event,
+            "seconds": 300 if function == "reconcile_events" else 29,
+            "settings": {"api_base": self.stripe.url, **self.settings},
+            "ahead": self.ahead,
+            "begin": 0.0,
+            **more,
+        }
+
+    def invoke(self, command: Json) -> Any:
+        """What a process answers; None where it dies of it."""
+        (answer,) = self.at_once([command])
+        return answer
+
+    def at_once(self, commands: Sequence[Json], random: Random | None = None) -> list[Any]:
+        """What as many processes answer that begin together, or within a few milliseconds."""
+        processes = self.living(len(commands))
+        begin = time.monotonic() + 0.02
+        for process, command in zip(processes, commands, strict=True):
+            pause = random.uniform(0, 0.08) if random else 0.0
+            process.tell({**command, "begin": begin + pause})
+        answers = [process.hear() for process in processes]
+        self._replace_the_dead()
+        return answers
+
+    def living(self, number: int) -> list[Process]:
+        """Processes that are alive; those that were started last come last."""
+        return self._processes[:number]
+
+    def _replace_the_dead(self) -> None:
+        """Start others, which are ready by the time that they are needed."""
+        for dead in [process for process in self._processes if process.is_dead]:
+            dead.end()
+            self._processes.remove(dead)
+            self._processes.append(new_process(self._endpoint))
+
+    # ---- what is invoked
+
+    def creating(self, user_id: str, **more: Any) -> Json:
+        """The command to create a user's customer."""
+        body = json.dumps({"user_id": user_id, "billing_email": "jenny@example.com"})
+        return self.command("create_customer", api_event("POST", "/customers", body=body), **more)
+
+    def create(self, user_id: str) -> str:
+        """Create a user's customer; its Stripe id."""
+        answer = self.invoke(self.creating(user_id))
+        assert answer["statusCode"] in (200, 201), answer
+        stripe_id: str = json.loads(answer["body"])["stripe_id"]
+        return stripe_id
+
+    def soft_deleting(self, user_id: str) -> Json:
+        """The command to soft-delete it."""
+        event = api_event("DELETE", f"/customers/{user_id}", user_id)
+        return self.command("soft_delete_customer", event)
+
+    def receiving(self, event: Json) -> Json:
+        """The command with which Stripe's webhook arrives."""
+        body = json.dumps(event)
+        signature = sign(body.encode(), SECRET, time.time() + self.ahead)
+        headers = {"stripe-signature": signature}
+        return self.command("link_customer", api_event("POST", "/", body=body, headers=headers))
+
+    def receive(self, events: Iterable[Json]) -> None:
+        """Let webhooks arrive, one after the other."""
+        (process,) = self.living(1)
+        for event in events:
+            process.tell(self.receiving(event))
+            assert process.hear()["statusCode"] == 200
+
+    def waking(self, events: Iterable[Json], **more: Any) -> Json:
+        """The command with which the table's stream brings new events."""
+        records = [
+            {
+                "eventName": "INSERT",
+                "dynamodb": {
+                    "Keys": {"pk": {"S": f"EVENT#{event['id']}"}, "sk": {"S": "EVENT"}},
+                    "NewImage": {"customer_id": {"S": customer_of(event)}},
+                    "SequenceNumber": str(number),
+                },
+            }
+            for number, event in enumerate(events)
+        ]
+        return self.command("apply_event", {"Records": records}, **{"seconds": 60, **more})
+
+    def reconcile(self, **more: Any) -> Any:
+        """Let time pass, and the schedule come."""
+        self.ahead += LONGER_THAN_A_CLAIM
+        return self.invoke(self.command("reconcile_events", {}, **more))
+
+    def settle(self) -> None:
+        """Reconcile until every event has ended."""
+        for _ in range(10):
+            if not self.unfinished():
+                return
+            self.reconcile()
+        raise AssertionError(f"unfinished still: {self.unfinished()}")
+
+    # ---- Stripe
+
+    def history(self, random: Random) -> StripeHistory:
+        """What happens to customers on Stripe."""
+        return StripeHistory(self.stripe.double, API_KEY, random)
+
+    def change(self, history: StripeHistory, customers: list[str], random: Random, n: int) -> None:
+        """Let things happen over the next minutes of Stripe's clock, which then stands at now."""
+        for left in reversed(range(n)):
+            with self.stripe.use():
+                history.change(random.choice(customers))
+                self.behind = self.behind * left / (left + 1)
+
+    def events(self) -> list[Json]:
+        """All of Stripe's events that name a customer."""
+        with self.stripe.use() as stripe:
+            return [event for event in stripe.account.events.values() if customer_of(event)]
+
+    def event_ids(self) -> set[str]:
+        """The ids of these."""
+        return {event["id"] for event in self.events()}
+
+    def on_stripe(self, user_id: str) -> list[str]:
+        """The customers that Stripe ever made for a user."""
+        with self.stripe.use() as stripe:
+            return [
+                customer["id"]
+                for customer in stripe.account.customers.values()
+                if customer["metadata"].get("stripe_integrations_user_id") == user_id
+            ]
+
+    # ---- the table
+
+    def items(self) -> list[Json]:
+        """What the table holds, as plain values."""
+        pages = self._client.get_paginator("scan").paginate(TableName=TABLE, ConsistentRead=True)
+        return [plain(item) for page in pages for item in page["Items"]]
+
+    def states(self) -> dict[str, str]:
+        """The events' states by their ids."""
+        items = self.items()
+        return {i["stripe_id"]: i["state"] for i in items if i["record_type"] == "Event"}
+
+    def unfinished(self) -> list[str]:
+        """The events that have not ended."""
+        return [event for event, state in self.states().items() if state in UNFINISHED]
+
+    def active(self, user_id: str) -> list[str]:
+        """A user's active records."""
+        return [
+            item["stripe_id"]
+            for item in self.items()
+            if item["pk"] == f"USER#{user_id}"
+            and item["record_type"] == "Customer"
+            and item["is_active"]
+        ]
+
+    def changes(self) -> list[tuple[Json, Json]]:
+        """Every change of the table, as items before and after: what its stream has recorded."""
+        streams = client(self._endpoint, "dynamodbstreams")
+        arn = self._client.describe_table(TableName=TABLE)["Table"]["LatestStreamArn"]
+        found: list[tuple[Json, Json]] = []
+        for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
+            iterator = streams.get_shard_iterator(
+                StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            while iterator:
+                page = streams.get_records(ShardIterator=iterator)
+                found += [
+                    (plain(change.get("OldImage", {})), plain(change.get("NewImage", {})))
+                    for change in (record["dynamodb"] for record in page["Records"])
+                ]
+                iterator = page.get("NextShardIterator") if page["Records"] else None
+        return found
+
+
+def client(endpoint: str, service: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=access_key(),
+        aws_secret_access_key="local",
+    )
+
+
+def access_key() -> str:
+    """Every access key has a database of its own."""
+    return f"processes{os.getpid()}"
+
+
+def new_process(endpoint: str) -> Process:
+    return Process(
+        {
+            "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+            "AWS_ACCESS_KEY_ID": access_key(),
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "TABLE_NAME": TABLE,
+            "STRIPE_API_KEY": API_KEY,
+            "STRIPE_WEBHOOK_SECRET": SECRET,
+            "POWERTOOLS_METRICS_NAMESPACE": "StripeIntegrations",
+            "POWERTOOLS_SERVICE_NAME": "stripe-customers",
+        }
+    )
+
+
+def plain(image: Mapping[str, Any]) -> Json:
+    read = TypeDeserializer()
+    return {name: read.deserialize(value) for name, value in image.items()}
+
+
+def customer_of(event: Json) -> str:
+    """The customer that an event names; empty where it is none's."""
+    subject = event["data"]["object"]
+    if subject["object"] == "customer":
+        return str(subject["id"])
+    before = event["data"].get("previous_attributes") or {}
+    return str(subject.get("customer") or before.get("customer") or "")

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local.stripe_double.double import StripeDouble
+from simulation.deliveries import Deliveries
+from simulation.faults import Faults, Weather
+from simulation.judge import ApiCall, Evidence, judge_events, judge_state
+from simulation.schedule import START, Schedule
+from simulation.stripe_actions import Others
+from simulation.stripe_side import SimulatedStripe
+from simulation.watch import Violation, Watch
+from stripe_integrations.actions.cards import cards_from_stripe
+from stripe_integrations.actions.creation import USER_KEY
+from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.config import Settings
+from stripe_integrations.context import Context, use
+from stripe_integrations.models import Customer
+from stripe_integrations.models.validity import Validity
+
+Json = dict[str, Any]
+
+USER = "USER#u-0"
+
+
+class Scene:
+    """A Stripe with one customer of ours and a table that has it; a test changes either."""
+
+    def __init__(self) -> None:
+        schedule = Schedule()
+        faults = Faults(1, Weather())
+        self.stripe = SimulatedStripe(1, schedule, faults, 0.0)
+        self.double: StripeDouble = self.stripe.double
+        made = self.stripe.act(
+            "make",
+            "POST",
+            "/v1/customers",
+            {"email": "a@example.com", "source": "tok_visa", "metadata": {USER_KEY: "u-0"}},
+        )
+        self.stripe_id: str = made.body["id"]
+        self.records: list[Json] = []
+        self.found: list[Violation] = []
+        self.watch = Watch(self.records, self.double, self.found.append)
+        deliveries = Deliveries(schedule, self.stripe, None, faults, lambda *_: None)  # type: ignore[arg-type]
+        self.evidence = Evidence(
+            watch=self.watch,
+            double=self.double,
+            others=Others(1, self.stripe, deliveries),
+            calls=[ApiCall("create", "u-0", START, START + 1, 201)],
+            accepted=set(),
+            dead_letters=[],
+            published=[],
+            has_bus=False,
+        )
+        self.write(*self.true_items())
+
+    def true_items(self) -> list[tuple[str, Json]]:
+        """The items as they stand where all is well."""
+        customer = self.fetch(f"/v1/customers/{self.stripe_id}", {"expand": ["sources"]})
+        methods = self.fetch(f"/v1/customers/{self.stripe_id}/payment_methods", {"type": "card"})
+        record = Customer(
+            USER,
+            f"CUSTOMER#{self.stripe_id}",
+            user_id="u-0",
+            is_active=True,
+            version=1,
+            **customer_values(customer),
+        )
+        cards = cards_from_stripe("u-0", customer, methods["data"], Validity.of_event(0))
+        active = {"pk": {"S": USER}, "sk": {"S": "ACTIVE"}, "stripe_id": {"S": self.stripe_id}}
+        return [
+            ("ACTIVE", active),
+            (record.sk, record.serialize()),
+            *((card.sk, card.serialize()) for card in cards),
+        ]
+
+    def fetch(self, path: str, params: Json) -> Json:
+        return self.double.request(
+            "GET", path, params, {"Authorization": "Bearer sk_test_double"}
+        ).body
+
+    def write(self, *items: tuple[str, Json | None], pk: str = USER) -> None:
+        """Write items in one transaction; None deletes."""
+        for sk, image in items:
+            change: Json = {"Keys": {"pk": {"S": pk}, "sk": {"S": sk}}}
+            if image is not None:
+                change["NewImage"] = image
+            self.records.append({"dynamodb": change})
+        self.watch.look()
+
+    @property
+    def customer(self) -> tuple[str, Json]:
+        sk = f"CUSTOMER#{self.stripe_id}"
+        return sk, dict(self.watch.images[USER, sk])
+
+    @property
+    def card(self) -> tuple[str, Json]:
+        return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
+
+    def verdict(self) -> set[str]:
+        violations = [*self.found, *judge_events(self.evidence), *judge_state(self.evidence)]
+        return {violation.promise for violation in violations}
+
+
+@pytest.fixture
+def scene() -> Any:
+    settings = Settings(table_name="customers", api_key="sk_test_double")
+    with use(Context(settings, clock=lambda: START, random=random.Random(1))):
+        yield Scene()
+
+
+def event(state: str, **more: str) -> Json:
+    return {
+        "state": {"S": state},
+        "attempts": {"N": "1"},
+        **{name: {"S": value} for name, value in more.items()},
+    }
+
+
+def test_nothing_is_said_where_all_is_well(scene: Scene) -> None:
+    assert scene.verdict() == set()
+
+
+def change_on_stripe(scene: Scene) -> None:
+    scene.stripe.act("x", "POST", f"/v1/customers/{scene.stripe_id}", {"name": "Zoe"})
+
+
+def remove_card_on_stripe(scene: Scene) -> None:
+    card = scene.card[0].rpartition("#")[2]
+    scene.stripe.act("x", "DELETE", f"/v1/customers/{scene.stripe_id}/sources/{card}")
+
+
+def subscribe_on_stripe(scene: Scene) -> None:
+    product = scene.stripe.act("p", "POST", "/v1/products", {"name": "Tea"}).body["id"]
+    price = {
+        "product": product,
+        "currency": "eur",
+        "unit_amount": "1",
+        "recurring": {"interval": "month"},
+    }
+    price_id = scene.stripe.act("q", "POST", "/v1/prices", price).body["id"]
+    params = {"customer": scene.stripe_id, "items": [{"price": price_id}]}
+    scene.stripe.act("s", "POST", "/v1/subscriptions", params)
+
+
+def delete_on_stripe(scene: Scene) -> None:
+    scene.stripe.act("x", "DELETE", f"/v1/customers/{scene.stripe_id}")
+
+
+def make_a_duplicate(scene: Scene) -> None:
+    params = {"email": "a@example.com", "metadata": {USER_KEY: "u-0"}}
+    scene.stripe.act("y", "POST", "/v1/customers", params)
+
+
+def write_without_raising_the_version(scene: Scene) -> None:
+    sk, image = scene.customer
+    scene.write((sk, {**image, "phone": {"S": "1"}}))
+
+
+def write_under_a_soft_deleted_record(scene: Scene) -> None:
+    sk, image = scene.customer
+    gone = {**image, "is_active": {"BOOL": False}, "version": {"N": "2"}}
+    scene.write((sk, gone), ("ACTIVE", None))
+    card, card_image = scene.card
+    scene.write((card, {**card_image, "name": {"S": "new"}}))
+
+
+def activate_a_second_customer(scene: Scene) -> None:
+    _, image = scene.customer
+    scene.write(("CUSTOMER#cus_2", image))
+
+
+def lose_the_customer(scene: Scene) -> None:
+    sk, image = scene.customer
+    gone = {**image, "is_active": {"BOOL": False}, "version": {"N": "2"}}
+    scene.write((sk, gone), ("ACTIVE", None))
+
+
+def bring_a_removed_card_back(scene: Scene) -> None:
+    sk, image = scene.card
+    scene.write((sk, {**image, "removed_at": {"S": "now"}}))
+    remove_card_on_stripe(scene)
+    scene.write((sk, image))
+
+
+def apply_the_other_mode(scene: Scene) -> None:
+    sk, image = scene.customer
+    scene.write((sk, {**image, "email": {"S": "foreign@example.com"}, "version": {"N": "2"}}))
+
+
+def lose_an_accepted_event(scene: Scene) -> None:
+    scene.evidence.accepted.add("evt_1")
+
+
+def leave_an_event_pending(scene: Scene) -> None:
+    scene.write(("EVENT", event("pending")), pk="EVENT#evt_1")
+
+
+def ignore_an_event_without_a_reason(scene: Scene) -> None:
+    scene.write(("EVENT", event("ignored")), pk="EVENT#evt_1")
+
+
+def fail_an_event_in_silence(scene: Scene) -> None:
+    scene.write(("EVENT", event("failed", reason="poison")), pk="EVENT#evt_1")
+
+
+def unfinish_an_event(scene: Scene) -> None:
+    scene.write(("EVENT", event("applied")), ("EVENT", event("pending")), pk="EVENT#evt_1")
+
+
+def forget_a_try(scene: Scene) -> None:
+    again = {**event("pending"), "attempts": {"N": "0"}}
+    scene.write(("EVENT", event("pending")), ("EVENT", again), pk="EVENT#evt_1")
+
+
+def publish_nothing(scene: Scene) -> None:
+    scene.evidence.has_bus = True
+    scene.write(("EVENT", event("applied")), pk="EVENT#evt_1")
+
+
+def accept_a_forged_event(scene: Scene) -> None:
+    scene.evidence.others.crafted["evt_1"] = "forged"
+    scene.evidence.others.statuses["evt_1"] = [200]
+
+
+@pytest.mark.parametrize(
+    ("plant", "promise"),
+    [
+        (change_on_stripe, "a record equals Stripe's"),
+        (remove_card_on_stripe, "a record equals Stripe's"),
+        (subscribe_on_stripe, "a record equals Stripe's"),
+        (delete_on_stripe, "a customer that Stripe deleted is not active"),
+        (make_a_duplicate, "a customer of ours on Stripe has a record"),
+        (make_a_duplicate, "Stripe holds no duplicate"),
+        (write_without_raising_the_version, "the version is raised by every write"),
+        (write_under_a_soft_deleted_record, "a soft-deleted record stays as it is"),
+        (activate_a_second_customer, "a user has one active customer"),
+        (lose_the_customer, "a created customer stays"),
+        (bring_a_removed_card_back, "what was removed never comes back"),
+        (apply_the_other_mode, "modes and accounts never mix"),
+        (lose_an_accepted_event, "an accepted event is stored"),
+        (leave_an_event_pending, "every event is finished"),
+        (ignore_an_event_without_a_reason, "an ignored event has a reason"),
+        (fail_an_event_in_silence, "a failed event is a dead letter"),
+        (unfinish_an_event, "a finished event stays finished"),
+        (forget_a_try, "a try that was counted stays counted"),
+        (publish_nothing, "an applied change is published"),
+        (accept_a_forged_event, "a forged event is refused"),
+    ],
+)
+def test_a_planted_violation_is_seen(
+    scene: Scene, plant: Callable[[Scene], None], promise: str
+) -> None:
+    plant(scene)
+    assert promise in scene.verdict()

@@ -1,0 +1,48 @@
+"""What Lambda hands to a handler, as AWS documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def api_event(
+    method: str,
+    path: str,
+    user_id: str | None = None,
+    *,
+    body: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    claims: Mapping[str, str] | None = None,
+) -> Json:
+    """An event of an HTTP API or a Function URL, payload format 2.0."""
+    event: Json = {
+        "version": "2.0",
+        "routeKey": f"{method} {path}",
+        "rawPath": path,
+        "headers": {"content-type": "application/json", **(headers or {})},
+        "requestContext": {"http": {"method": method, "path": path}, "requestId": "request-1"},
+        "isBase64Encoded": False,
+    }
+    if body is not None:
+        event["body"] = body
+    if user_id is not None:
+        event["pathParameters"] = {"user_id": user_id}
+    if claims is not None:
+        event["requestContext"]["authorizer"] = {"jwt": {"claims": dict(claims), "scopes": None}}
+    return event
+
+
+def lambda_context(remaining_milliseconds: int = 29_000) -> SimpleNamespace:
+    """The context object that Lambda hands to a handler."""
+    return SimpleNamespace(
+        function_name="function",
+        memory_limit_in_mb=256,
+        invoked_function_arn="arn:aws:lambda:eu-west-1:123456789012:function:function",
+        aws_request_id="00000000-0000-0000-0000-000000000000",
+        tenant_id=None,
+        get_remaining_time_in_millis=lambda: remaining_milliseconds,
+    )
