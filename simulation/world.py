@@ -257,7 +257,10 @@ class World:
         """Seconds to which the schedule's pauses may grow: little is missed while all is quiet."""
         if not self._is_quiet():
             return EVERY_SECONDS
-        is_trying = any(text(event, "state") == "pending" for event in self.watch.unfinished)
+        is_trying = any(
+            text(event, "state") == "pending" or "claimed_at" in event
+            for event in self.watch.unfinished
+        )
         return _TRYING_SECONDS if is_trying else _WAITING_SECONDS
 
     def _is_quiet(self) -> bool:

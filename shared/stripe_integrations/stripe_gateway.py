@@ -119,15 +119,16 @@ class StripeGateway:
             self._complete_sources(stripe_id, customer)
         return customer
 
-    def list_customers(self, email: str, created_since: int) -> Iterator[Json]:
-        """Customers with this e-mail made since (Unix seconds), newest first.
+    def list_customers(self, created_since: int, email: str | None) -> Iterator[Json]:
+        """Customers made since (Unix seconds), newest first; with an e-mail, those that have it.
 
         https://docs.stripe.com/api/customers/list; unlike search, it sees what was just made.
         """
+        params: Json = {"created": {"gte": created_since}}
         return self._pages(
             "list customers",
             lambda client, params: client.v1.customers.list(params),
-            {"email": email, "created": {"gte": created_since}},
+            {**params, "email": email} if email else params,
         )
 
     def list_card_payment_methods(self, stripe_id: str) -> list[Json]:

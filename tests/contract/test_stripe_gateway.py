@@ -41,7 +41,7 @@ SETTABLE = {
 CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),
-    "list_customers": lambda gateway: list(gateway.list_customers("somebody@example.com", 1)),
+    "list_customers": lambda gateway: list(gateway.list_customers(1, "somebody@example.com")),
     "list_card_payment_methods": lambda gateway: gateway.list_card_payment_methods(CUSTOMER),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
 }

@@ -43,7 +43,12 @@ def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
     _change(sam_local, customer_id, name="Jane Poe")
     webhook = _example("link_customer")
     example = json.loads(webhook["body"])
-    webhook["body"] = webhook["body"].replace(example["data"]["object"]["id"], customer_id)
+    webhook["body"] = (
+        webhook["body"]
+        .replace(example["data"]["object"]["id"], customer_id)
+        # The moment of the change: an older event would change nothing.
+        .replace(f'"created": {example["created"]}', f'"created": {int(time.time())}')
+    )
     event_key = (f"EVENT#{example['id']}", "EVENT")
     _answer(sam_local.invoke("LinkCustomer", webhook), 400)
     assert _item(sam_local, *event_key) is None
@@ -60,6 +65,13 @@ def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
     customer_key = (f"USER#{user_id}", f"CUSTOMER#{customer_id}")
     customer = _item(sam_local, *customer_key) or {}
     assert customer["name"] == "Jane Poe"
+
+    # Stripe delivered nothing but that one event; all that happened on it is found now.
+    reconciled = sam_local.invoke("ReconcileEvents", _example("reconcile_events"))
+    assert reconciled["recovered"] > 0
+    replayed = sam_local.invoke("ReplayEvents", {"event_id": example["id"]})
+    assert replayed == {"replayed": 1, "resume_from": None}
+    assert (_item(sam_local, *event_key) or {})["state"] == "applied"
 
     _answer(sam_local.invoke("SoftDeleteCustomer", _example("soft_delete_customer")), 204)
     customer = _item(sam_local, *customer_key) or {}

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stripe_integrations.actions.creation import USER_KEY, Made, complete_creation, made_for
+from stripe_integrations.actions.creation import (
+    USER_KEY,
+    Made,
+    complete_creation,
+    made_for,
+    made_for_its_token,
+)
 from stripe_integrations.actions.event_handlers import changes_records, handlers_of, has_handlers
 from stripe_integrations.actions.order import Draft
 from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
@@ -186,20 +192,33 @@ def _await_customer(events: list[Event]) -> None:
 
 def _complete_creation(event: Event) -> bool:
     """Finish a create of ours that got no further than Stripe; any other customer stays unknown."""
-    if event.subject and event.api_version == API_VERSION and not event.replayed_at:
-        made = Made.answered(event.subject)
-    else:
-        answer = current().stripe.retrieve_customer(event.customer_id or "")
-        if answer.get("deleted"):
-            return False
-        made = Made.found(answer)
+    made = _as_told(event) or _as_looked_up(event)
+    if made is None:
+        return False
     user_id = (made.stripe_customer.get("metadata") or {}).get(USER_KEY)
     if not isinstance(user_id, str) or not user_id:
         return False
     claim = ActiveCustomer.read(user_id)
     if claim is None or not made_for(claim, made.stripe_customer):
         return False
-    return complete_creation(user_id, claim, made) is not None
+    if not made_for_its_token(claim, made.stripe_customer):
+        # Another token was taken since, after a look at what Stripe has: a customer that was
+        # deleted by then is none to come back to.
+        made = _as_looked_up(event)
+    return made is not None and complete_creation(user_id, claim, made) is not None
+
+
+def _as_told(event: Event) -> Made | None:
+    """What the event of a creation shows, if that can be taken at its word."""
+    if not event.subject or event.api_version != API_VERSION or event.replayed_at:
+        return None
+    return Made.answered(event.subject)
+
+
+def _as_looked_up(event: Event) -> Made | None:
+    """What Stripe has of an event's customer; None where it was deleted."""
+    customer = current().stripe.retrieve_customer(event.customer_id or "")
+    return None if customer.get("deleted") else Made.found(customer)
 
 
 @dataclass

@@ -50,6 +50,8 @@ _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.2, 1.0
 _KEY_IS_KEPT_SECONDS = 23 * 3600
 """Stripe keeps an idempotency key for at least 24 hours."""
 _CLOCKS_DIFFER_SECONDS = 300
+_LOOKED_THROUGH_SECONDS = 900
+"""How far back all customers are looked through, for one whose e-mail is not sure."""
 _METADATA_KEYS, _METADATA_KEY_LENGTH, _METADATA_VALUE_LENGTH = 48, 40, 500
 """Stripe takes 50 keys; two of them are ours. https://docs.stripe.com/api/metadata"""
 _DEEPEST_FIELD = 8
@@ -170,8 +172,16 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
 
 def made_for(claim: ActiveCustomer, stripe_customer: Json) -> bool:
     """Whether Stripe made this customer when it was asked for this claim."""
-    metadata = stripe_customer.get("metadata") or {}
-    return claim.is_creating and metadata.get(TOKEN_KEY) in claim.tokens
+    return claim.is_creating and _token_of(stripe_customer) in claim.tokens
+
+
+def made_for_its_token(claim: ActiveCustomer, stripe_customer: Json) -> bool:
+    """Whether that was under the token with which Stripe is asked now, and no former one."""
+    return _token_of(stripe_customer) == claim.token
+
+
+def _token_of(stripe_customer: Json) -> object:
+    return (stripe_customer.get("metadata") or {}).get(TOKEN_KEY)
 
 
 def _existing(user_id: str) -> Customer | None:
@@ -261,9 +271,12 @@ def _post_anew(user_id: str, claim: ActiveCustomer) -> Made | None:
 
 def _made_earlier(claim: ActiveCustomer) -> Made | None:
     """What Stripe has made for this claim, where its answer can't be had by the token any more."""
-    email = (claim.parameters or {})["stripe"]["email"]
     since = int(claim.since or 0) - _CLOCKS_DIFFER_SECONDS
-    listed = current().stripe.list_customers(email, since)
+    # Its e-mail may have been changed since. Only where all that were made are too many to look
+    # at, those with the e-mail it was made with have to do.
+    are_few = current().clock() < since + _LOOKED_THROUGH_SECONDS
+    email = None if are_few else (claim.parameters or {})["stripe"]["email"]
+    listed = current().stripe.list_customers(since, email)
     return next((Made.found(customer) for customer in listed if made_for(claim, customer)), None)
 
 

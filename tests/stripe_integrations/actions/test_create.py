@@ -519,3 +519,17 @@ def test_a_soft_deleted_customer_that_a_query_still_sees_named_is_not_returned(
     StripeCustomer.soft_delete(customer)
     claim.save()  # as a query sees it that runs beside the transaction
     assert StripeCustomer.get(USER) is None
+
+
+def test_a_kept_failure_whose_customer_was_given_another_email_makes_no_second(
+    world: World,
+) -> None:
+    world.stripe.faults.fail_next(1, match="POST /v1/customers", takes_effect=True)
+
+    def change_the_email() -> None:
+        for made in world.stripe_customers():
+            world.ask("POST", f"/v1/customers/{made['id']}", {"email": "new@example.com"})
+
+    world.during_sleep = change_the_email
+    customer = StripeCustomer.create(USER, EMAIL)
+    assert [made["id"] for made in world.stripe_customers()] == [customer.stripe_id]

@@ -8,7 +8,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
-from stripe_integrations.models import Card, Event, Pointer
+from stripe_integrations.models import ActiveCustomer, Card, Event, Pointer
 from tests.world import World
 
 USER = User("u-1")
@@ -143,6 +143,20 @@ def test_a_create_whose_customer_is_gone_is_not_finished(world: World, on_stripe
     StripeEvent.apply(created)
     assert Event.find(created).state == "waiting"
     assert StripeCustomer.get(USER) is None
+
+
+def test_a_customer_of_a_former_token_is_come_back_to_only_if_it_is_still_there(
+    world: World, on_stripe: str
+) -> None:
+    for is_there, state in ((False, "waiting"), (True, "applied")):
+        created = receive_created(world)
+        ActiveCustomer.read("u-1").renew_token()
+        if not is_there:
+            world.stripe.account.deleted_customers.add(on_stripe)
+        StripeEvent.apply(created)
+        assert Event.find(created).state == state
+        assert (StripeCustomer.get(USER) is not None) is is_there
+        world.stripe.account.deleted_customers.clear()
 
 
 def test_a_404_is_no_news_of_a_customer_that_is_not_known(world: World, on_stripe: str) -> None:
