@@ -162,7 +162,7 @@ class World:
             }
             for number, image in enumerate(images)
         ]
-        answer: Json = apply_event.handler({"Records": records}, lambda_context())
+        answer: Json = apply_event.handler({"Records": records}, lambda_context(60_000))
         return answer
 
     def settle(self) -> None:

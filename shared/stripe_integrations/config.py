@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,6 +19,8 @@ _MODES = {"test": False, "live": True}
 _RECORDS = frozenset({"Card", "Subscription"})
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
+_KIND = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?")
+_FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,11 @@ def _own_handlers() -> Mapping[str, str]:
             raise
         return {}
     if not isinstance(handlers, Mapping) or not all(
-        isinstance(entry, str) for pair in handlers.items() for entry in pair
+        _KIND.fullmatch(str(kind)) and _FUNCTION.fullmatch(str(function))
+        for kind, function in handlers.items()
     ):
-        raise ConfigurationError(f"{_HANDLERS_MODULE}.HANDLERS must map strings to strings")
+        raise ConfigurationError(
+            f"{_HANDLERS_MODULE}.HANDLERS must map types like invoice.paid or invoice.*"
+            " to functions like module:function"
+        )
     return dict(handlers)

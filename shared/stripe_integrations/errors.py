@@ -103,6 +103,14 @@ class MessageNotSentError(StripeIntegrationsError):
     """A message to the dead-letter queue, or to the event bus, was not taken."""
 
 
+class EventHandlerNotFoundError(StripeIntegrationsError):
+    """A deployment's own event handler is not where it is said to be."""
+
+
+class OutOfTimeError(StripeIntegrationsError):
+    """The invocation would end before what is to be done is done."""
+
+
 class UnprocessableEventError(StripeIntegrationsError):
     """For event handlers to raise: this event can never be handled, however often it is tried."""
 
@@ -156,3 +164,7 @@ class StripeUnavailableError(StripeError):
     """
 
     replayed: bool = False
+
+
+class StripeObjectChangedError(StripeUnavailableError):
+    """One customer changed while it was asked about; Stripe itself is well."""

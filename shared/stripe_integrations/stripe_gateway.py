@@ -18,6 +18,7 @@ from stripe_integrations.errors import (
     StripeAccessError,
     StripeError,
     StripeNotInstalledError,
+    StripeObjectChangedError,
     StripeRefusedError,
     StripeUnavailableError,
     WrongModeError,
@@ -228,7 +229,7 @@ class StripeGateway:
                 if page is first:
                     raise
                 # The object that the page was to start after is gone.
-                raise StripeUnavailableError(f"the list changed: {what}") from error
+                raise StripeObjectChangedError(f"the list changed: {what}") from error
             if not isinstance(listed.get("data"), list):
                 raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
             for obj in listed["data"]:

@@ -15,7 +15,9 @@ import pytest
 import stripe
 
 import stripe_integrations
+from stripe_integrations.actions.event_handlers import applied_kinds
 from stripe_integrations.config import API_VERSION, Settings
+from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeRefusedError
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.fields import fields_of, read_stripe
@@ -38,12 +40,15 @@ SETTABLE = {
     "invoice_prefix": "ABC123",
     "invoice_settings": {"footer": "text", "default_payment_method": "pm_contract"},
 }
+with use(Context(Settings(table_name="none"))):
+    KINDS = applied_kinds()
 CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),
     "list_customers": lambda gateway: list(gateway.list_customers(1, "somebody@example.com")),
     "list_card_payment_methods": lambda gateway: gateway.list_card_payment_methods(CUSTOMER),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
+    "list_events": lambda gateway: gateway.list_events(1, KINDS, "evt_contract")[0],
 }
 
 

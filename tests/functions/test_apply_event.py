@@ -50,7 +50,7 @@ def batch(world: World, *stripe_ids: str) -> dict[str, Any]:
     }
 
 
-def wake(world: World, *stripe_ids: str, remaining_milliseconds: int = 29_000) -> dict[str, Any]:
+def wake(world: World, *stripe_ids: str, remaining_milliseconds: int = 60_000) -> dict[str, Any]:
     """Bring new events to the function; its answer."""
     answer: dict[str, Any] = apply_event.handler(
         batch(world, *stripe_ids), lambda_context(remaining_milliseconds)

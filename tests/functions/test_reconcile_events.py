@@ -288,19 +288,6 @@ def test_the_types_of_own_handlers_are_swept(table_name: str, pattern: str) -> N
         assert price_is_recovered(world)
 
 
-def test_the_types_of_own_handlers_are_asked_for_where_the_list_takes_them(
-    table_name: str,
-) -> None:
-    world = World(
-        table_name,
-        stored_records=frozenset({"Card"}),
-        event_handlers={"price.created": "tests.functions.test_reconcile_events:take"},
-    )
-    with use(world.context):
-        done = price_is_recovered(world)
-        assert done["swept"] == 1
-
-
 def take(event: Event, customer: Customer | None) -> None:
     """An own handler that has nothing to do."""
 

@@ -247,8 +247,10 @@ def test_a_range_of_very_many_events_is_looked_up_in_parts(
             batch.save(Event.received({**payload, "id": f"evt_{number}"}, valid=True))
     first, resume_from = Event.created_between(0, 2**33)
     rest, end = Event.created_between(0, 2**33, resume_from)
-    assert (len(first), len(rest), end) == (1000, 10, None)
+    assert resume_from
+    assert end is None
     assert len({entry.stripe_id for entry in [*first, *rest]}) == 1010
+    assert len(first) < 1010
 
 
 def test_a_replay_of_a_range_passes_by_what_is_no_event(world: World, customer: Customer) -> None:

@@ -117,9 +117,18 @@ def test_a_deployment_without_such_a_module_has_no_handlers() -> None:
 
 @pytest.mark.parametrize(
     "handlers",
-    [None, [], "invoice.paid", {"invoice.paid": None}, {7: "billing:paid"}, {"a.b": ["billing:c"]}],
+    [
+        None,
+        [],
+        "invoice.paid",
+        {"invoice.paid": None},
+        {"invoice.paid": "billing"},
+        {"*.paid": "billing:paid"},
+        {"invoice.pa?d": "billing:paid"},
+        {"a.b": ["billing:c"]},
+    ],
 )
-def test_handlers_that_map_no_strings_to_strings_are_refused(
+def test_handlers_that_map_no_types_to_functions_are_refused(
     monkeypatch: pytest.MonkeyPatch, handlers: Any
 ) -> None:
     own_module(monkeypatch, handlers)

@@ -7,7 +7,6 @@ marked. A process that dies anywhere on the way leaves the event unfinished, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,8 @@ from stripe_integrations.actions.creation import (
     made_for,
     made_for_its_token,
 )
-from stripe_integrations.actions.event_handlers import changes_records, handlers_of, has_handlers
+from stripe_integrations.actions.event_handlers import changes_records, has_handlers
+from stripe_integrations.actions.following import Outcome
 from stripe_integrations.actions.order import Draft
 from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
 from stripe_integrations.config import API_VERSION
@@ -43,6 +43,8 @@ _SOFT_DELETED = "the customer is soft-deleted"
 _OLDER = "older than what the record shows"
 _UNKNOWN = "not a customer of ours"
 
+NEEDED_SECONDS = 30
+"""What has to be left of an invocation for a fetch and a write."""
 _FOR_GOOD = (DatabaseRefusedError, UnprocessableEventError)
 """What will be raised again, however often the event is tried."""
 
@@ -68,6 +70,8 @@ def apply_together(stripe_ids: Sequence[str]) -> Exception | None:
     """
     failure: Exception | None = None
     for first in range(0, len(stripe_ids), MOST_OTHER_ITEMS):
+        if first and current().remaining_seconds() < NEEDED_SECONDS:
+            break  # the rest is left unclaimed, for the schedule
         failure = _apply_chunk(stripe_ids[first : first + MOST_OTHER_ITEMS]) or failure
     return failure
 
@@ -92,13 +96,12 @@ def _apply_chunk(stripe_ids: Iterable[str]) -> Exception | None:
 
 
 def _try(events: list[Event]) -> Exception | None:
-    def attempt(number: int) -> None:
+    def attempt(number: int) -> Exception | None:
         still = [event for event in events if not (number and event.is_finished_by_now())]
-        if still:
-            _attempt(still)
+        return _attempt(still) if still else None
 
     try:
-        until_unrivalled(attempt)
+        return until_unrivalled(attempt)
     except Exception as error:
         if isinstance(error, _FOR_GOOD) and len(events) > 1:
             # One of them can never work. Each alone, it takes no other with it.
@@ -106,7 +109,6 @@ def _try(events: list[Event]) -> Exception | None:
         for event in events:
             _settle(event, error)
         return error
-    return None
 
 
 def _settle(event: Event, error: Exception) -> None:
@@ -147,29 +149,27 @@ def _put_off(event: Event, error: Exception) -> None:
     event.postpone(error)
 
 
-def _attempt(events: list[Event]) -> None:
+def _attempt(events: list[Event]) -> Exception | None:
     for event in events:
         reason = foreign(event)
         if reason:  # a replay brings such events here
             event.finish("ignored", reason)
     events = [event for event in events if not foreign(event)]
     if not events:
-        return
+        return None
     named = events[0].customer_id or events[0].payment_method_id
     if named is None:
-        _bring_about(None, events)
-        return
+        return _bring_about(None, events)
     owner = _owner(events[0]) or Pointer.find(named)
     if owner is None:
-        _await_customer(events)
-        return
+        return _await_customer(events)
     customer = UserRecords.read(owner.user_id).customer(owner.customer_id)
     if customer is None:
         # The transaction that made the pointer is not visible as a whole yet.
         raise StaleRecordError(f"{owner.customer_id} is not there yet")
     for event in events:
         event.user_id, event.customer_id = owner
-    _bring_about(customer, events)
+    return _bring_about(customer, events)
 
 
 def _owner(event: Event) -> Owner | None:
@@ -178,16 +178,17 @@ def _owner(event: Event) -> Owner | None:
     return Owner(event.user_id, event.customer_id)
 
 
-def _await_customer(events: list[Event]) -> None:
+def _await_customer(events: list[Event]) -> Exception | None:
     """Finish the create that these events are ahead of, or let them wait until somebody has."""
     for event in events:
         if event.kind == "customer.created" and _complete_creation(event):
             raise StaleRecordError(f"{event.customer_id} is known now")
+    given_up = [event for event in events if event.has_waited_long()]
     for event in events:
-        if event.has_waited_long():
-            event.finish("ignored", _UNKNOWN)
-        else:
+        if not event.has_waited_long():
             event.keep_waiting()
+    failures = [_follow(Outcome(e, has_effect=False, reason=_UNKNOWN), None) for e in given_up]
+    return next(filter(None, failures), None)
 
 
 def _complete_creation(event: Event) -> bool:
@@ -221,89 +222,56 @@ def _as_looked_up(event: Event) -> Made | None:
     return None if customer.get("deleted") else Made.found(customer)
 
 
-@dataclass
-class _Outcome:
-    """How an event is to end, once what it calls for was done."""
-
-    event: Event
-    state: str = "applied"
-    reason: str | None = None
-
-    @property
-    def is_followed(self) -> bool:
-        """Whether others hear of it, or do something of their own, before it is marked."""
-        return has_handlers(self.event.kind or "") or self.is_announced
-
-    @property
-    def is_announced(self) -> bool:
-        """An earlier try may have applied it and come no further: then it is announced again."""
-        was_applied = self.state == "applied" or (self.event.attempts or 0) > 1
-        changed = was_applied and changes_records(self.event)
-        return bool(changed and current().settings.event_bus_name)
-
-    def follow(self, customer: Customer | None) -> None:
-        """Call the deployment's own functions, and announce the change."""
-        kind = self.event.kind or ""
-        for handle in handlers_of(kind):
-            handle(self.event, customer)
-            self.state, self.reason = "applied", None
-        if self.is_announced:
-            current().announce(
-                {
-                    "event_id": self.event.stripe_id,
-                    "type": kind,
-                    "created": self.event.created,
-                    "customer_id": self.event.customer_id,
-                    "user_id": self.event.user_id,
-                    "livemode": self.event.livemode,
-                }
-            )
-
-
-def _bring_about(customer: Customer | None, events: list[Event]) -> None:
+def _bring_about(customer: Customer | None, events: list[Event]) -> Exception | None:
     """Effect, then what follows, then the mark; the mark comes with the effect if nothing does."""
-    changing = [event for event in events if customer and changes_records(event)]
-    outcomes = [
-        _Outcome(event, "ignored", NOTHING_TO_DO)
-        for event in events
-        if not (customer and changes_records(event))
-    ]
-    write = None
-    if customer and changing:
-        changed, write = _decide(customer, changing)
-        outcomes += changed
-    alone = [outcome for outcome in outcomes if not outcome.is_followed]
+    outcomes, write = _decide(customer, events)
     if write:
-        write(also=[o.event.ending(o.state, o.reason) for o in alone])
-    else:
-        for outcome in alone:
-            outcome.event.finish(outcome.state, outcome.reason)
-    for outcome in outcomes:
-        if outcome.is_followed:
-            _follow(outcome, customer)
+        write(also=[outcome.beside_the_effect() for outcome in outcomes if outcome.goes_along])
+    failures = [_follow(o, customer) for o in outcomes if o.is_followed or not write]
+    return next(filter(None, failures), None)
 
 
-def _follow(outcome: _Outcome, customer: Customer | None) -> None:
+def _follow(outcome: Outcome, customer: Customer | None) -> Exception | None:
     try:
-        outcome.follow(customer)
+        if outcome.is_followed:
+            outcome.follow(customer)
     except Exception as error:
         _settle(outcome.event, error)
-    else:
-        outcome.event.finish(outcome.state, outcome.reason)
+        return error
+    outcome.end()
+    return None
 
 
-def _decide(customer: Customer, events: list[Event]) -> tuple[list[_Outcome], partial[None] | None]:
+def _decide(
+    customer: Customer | None, events: list[Event]
+) -> tuple[list[Outcome], partial[None] | None]:
     """How the events end, and what has to be written for that."""
+    changing: list[Event] = []
+    idle: list[Outcome] = []
+    for event in events:
+        if event.effected_at:
+            idle.append(Outcome(event))  # an earlier try came as far as its effect
+        elif customer is None or not changes_records(event):
+            idle.append(Outcome(event, has_effect=False, reason=_nothing_to_do(event)))
+        else:
+            changing.append(event)
+    if customer is None or not changing:
+        return idle, None
     if not customer.is_active:
-        return [_Outcome(event, "ignored", _SOFT_DELETED) for event in events], None
-    outcomes = [_Outcome(event) for event in events]
-    if any(event.kind == "customer.deleted" for event in events):
-        return outcomes, partial(customer.purge, gone_from_stripe=True)
+        return idle + [Outcome(e, has_effect=False, reason=_SOFT_DELETED) for e in changing], None
+    if any(event.kind == "customer.deleted" for event in changing):
+        purge = partial(customer.purge, gone_from_stripe=True)
+        return idle + [Outcome(event) for event in changing], purge
     draft = Draft(customer)
-    orders = {e.pk: draft.take(e) for e in sorted(events, key=lambda e: e.created or 0)}
-    if Order.IN_DOUBT in orders.values():
-        return outcomes, partial(bring_up_to_date, customer)
-    for outcome in outcomes:
-        if orders[outcome.event.pk] is Order.OLDER:
-            outcome.state, outcome.reason = "ignored", _OLDER
-    return outcomes, partial(draft.write) if draft.has_news else None
+    orders = [(e, draft.take(e)) for e in sorted(changing, key=lambda e: e.created or 0)]
+    if any(order is Order.IN_DOUBT for _, order in orders):
+        return idle + [Outcome(event) for event, _ in orders], partial(bring_up_to_date, customer)
+    taken = [
+        Outcome(event, has_effect=False, reason=_OLDER) if order is Order.OLDER else Outcome(event)
+        for event, order in orders
+    ]
+    return idle + taken, partial(draft.write) if draft.has_news else None
+
+
+def _nothing_to_do(event: Event) -> str | None:
+    return None if has_handlers(event.kind or "") else NOTHING_TO_DO

@@ -29,7 +29,14 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import ActiveCustomer, Customer, Pointer, UserRecords
+from stripe_integrations.models import (
+    ActiveCustomer,
+    Card,
+    Customer,
+    Pointer,
+    Subscription,
+    UserRecords,
+)
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.record import ConditionFailedError, transact
 from stripe_integrations.models.validity import Validity
@@ -150,7 +157,7 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
         **made.validity.as_fields(),
     }
     if made.is_first:
-        values["listed_since"], values["listed_until"] = made.validity.since, made.validity.until
+        values |= {**Card.listed(made.validity), **Subscription.listed(made.validity)}
     for name, value in values.items():
         setattr(customer, name, value)
 

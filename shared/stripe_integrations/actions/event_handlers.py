@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from functools import cache
 
 from stripe_integrations.context import current
-from stripe_integrations.errors import ConfigurationError
+from stripe_integrations.errors import EventHandlerNotFoundError
 from stripe_integrations.models import Customer, Event
 
 Handler = Callable[[Event, Customer | None], None]
@@ -78,7 +77,7 @@ def handlers_of(kind: str) -> list[Handler]:
 
     Raises
     ------
-    ConfigurationError
+    EventHandlerNotFoundError
         A function is not where `HANDLERS` says.
     """
     return [_resolve(reference) for reference in _references(kind)]
@@ -86,7 +85,12 @@ def handlers_of(kind: str) -> list[Handler]:
 
 def _references(kind: str) -> list[str]:
     handlers = current().settings.event_handlers
-    return [reference for pattern, reference in handlers.items() if fnmatchcase(kind, pattern)]
+    return [reference for pattern, reference in handlers.items() if _fits(kind, pattern)]
+
+
+def _fits(kind: str, pattern: str) -> bool:
+    family, star, _ = pattern.partition("*")
+    return kind.startswith(family) if star else kind == pattern
 
 
 @cache
@@ -94,5 +98,5 @@ def _resolve(reference: str) -> Handler:
     try:
         handler: Handler = pkgutil.resolve_name(reference)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"there is no event handler {reference}") from error
+        raise EventHandlerNotFoundError(f"there is no event handler {reference}") from error
     return handler

@@ -7,7 +7,7 @@ certainly older; whatever is in doubt is fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stripe_integrations.actions.cards import card_from_payment_method
@@ -19,7 +19,12 @@ from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import Also
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS, Order, Validity
+from stripe_integrations.models.validity import (
+    CLOCKS_DIFFER_SECONDS,
+    Order,
+    Validity,
+    validity_of,
+)
 
 Json = Mapping[str, Any]
 
@@ -72,33 +77,37 @@ class Draft:
         """
         if _says_too_little(event) or self._customer.test_clock:
             return Order.IN_DOUBT
-        return self._rule(event.kind or "")(event)
-
-    def _rule(self, kind: str) -> Callable[[Event], Order]:
-        rules: dict[str, Callable[[Event], Order]] = {
-            "customer.created": lambda _: Order.SHOWN,
-            "customer.updated": self._take_customer,
-            "customer.subscription.*": self._take_subscription,
-            "customer.source.deleted": self._take_removal,
-            "payment_method.detached": self._take_removal,
-            "payment_method.*": self._take_payment_method,
-        }
-        family = f"{kind.rpartition('.')[0]}.*"
-        return rules.get(kind) or rules.get(family) or (lambda _: Order.IN_DOUBT)
+        match (event.kind or "").split("."):
+            case ["customer", "created"]:
+                order = Order.SHOWN
+            case ["customer", "updated"]:
+                order = self._take_customer(event)
+            case ["customer", "subscription", _]:
+                order = self._take_subscription(event)
+            case ["customer", "source", "deleted"] | ["payment_method", "detached"]:
+                order = self._take_removal(event)
+            case ["payment_method", _]:
+                order = self._take_payment_method(event)
+            case _:
+                order = Order.IN_DOUBT
+        return order
 
     def _take_customer(self, event: Event) -> Order:
         shown = self._customer.validity
         if self._values:
-            shown = Validity(self._values["true_until"], self._values["true_since"])
+            shown = validity_of(self._values["true_since"], self._values["true_until"])
         order = _order(event, shown)
-        if order is Order.NEWER:
-            validity = Validity.of_event(event.created or 0)
-            self._values = {**customer_values(event.subject), **validity.as_fields()}
+        if order is not Order.NEWER:
+            return order
+        values = customer_values(event.subject)
+        if any(self._is_removed(card) for card in _cards_named(values)):
+            return Order.IN_DOUBT
+        self._values = {**values, **Validity.of_event(event.created or 0).as_fields()}
         return order
 
     def _take_subscription(self, event: Event) -> Order:
         known = self._known(Subscription, event)
-        order = self._order_of_child(event, known)
+        order = self._order_of_child(Subscription, event, known)
         if order is not Order.NEWER:
             return order
         if value_at(event.subject, "items", "has_more") is not False:
@@ -109,7 +118,9 @@ class Draft:
             [event.subject],
             Validity.of_event(event.created or 0),
         )
-        if isinstance(known, Subscription) and _ends_again(known, child):
+        if isinstance(known, Subscription) and _lives_again(known, child):
+            return Order.IN_DOUBT
+        if any(self._is_removed(card) for card in _cards_named(child.attribute_values)):
             return Order.IN_DOUBT
         return self._keep(child)
 
@@ -117,7 +128,7 @@ class Draft:
         """A card of the older shape is wrapped here, and lacks what only that shape has."""
         if not str(event.subject.get("id")).startswith("pm_"):
             return Order.IN_DOUBT
-        order = self._order_of_child(event, self._known(Card, event))
+        order = self._order_of_child(Card, event, self._known(Card, event))
         if order is not Order.NEWER:
             return order
         return self._keep(
@@ -132,13 +143,14 @@ class Draft:
     def _take_removal(self, event: Event) -> Order:
         """A removed card does not come back; an unknown one is kept as removed all the same.
 
-        An event of it that is still on its way then finds something to be older than.
+        An event of it that is still on its way then finds something to be older than. Where the
+        card is somebody's default, that changes with it, and no event may say so.
         """
         stripe_id = str(event.subject.get("id"))
-        if stripe_id == self._customer.default_card_id:
-            return Order.IN_DOUBT  # the customer itself changes with it
+        if self._is_named(stripe_id):
+            return Order.IN_DOUBT
         known = self._known(Card, event)
-        order = self._order_of_child(event, known)
+        order = self._order_of_child(Card, event, known)
         if order is not Order.NEWER:
             return order
         validity = Validity.of_event(event.created or 0)
@@ -155,10 +167,10 @@ class Draft:
         key = kind.key_under(self._customer.stripe_id or "", stripe_id)
         return self._children.get(key) or self._customer.child(kind, stripe_id)
 
-    def _order_of_child(self, event: Event, known: Child | None) -> Order:
+    def _order_of_child(self, kind: type[Child], event: Event, known: Child | None) -> Order:
         if known is None:
             # It would have been listed, had it been there when all were.
-            return _order(event, self._customer.listing_validity)
+            return _order(event, self._customer.listing_validity(kind))
         if event.kind in _FIRST_OF_A_CHILD:
             return Order.SHOWN
         taken = known.sk in self._children
@@ -167,6 +179,18 @@ class Draft:
         if order is Order.NEWER and not known.is_attached and event.kind not in _LAST_OF_A_CARD:
             return Order.IN_DOUBT
         return order
+
+    def _is_named(self, card_id: str) -> bool:
+        """Whether the customer, or a subscription, charges this card by default."""
+        named = set(_cards_named(self._customer.attribute_values) + _cards_named(self._values))
+        for child in [*self._customer.subscriptions, *self._children.values()]:
+            named.update(_cards_named(child.attribute_values))
+        return card_id in named
+
+    def _is_removed(self, card_id: str) -> bool:
+        key = Card.key_under(self._customer.stripe_id or "", card_id)
+        card = self._children.get(key) or self._customer.child(Card, card_id)
+        return card is not None and not card.is_attached
 
     def _keep(self, child: Child) -> Order:
         self._children[child.sk] = child
@@ -188,6 +212,16 @@ def _says_too_little(event: Event) -> bool:
     )
 
 
-def _ends_again(known: Subscription, child: Subscription) -> bool:
+def _cards_named(values: Json) -> list[str]:
+    """The cards that a customer's or a subscription's values name as defaults."""
+    settings = values.get("invoice_settings")
+    chosen = value_at(settings, "default_payment_method")
+    if isinstance(chosen, Mapping):
+        chosen = chosen.get("id")
+    named = (values.get("default_source"), values.get("default_payment_method"), chosen)
+    return [card for card in named if isinstance(card, str)]
+
+
+def _lives_again(known: Subscription, child: Subscription) -> bool:
     """Whether a subscription that has ended would live again: nothing on Stripe does."""
     return known.status in _FINAL_STATUSES and child.status not in _FINAL_STATUSES

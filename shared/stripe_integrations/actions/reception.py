@@ -24,5 +24,6 @@ def receive_event(payload: Mapping[str, Any]) -> Event:
     try:
         return StripeCustomer.link_customer(event)
     except CustomerNotFoundError:
-        event.wait()
+        if not event.processed:
+            event.wait()
         return event.store()

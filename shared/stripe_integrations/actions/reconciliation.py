@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stripe_integrations.actions.application import apply_together
+from stripe_integrations.actions.application import NEEDED_SECONDS, apply_together
 from stripe_integrations.actions.event_handlers import applied_kinds, has_handlers
 from stripe_integrations.actions.reception import receive_event
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     ConfigurationError,
+    DatabaseRefusedError,
+    MalformedRequestError,
     SecretUnavailableError,
     StaleRecordError,
     StripeAccessError,
+    StripeObjectChangedError,
     StripeRefusedError,
     StripeUnavailableError,
 )
@@ -32,14 +35,14 @@ OVERLAP_SECONDS = 600
 """How far back each sweep begins before the last one's begin: clocks differ, lists lag behind."""
 _STRIPE_CANT_BE_ASKED = (
     ConfigurationError,
+    DatabaseRefusedError,
+    MalformedRequestError,
     SecretUnavailableError,
     StripeAccessError,
     StripeUnavailableError,
 )
-_MOST_KINDS = 20
-"""How many types Stripe's list takes at once."""
-_SWEEP_NEEDS_SECONDS, _TRY_NEEDS_SECONDS = 45, 30
-"""What has to be left of the invocation for another page, and for another customer's events."""
+_PAGE_NEEDS_SECONDS = 45
+"""What has to be left of the invocation for another page."""
 _AT_ONCE = 1000
 """How many unfinished events are looked at, and grouped, before the first is tried."""
 
@@ -80,10 +83,10 @@ def sweep(done: Reconciliation) -> None:
     cursor = Sweep.read()
     try:
         cursor.begin()
-        while current().remaining_seconds() > _SWEEP_NEEDS_SECONDS:
+        while current().remaining_seconds() > _PAGE_NEEDS_SECONDS:
             events, has_more = _page(cursor)
             done.swept += len(events)
-            done.recovered += _receive_unknown(events)
+            done.recovered += _receive_unknown(events, done)
             if not has_more:
                 cursor.end()
                 return
@@ -100,10 +103,12 @@ def redrive(done: Reconciliation) -> None:
     due = Event.due()
     while batch := list(islice(due, _AT_ONCE)):
         for stripe_ids in grouped(batch):
-            if current().remaining_seconds() < _TRY_NEEDS_SECONDS:
+            if current().remaining_seconds() < NEEDED_SECONDS:
                 return
             done.tried += len(stripe_ids)
-            if isinstance(apply_together(stripe_ids), _STRIPE_CANT_BE_ASKED):
+            failure = apply_together(stripe_ids)
+            concerns_one = isinstance(failure, StripeObjectChangedError)
+            if isinstance(failure, _STRIPE_CANT_BE_ASKED) and not concerns_one:
                 return
 
 
@@ -137,14 +142,14 @@ def _page(cursor: Sweep) -> tuple[list[Json], bool]:
 
 
 def _swept_kinds() -> tuple[str, ...]:
-    """The types to ask for; none, which means all, where Stripe's list can't be asked for these."""
-    own = [kind for kind in current().settings.event_handlers if kind not in applied_kinds()]
-    kinds = (*applied_kinds(), *own)
-    can_be_asked = len(kinds) <= _MOST_KINDS and not any(kind.endswith("*") for kind in own)
-    return kinds if can_be_asked else ()
+    """The types to ask Stripe's list for; none, which means all, with handlers of one's own.
+
+    The list takes twenty types and no patterns, and refuses a type that Stripe does not have.
+    """
+    return () if current().settings.event_handlers else applied_kinds()
 
 
-def _receive_unknown(events: list[Json]) -> int:
+def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
     wanted = {
         event["id"]: event
         for event in events
@@ -155,5 +160,9 @@ def _receive_unknown(events: list[Json]) -> int:
     # Oldest first, as they would have arrived.
     for stripe_id in reversed(wanted):
         if stripe_id in unknown:
-            receive_event(wanted[stripe_id])
+            try:
+                receive_event(wanted[stripe_id])
+            except (DatabaseRefusedError, MalformedRequestError) as error:
+                # It will be refused again, and must not keep the others from being received.
+                done.failures.append(error)
     return len(unknown)

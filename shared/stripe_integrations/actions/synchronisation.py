@@ -15,7 +15,7 @@ from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StaleRecordError, StripeRefusedError
-from stripe_integrations.models import Customer
+from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import Also
 from stripe_integrations.models.fields import read_stripe
@@ -118,19 +118,16 @@ def bring_up_to_date(
     )
     user_id = customer.user_id or ""
     children: list[Child] = []
+    values = {**customer_values(stripe_customer), **validity.as_fields()}
     if "Card" in stored_records:
+        values |= Card.listed(validity)
         cards = cards_from_stripe(user_id, stripe_customer, methods, validity)
         children += [*cards, *_removed(customer.cards, cards, validity)]
     if "Subscription" in stored_records:
+        values |= Subscription.listed(validity)
         listed = subscriptions_from_stripe(user_id, stripe_id, subscriptions, validity)
         children += [*listed, *_removed(customer.subscriptions, listed, validity)]
     known = {child.sk: child for child in customer.children}
-    values = {
-        **customer_values(stripe_customer),
-        **validity.as_fields(),
-        "listed_since": validity.since,
-        "listed_until": validity.until,
-    }
     customer.bring_to(
         values, [child for child in children if not child.same_as(known.get(child.sk))], also
     )

@@ -14,6 +14,7 @@ class Card(Child, discriminator="Card"):
     """
 
     KIND = "CARD"
+    LISTED_AS = "cards"
     POINTED_TO = "pm_"  # a PaymentMethod that was detached names its customer no longer
 
     stripe_id = Text(card="id", payment_method="id")

@@ -17,6 +17,8 @@ class Child(Record):
     """A record under a customer, written only together with it."""
 
     KIND: ClassVar[str]
+    LISTED_AS: ClassVar[str]
+    """How the customer's fields begin that say when all of the kind were listed."""
     POINTED_TO: ClassVar[str] = ""
     """How the ids begin of those whose events may name no customer; none by default."""
 
@@ -25,6 +27,16 @@ class Child(Record):
     removed_at = Moment(private=True)
     true_since = Integer(private=True)
     true_until = Integer(private=True)
+
+    @classmethod
+    def listing_names(cls) -> tuple[str, str]:
+        """The customer's fields that say since and until when the last list of all was true."""
+        return f"{cls.LISTED_AS}_since", f"{cls.LISTED_AS}_until"
+
+    @classmethod
+    def listed(cls, validity: Validity) -> dict[str, Any]:
+        """The values of those fields."""
+        return dict(zip(cls.listing_names(), (validity.since, validity.until), strict=True))
 
     @classmethod
     def key_under(cls, customer_id: str, stripe_id: str) -> str:

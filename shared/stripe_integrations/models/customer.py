@@ -86,8 +86,10 @@ class Customer(Record, discriminator="Customer"):
     test_clock = Text(customer="test_clock", private=True)
     true_since = Integer(private=True)
     true_until = Integer(private=True)
-    listed_since = Integer(private=True)
-    listed_until = Integer(private=True)
+    cards_since = Integer(private=True)
+    cards_until = Integer(private=True)
+    subscriptions_since = Integer(private=True)
+    subscriptions_until = Integer(private=True)
     version = VersionAttribute()
 
     is_new = False
@@ -145,14 +147,15 @@ class Customer(Record, discriminator="Customer"):
         """When the record's own fields were true."""
         return validity_of(self.true_since, self.true_until)
 
-    @property
-    def listing_validity(self) -> Validity | None:
-        """When the cards and subscriptions that it had were last known to be all there are."""
-        return validity_of(self.listed_since, self.listed_until)
+    def listing_validity(self, kind: type[Child]) -> Validity | None:
+        """When the cards, or the subscriptions, that it had were last known to be all there are."""
+        since, until = kind.listing_names()
+        return validity_of(getattr(self, since), getattr(self, until))
 
     def validity_of_child(self, child: Child) -> Validity | None:
         """When what a card or subscription shows was true: as it came, or as it was last listed."""
-        known = [v for v in (child.validity, self.listing_validity) if v is not None]
+        listed = self.listing_validity(type(child))
+        known = [v for v in (child.validity, listed) if v is not None]
         return max(known, default=None)
 
     def child(self, kind: type[Child], stripe_id: str) -> Child | None:

@@ -25,7 +25,7 @@ from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
-from stripe_integrations.errors import MalformedRequestError
+from stripe_integrations.errors import MalformedRequestError, MessageNotSentError
 from stripe_integrations.models.fields import (
     Document,
     Flag,
@@ -58,7 +58,7 @@ _FAILED = "failed"
 _STREAM_SECONDS = 120
 """How long the stream has to wake for a new event, before the schedule looks after it."""
 _CLAIM_SECONDS = 120
-"""How long a try may take where no invocation bounds it."""
+"""How long a try may take, where the invocation does not end before."""
 _SCANNED = 1000
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 60, 7200
 
@@ -124,6 +124,7 @@ class Event(Record, discriminator="Event"):
     attempts = Integer()
     last_error = Text()
     claimed_at = Moment()
+    effected_at = Moment()
     queue = Text()
     next_try = Integer()
     received_at = Moment()
@@ -213,9 +214,6 @@ class Event(Record, discriminator="Event"):
     def wait(self) -> None:
         """Let an event that is not in the table yet wait for its customer."""
         self.state = "waiting"
-        self.reason = self.expires_at = None
-        self.queue = _queue_of(self.stripe_id or "")
-        self.next_try = int(current().clock()) + _STREAM_SECONDS
 
     def store(self) -> Event:
         """Put the event into the table, unless it stands there already.
@@ -272,8 +270,8 @@ class Event(Record, discriminator="Event"):
     def claim(cls, stripe_id: str) -> Event | None:
         """Take an unfinished event to try it: the try is counted before it is begun.
 
-        Others leave the event alone until the invocation that took it must have ended. One that
-        waits for its customer is nobody's to hold: whoever learns of the customer may take it.
+        Others leave the event alone for as long as a try may take. One that waits for its customer
+        is nobody's to hold: whoever learns of the customer may take it.
 
         Returns
         -------
@@ -303,6 +301,11 @@ class Event(Record, discriminator="Event"):
     def is_exhausted(self) -> bool:
         """Whether it was tried often enough."""
         return (self.attempts or 0) > MOST_ATTEMPTS
+
+    def taking_effect(self) -> Callable[[TransactWrite], None]:
+        """What notes the effect as part of its transaction, where the event ends later."""
+        actions: list[Action] = [Event.effected_at.set(current().now())]
+        return lambda transaction: transaction.update(self, actions, _unfinished())
 
     def ending(self, state: str, reason: str | None = None) -> Callable[[TransactWrite], None]:
         """What ends the event as part of a transaction, together with its effect."""
@@ -343,7 +346,9 @@ class Event(Record, discriminator="Event"):
 
     def postpone(self, error: Exception) -> None:
         """Try again later, after a try that failed; the kind of error is kept, and no value."""
-        self._put_off([Event.last_error.set(type(error).__name__)])
+        is_told = isinstance(error, MessageNotSentError) and self.last_error
+        # That the dead-letter queue can't be told of an error is not what has to be known of it.
+        self._put_off([] if is_told else [Event.last_error.set(type(error).__name__)])
 
     def keep_waiting(self) -> None:
         """Look again later whether its customer is known."""
@@ -372,6 +377,7 @@ class Event(Record, discriminator="Event"):
             Event.next_try.set(int(current().clock())),
             Event.replayed_at.set(current().now()),
             Event.claimed_at.remove(),
+            Event.effected_at.remove(),
             Event.last_error.remove(),
             Event.reason.remove(),
             Event.expires_at.remove(),

@@ -14,6 +14,7 @@ class Subscription(Child, discriminator="Subscription"):
     """
 
     KIND = "SUBSCRIPTION"
+    LISTED_AS = "subscriptions"
 
     stripe_id = Text(subscription="id")
     livemode = Flag(subscription="livemode")

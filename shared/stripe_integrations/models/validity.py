@@ -24,7 +24,7 @@ class Order(Enum):
     IN_DOUBT = "in doubt"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, kw_only=True)
 class Validity:
     """An interval within which what is shown was true, both ends included.
 
@@ -41,14 +41,13 @@ class Validity:
     @classmethod
     def of_event(cls, created: int) -> Self:
         """What an event shows was true in the second of its stamp."""
-        return cls(created, created)
+        return cls(since=created, until=created)
 
     @classmethod
     def of_fetch(cls, sent: float, received: float) -> Self:
         """What a fetch shows was true between its request and its answer, by our clock."""
         return cls(
-            int(received + CLOCKS_DIFFER_SECONDS),
-            int(sent - CLOCKS_DIFFER_SECONDS),
+            since=int(sent - CLOCKS_DIFFER_SECONDS), until=int(received + CLOCKS_DIFFER_SECONDS)
         )
 
     def order(self, created: int) -> Order:
@@ -64,4 +63,4 @@ class Validity:
 
 def validity_of(since: int | None, until: int | None) -> Validity | None:
     """The validity that a record keeps in two fields; None where it keeps none."""
-    return None if since is None or until is None else Validity(until, since)
+    return None if since is None or until is None else Validity(since=since, until=until)

@@ -128,7 +128,7 @@ def test_a_handler_gets_a_soft_deleted_customer_as_such(world: World, customer: 
     StripeEvent.apply(stripe_id)
     assert own_handlers.called == [(stripe_id, "u-1")]
     assert world.items(record_type="Customer") == before
-    assert ended(stripe_id) == ("applied", None)
+    assert ended(stripe_id) == ("applied", "the customer is soft-deleted")
 
 
 def test_a_handler_is_called_for_an_event_that_was_too_old_for_the_record(
@@ -220,7 +220,7 @@ def test_a_handler_that_is_not_there_puts_the_event_off_and_says_so(
     stripe_id = rename(world, customer)
     assert world.stream((f"EVENT#{stripe_id}", "EVENT")) == {"batchItemFailures": []}
     event = Event.find(stripe_id)
-    assert (event.state, event.last_error) == ("pending", "ConfigurationError")
+    assert (event.state, event.last_error) == ("pending", "EventHandlerNotFoundError")
     assert "there is no event handler" in log.getvalue()
     assert StripeCustomer.get(USER).name == "Newest"
 
@@ -233,3 +233,40 @@ def test_a_handler_is_not_called_for_an_event_of_the_other_mode(
     StripeEvent.apply("evt_live")
     world.replay({"event_id": "evt_live"})
     assert own_handlers.called == []
+
+
+def test_a_handler_of_an_event_whose_customer_stays_unknown_is_called_without_one(
+    world: World,
+) -> None:
+    world.ask("POST", "/v1/customers", {"email": EMAIL})
+    payload = world.payload("customer.created")
+    unknown = {**payload, "type": "customer.updated"}
+    StripeEvent.receive(unknown)
+    StripeEvent.apply(unknown["id"])
+    assert own_handlers.called == []
+
+    world.time += 86_500
+    world.reconcile()
+
+    assert own_handlers.called == [(unknown["id"], None)]
+    assert ended(unknown["id"]) == ("applied", "not a customer of ours")
+
+
+def test_apply_says_that_a_handler_has_failed(world: World, customer: Customer) -> None:
+    own_handlers.raising.append(KeyError("jane@example.com"))
+    with pytest.raises(KeyError):
+        StripeEvent.apply(rename(world, customer))
+
+
+def test_an_effect_is_not_brought_about_again_for_a_handler_that_failed(
+    world: World, customer: Customer
+) -> None:
+    own_handlers.raising.append(ValueError())
+    stripe_id = rename(world, customer)
+    world.stream((f"EVENT#{stripe_id}", "EVENT"))
+    world.time = Event.find(stripe_id).next_try
+    with world.counting() as counts:
+        world.stream((f"EVENT#{stripe_id}", "EVENT"))
+    assert (counts.stripe, "TransactWriteItems" in counts.operations) == (0, False)
+    assert len(own_handlers.called) == 2
+    assert ended(stripe_id) == ("applied", None)

@@ -9,7 +9,11 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
-from stripe_integrations.errors import MessageNotSentError
+from stripe_integrations.errors import (
+    DatabaseUnavailableError,
+    MessageNotSentError,
+    OutOfTimeError,
+)
 from stripe_integrations.models import Customer, Event
 from tests.world import START, World
 
@@ -213,3 +217,48 @@ def test_a_replayed_change_is_published_again(world: World, customer: Customer) 
     StripeEvent.apply(stripe_id)
     world.replay({"event_id": stripe_id})
     assert published(world) == [stripe_id, stripe_id]
+
+
+@pytest.mark.parametrize(
+    "handlers", [{"customer.updated": "tests.stripe_integrations.actions.own_handlers:note"}]
+)
+def test_what_only_a_handler_made_something_of_is_not_published(
+    world: World, customer: Customer
+) -> None:
+    older = rename(world, customer, "Older")
+    newest = rename(world, customer)
+    for stripe_id in (newest, older):
+        StripeEvent.apply(stripe_id)
+    StripeCustomer.soft_delete(customer)
+    late = rename(world, customer, "Late")
+    StripeEvent.apply(late)
+
+    assert [state(stripe_id) for stripe_id in (older, newest, late)] == ["applied"] * 3
+    assert published(world) == [newest]
+
+
+def test_an_event_that_failed_before_its_effect_and_is_older_by_now_is_not_published(
+    world: World, customer: Customer
+) -> None:
+    first = rename(world, customer, "First")
+    with (
+        world.failing_database("ThrottlingException", operation="TransactWriteItems"),
+        pytest.raises(DatabaseUnavailableError),
+    ):
+        StripeEvent.apply(first)
+    second = rename(world, customer)
+    StripeEvent.apply(second)
+    world.time = Event.find(first).next_try
+    StripeEvent.apply(first)
+    assert (state(first), published(world)) == ("ignored", [second])
+
+
+def test_without_time_for_what_follows_an_event_is_put_off(
+    world: World, customer: Customer
+) -> None:
+    stripe_id = rename(world, customer)
+    world.context.begin_invocation(10_000)
+    with pytest.raises(OutOfTimeError):
+        StripeEvent.apply(stripe_id)
+    assert StripeCustomer.get(USER).name == "Newest"
+    assert (state(stripe_id), published(world)) == ("pending", [])

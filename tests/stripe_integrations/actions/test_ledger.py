@@ -251,7 +251,8 @@ def test_what_a_handler_says_it_can_never_do_fails_at_once(table_name: str) -> N
     world = World(table_name, event_handlers=handlers)
     with use(world.context):
         stripe_id = rename(world, StripeCustomer.create(USER, EMAIL), "Newest")
-        StripeEvent.apply(stripe_id)
+        with pytest.raises(UnprocessableEventError):
+            StripeEvent.apply(stripe_id)
         assert state(stripe_id) == ("failed", 1)
         assert Event.find(stripe_id).reason == "UnprocessableEventError"
         assert [message["event_id"] for message in world.dead_letters] == [stripe_id]
@@ -318,7 +319,8 @@ def test_no_value_is_in_what_the_ledger_and_the_dead_letters_say(table_name: str
     with use(world.context):
         customer = StripeCustomer.create(USER, EMAIL)
         odd = rename(world, customer, "Jane Roe")
-        StripeEvent.apply(odd)
+        with pytest.raises(ValueError, match="odd"):
+            StripeEvent.apply(odd)
         assert Event.find(odd).last_error == "ValueError"
         refused = rename(world, customer, "Jane Poe")
         world.stripe.faults.fail_next(None, status=400, message="jane@example.com is refused")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.context import use
 from stripe_integrations.errors import StripeUnavailableError
 from stripe_integrations.models import Customer, Event
 from tests.world import Counts, World
@@ -634,3 +635,76 @@ def test_a_payment_method_that_is_no_card_changes_no_record(
     received = StripeEvent.receive(payload)
     assert (received.state, received.reason) == ("ignored", "changes no record of ours")
     assert StripeCustomer.get(USER).cards == []
+
+
+def test_the_removal_of_a_card_that_is_the_default_in_either_way_asks_stripe(
+    world: World, customer: Customer
+) -> None:
+    method = attach_card(world, customer)
+    sources = f"/v1/customers/{customer.stripe_id}/sources"
+    source = world.ask("POST", sources, {"source": "tok_amex"})["id"]
+    settings = {"invoice_settings": {"default_payment_method": method}}
+    world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
+    StripeCustomer.sync(customer)
+    assert StripeCustomer.get(USER).default_source == source
+    world.time += 60
+    world.ask("DELETE", f"{sources}/{source}")
+
+    ended, counts = apply(world, world.payload("customer.source.deleted"))
+
+    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
+    assert StripeCustomer.get(USER).default_source is None
+
+
+def test_the_removal_of_a_card_that_a_subscription_charges_asks_stripe(
+    world: World, customer: Customer
+) -> None:
+    method = attach_card(world, customer)
+    subscription = subscribe(world, customer)
+    path = f"/v1/subscriptions/{subscription}"
+    world.ask("POST", path, {"default_payment_method": method})
+    StripeCustomer.sync(customer)
+    world.time += 60
+    world.ask("POST", f"/v1/payment_methods/{method}/detach")
+
+    ended, counts = apply(world, world.payload("payment_method.detached"))
+
+    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
+    assert StripeCustomer.get(USER).subscriptions[0].default_payment_method is None
+
+
+def test_a_payload_that_names_a_removed_card_asks_stripe(world: World, customer: Customer) -> None:
+    world.time += 60
+    method = attach_card(world, customer)
+    attached = world.payload("payment_method.attached")
+    world.time += 60
+    settings = {"invoice_settings": {"default_payment_method": method}}
+    world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
+    chosen = world.payload("customer.updated")
+    world.time += 60
+    world.ask("POST", f"/v1/payment_methods/{method}/detach")
+    detached = world.payload("payment_method.detached")
+    for payload in (attached, detached):
+        assert apply(world, payload)[0] == APPLIED
+
+    ended, counts = apply(world, chosen)
+
+    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
+    assert StripeCustomer.get(USER).default_card_id is None
+
+
+def test_what_a_deployment_did_not_keep_was_not_listed(table_name: str) -> None:
+    world = World(table_name, stored_records=frozenset({"Subscription"}))
+    with use(world.context):
+        customer = StripeCustomer.create(USER, EMAIL)
+        world.time += 60
+        method = attach_card(world, customer)
+        attached = world.payload("payment_method.attached")
+        world.time += 60
+        subscribe(world, customer)
+        apply(world, {**world.payload("customer.subscription.created"), "api_version": None})
+    both = World(table_name)
+    both.stripe, both.time = world.stripe, world.time
+    with use(both.new_context()):
+        assert apply(both, attached)[0] == APPLIED
+        assert [card.stripe_id for card in StripeCustomer.get(USER).cards] == [method]

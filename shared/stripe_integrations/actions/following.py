@@ -1,0 +1,93 @@
+"""What follows on an event's effect, before it is marked: own handlers, then the event bus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stripe_integrations.actions.event_handlers import handlers_of, has_handlers
+from stripe_integrations.context import current
+from stripe_integrations.errors import OutOfTimeError
+from stripe_integrations.models import Customer, Event
+from stripe_integrations.models.customer import Also
+
+_NEEDED_SECONDS = 12
+"""What one event may take here: as long as the event bus may, and the mark."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an event is to end, once what it calls for was done.
+
+    Parameters
+    ----------
+    event : Event
+        The event, claimed.
+    has_effect : bool
+        Whether the record shows what it says, by this try or an earlier one.
+    reason : str or None
+        Why it has none.
+    """
+
+    event: Event
+    has_effect: bool = True
+    reason: str | None = None
+
+    @property
+    def is_handled(self) -> bool:
+        """Whether the deployment has a handler of its own for it."""
+        return has_handlers(self.event.kind or "")
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the bus hears of it."""
+        return self.has_effect and current().settings.event_bus_name is not None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether anything is to be done between its effect and its mark."""
+        return self.is_handled or self.is_announced
+
+    @property
+    def state(self) -> str:
+        """The state that it ends in."""
+        return "applied" if self.has_effect or self.is_handled else "ignored"
+
+    @property
+    def goes_along(self) -> bool:
+        """Whether the transaction of the effect says anything of it."""
+        return self.has_effect or not self.is_followed
+
+    def beside_the_effect(self) -> Also:
+        """What is written in the transaction of the effect: its mark, or that it took effect."""
+        if self.is_followed:
+            return self.event.taking_effect()
+        return self.event.ending(self.state, self.reason)
+
+    def end(self) -> None:
+        """Mark the event."""
+        self.event.finish(self.state, self.reason)
+
+    def follow(self, customer: Customer | None) -> None:
+        """Call the deployment's own functions, and announce the change.
+
+        Raises
+        ------
+        OutOfTimeError
+            The invocation would end before it is done.
+        """
+        if current().remaining_seconds() < _NEEDED_SECONDS:
+            raise OutOfTimeError("no time is left for what follows on the event")
+        kind = self.event.kind or ""
+        for handle in handlers_of(kind):
+            handle(self.event, customer)
+        if self.is_announced:
+            current().announce(
+                {
+                    "event_id": self.event.stripe_id,
+                    "type": kind,
+                    "created": self.event.created,
+                    "customer_id": self.event.customer_id,
+                    "user_id": self.event.user_id,
+                    "livemode": self.event.livemode,
+                }
+            )
