@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,7 +70,9 @@ class Request:
             It is not one.
         """
         try:
-            parsed = json.loads(self.body.decode(), parse_constant=_refuse_constant)
+            parsed = json.loads(
+                self.body.decode(), parse_constant=_refuse_constant, parse_float=_finite
+            )
         except (ValueError, RecursionError):
             raise errors.MalformedRequestError("the body is not JSON in UTF-8") from None
         if not isinstance(parsed, dict):
@@ -219,3 +222,10 @@ def _problem(status: int, slug: str, detail: str, **particulars: str) -> Respons
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(text)
+    return number

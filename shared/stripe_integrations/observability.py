@@ -12,7 +12,7 @@ from stripe_integrations import errors
 logger = Logger()
 
 
-def told(error: Exception) -> dict[str, Any]:
+def told(error: BaseException) -> dict[str, Any]:
     """What a log may tell of a failure: its kind, ids and places, and no message but our own."""
     match error:
         case errors.StripeError():

@@ -186,10 +186,10 @@ class StripeGateway:
         if starting_after:
             params["starting_after"] = starting_after
         listed = self._call("list events", lambda client: client.v1.events.list(params))
-        events = listed.get("data")
-        if not isinstance(events, list):
+        data = listed.get("data")
+        if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
             raise StripeUnavailableError("Stripe's answer makes no sense: list events")
-        return events, bool(listed.get("has_more") and events)
+        return [event for event in data if _ids([event])], bool(listed.get("has_more"))
 
     def _complete_sources(self, stripe_id: str, customer: Json) -> None:
         sources = customer.get("sources") or {}
@@ -230,13 +230,14 @@ class StripeGateway:
                     raise
                 # The object that the page was to start after is gone.
                 raise StripeObjectChangedError(f"the list changed: {what}") from error
-            if not isinstance(listed.get("data"), list):
+            data = listed.get("data")
+            if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
                 raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
-            for obj in listed["data"]:
+            for obj in data:
                 yield self._checked(obj)
-            if not listed.get("has_more") or not listed["data"]:
+            if not listed.get("has_more"):
                 return
-            page = {**page, "starting_after": listed["data"][-1]["id"]}
+            page = {**page, "starting_after": data[-1]["id"]}
 
     def _object(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
         answer = self._call(what, ask)
@@ -333,3 +334,9 @@ class StripeGateway:
             replayed = (error.headers or {}).get("idempotent-replayed")
             translated.replayed = replayed == "true" and (status or 0) >= 500
         return translated
+
+
+def _ids(objects: list[Any]) -> list[str]:
+    """The ids of Stripe's objects, of those that have one."""
+    ids = [obj.get("id") for obj in objects if isinstance(obj, dict)]
+    return [stripe_id for stripe_id in ids if isinstance(stripe_id, str) and stripe_id]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
 import pytest
 
+from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import Response
 from stripe_integrations import secrets
 from stripe_integrations.actions import StripeCustomer, User
@@ -238,3 +240,18 @@ def test_a_list_of_events_that_makes_no_sense_is_none(
     monkeypatch.setattr(world.stripe, "request", lambda *_: Response(200, {}, answer))
     with pytest.raises(StripeUnavailableError, match="no sense"):
         world.context.stripe.list_events(0, [], None)
+
+
+@pytest.mark.parametrize("data", [[], [None], [{"object": "payment_method"}]])
+def test_a_list_that_goes_on_from_nothing_makes_no_sense(world: World, data: list[Any]) -> None:
+    customer = StripeCustomer.create(User("u-1"), "jane@example.com")
+    listed = {"object": "list", "data": data, "has_more": True}
+
+    class Odd(StripeDoubleClient):
+        def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+            content, status, headers = super().request(method, url, *args, **kwargs)
+            return (json.dumps(listed) if "payment_methods" in url else content), status, headers
+
+    gateway = StripeGateway(world.settings, Odd(world.stripe))
+    with pytest.raises(StripeUnavailableError, match="no sense"):
+        gateway.list_card_payment_methods(customer.stripe_id)

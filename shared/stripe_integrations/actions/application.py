@@ -19,18 +19,21 @@ from stripe_integrations.actions.creation import (
 )
 from stripe_integrations.actions.event_handlers import changes_records, has_handlers
 from stripe_integrations.actions.following import Outcome
-from stripe_integrations.actions.order import Draft
+from stripe_integrations.actions.order import Draft, is_deletion
 from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     DatabaseRefusedError,
+    FollowUpError,
     MessageNotSentError,
     StaleRecordError,
+    StripeIntegrationsError,
     UnprocessableEventError,
 )
 from stripe_integrations.models import ActiveCustomer, Customer, Event, Pointer, UserRecords
 from stripe_integrations.models.customer import MOST_OTHER_ITEMS
+from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.validity import Order
 from stripe_integrations.observability import logger, told
@@ -103,20 +106,21 @@ def _try(events: list[Event]) -> Exception | None:
     try:
         return until_unrivalled(attempt)
     except Exception as error:
-        if isinstance(error, _FOR_GOOD) and len(events) > 1:
-            # One of them can never work. Each alone, it takes no other with it.
+        is_ones_own = isinstance(error, _FOR_GOOD) or not isinstance(error, StripeIntegrationsError)
+        if is_ones_own and len(events) > 1:
+            # One of them can't work. Each alone, it takes no other with it.
             return next(filter(None, [_try([event]) for event in events]), None)
         for event in events:
             _settle(event, error)
         return error
 
 
-def _settle(event: Event, error: Exception) -> None:
+def _settle(event: Event, error: BaseException) -> None:
     """Say in the ledger what comes after a try that failed; one that has ended stays ended."""
-    if isinstance(error, _FOR_GOOD):
-        _give_up(event, type(error).__name__)
-    else:
+    if not isinstance(error, _FOR_GOOD):
         _put_off(event, error)
+    elif not event.is_finished_by_now():
+        _give_up(event, type(error).__name__)
 
 
 def _give_up(event: Event, reason: str) -> None:
@@ -137,7 +141,7 @@ def _give_up(event: Event, reason: str) -> None:
     logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
 
 
-def _put_off(event: Event, error: Exception) -> None:
+def _put_off(event: Event, error: BaseException) -> None:
     logger.warning(
         "event put off",
         extra={
@@ -196,7 +200,7 @@ def _complete_creation(event: Event) -> bool:
     made = _as_told(event) or _as_looked_up(event)
     if made is None:
         return False
-    user_id = (made.stripe_customer.get("metadata") or {}).get(USER_KEY)
+    user_id = value_at(made.stripe_customer, "metadata", USER_KEY)
     if not isinstance(user_id, str) or not user_id:
         return False
     claim = ActiveCustomer.read(user_id)
@@ -235,9 +239,11 @@ def _follow(outcome: Outcome, customer: Customer | None) -> Exception | None:
     try:
         if outcome.is_followed:
             outcome.follow(customer)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _settle(outcome.event, error)
-        return error
+        failure = FollowUpError(f"what follows on {outcome.event.stripe_id} failed")
+        failure.__cause__ = error
+        return failure
     outcome.end()
     return None
 
@@ -259,7 +265,7 @@ def _decide(
         return idle, None
     if not customer.is_active:
         return idle + [Outcome(e, has_effect=False, reason=_SOFT_DELETED) for e in changing], None
-    if any(event.kind == "customer.deleted" for event in changing):
+    if any(is_deletion(event, customer) for event in changing):
         purge = partial(customer.purge, gone_from_stripe=True)
         return idle + [Outcome(event) for event in changing], purge
     draft = Draft(customer)

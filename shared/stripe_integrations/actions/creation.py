@@ -37,7 +37,7 @@ from stripe_integrations.models import (
     Subscription,
     UserRecords,
 )
-from stripe_integrations.models.fields import fields_of
+from stripe_integrations.models.fields import depth, fields_of, value_at
 from stripe_integrations.models.record import ConditionFailedError, transact
 from stripe_integrations.models.validity import Validity
 
@@ -188,7 +188,7 @@ def made_for_its_token(claim: ActiveCustomer, stripe_customer: Json) -> bool:
 
 
 def _token_of(stripe_customer: Json) -> object:
-    return (stripe_customer.get("metadata") or {}).get(TOKEN_KEY)
+    return value_at(stripe_customer, "metadata", TOKEN_KEY)
 
 
 def _existing(user_id: str) -> Customer | None:
@@ -337,26 +337,12 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
 
 def _check_encodable(name: str, value: object) -> None:
     """Refuse what Python can hold and nobody else can read: lone surrogates, NaN, great depth."""
-    if _depth(value) > _DEEPEST_FIELD:
+    if depth(value, _DEEPEST_FIELD) > _DEEPEST_FIELD:
         raise InvalidFieldError(name, "is nested too deeply")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError):
         raise InvalidFieldError(name, "can't be written as JSON in UTF-8") from None
-
-
-def _depth(value: object) -> int:
-    """How many levels a value has, counted no further than is needed to refuse it."""
-    depth, level = 0, [value]
-    while level and depth <= _DEEPEST_FIELD:
-        depth += 1
-        level = [
-            nested
-            for outer in level
-            if isinstance(outer, Mapping | list | tuple)
-            for nested in (outer.values() if isinstance(outer, Mapping) else outer)
-        ]
-    return depth
 
 
 def _field_of(error: StripeRefusedError) -> str | None:

@@ -122,6 +122,8 @@ class StripeEvent:
         ------
         StripeError, ConflictError
             It could not be done for now; the event is unfinished, with the kind of error kept.
+        FollowUpError
+            It was done, and a handler of your own, or the event bus, failed; so is it then.
         """
         failure = apply_together([stripe_id])
         if failure:

@@ -77,6 +77,14 @@ class Draft:
         """
         if _says_too_little(event) or self._customer.test_clock:
             return Order.IN_DOUBT
+        if not _speaks_of(event, self._customer):
+            return Order.IN_DOUBT
+        try:
+            return self._take(event)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return Order.IN_DOUBT  # what can't be read is Stripe's to say again
+
+    def _take(self, event: Event) -> Order:
         match (event.kind or "").split("."):
             case ["customer", "created"]:
                 order = Order.SHOWN
@@ -201,11 +209,36 @@ def _order(event: Event, shown: Validity | None) -> Order:
     return shown.order(event.created or 0) if shown else Order.IN_DOUBT
 
 
+def is_deletion(event: Event, customer: Customer) -> bool:
+    """Whether an event says that the customer is deleted: for good, in whatever order it comes."""
+    return event.kind == "customer.deleted" and _speaks_of(event, customer)
+
+
+def _speaks_of(event: Event, customer: Customer) -> bool:
+    """Whether the payload is the object that the type promises, of this customer and this mode."""
+    subject = event.subject
+    kind = event.kind or ""
+    if subject.get("livemode", customer.livemode) is not customer.livemode:
+        return False
+    if not isinstance(subject.get("id"), str):
+        return False
+    named = subject.get("customer")
+    if kind.startswith("customer.subscription."):
+        return subject.get("object") == "subscription" and named == customer.stripe_id
+    if kind.startswith("customer.source."):
+        return subject.get("object") == "card" and named == customer.stripe_id
+    if kind.startswith("payment_method."):
+        owner = None if kind == "payment_method.detached" else customer.stripe_id
+        is_card = (subject.get("object"), subject.get("type")) == ("payment_method", "card")
+        return is_card and named == owner
+    return subject.get("object") == "customer" and subject["id"] == customer.stripe_id
+
+
 def _says_too_little(event: Event) -> bool:
     """Whether a payload can't be taken at its word, whenever it was made."""
     return (
         event.replayed_at is not None
-        or not event.subject.get("id")
+        or value_at(event.webhook_message, "created") != event.created
         or event.api_version != API_VERSION
         or event.subject.get("test_clock") is not None
         or (event.created or 0) > current().clock() + CLOCKS_DIFFER_SECONDS

@@ -18,6 +18,7 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import (
     ConfigurationError,
     DatabaseRefusedError,
+    DatabaseUnavailableError,
     MalformedRequestError,
     SecretUnavailableError,
     StaleRecordError,
@@ -35,12 +36,11 @@ OVERLAP_SECONDS = 600
 """How far back each sweep begins before the last one's begin: clocks differ, lists lag behind."""
 _STRIPE_CANT_BE_ASKED = (
     ConfigurationError,
-    DatabaseRefusedError,
-    MalformedRequestError,
     SecretUnavailableError,
     StripeAccessError,
     StripeUnavailableError,
 )
+_RESTARTS = 2
 _PAGE_NEEDS_SECONDS = 45
 """What has to be left of the invocation for another page."""
 _AT_ONCE = 1000
@@ -83,8 +83,17 @@ def sweep(done: Reconciliation) -> None:
     cursor = Sweep.read()
     try:
         cursor.begin()
+        restarts = _RESTARTS
         while current().remaining_seconds() > _PAGE_NEEDS_SECONDS:
-            events, has_more = _page(cursor)
+            try:
+                events, has_more = _page(cursor)
+            except StripeRefusedError:
+                if cursor.after is None or not restarts:
+                    raise
+                # The event to go on from is listed no longer.
+                restarts -= 1
+                cursor.restart()
+                continue
             done.swept += len(events)
             done.recovered += _receive_unknown(events, done)
             if not has_more:
@@ -106,7 +115,13 @@ def redrive(done: Reconciliation) -> None:
             if current().remaining_seconds() < NEEDED_SECONDS:
                 return
             done.tried += len(stripe_ids)
-            failure = apply_together(stripe_ids)
+            try:
+                failure = apply_together(stripe_ids)
+            except DatabaseUnavailableError:
+                raise
+            except Exception as error:
+                done.failures.append(error)
+                continue
             concerns_one = isinstance(failure, StripeObjectChangedError)
             if isinstance(failure, _STRIPE_CANT_BE_ASKED) and not concerns_one:
                 return
@@ -126,19 +141,14 @@ def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
         else:
             groups.setdefault(entry.customer_id or entry.stripe_id, []).append(entry.stripe_id)
     yield from groups.values()
+    # In no certain order: those behind one that ends the run must not be the same each time.
+    current().random.shuffle(suspects)
     yield from suspects
 
 
 def _page(cursor: Sweep) -> tuple[list[Json], bool]:
     since = int(cursor.swept_until) - OVERLAP_SECONDS
-    kinds = _swept_kinds()
-    try:
-        return current().stripe.list_events(since, kinds, cursor.after)
-    except StripeRefusedError:
-        if cursor.after is None:
-            raise
-        cursor.restart()
-        return current().stripe.list_events(since, kinds, None)
+    return current().stripe.list_events(since, _swept_kinds(), cursor.after)
 
 
 def _swept_kinds() -> tuple[str, ...]:
@@ -157,12 +167,14 @@ def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
         and (event["type"] in applied_kinds() or has_handlers(event["type"]))
     }
     unknown = wanted.keys() - Event.known(wanted)
+    received = 0
     # Oldest first, as they would have arrived.
     for stripe_id in reversed(wanted):
         if stripe_id in unknown:
             try:
                 receive_event(wanted[stripe_id])
+                received += 1
             except (DatabaseRefusedError, MalformedRequestError) as error:
                 # It will be refused again, and must not keep the others from being received.
                 done.failures.append(error)
-    return len(unknown)
+    return received

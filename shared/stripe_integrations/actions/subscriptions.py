@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stripe_integrations.models import Subscription
-from stripe_integrations.models.fields import read_stripe
+from stripe_integrations.models.fields import read_stripe, whole_number
 from stripe_integrations.models.validity import Validity
 
 Json = Mapping[str, Any]
@@ -41,18 +41,18 @@ def subscriptions_from_stripe(
 
 def _values(subscription: Json) -> dict[str, Any]:
     values = read_stripe(Subscription, "subscription", subscription)
-    items = values["items"] or []
+    items = [item for item in values["items"] or [] if isinstance(item, Mapping)]
     if values["current_period_start"] is None:
         values["current_period_start"] = _extreme(min, items, "current_period_start")
     if values["current_period_end"] is None:
         values["current_period_end"] = _extreme(max, items, "current_period_end")
     if values["quantity"] is None and len(items) == 1:
-        values["quantity"] = items[0].get("quantity")
+        values["quantity"] = whole_number(items[0].get("quantity"))
     if values["discounts"] is None and subscription.get("discount"):
         values["discounts"] = [subscription["discount"]]
     return values
 
 
 def _extreme(choose: Callable[[list[int]], int], items: Iterable[Json], name: str) -> int | None:
-    times = [item[name] for item in items if item.get(name) is not None]
+    times = [time for item in items if (time := whole_number(item.get(name))) is not None]
     return choose(times) if times else None

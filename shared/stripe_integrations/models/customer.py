@@ -31,6 +31,7 @@ from stripe_integrations.models.fields import (
     Moment,
     Text,
     fields_of,
+    value_at,
 )
 from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.record import (
@@ -137,10 +138,10 @@ class Customer(Record, discriminator="Customer"):
     @property
     def default_card_id(self) -> str | None:
         """Stripe's id of what is charged by default: the invoice settings' choice goes first."""
-        chosen = (self.invoice_settings or {}).get("default_payment_method")
+        chosen = value_at(self.invoice_settings, "default_payment_method")
         if isinstance(chosen, dict):
             chosen = chosen.get("id")
-        return chosen or self.default_source
+        return chosen if isinstance(chosen, str) and chosen else self.default_source
 
     @property
     def validity(self) -> Validity | None:

@@ -33,6 +33,7 @@ from stripe_integrations.models.fields import (
     Moment,
     StripeField,
     Text,
+    depth,
     read_stripe,
     value_at,
 )
@@ -42,6 +43,8 @@ from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS
 
 _PAYLOAD_LIMIT_BYTES = 350_000
 """Below DynamoDB's 400 KB an item, with room for the other attributes."""
+_DEEPEST_PAYLOAD = 100
+"""Levels of nesting; Stripe's objects have a dozen, and what is stored has to be read again."""
 _REQUEST_LIMIT_BYTES = 10_000
 
 _LONGEST_ID = 255
@@ -161,7 +164,8 @@ class Event(Record, discriminator="Event"):
         stripe_id = _id(payload.get("id"))
         if stripe_id is None or not stripe_id.startswith("evt_"):
             raise MalformedRequestError("not a Stripe event: no event id")
-        if not isinstance(payload.get("type"), str):
+        kind = payload.get("type")
+        if not isinstance(kind, str) or len(kind) > _LONGEST_ID:
             raise MalformedRequestError("not a Stripe event: no type")
         event = cls(
             cls.key(stripe_id),
@@ -177,7 +181,16 @@ class Event(Record, discriminator="Event"):
             received_at=current().now(),
             **read_stripe(cls, "event", payload),
         )
-        if len(Event.webhook_message.serialize(dict(payload))) > _PAYLOAD_LIMIT_BYTES:
+        if payload.get("account"):
+            # Whatever it is that stands there, it is not nothing.
+            event.account = event.account or "unknown"
+        for name in ("account", "api_version"):
+            if len(getattr(event, name) or "") > _LONGEST_ID:
+                setattr(event, name, "too long")
+        if (
+            depth(payload, _DEEPEST_PAYLOAD) > _DEEPEST_PAYLOAD
+            or len(Event.webhook_message.serialize(dict(payload))) > _PAYLOAD_LIMIT_BYTES
+        ):
             event.webhook_message = None
         if len(json.dumps(event.request)) > _REQUEST_LIMIT_BYTES:
             event.request = None
@@ -344,7 +357,7 @@ class Event(Record, discriminator="Event"):
         standing = Event.find(self.stripe_id or "")
         return standing is None or standing.processed
 
-    def postpone(self, error: Exception) -> None:
+    def postpone(self, error: BaseException) -> None:
         """Try again later, after a try that failed; the kind of error is kept, and no value."""
         is_told = isinstance(error, MessageNotSentError) and self.last_error
         # That the dead-letter queue can't be told of an error is not what has to be known of it.
@@ -537,4 +550,6 @@ def _customer_id(payload: Mapping[str, Any]) -> str | None:
 def _id(value: object) -> str | None:
     if isinstance(value, Mapping):
         value = value.get("id")
-    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID:
+        return None
+    return value if value.encode(errors="replace").decode() == value else None

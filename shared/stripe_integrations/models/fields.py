@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BEYOND_DYNAMODB = 10**38
+"""DynamoDB keeps 38 digits."""
+
 Shape = str
 """Which of Stripe's objects a value is read from: customer, card, payment_method, subscription."""
 
@@ -101,13 +104,20 @@ class Integer(StripeField[int | None]):
         return None
 
     def from_stripe(self, value: object) -> object:
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        return whole_number(value)
 
     def serialize(self, value: int) -> str:
         return str(value)
 
     def deserialize(self, value: str) -> int:
         return int(value)
+
+
+def whole_number(value: object) -> int | None:
+    """A number of Stripe's that an `Integer` can hold; None for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= _BEYOND_DYNAMODB:
+        return None
+    return value
 
 
 class Decimal(StripeField[float | None]):
@@ -146,6 +156,9 @@ class Document(StripeField[Any]):
     def refusal(self, value: object) -> str | None:
         return None if isinstance(value, Mapping) else "must be an object"
 
+    def from_stripe(self, value: object) -> object:
+        return value if isinstance(value, Mapping) else None
+
     def serialize(self, value: object) -> str:
         return json.dumps(value, separators=(",", ":"))
 
@@ -160,6 +173,9 @@ class Listing(Document):
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             return None
         return "must be a list of strings"
+
+    def from_stripe(self, value: object) -> object:
+        return value if isinstance(value, list) else None
 
 
 class Moment(StripeField[datetime | None]):
@@ -219,3 +235,17 @@ def value_at(obj: object, *path: str) -> object:
             return None
         obj = obj.get(key)
     return obj
+
+
+def depth(value: object, deepest: int) -> int:
+    """How many levels a value has, counted no further than one beyond the deepest allowed."""
+    levels, level = 0, [value]
+    while level and levels <= deepest:
+        levels += 1
+        level = [
+            nested
+            for outer in level
+            if isinstance(outer, Mapping | list | tuple)
+            for nested in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+    return levels

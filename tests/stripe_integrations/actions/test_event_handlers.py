@@ -9,6 +9,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
+from stripe_integrations.errors import FollowUpError
 from stripe_integrations.models import Customer, Event
 from tests.stripe_integrations.actions import own_handlers
 from tests.world import START, World
@@ -254,7 +255,7 @@ def test_a_handler_of_an_event_whose_customer_stays_unknown_is_called_without_on
 
 def test_apply_says_that_a_handler_has_failed(world: World, customer: Customer) -> None:
     own_handlers.raising.append(KeyError("jane@example.com"))
-    with pytest.raises(KeyError):
+    with pytest.raises(FollowUpError):
         StripeEvent.apply(rename(world, customer))
 
 

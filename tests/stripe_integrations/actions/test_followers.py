@@ -11,8 +11,8 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     DatabaseUnavailableError,
+    FollowUpError,
     MessageNotSentError,
-    OutOfTimeError,
 )
 from stripe_integrations.models import Customer, Event
 from tests.world import START, World
@@ -258,7 +258,7 @@ def test_without_time_for_what_follows_an_event_is_put_off(
 ) -> None:
     stripe_id = rename(world, customer)
     world.context.begin_invocation(10_000)
-    with pytest.raises(OutOfTimeError):
+    with pytest.raises(FollowUpError):
         StripeEvent.apply(stripe_id)
     assert StripeCustomer.get(USER).name == "Newest"
     assert (state(stripe_id), published(world)) == ("pending", [])
