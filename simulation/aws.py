@@ -15,6 +15,7 @@ from botocore.exceptions import (
 
 from simulation.database import Answer, Database, error_answer
 from simulation.processes import Call, Fleet, Invocation
+from stripe_integrations import messages
 from stripe_integrations.errors import MessageNotSentError
 from stripe_integrations.models.record import Record
 
@@ -22,7 +23,6 @@ Json = dict[str, Any]
 
 _DATABASE_SECONDS = (0.002, 0.05)
 _SERVICE_SECONDS = (0.005, 0.1)
-_SERVICE_READ_SECONDS = 2.0
 _ENDPOINT = "https://dynamodb.eu-west-1.amazonaws.com"
 _TRYING = ("apply_event", "reconcile_events", "replay_events")
 _TRANSACTION = "TransactWriteItems"
@@ -136,12 +136,23 @@ class SimulatedService:
         call = invocation.begin(self._name, self._name, _SERVICE_SECONDS)
         self._fleet.trace(call.name, call.fault)
         if call.fault == "refused":
+            if call.drawn < 0.5:
+                invocation.wait(messages.CONNECT_SECONDS * messages.ATTEMPTS)
             raise MessageNotSentError(f"{self._name}: EndpointConnectionError")
         self.messages.append(text)
         if call.fault == "lost answer":
-            invocation.wait(_SERVICE_READ_SECONDS)
-            raise MessageNotSentError(f"{self._name}: ReadTimeoutError")
+            self._lose_answers(invocation, text, call.drawn)
         invocation.end(call)
+
+    def _lose_answers(self, invocation: Invocation, text: str, drawn: float) -> None:
+        """Let the library send the message again, for as often as it does; one may be answered."""
+        invocation.wait(messages.READ_SECONDS)
+        for _ in range(messages.ATTEMPTS - 1):
+            self.messages.append(text)
+            if drawn < 0.3:
+                return
+            invocation.wait(messages.READ_SECONDS)
+        raise MessageNotSentError(f"{self._name}: ReadTimeoutError")
 
 
 def _unreachable(call: Call) -> HTTPClientError:

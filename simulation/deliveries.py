@@ -65,7 +65,8 @@ class Deliveries:
             if delivery.number in self._under_way:
                 continue
             self._under_way.add(delivery.number)
-            passage = self._faults.delivery(f"{delivery.event_id}/{delivery.attempt}")
+            name = f"{delivery.event_id}/{delivery.attempt}"
+            passage = self._faults.delivery(name, delivery.event_type)
             if passage.delay is None and delivery.attempt == 1:
                 self.lost.add(delivery.event_id)
                 self._webhooks.mark(delivery, 200)

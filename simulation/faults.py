@@ -34,6 +34,20 @@ STRIPE_FAULTS = (
     "death after effect",
 )
 SERVICE_FAULTS = ("refused", "lost answer", "death before effect", "death after effect")
+HANDLER_FAULTS = (
+    "raises before effect",
+    "raises after effect",
+    "refuses",
+    "death before effect",
+    "death after effect",
+)
+FIRST_KINDS = (
+    "customer.created",
+    "customer.source.created",
+    "customer.subscription.created",
+    "payment_method.attached",
+)
+"""Events that others follow on, and may overtake."""
 
 _STRIPE_SPELLS = {
     "429": (2.0, 60.0),
@@ -42,6 +56,7 @@ _STRIPE_SPELLS = {
     "refused": (60.0, 3600.0),
 }
 _DATABASE_SPELLS = {"throttled": (1.0, 30.0), "refused": (5.0, 300.0)}
+_OVERTAKEN_SECONDS = (10.0, 900.0)
 _LONG_OUTAGE_SECONDS = 2 * 24 * 3600.0
 
 
@@ -79,13 +94,16 @@ class Weather:
 
     Parameters
     ----------
-    stripe, database, service : tuple
-        Fault and its probability a call; `service` is the queue and the bus.
+    stripe, database, service, handler : tuple
+        Fault and its probability a call; `service` is the queue and the bus, `handler` the
+        deployment's own.
     spells : tuple of Spell
         Times of constant failure.
     lost, doubled, poisonous : float
         Probability that an event is never delivered, that it is delivered again, and that it kills
         every process that tries it.
+    overtaken : float
+        Probability that the event of something new takes longer than those that follow.
     delays : tuple
         Kinds of delay of a delivery and their weights.
     lag : float
@@ -99,10 +117,12 @@ class Weather:
     stripe: tuple[tuple[str, float], ...] = ()
     database: tuple[tuple[str, float], ...] = ()
     service: tuple[tuple[str, float], ...] = ()
+    handler: tuple[tuple[str, float], ...] = ()
     spells: tuple[Spell, ...] = ()
     lost: float = 0.0
     doubled: float = 0.0
     poisonous: float = 0.0
+    overtaken: float = 0.0
     delays: tuple[tuple[str, float], ...] = (("prompt", 1.0),)
     lag: float = 0.0
     list_lag: float = 5.0
@@ -117,10 +137,12 @@ class Weather:
             stripe=_rates(random, STRIPE_FAULTS),
             database=_rates(random, DATABASE_FAULTS),
             service=_rates(random, SERVICE_FAULTS),
+            handler=_handler_rates(random),
             spells=_spells(random, length),
             lost=random.choice((0.0, 0.05, 0.3)),
             doubled=random.choice((0.0, 0.2, 0.5)),
-            poisonous=0.1 if random.random() < 0.05 else 0.0,
+            poisonous=0.1 if random.random() < 0.06 else 0.0,
+            overtaken=random.choice((0.0, 0.0, 0.2, 0.6)),
             delays=random.choice(
                 (
                     (("prompt", 1.0),),
@@ -158,7 +180,7 @@ class Faults:
     poisonous: dict[str, bool] = field(default_factory=dict)
 
     def of_call(self, service: str, call: str, elapsed: float, drawn: float) -> str | None:
-        """The fault of one call to Stripe, the database, the queue or the bus, if it has one.
+        """The fault of one call to Stripe, the database, the queue, the bus or a handler, if any.
 
         Parameters
         ----------
@@ -198,16 +220,18 @@ class Faults:
             self.poisonous[key] = drawn and self.happens(f"{key}/poison", "event poisonous")
         return self.poisonous[key]
 
-    def delivery(self, name: str) -> Passage:
+    def delivery(self, name: str, event_type: str) -> Passage:
         """How one event comes to the webhook.
 
         Parameters
         ----------
         name : str
             The event's name in this history.
+        event_type : str
+            Its type.
         """
         random = chance(self.seed, "delivery", name)
-        lost, doubled, kind, first, second = (random.random() for _ in range(5))
+        lost, doubled, kind, first, second, overtaken = (random.random() for _ in range(6))
         prompt = Passage(between(0.02, 2.0, first))
         if self.is_over:
             return prompt
@@ -218,6 +242,12 @@ class Faults:
         if kind_drawn in ("slow", "late") and self.happens(f"{name}/{kind_drawn}", "event delayed"):
             bounds = (2.0, 600.0) if kind_drawn == "slow" else (600.0, 86_400.0)
             delay = between(*bounds, first)
+        elif (
+            event_type in FIRST_KINDS
+            and overtaken < self.weather.overtaken
+            and self.happens(f"{name}/overtaken", "event overtaken")
+        ):
+            delay = between(*_OVERTAKEN_SECONDS, first)
         again = None
         if doubled < self.weather.doubled and self.happens(f"{name}/doubled", "event doubled"):
             again = between(0.001, 3600.0, second)
@@ -229,6 +259,7 @@ class Faults:
         return {
             "stripe": weather.stripe,
             "database": weather.database,
+            "handler": weather.handler,
             "queue": weather.service,
             "bus": weather.service,
         }
@@ -255,6 +286,13 @@ def _rates(random: Random, kinds: tuple[str, ...]) -> tuple[tuple[str, float], .
     severity = random.choice((0.0, 0.01, 0.03, 0.1, 0.25))
     chosen = [kind for kind in kinds if random.random() < 0.5]
     return tuple((kind, severity * random.uniform(0.2, 1.0) / len(chosen) * 2) for kind in chosen)
+
+
+def _handler_rates(random: Random) -> tuple[tuple[str, float], ...]:
+    """Handlers are somebody else's code, and called seldom: they may fail more often than not."""
+    severity = random.choice((0.0, 0.1, 0.3, 0.6))
+    chosen = [kind for kind in HANDLER_FAULTS if random.random() < 0.5]
+    return tuple((kind, severity / len(chosen)) for kind in chosen)
 
 
 def _spells(random: Random, length: float) -> tuple[Spell, ...]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from simulation.chance import between, chance, pick
 from simulation.faults import Weather
+from simulation.sizes import Sizes, draw_sizes
 
 _DAY = 86_400.0
+
+Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Action:
     at: float
     kind: str
     user: int
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
 
     def __str__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
@@ -60,6 +63,12 @@ class History:
         The webhook endpoint's API version, where it is not the account's.
     has_bus : bool
         Whether applied changes are published.
+    handled : tuple of str
+        Types of event that the deployment has a handler for.
+    tells_of_lost_defaults : bool
+        Whether Stripe's events tell of the defaults that go with a removed card.
+    sizes : mapping
+        What of the product is smaller than usual, and how small: see `simulation.sizes`.
     """
 
     seed: int
@@ -68,6 +77,9 @@ class History:
     only: Set[str] | None = None
     endpoint_version: str | None = None
     has_bus: bool = False
+    handled: tuple[str, ...] = ()
+    tells_of_lost_defaults: bool = True
+    sizes: Sizes = field(default_factory=dict)
 
     @property
     def length(self) -> float:
@@ -84,7 +96,8 @@ _STRIPE = (
     ("change_card", 2.0),
     ("remove_card", 4.0),
     ("replace_card", 1.5),
-    ("set_default", 2.0),
+    ("set_default", 2.5),
+    ("set_subscription_default", 2.0),
     ("subscribe", 4.0),
     ("change_subscription", 4.0),
     ("subscription_status", 3.0),
@@ -99,14 +112,55 @@ _STRIPE = (
     ("test_clock", 0.4),
 )
 _RARE = (("replay", 0.3),)
-_SCENES = (("churn", 0.05), ("quarrel", 0.06))
-_SCENE: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
+_OPENINGS = (("churn", 0.05), ("quarrel", 0.06))
+_LATER_SCENES = (
+    ("churn", 0.05),
+    ("quarrel", 0.06),
+    ("passing card", 0.05),
+    ("passing default", 0.03),
+    ("passing source", 0.02),
+    ("passing default of a subscription", 0.03),
+)
+_CLOSINGS = (("passing card", 0.12), *_LATER_SCENES[3:])
+_NEWEST = {"which": 0, "month": 1}
+_SCENE: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = {
     # A user comes, goes and comes back while the first create may still be under way.
-    "churn": (("create", "soft_delete", "create"), (0.3, 8.0)),
+    "churn": ((("create", {}), ("soft_delete", {}), ("create", {})), (0.3, 8.0)),
     # Callers wait for a claim that Stripe will refuse.
-    "quarrel": (("refused", "create", "create", "create"), (0.001, 0.1)),
+    "quarrel": (
+        (("refused", {}), ("create", {}), ("create", {}), ("create", {})),
+        (0.001, 0.1),
+    ),
+    # A card comes and goes, and nothing else happens that would have all of them fetched.
+    "passing card": (
+        (("attach_method", {"default": False}), ("remove_card", _NEWEST)),
+        (0.5, 60.0),
+    ),
+    "passing default": (
+        (("attach_method", {"default": True}), ("remove_card", _NEWEST)),
+        (0.5, 60.0),
+    ),
+    "passing source": ((("add_card", {"default": True}), ("remove_card", _NEWEST)), (0.5, 60.0)),
+    "passing default of a subscription": (
+        (
+            ("subscribe", {}),
+            ("attach_method", {"default": False}),
+            ("set_subscription_default", _NEWEST),
+            ("remove_card", _NEWEST),
+        ),
+        (0.5, 30.0),
+    ),
 }
+_SETTLING_SECONDS = (10.0, 120.0)
+"""How long it takes until what was fetched is surely older than what happens next."""
 _OLD_VERSION = "2024-06-20"
+_HANDLED = (
+    "customer.updated",
+    "customer.deleted",
+    "customer.subscription.*",
+    "payment_method.attached",
+    "product.created",
+)
 
 _NAMES = ("Ada", "Bob", "Cy")
 _EMAILS = ("a@example.com", "b@example.com")
@@ -123,26 +177,46 @@ def generate(seed: int) -> History:
     actions: list[Action] = []
     while len(actions) < count:
         user = random.randrange(users)
-        scene = pick(_SCENES, random.random())
+        begun = any(a.user == user and a.kind == "create" for a in actions)
+        scene = pick(_LATER_SCENES if begun else _OPENINGS, random.random())
         if scene is not None:
-            kinds, gap = _SCENE[scene]
-            for kind in kinds:
-                actions.append(_action(random, len(actions), at, kind, user))
-                at += between(*gap, random.random())
+            at = _play_scene(random, scene, actions, at, user)
             continue
-        kind = _kind(random, begun=any(a.user == user and a.kind == "create" for a in actions))
+        kind = _kind(random, begun=begun)
         for number in range(_repeats(random, kind)):
             actions.append(_action(random, len(actions), at, kind, user))
             if number:
                 at += random.choice((0.0, 0.01, 0.2))
         at += _gap(random)
+    closing = pick(_CLOSINGS, random.random())
+    if closing is not None:
+        at = _play_scene(random, closing, actions, at, random.randrange(users))
     return History(
         seed,
         tuple(actions),
         Weather.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.3,
+        handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
+        tells_of_lost_defaults=random.random() >= 1 / 3,
+        sizes=draw_sizes(random) if random.random() < 0.25 else {},
     )
+
+
+def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if random.random() < 0.5)
+
+
+def _play_scene(random: Random, scene: str, actions: list[Action], at: float, user: int) -> float:
+    """Add the actions of a scene; the time at which it is over."""
+    steps, gap = _SCENE[scene]
+    if scene.startswith("passing"):
+        at += between(*_SETTLING_SECONDS, random.random())
+    for kind, values in steps:
+        action = _action(random, len(actions), at, kind, user)
+        actions.append(replace(action, values={**action.values, **values}))
+        at += between(*gap, random.random())
+    return at
 
 
 def _action(random: Random, number: int, at: float, kind: str, user: int) -> Action:
@@ -188,7 +262,7 @@ def _values(random: Random, kind: str) -> dict[str, Any]:  # noqa: PLR0911 - one
             return _change(random)
         case "add_card" | "attach_method" | "replace_card":
             return {"card": random.choice(_CARDS), "default": random.random() < 0.3}
-        case "change_card" | "remove_card" | "set_default":
+        case "change_card" | "remove_card" | "set_default" | "set_subscription_default":
             return {"which": random.randrange(3), "month": random.randrange(1, 13)}
         case "subscribe":
             return {"how": random.choice(("charge", "trial", "invoice", "incomplete"))}

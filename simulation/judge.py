@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
+from simulation.own_handlers import OwnHandlers
 from simulation.stripe_actions import Others
-from simulation.stripe_side import API_KEY
+from simulation.stripe_side import AUTHORIZATION
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.creation import USER_KEY
@@ -16,11 +17,13 @@ from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.actions.synchronisation import customer_values
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.child import Child
+from stripe_integrations.models.event import MOST_ATTEMPTS
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.validity import Validity
 
 Json = dict[str, Any]
 
+_SHORTEST_TRYING_SECONDS = 2 * 86_400.0
 _WHENEVER = Validity.of_event(0)
 _CHILDREN: dict[str, type[Child]] = {"CARD": Card, "SUBSCRIPTION": Subscription}
 
@@ -68,6 +71,10 @@ class Evidence:
         What the queue and the bus got.
     has_bus : bool
         Whether applied changes are to be published.
+    handlers : OwnHandlers
+        The deployment's own, and what they were called with.
+    poisonous : set of str
+        Events that killed every process that tried them.
     """
 
     watch: Watch
@@ -78,6 +85,8 @@ class Evidence:
     dead_letters: list[str]
     published: list[str]
     has_bus: bool
+    handlers: OwnHandlers
+    poisonous: set[str]
 
 
 def judge_events(evidence: Evidence) -> Iterator[Violation]:
@@ -94,19 +103,64 @@ def judge_events(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("an ignored event has a reason", told)
         if state == "failed" and stripe_id not in letters:
             yield Violation("a failed event is a dead letter", told)
+        has_handler = evidence.handlers.are_for(kind or "")
+        if has_handler and state == "applied" and stripe_id not in evidence.handlers.handled:
+            yield Violation("an applied event was handled", told)
         if state not in ("applied", "ignored", "failed"):
             yield Violation("every event is finished", f"{state}: {told}")
-        if evidence.has_bus and state == "applied" and stripe_id not in bus:
+        # One that is only handled is applied too, with no change to be told of.
+        is_change = state == "applied" and (not has_handler or "effected_at" in event)
+        if evidence.has_bus and is_change and stripe_id not in bus:
             yield Violation("an applied change is published", told)
+    yield from _judge_failures(evidence)
     yield from _judge_crafted(evidence)
 
 
-def judge_state(evidence: Evidence) -> Iterator[Violation]:
-    """The records are what Stripe has, with one customer a user and none on Stripe that is lost."""
-    users = {call.user_id for call in evidence.calls}
+def judge_state(evidence: Evidence, spared: Set[str] = frozenset()) -> Iterator[Violation]:
+    """The records are what Stripe has, with one customer a user and none on Stripe that is lost.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What the judge looks at.
+    spared : set of str
+        Users that are not looked at.
+    """
+    users = {call.user_id for call in evidence.calls} - spared
     for user_id in sorted(users):
         yield from _judge_user(evidence, user_id)
-    yield from _judge_duplicates(evidence)
+    yield from _judge_duplicates(evidence, spared)
+
+
+def judge_replay(evidence: Evidence) -> Iterator[Violation]:
+    """Whatever it was that events failed for is over: replayed, they are applied."""
+    for stripe_id, event in evidence.watch.events.items():
+        if text(event, "state") not in ("applied", "ignored"):
+            yield Violation("a failed event can be replayed", f"{text(event, 'kind')} {stripe_id}")
+
+
+def users_with_failed_events(evidence: Evidence) -> set[str]:
+    """The users whose records a replay may have to mend."""
+    users = set()
+    customers = evidence.double.account.customers
+    for event in evidence.watch.events.values():
+        if text(event, "state") == "failed":
+            customer = customers.get(text(event, "customer_id") or "", {"metadata": {}})
+            users |= {text(event, "user_id"), customer["metadata"].get(USER_KEY)}
+    return {user for user in users if user is not None}
+
+
+def _judge_failures(evidence: Evidence) -> Iterator[Violation]:
+    """An event fails where nothing else helps, not because it was not tried for long."""
+    for failure in evidence.watch.failures:
+        is_hopeless = (
+            failure.stripe_id in evidence.poisonous
+            or failure.stripe_id in evidence.handlers.refused
+        )
+        was_tried = failure.tries >= MOST_ATTEMPTS and failure.seconds >= _SHORTEST_TRYING_SECONDS
+        if not is_hopeless and not was_tried:
+            told = f"{failure.stripe_id} after {failure.tries} tries in {failure.seconds:.0f} s"
+            yield Violation("an event fails only after all tries", told)
 
 
 def _judge_crafted(evidence: Evidence) -> Iterator[Violation]:
@@ -176,10 +230,16 @@ def _judge_customer(evidence: Evidence, user_id: str, record: Customer) -> Itera
     if customer.get("deleted") or "error" in customer:
         yield Violation("a customer that Stripe deleted is not active", f"{user_id}: {stripe_id}")
         return
+    # Lists that are nested in an object may have more than it shows.
+    customer["sources"]["data"] = _all(evidence.double, f"/v1/customers/{stripe_id}/sources", {})
     methods = _all(evidence.double, f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
     subscriptions = _all(
         evidence.double, "/v1/subscriptions", {"customer": stripe_id, "status": "all"}
     )
+    for subscription in subscriptions:
+        subscription["items"]["data"] = _all(
+            evidence.double, "/v1/subscription_items", {"subscription": subscription["id"]}
+        )
     for name, value in customer_values(customer).items():
         if getattr(record, name) != value:
             stands = f"{name} is {getattr(record, name)!r}, Stripe has {value!r}"
@@ -234,12 +294,12 @@ def _compare_by_hand(
             yield Violation("a record equals Stripe's", detail)
 
 
-def _judge_duplicates(evidence: Evidence) -> Iterator[Violation]:
+def _judge_duplicates(evidence: Evidence, spared: Set[str]) -> Iterator[Violation]:
     account = evidence.double.account
     known: dict[str, list[str]] = {}
     for stripe_id, made in account.customers.items():
         user_id = made["metadata"].get(USER_KEY)
-        if user_id is None or stripe_id in evidence.others.not_ours:
+        if user_id is None or user_id in spared or stripe_id in evidence.others.not_ours:
             continue
         if stripe_id in account.deleted_customers:
             continue
@@ -254,7 +314,7 @@ def _judge_duplicates(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _ask(double: StripeDouble, path: str, params: Json) -> Json:
-    answer: Json = double.request("GET", path, params, {"Authorization": f"Bearer {API_KEY}"}).body
+    answer: Json = double.request("GET", path, params, AUTHORIZATION).body
     return answer
 
 

@@ -19,17 +19,21 @@ class Mutant:
         What stands there, exactly once.
     replacement : str
         What stands there instead.
+    also : tuple
+        Further texts of the same file and their replacements.
     """
 
     name: str
     file: str
     text: str
     replacement: str
+    also: tuple[tuple[str, str], ...] = ()
 
 
 _MODELS = "shared/stripe_integrations/models"
 _ACTIONS = "shared/stripe_integrations/actions"
 
+_MARK = "outcome.beside_the_effect() for outcome in outcomes if outcome.goes_along"
 _WRITE = "transaction.update(self, [_setting(name, value) for name, value in values.items()])"
 
 MUTANTS = (
@@ -119,16 +123,23 @@ MUTANTS = (
     Mutant(
         "mark before effect",
         f"{_ACTIONS}/application.py",
-        "        write(also=[o.event.ending(o.state, o.reason) for o in alone])\n",
-        "        for o in alone:\n"
-        "            o.event.finish(o.state, o.reason)\n"
-        "        write(also=[])\n",
+        f"        write(also=[{_MARK}])\n",
+        "        for outcome in outcomes:\n"
+        "            if not outcome.is_followed:\n"
+        "                outcome.end()\n"
+        f"        write(also=[{_MARK} and outcome.is_followed])\n",
     ),
     Mutant(
         "attempts counted after the run",
         f"{_MODELS}/event.py",
         "            Event.attempts.add(1),\n",
-        "            Event.attempts.add(0),\n",
+        "",
+        also=(
+            (
+                "        self._change(actions, _unfinished() & mine)\n",
+                "        self._change([*actions, Event.attempts.add(1)], _unfinished() & mine)\n",
+            ),
+        ),
     ),
     Mutant(
         "soft delete that doesn't raise the version",
@@ -158,7 +169,7 @@ MUTANTS = (
         "an answer that changes nothing keeps the version",
         f"{_MODELS}/customer.py",
         "        self._update(news, rest, also)\n",
-        "        if news.keys() - {'true_since', 'true_until', 'listed_since', 'listed_until'}:\n"
+        "        if not all(fields_of(Customer)[name].private for name in news):\n"
         "            self._update(news, rest, also)\n"
         "        elif also:\n"
         "            transact(lambda t: [add(t) for add in also])\n",
@@ -172,9 +183,8 @@ MUTANTS = (
     Mutant(
         "marked before it is published",
         f"{_ACTIONS}/application.py",
-        "    try:\n        outcome.follow(customer)\n",
-        "    outcome.event.finish(outcome.state, outcome.reason)\n"
-        "    try:\n        outcome.follow(customer)\n",
+        "    try:\n        if outcome.is_followed:\n",
+        "    outcome.end()\n    try:\n        if outcome.is_followed:\n",
     ),
     Mutant(
         "a claim that is never over",
@@ -199,5 +209,59 @@ MUTANTS = (
         f"{_ACTIONS}/application.py",
         "    if event.livemode is not current().settings.livemode:\n",
         "    if event.livemode is None:\n",
+    ),
+    Mutant(
+        "no retry",
+        f"{_ACTIONS}/application.py",
+        "    if not isinstance(error, _FOR_GOOD):\n        _put_off(",
+        "    if not isinstance(error, BaseException):\n        _put_off(",
+    ),
+    Mutant(
+        "given up after one try",
+        f"{_MODELS}/event.py",
+        "MOST_ATTEMPTS = 40\n",
+        "MOST_ATTEMPTS = 1\n",
+    ),
+    Mutant(
+        "another version's payload taken at its word",
+        f"{_ACTIONS}/order.py",
+        "        or event.api_version != API_VERSION\n",
+        "",
+    ),
+    Mutant(
+        "a removed default card takes nothing with it",
+        f"{_ACTIONS}/order.py",
+        "        if self._is_named(stripe_id):\n            return Order.IN_DOUBT\n",
+        "",
+    ),
+    Mutant(
+        "a removed card may be named as a default",
+        f"{_ACTIONS}/order.py",
+        "        return card is not None and not card.is_attached\n",
+        "        return False\n",
+    ),
+    Mutant(
+        "a sweep forgets its next page",
+        f"{_ACTIONS}/reconciliation.py",
+        '            cursor.reach(events[-1]["id"])\n',
+        "            cursor.end()\n            return\n",
+    ),
+    Mutant(
+        "a handler's failure is forgotten",
+        f"{_ACTIONS}/following.py",
+        "            handle(self.event, customer)\n",
+        "            try:\n"
+        "                handle(self.event, customer)\n"
+        "            except Exception:\n"
+        "                continue\n",
+    ),
+    Mutant(
+        "handled before its effect",
+        f"{_ACTIONS}/application.py",
+        f"    if write:\n        write(also=[{_MARK}])\n",
+        "    for outcome in outcomes:\n"
+        "        if outcome.is_handled:\n"
+        "            outcome.follow(customer)\n"
+        f"    if write:\n        write(also=[{_MARK}])\n",
     ),
 )

@@ -56,15 +56,17 @@ def mutated(mutant: Mutant, root: Path) -> str:
     Raises
     ------
     StaleMutantError
-        What it replaces does not stand there exactly once.
+        Something that it replaces does not stand there exactly once.
     """
     source = (root / mutant.file).read_text()
-    times = source.count(mutant.text)
-    if times != 1:
-        raise StaleMutantError(
-            f"{mutant.name}: its text stands {times} times in {mutant.file}, not once"
-        )
-    return source.replace(mutant.text, mutant.replacement)
+    for text, replacement in ((mutant.text, mutant.replacement), *mutant.also):
+        times = source.count(text)
+        if times != 1:
+            raise StaleMutantError(
+                f"{mutant.name}: its text stands {times} times in {mutant.file}, not once"
+            )
+        source = source.replace(text, replacement)
+    return source
 
 
 def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:

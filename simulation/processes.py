@@ -43,7 +43,7 @@ class Outcome:
     error : Exception or None
         What it raised.
     died : str or None
-        ``killed`` or ``timed out``, where the process went before it answered.
+        ``killed``, ``exited`` or ``timed out``, where the process went before it answered.
     """
 
     answer: Any = None
@@ -269,6 +269,8 @@ class Fleet:
                 outcome = Outcome(process.handler(event, lambda_context(invocation)))
         except KilledError:
             outcome = Outcome(died=invocation.died or "killed")
+        except SystemExit:
+            outcome = Outcome(died="exited")
         except Exception as error:
             outcome = Outcome(error=error)
         del self._running[id(task)]

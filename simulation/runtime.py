@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
 from types import SimpleNamespace
@@ -16,10 +17,14 @@ from botocore import UNSIGNED
 
 from simulation.database import Answer
 from simulation.database.transport import Answering, answering
+from simulation.deliveries import SECRET
 from simulation.deployment import TABLE_NAME
 from simulation.processes import sleep
+from simulation.stripe_side import API_KEY
+from stripe_integrations.actions.event_handlers import Handler
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
+from stripe_integrations.models import Customer, Event
 from stripe_integrations.models.record import Record
 from stripe_integrations.observability import logger
 
@@ -36,10 +41,19 @@ _MIDDLE = 0.5
 
 
 class Stage:
-    """The one client of DynamoDB, and whose database answers it now."""
+    """What a process has one of: the client of DynamoDB, the deployment's own handlers.
+
+    Attributes
+    ----------
+    answer : callable
+        The database of the history that is being played.
+    heed : callable
+        Its handler of events.
+    """
 
     def __init__(self) -> None:
         self.answer: Answering = _nobody
+        self.heed: Handler = _unheard
         self.kept = ExitStack()
 
     def dispatch(self, operation: str, body: dict[str, Any]) -> Answer:
@@ -70,15 +84,22 @@ def stage() -> Stage:
     return made
 
 
-def settings(*, event_bus_name: str | None = None) -> Settings:
+def settings(
+    *, event_bus_name: str | None = None, event_handlers: Mapping[str, str] | None = None
+) -> Settings:
     """The deployment's settings."""
     return Settings(
         table_name=TABLE_NAME,
-        api_key="sk_test_double",
-        webhook_secret="whsec_double",  # noqa: S106 - the double's
+        api_key=API_KEY,
+        webhook_secret=SECRET,
         event_bus_name=event_bus_name,
+        event_handlers=event_handlers or {},
     )
 
 
 def _nobody(operation: str, _: dict[str, Any]) -> Answer:
     raise RuntimeError(f"{operation}: no history is being played")
+
+
+def _unheard(event: Event, _: Customer | None) -> None:
+    raise RuntimeError(f"{event.stripe_id}: no history is being played")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simulation.history import History
 from simulation.world import Report, play
@@ -13,6 +13,13 @@ from simulation.world import Report, play
 T = TypeVar("T")
 
 LONGEST_SECONDS = 60.0
+
+_USUAL_WEATHER: dict[str, Any] = {"lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
+_USUAL: dict[str, Any] = {
+    "has_bus": False,
+    "endpoint_version": None,
+    "tells_of_lost_defaults": True,
+}
 
 
 def minimise(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
@@ -104,16 +111,21 @@ class Shrinker:
             self._best = replace(best, actions=tuple(actions))
 
     def _clear_weather(self) -> None:
-        weather = self._best.weather
-        for candidate in (
-            replace(self._best, has_bus=False),
-            replace(self._best, endpoint_version=None),
-            replace(self._best, weather=replace(weather, lag=0.0)),
-            replace(self._best, weather=replace(weather, list_lag=0.0)),
-            replace(self._best, weather=replace(weather, stream_off=(0.0, 0.0))),
-        ):
-            if candidate != self._best and self._fails(candidate):
-                self._best = candidate
+        for field, usual in _USUAL_WEATHER.items():
+            weather = replace(self._best.weather, **{field: usual})
+            self._try(replace(self._best, weather=weather))
+        for field, usual in _USUAL.items():
+            self._try(replace(self._best, **{field: usual}))
+        for kind in self._best.handled:
+            rest = tuple(other for other in self._best.handled if other != kind)
+            self._try(replace(self._best, handled=rest))
+        for name in list(self._best.sizes):
+            sizes = {other: size for other, size in self._best.sizes.items() if other != name}
+            self._try(replace(self._best, sizes=sizes))
+
+    def _try(self, candidate: History) -> None:
+        if candidate != self._best and self._fails(candidate):
+            self._best = candidate
 
     def _fails(self, history: History) -> bool:
         if self._is_late():
@@ -144,4 +156,9 @@ def told(history: History) -> str:
         lines.append(f"  the endpoint's API version is {history.endpoint_version}")
     if history.has_bus:
         lines.append("  applied changes are published")
+    if not history.tells_of_lost_defaults:
+        lines.append("  no event tells of the defaults that go with a removed card")
+    if history.handled:
+        lines.append(f"  own handlers are there for {', '.join(history.handled)}")
+    lines += [f"  {name}: {size}" for name, size in history.sizes.items()]
     return "\n".join(lines)

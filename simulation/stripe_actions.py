@@ -11,7 +11,7 @@ from local.stripe_double.webhooks import sign
 from simulation.chance import chance
 from simulation.deliveries import SECRET, Deliveries
 from simulation.history import Action
-from simulation.stripe_side import SimulatedStripe
+from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
 from stripe_integrations.actions.creation import TOKEN_KEY, USER_KEY
 
 Json = dict[str, Any]
@@ -38,8 +38,10 @@ class Others:
     ----------
     not_ours : set of str
         Customers which this deployment did not make.
-    refusals : dict
-        Status that a crafted event was answered with, by its id.
+    crafted : dict
+        What kind of thing that must not be applied a crafted event is, by its id.
+    statuses : dict
+        What a crafted event was answered with, each time that it was posted, by its id.
     """
 
     def __init__(self, seed: int, stripe_side: SimulatedStripe, deliveries: Deliveries) -> None:
@@ -105,8 +107,7 @@ class Others:
         params = {"email": "a@example.com", "name": "Eve", "metadata": metadata}
         with self._stripe.happening(action.name) as double:
             # Known as another's before its event is under way.
-            headers = {"Authorization": "Bearer sk_test_double"}
-            made = double.request("POST", "/v1/customers", params, headers).body
+            made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
             self.not_ours.add(made["id"])
 
     def _test_clock(self, action: Action) -> None:
@@ -120,8 +121,11 @@ class Others:
     def _add_card(self, action: Action) -> None:
         customer = self.customer(action)
         if customer:
-            path = f"/v1/customers/{customer}/sources"
-            self.ask(action, "POST", path, {"source": f"tok_{action.values['card']}"})
+            path = f"/v1/customers/{customer}"
+            source = {"source": f"tok_{action.values['card']}"}
+            card = self.ask(action, "POST", f"{path}/sources", source).get("id")
+            if card and action.values["default"]:
+                self.ask(action, "POST", path, {"default_source": card})
 
     def _replace_card(self, action: Action) -> None:
         customer = self.customer(action)
@@ -179,6 +183,15 @@ class Others:
         else:
             settings = {"invoice_settings": {"default_payment_method": card}}
             self.ask(action, "POST", f"/v1/customers/{customer}", settings)
+
+    def _set_subscription_default(self, action: Action) -> None:
+        found, subscription = self._a_card(action), self._a_subscription(action)
+        if found is None or subscription is None:
+            return
+        _, card = found
+        shape = "source" if card.startswith("card_") else "payment_method"
+        path = f"/v1/subscriptions/{subscription}"
+        self.ask(action, "POST", path, {f"default_{shape}": card})
 
     # ---- subscriptions
 
@@ -298,6 +311,7 @@ ACTIONS: dict[str, Callable[[Others, Action], None]] = {
     "change_card": Others._change_card,
     "remove_card": Others._remove_card,
     "set_default": Others._set_default,
+    "set_subscription_default": Others._set_subscription_default,
     "subscribe": Others._subscribe,
     "change_subscription": Others._change_subscription,
     "subscription_status": Others._subscription_status,

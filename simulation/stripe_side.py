@@ -22,6 +22,8 @@ from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 Json = dict[str, Any]
 
 API_KEY = "sk_test_double"
+AUTHORIZATION = {"Authorization": f"Bearer {API_KEY}"}
+"""What every request to the double carries."""
 USUAL_SECONDS = (0.02, 0.4)
 
 _REFUSALS = {"503": 503, "429": 429, "401": 401}
@@ -42,6 +44,8 @@ class SimulatedStripe:
         What goes wrong.
     list_lag : float
         Most seconds after which an event is listed.
+    tells_of_lost_defaults : bool
+        Whether events tell of the defaults that go with a removed card.
 
     Attributes
     ----------
@@ -49,9 +53,18 @@ class SimulatedStripe:
         Called with each new event, at the moment in which it comes to be.
     """
 
-    def __init__(self, seed: int, schedule: Schedule, faults: Faults, list_lag: float) -> None:
+    def __init__(
+        self,
+        seed: int,
+        schedule: Schedule,
+        faults: Faults,
+        list_lag: float,
+        *,
+        tells_of_lost_defaults: bool = True,
+    ) -> None:
         skew = (chance(seed, "Stripe's clock").random() - 0.5) * CLOCKS_DIFFER_SECONDS
         self.double = StripeDouble(now=lambda: schedule.now + skew, random=Random(0))
+        self.double.account.tells_of_lost_defaults = tells_of_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None
         self._seed = seed
         self._schedule = schedule
@@ -69,8 +82,7 @@ class SimulatedStripe:
         method, path, params
             As in HTTP.
         """
-        headers = {"Authorization": f"Bearer {API_KEY}"}
-        return self.request(name, method, path, params or {}, headers)
+        return self.request(name, method, path, params or {}, AUTHORIZATION)
 
     def request(
         self, name: str, method: str, path: str, given: Json, headers: Mapping[str, str]

@@ -35,6 +35,25 @@ class Violation:
         return f"{self.promise}: {self.detail}"
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An event that has failed.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The event's id.
+    tries : int
+        How often it was tried.
+    seconds : float
+        From its first try until it failed.
+    """
+
+    stripe_id: str
+    tries: int
+    seconds: float
+
+
 class Watch:
     """Follows a table's changes.
 
@@ -46,6 +65,17 @@ class Watch:
         What Stripe has.
     found : callable
         Gets every violation.
+    clock : callable
+        Unix time.
+
+    Attributes
+    ----------
+    images : dict
+        The items as they stand, by their keys.
+    events : dict
+        The events among them, by their ids.
+    failures : list of Failure
+        The events that have failed, once for each time.
     """
 
     def __init__(
@@ -53,12 +83,16 @@ class Watch:
         records: Sequence[Json],
         double: StripeDouble,
         found: Callable[[Violation], None],
+        clock: Callable[[], float],
     ) -> None:
         self.images: dict[Key, Json] = {}
         self.events: dict[str, Json] = {}
         self._records = records
         self._double = double
         self._found = found
+        self._clock = clock
+        self.failures: list[Failure] = []
+        self._first_tries: dict[str, float] = {}
         self._position = 0
         self._frozen: set[Key] = set()
 
@@ -104,11 +138,17 @@ class Watch:
             self._check_child(key, old, new)
 
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
+        stripe_id = pk.removeprefix("EVENT#")
         if old.get("replayed_at") != new.get("replayed_at"):
+            self._first_tries.pop(stripe_id, None)
             return
+        tries = int(new["attempts"]["N"])
+        first = self._first_tries.setdefault(stripe_id, self._clock()) if tries else self._clock()
+        if text(new, "state") == "failed" != text(old, "state"):
+            self.failures.append(Failure(stripe_id, tries, self._clock() - first))
         if text(old, "state") not in UNFINISHED and text(new, "state") in UNFINISHED:
             self._violated("a finished event stays finished", pk)
-        if int(new["attempts"]["N"]) < int(old["attempts"]["N"]):
+        if tries < int(old["attempts"]["N"]):
             self._violated("a try that was counted stays counted", pk)
 
     def _check_customer(self, key: Key, old: Json | None, new: Json) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -17,11 +17,21 @@ from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
 from simulation.history import Action, History
-from simulation.judge import ApiCall, Evidence, judge_events, judge_state
+from simulation.judge import (
+    ApiCall,
+    Evidence,
+    judge_events,
+    judge_replay,
+    judge_state,
+    users_with_failed_events,
+)
 from simulation.mapping import StreamMapping
+from simulation.own_handlers import REFERENCE as HANDLER
+from simulation.own_handlers import OwnHandlers
 from simulation.processes import Fleet, Outcome
 from simulation.runtime import settings, stage
 from simulation.schedule import START, Schedule
+from simulation.sizes import sized
 from simulation.stripe_actions import ACTIONS, Others
 from simulation.stripe_side import SimulatedHttpClient, SimulatedStripe
 from simulation.timer import EVERY_SECONDS, Timer
@@ -42,6 +52,8 @@ _DEPLOYED_SECONDS = 60.0
 """How long the stack is there, its schedule running, before anything happens."""
 _CALM_AFTER_SECONDS = 1.0
 _LONGEST_SECONDS = 5 * 86_400.0
+_INDEX_SECONDS = 15.0
+"""After which the index is sure to show what has failed."""
 _REPLAY_SECONDS = 2 * 86_400.0
 _TRYING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
 
@@ -81,9 +93,11 @@ def play(history: History, *, is_told: bool = False) -> Report:
     is_told : bool
         Whether the report says every step in words.
     """
-    world = World(history, is_told=is_told)
-    stage().answer = world.database_side.answer
-    world.play()
+    with sized(history.sizes):
+        world = World(history, is_told=is_told)
+        stage().answer = world.database_side.answer
+        stage().heed = world.handlers.heed
+        world.play()
     return world.report
 
 
@@ -98,12 +112,21 @@ class World:
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
         weather = history.weather
         self.faults = Faults(history.seed, weather, history.only)
-        self.stripe = SimulatedStripe(history.seed, self.schedule, self.faults, weather.list_lag)
+        self.stripe = SimulatedStripe(
+            history.seed,
+            self.schedule,
+            self.faults,
+            weather.list_lag,
+            tells_of_lost_defaults=history.tells_of_lost_defaults,
+        )
         self.stripe.double.webhooks.add_endpoint(URL, SECRET, api_version=history.endpoint_version)
         self.fleet = Fleet(
             seed=history.seed,
             schedule=self.schedule,
-            settings=settings(event_bus_name="bus" if history.has_bus else None),
+            settings=settings(
+                event_bus_name="bus" if history.has_bus else None,
+                event_handlers=dict.fromkeys(history.handled, HANDLER),
+            ),
             faults=self.faults,
             surroundings={"send_dead_letter": self._send_dead_letter, "publish": self._publish},
             make_http_client=lambda: SimulatedHttpClient(self.stripe, lambda: self.fleet),
@@ -119,7 +142,10 @@ class World:
         self.database.request("CreateTable", table_definition())
         self.database_side = SimulatedDatabase(self.database, self.fleet, self._changed)
         stream = self.database.stream(TABLE_NAME)
-        self.watch = Watch(stream.records, self.stripe.double, self._found)
+        self.watch = Watch(
+            stream.records, self.stripe.double, self._found, lambda: self.schedule.now
+        )
+        self.handlers = OwnHandlers(history.handled, self.fleet, self.watch, self._found)
         self.mapping = StreamMapping(
             schedule=self.schedule,
             stream=stream,
@@ -153,11 +179,13 @@ class World:
         self.schedule.at(end + _CALM_AFTER_SECONDS, self._calm)
         self._run_until_quiet(end + _LONGEST_SECONDS)
         evidence = self._evidence()
-        self._judge(judge_events, evidence)
-        self.faults.is_cured = True
+        self._judge(judge_events(evidence))
+        spared = users_with_failed_events(evidence)
+        self._judge(judge_state(evidence, spared))
         if self._replay_failed():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
-        self._judge(judge_state, evidence)
+            self._judge(judge_replay(evidence))
+            self._judge(judge_state(evidence))
         self.fleet.end()
         self._sum_up()
 
@@ -207,11 +235,15 @@ class World:
         failed = any(e["state"]["S"] == "failed" for e in self.watch.events.values())
         if not failed:
             return False
+        self.faults.is_cured = True
         self.report.counts["replays of failed events"] += 1
-        then = self._expect("replay_events")
-        self.fleet.invoke("replay_events", {"failed": True}, "replay at the end", then)
+        self.schedule.after(_INDEX_SECONDS, self._replay_all_failed)
         self._touch()
         return True
+
+    def _replay_all_failed(self) -> None:
+        then = self._expect("replay_events")
+        self.fleet.invoke("replay_events", {"failed": True}, "replay at the end", then)
 
     # ---- what happens by itself
 
@@ -309,10 +341,14 @@ class World:
             dead_letters=self.queue.messages,
             published=self.bus.messages,
             has_bus=self.history.has_bus,
+            handlers=self.handlers,
+            poisonous={
+                key.removeprefix("EVENT#") for key, is_so in self.faults.poisonous.items() if is_so
+            },
         )
 
-    def _judge(self, judge: Callable[[Evidence], Any], evidence: Evidence) -> None:
-        for violation in judge(evidence):
+    def _judge(self, violations: Iterable[Violation]) -> None:
+        for violation in violations:
             self._found(violation)
 
     def _found(self, violation: Violation) -> None:

@@ -23,6 +23,13 @@ class Account:
 
     Objects are kept in the shape in which Stripe shows them unexpanded; what is nested on demand
     (cards, subscriptions, items) is kept apart, and what is handed out is always a copy.
+
+    Attributes
+    ----------
+    tells_of_lost_defaults
+        Whether removing a card that was the default of its customer or of a subscription brings
+        ``customer.updated`` and ``customer.subscription.updated`` beside the card's own events.
+        Stripe is not known to send them; the defaults change either way.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class Account:
         self.card_owner: dict[str, str] = {}
         self.webhooks = Webhooks(self)
         self.request: Json = {"id": None, "idempotency_key": None}
+        self.tells_of_lost_defaults = True
 
     def now(self) -> int:
         """Return the time as Stripe stamps it, in whole seconds."""

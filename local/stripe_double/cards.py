@@ -101,7 +101,9 @@ class Cards:
         account.emit("customer.source.created", source)
         account.emit("payment_method.attached", self.as_payment_method(source))
         if customer["default_source"] is None:
-            self._set_default_source(customer, source["id"])
+            before = copy_json(customer)
+            customer["default_source"] = source["id"]
+            account.emit_change("customer.updated", before, customer)
         return source
 
     def create_source(self, given: Json, customer: str) -> Json:
@@ -150,7 +152,9 @@ class Cards:
             "payment_method.detached", {**wrapped, "customer": None}, {"customer": customer["id"]}
         )
         if customer["default_source"] == source:
-            self._set_default_source(customer, next(reversed(cards), None))
+            before = copy_json(customer)
+            customer["default_source"] = next(reversed(cards), None)
+            self._tell_of_lost_default("customer.updated", before, customer)
         self._forget_default(customer, source)
 
     def list_sources(self, given: Json, customer: str) -> Json:
@@ -337,17 +341,12 @@ class Cards:
             raise no_such("source", source)
         return cards[source]
 
-    def _set_default_source(self, customer: Json, source: str | None) -> None:
-        before = copy_json(customer)
-        customer["default_source"] = source
-        self._account.emit_change("customer.updated", before, customer)
-
     def _forget_default(self, customer: Json, method: str) -> None:
         account = self._account
         if customer["invoice_settings"]["default_payment_method"] == method:
             before = copy_json(customer)
             customer["invoice_settings"]["default_payment_method"] = None
-            account.emit_change("customer.updated", before, customer)
+            self._tell_of_lost_default("customer.updated", before, customer)
         for identifier in account.subscriptions_of.get(customer["id"], []):
             subscription = account.subscriptions[identifier]
             if subscription["ended_at"] is not None:
@@ -357,7 +356,11 @@ class Cards:
                 if subscription[field] == method:
                     subscription[field] = None
             after = account.show_subscription(identifier)
-            account.emit_change("customer.subscription.updated", before, after)
+            self._tell_of_lost_default("customer.subscription.updated", before, after)
+
+    def _tell_of_lost_default(self, event_type: str, before: Json, after: Json) -> None:
+        if self._account.tells_of_lost_defaults:
+            self._account.emit_change(event_type, before, after)
 
     def _emit_source_change(
         self, before: Json, card: Json, method_event: str = "payment_method.updated"

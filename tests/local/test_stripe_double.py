@@ -741,6 +741,28 @@ def test_a_removed_card_is_no_subscriptions_default_any_more(api, price):
     assert api.subscriptions.retrieve(subscription).default_source is None
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_the_defaults_that_go_with_a_card_go_with_or_without_a_word(double, api, price, tells):
+    double.account.tells_of_lost_defaults = tells
+    customer = api.customers.create({"source": "tok_visa", "payment_method": "pm_card_visa"})
+    source = customer.default_source
+    method = api.customers.payment_methods.list(customer.id).data[0].id
+    settings = {"invoice_settings": {"default_payment_method": method}}
+    api.customers.update(customer.id, settings)
+    subscription = subscribe(api, price, customer.id, default_source=source).id
+    before = len(types(api))
+    api.customers.payment_sources.delete(customer.id, source)
+    api.payment_methods.detach(method)
+
+    told = ["customer.source.deleted", "payment_method.detached", "payment_method.detached"]
+    lost = ["customer.updated", "customer.subscription.updated", "customer.updated"]
+    assert sorted(types(api)[before:]) == sorted(told + (lost if tells else []))
+    left = api.customers.retrieve(customer.id)
+    assert left.default_source is None
+    assert left.invoice_settings.default_payment_method is None
+    assert api.subscriptions.retrieve(subscription).default_source is None
+
+
 def test_subscriptions_are_listed_by_customer_status_and_price(api, price):
     one, two = api.customers.create().id, api.customers.create().id
     other = monthly(api, api.prices.retrieve(price).product)

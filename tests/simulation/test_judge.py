@@ -9,22 +9,32 @@ import pytest
 from local.stripe_double.double import StripeDouble
 from simulation.deliveries import Deliveries
 from simulation.faults import Faults, Weather
-from simulation.judge import ApiCall, Evidence, judge_events, judge_state
+from simulation.judge import (
+    ApiCall,
+    Evidence,
+    judge_events,
+    judge_replay,
+    judge_state,
+    users_with_failed_events,
+)
+from simulation.own_handlers import OwnHandlers
 from simulation.schedule import START, Schedule
 from simulation.stripe_actions import Others
-from simulation.stripe_side import SimulatedStripe
+from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
 from simulation.watch import Violation, Watch
 from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.creation import USER_KEY
 from stripe_integrations.actions.synchronisation import customer_values
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models import Customer
+from stripe_integrations.models import Customer, Event
+from stripe_integrations.models.event import MOST_ATTEMPTS
 from stripe_integrations.models.validity import Validity
 
 Json = dict[str, Any]
 
 USER = "USER#u-0"
+DAY = 86_400.0
 
 
 class Scene:
@@ -44,7 +54,8 @@ class Scene:
         self.stripe_id: str = made.body["id"]
         self.records: list[Json] = []
         self.found: list[Violation] = []
-        self.watch = Watch(self.records, self.double, self.found.append)
+        self.now = START
+        self.watch = Watch(self.records, self.double, self.found.append, lambda: self.now)
         deliveries = Deliveries(schedule, self.stripe, None, faults, lambda *_: None)  # type: ignore[arg-type]
         self.evidence = Evidence(
             watch=self.watch,
@@ -55,6 +66,8 @@ class Scene:
             dead_letters=[],
             published=[],
             has_bus=False,
+            handlers=OwnHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
+            poisonous=set(),
         )
         self.write(*self.true_items())
 
@@ -79,9 +92,7 @@ class Scene:
         ]
 
     def fetch(self, path: str, params: Json) -> Json:
-        return self.double.request(
-            "GET", path, params, {"Authorization": "Bearer sk_test_double"}
-        ).body
+        return self.double.request("GET", path, params, AUTHORIZATION).body
 
     def write(self, *items: tuple[str, Json | None], pk: str = USER) -> None:
         """Write items in one transaction; None deletes."""
@@ -108,17 +119,23 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Any:
-    settings = Settings(table_name="customers", api_key="sk_test_double")
+    settings = Settings(table_name="customers", api_key=API_KEY)
     with use(Context(settings, clock=lambda: START, random=random.Random(1))):
         yield Scene()
 
 
-def event(state: str, **more: str) -> Json:
+def event(state: str, attempts: int = 1, **more: str) -> Json:
     return {
         "state": {"S": state},
-        "attempts": {"N": "1"},
+        "attempts": {"N": str(attempts)},
         **{name: {"S": value} for name, value in more.items()},
     }
+
+
+def fail(scene: Scene, tries: int, seconds: float) -> None:
+    scene.write(("EVENT", event("pending", 1)), pk="EVENT#evt_1")
+    scene.now += seconds
+    scene.write(("EVENT", event("failed", tries, user_id="u-0")), pk="EVENT#evt_1")
 
 
 def test_nothing_is_said_where_all_is_well(scene: Scene) -> None:
@@ -208,6 +225,20 @@ def fail_an_event_in_silence(scene: Scene) -> None:
     scene.write(("EVENT", event("failed", reason="poison")), pk="EVENT#evt_1")
 
 
+def fail_an_event_after_one_try(scene: Scene) -> None:
+    scene.evidence.dead_letters.append("evt_1")
+    fail(scene, tries=1, seconds=3 * DAY)
+
+
+def fail_an_event_at_once(scene: Scene) -> None:
+    scene.evidence.dead_letters.append("evt_1")
+    fail(scene, tries=MOST_ATTEMPTS, seconds=DAY)
+
+
+def forget_a_handler(scene: Scene) -> None:
+    scene.write(("EVENT", event("applied", kind="customer.updated")), pk="EVENT#evt_1")
+
+
 def unfinish_an_event(scene: Scene) -> None:
     scene.write(("EVENT", event("applied")), ("EVENT", event("pending")), pk="EVENT#evt_1")
 
@@ -246,6 +277,9 @@ def accept_a_forged_event(scene: Scene) -> None:
         (leave_an_event_pending, "every event is finished"),
         (ignore_an_event_without_a_reason, "an ignored event has a reason"),
         (fail_an_event_in_silence, "a failed event is a dead letter"),
+        (fail_an_event_after_one_try, "an event fails only after all tries"),
+        (fail_an_event_at_once, "an event fails only after all tries"),
+        (forget_a_handler, "an applied event was handled"),
         (unfinish_an_event, "a finished event stays finished"),
         (forget_a_try, "a try that was counted stays counted"),
         (publish_nothing, "an applied change is published"),
@@ -257,3 +291,51 @@ def test_a_planted_violation_is_seen(
 ) -> None:
     plant(scene)
     assert promise in scene.verdict()
+
+
+def test_an_event_that_was_tried_for_days_may_fail(scene: Scene) -> None:
+    scene.evidence.dead_letters.append("evt_1")
+    fail(scene, tries=MOST_ATTEMPTS, seconds=2 * DAY)
+    assert scene.verdict() == set()
+
+
+def test_an_event_that_can_never_be_applied_may_fail_at_once(scene: Scene) -> None:
+    scene.evidence.dead_letters.append("evt_1 evt_2")
+    scene.evidence.poisonous.add("evt_1")
+    fail(scene, tries=1, seconds=0)
+    assert scene.verdict() == set()
+    scene.evidence.poisonous.clear()
+    scene.evidence.handlers.refused.add("evt_1")
+    assert scene.verdict() == set()
+
+
+def test_a_replay_counts_the_tries_anew(scene: Scene) -> None:
+    scene.evidence.dead_letters.append("evt_1")
+    fail(scene, tries=MOST_ATTEMPTS, seconds=2 * DAY)
+    scene.write(("EVENT", event("pending", 0, replayed_at="now")), pk="EVENT#evt_1")
+    scene.write(("EVENT", event("failed", 1, replayed_at="now")), pk="EVENT#evt_1")
+    assert scene.verdict() == {"an event fails only after all tries"}
+
+
+def test_a_user_with_a_failed_event_is_spared_until_it_is_replayed(scene: Scene) -> None:
+    fail(scene, tries=1, seconds=0)
+    change_on_stripe(scene)
+    spared = users_with_failed_events(scene.evidence)
+    assert spared == {"u-0"}
+    assert not list(judge_state(scene.evidence, spared))
+    assert list(judge_state(scene.evidence))
+    assert list(judge_replay(scene.evidence))
+
+
+def test_a_handler_that_runs_before_the_effect_is_seen(scene: Scene) -> None:
+    sk, image = scene.customer
+    scene.write((sk, {**image, "true_until": {"N": "100"}, "version": {"N": "2"}}))
+    customer = Customer.from_raw_data(scene.customer[1])
+    handled = scene.evidence.handlers
+
+    def is_shown(created: int) -> bool:
+        told = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)
+        return handled.is_shown(told, customer, START)
+
+    assert is_shown(100)
+    assert not is_shown(101)
