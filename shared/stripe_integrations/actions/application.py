@@ -41,7 +41,6 @@ from stripe_integrations.observability import logger, told
 Json = Mapping[str, Any]
 
 NOTHING_TO_DO = "changes no record of ours"
-OF_THE_OTHER_MODE = "of the other mode"
 _SOFT_DELETED = "the customer is soft-deleted"
 _OLDER = "older than what the record shows"
 _UNKNOWN = "not a customer of ours"
@@ -84,7 +83,7 @@ def foreign(event: Event) -> str | None:
     if event.object != "event":
         return "not an event of Stripe's API v1"
     if event.livemode is not current().settings.livemode:
-        return OF_THE_OTHER_MODE
+        return "of the other mode"
     if event.account:
         return "of a connected account"
     return None
