@@ -147,8 +147,11 @@ class Story:
         )
         subscription = self.subscribe(customer)
         self.cloud.wait_until(
-            lambda: self.read()["cards"] and self.read()["subscriptions"],
-            "the card and the subscription have come by webhook",
+            lambda: (
+                any(card["is_default"] for card in self.read()["cards"])
+                and self.read()["subscriptions"]
+            ),
+            "the card, as the default, and the subscription have come by webhook",
         )
         answer = self.call("GET", f"/customers/{USER}")
         self.expect(answer.status == 200, "200")
