@@ -12,10 +12,12 @@ build-LinkCustomer: function = link_customer
 build-ApplyEvent: function = apply_event
 build-ReconcileEvents: function = reconcile_events
 build-ReplayEvents: function = replay_events
+build-RebuildCustomers: function = rebuild_customers
 
 requirements = function
 build-CreateCustomer build-SyncCustomer: requirements = function-stripe
 build-ApplyEvent build-ReconcileEvents build-ReplayEvents: requirements = function-stripe
+build-RebuildCustomers: requirements = function-stripe
 
 build-%:
 	@$(PYTHON) tools/bundle.py $(function) $(requirements) $(ARTIFACTS_DIR)

@@ -283,7 +283,7 @@ def bring_up(
     build = running.enter_context(program("sam build", sam_build(folder), folder, bare=False))
     make_secrets(endpoint, used)
     build.succeed()
-    allow_http(folder)
+    allow_http(folder / "build" / "template.yaml")
     say("deploying template.yaml")
     chosen = {**stack_parameters(used), **parameters}
     deploy = sam_deploy(folder, chosen)
@@ -351,14 +351,13 @@ def sam_build(folder: Path) -> list[str]:
     return [str(SAM), "build", "--build-dir", str(folder / "build")]
 
 
-def allow_http(folder: Path) -> None:
-    """Take out of what was built the one thing that HTTP is refused by, and TLS is not spoken here.
+def allow_http(template: Path) -> None:
+    """Take out of a template the one thing that HTTP is refused by, and TLS is not spoken here.
 
     It is the policy of the dead-letter queue, which denies everything that doesn't come over TLS.
     """
-    template = folder / "build" / "template.yaml"
-    built = template.read_text()
-    template.write_text(re.sub(r"^  DeadLettersPolicy:\n(?:   .*\n)+", "", built, flags=re.M))
+    whole = template.read_text()
+    template.write_text(re.sub(r"^  DeadLettersPolicy:\n(?:   .*\n)+", "", whole, flags=re.M))
 
 
 def sam_deploy(folder: Path, parameters: Mapping[str, str]) -> list[str]:

@@ -78,8 +78,8 @@ MUTANTS = (
     Mutant(
         "adoption by user id alone",
         f"{_ACTIONS}/creation.py",
-        "return claim.is_creating and _token_of(stripe_customer) in claim.tokens",
-        "return claim.is_creating and _token_of(stripe_customer) is not None",
+        "return claim.is_creating and token_of(stripe_customer) in claim.tokens",
+        "return claim.is_creating and token_of(stripe_customer) is not None",
     ),
     Mutant(
         "a replayed create stamped with now",

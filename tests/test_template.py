@@ -11,6 +11,7 @@ import pytest
 from stripe_integrations import secrets
 from stripe_integrations.models.record import Record
 from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from tests.replacement import Change, document, transformed
 from tests.world import World
 from tools.template import ROOT, of_type, template
 
@@ -23,9 +24,11 @@ FUNCTIONS = {
     "apply_event",
     "reconcile_events",
     "replay_events",
+    "rebuild_customers",
 }
 
 
+NOTHING = {"Ref": "AWS::NoValue"}
 SHARED = template()["Globals"]["Function"]
 DEPLOYED = of_type("AWS::Serverless::Function")
 
@@ -74,6 +77,62 @@ def test_the_api_is_closed_unless_a_caller_is_known() -> None:
     }
     for route in routes.values():
         assert route["Properties"]["AuthorizationType"] == {"If": ["UseJwt", "JWT", "AWS_IAM"]}
+    # IAM is what a stack gets that asks for nothing else.
+    assert template()["Conditions"]["UseJwt"] == {"Not": [{"Equals": [{"Ref": "JwtIssuer"}, ""]}]}
+    assert template()["Parameters"]["JwtIssuer"]["Default"] == ""
+
+
+def test_every_way_in_is_throttled() -> None:
+    (stage,) = of_type("AWS::ApiGatewayV2::Stage").values()
+    settings = stage["Properties"]["DefaultRouteSettings"]
+    assert settings["ThrottlingRateLimit"] == {"Ref": "ThrottlingRateLimit"}
+    assert settings["ThrottlingBurstLimit"] == {"Ref": "ThrottlingBurstLimit"}
+    assert "RouteSettings" not in stage["Properties"]
+    webhook = DEPLOYED["LinkCustomer"]["Properties"]["ReservedConcurrentExecutions"]
+    reserved = ["HasWebhookConcurrency", {"Ref": "WebhookReservedConcurrency"}, NOTHING]
+    assert webhook == {"If": ["IsClosed", 0, {"If": reserved}]}
+    assert template()["Parameters"]["WebhookReservedConcurrency"]["Default"] == ""
+
+
+def test_a_closed_stack_runs_what_is_called_by_hand_and_nothing_else() -> None:
+    by_hand = {"ReplayEvents", "RebuildCustomers"}
+    for name, function in DEPLOYED.items():
+        reserved = function["Properties"].get("ReservedConcurrentExecutions")
+        assert (reserved is None) == (name in by_hand)
+        assert reserved is None or reserved["If"][:2] == ["IsClosed", 0]
+    schedule = DEPLOYED["ReconcileEvents"]["Properties"]["Events"]["Schedule"]["Properties"]
+    assert schedule["State"] == {"If": ["IsClosed", "DISABLED", "ENABLED"]}
+    stream = DEPLOYED["ApplyEvent"]["Properties"]["Events"]["StoredEvents"]["Properties"]
+    assert stream["Enabled"] == {"If": ["IsClosed", False, True]}
+    assert template()["Parameters"]["Closed"]["Default"] == "false"
+
+
+def test_the_webhook_may_be_called_by_its_url_in_both_ways_that_lambda_asks_for() -> None:
+    resources = transformed(document(), Change())
+    (url,) = (r["Properties"] for r in resources.values() if r["Type"] == "AWS::Lambda::Url")
+    assert url == {"TargetFunctionArn": {"Ref": "LinkCustomerAliaslive"}, "AuthType": "NONE"}
+    public = [
+        r["Properties"]
+        for r in resources.values()
+        if r["Type"] == "AWS::Lambda::Permission" and r["Properties"]["Principal"] == "*"
+    ]
+    target = {"FunctionName": {"Ref": "LinkCustomerAliaslive"}, "Principal": "*"}
+    by_url = {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"}
+    by_name = {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True}
+    assert public == [{**target, **by_url}, {**target, **by_name}]
+
+
+def test_no_secret_stands_in_an_environment_variable_or_an_output() -> None:
+    text = (ROOT / "template.yaml").read_text()
+    assert "{{resolve:" not in text
+    for function in DEPLOYED.values():
+        own = function["Properties"].get("Environment", {}).get("Variables", {})
+        variables = SHARED["Environment"]["Variables"] | own
+        # The two that a developer may set at home, in place of the names of the secrets.
+        assert not {"STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"} & variables.keys()
+    assert not any("NoEcho" in declared for declared in template()["Parameters"].values())
+    for output in template()["Outputs"].values():
+        assert parameters_in(output["Value"]) == set()
 
 
 def test_no_role_may_do_anything_to_everything() -> None:
@@ -89,6 +148,52 @@ def test_the_table_outlives_the_stack() -> None:
     (table,) = of_type("AWS::DynamoDB::Table").values()
     assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
     assert table["Properties"]["DeletionProtectionEnabled"]
+    assert table["Properties"]["PointInTimeRecoverySpecification"] == {
+        "PointInTimeRecoveryEnabled": True
+    }
+
+
+def test_what_is_kept_is_encrypted_with_a_key_of_ones_own_where_there_is_one() -> None:
+    (table,) = of_type("AWS::DynamoDB::Table").values()
+    own = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKeyArn"}}
+    aws_owned = {"SSEEnabled": False}
+    assert table["Properties"]["SSESpecification"] == {"If": ["HasKey", own, aws_owned]}
+    (queue,) = of_type("AWS::SQS::Queue").values()
+    assert queue["Properties"]["KmsMasterKeyId"] == {
+        "If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]
+    }
+    assert queue["Properties"]["SqsManagedSseEnabled"] == {"If": ["HasKey", NOTHING, True]}
+    assert template()["Parameters"]["KmsKeyArn"]["Default"] == ""
+
+
+def test_dead_letters_are_kept_for_14_days_and_events_as_long_as_they_say() -> None:
+    (queue,) = of_type("AWS::SQS::Queue").values()
+    assert queue["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+    (table,) = of_type("AWS::DynamoDB::Table").values()
+    assert table["Properties"]["TimeToLiveSpecification"] == {
+        "AttributeName": "expires_at",
+        "Enabled": True,
+    }
+
+
+def test_whatever_a_scan_is_told_to_overlook_has_its_reason() -> None:
+    overlooked = re.findall(r"checkov:skip=(\w+)(.*)", (ROOT / "template.yaml").read_text())
+    assert overlooked
+    for rule, reason in overlooked:
+        assert re.fullmatch(r":\S.+", reason), rule
+
+
+def test_the_longest_description_of_a_version_is_one_that_lambda_takes() -> None:
+    for name, function in DEPLOYED.items():
+        description = function["Properties"]["VersionDescription"]["Sub"]
+        longest = re.sub(r"\$\{(\w+)\}", lambda found: "x" * longest_value(found[1]), description)
+        assert len(longest.strip()) <= 256, name
+
+
+def longest_value(name: str) -> int:
+    declared = template()["Parameters"][name]
+    values = declared.get("AllowedValues") or [declared.get("MaxValue")]
+    return int(declared.get("MaxLength") or max(len(str(value)) for value in values))
 
 
 def test_example_events_are_there_for_every_function() -> None:

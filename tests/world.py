@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ import functions.apply_event.app as apply_event
 import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.link_customer.app as link_customer
+import functions.rebuild_customers.app as rebuild_customers
 import functions.reconcile_events.app as reconcile_events
 import functions.replay_events.app as replay_events
 import functions.soft_delete_customer.app as soft_delete_customer
@@ -26,8 +28,11 @@ from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import StripeDouble
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context
+from stripe_integrations.errors import MessageNotSentError
 from stripe_integrations.models.record import Record
+from stripe_integrations.observability import Metric
 from stripe_integrations.stripe_gateway import StripeGateway
+from tests import roles
 from tools.lambda_events import api_event, lambda_context
 
 Json = dict[str, Any]
@@ -38,6 +43,8 @@ WEBHOOK_SECRET = "whsec_double"
 
 class World:
     """The product's functions, called as AWS calls them, and what stands around them.
+
+    Each function runs under its role in template.yaml. What a test does by itself is free.
 
     Parameters
     ----------
@@ -55,6 +62,7 @@ class World:
         self.during_sleep: Callable[[], None] = lambda: None
         self.dead_letters: list[Json] = []
         self.published: list[Json] = []
+        self.measured: list[tuple[Metric, float]] = []
         self.settings = Settings(
             **{
                 "table_name": table_name,
@@ -63,6 +71,11 @@ class World:
                 **settings,
             }
         )
+        self.deployment = roles.Deployment(
+            EventBusName=self.settings.event_bus_name or "",
+            SecretStore=(self.settings.api_key_name or "secretsmanager").partition(":")[0],
+        )
+        self.used: defaultdict[str, set[roles.Grant]] = defaultdict(set)
         self.context = self.new_context()
 
     def new_context(self) -> Context:
@@ -76,14 +89,28 @@ class World:
                 StripeGateway,
                 http_client=StripeDoubleClient(self.stripe, sleep=self.sleep, timeout=8),
             ),
-            send_dead_letter=lambda message: self.dead_letters.append(dict(message)),
-            publish=lambda detail: self.published.append(dict(detail)),
+            send_dead_letter=self.send_dead_letter,
+            publish=self.publish,
+            measure=lambda metric, value: self.measured.append((metric, value)),
         )
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, and happen what a test has set for it."""
         self.time += seconds
-        self.during_sleep()
+        with roles.acting_freely():
+            self.during_sleep()
+
+    def send_dead_letter(self, message: Mapping[str, Any]) -> None:
+        """What the dead-letter queue does."""
+        if not roles.allowed(roles.send_message(roles.DEAD_LETTERS)):
+            raise MessageNotSentError("sqs: AccessDenied")
+        self.dead_letters.append(dict(message))
+
+    def publish(self, detail: Mapping[str, Any]) -> None:
+        """What the event bus does."""
+        if not roles.allowed(roles.put_events(self.settings.event_bus_name or "")):
+            raise MessageNotSentError("events: AccessDeniedException")
+        self.published.append(dict(detail))
 
     # ---- the functions
 
@@ -113,19 +140,32 @@ class World:
 
     def reconcile(self, remaining_seconds: float = 290) -> Json:
         """What the schedule does."""
-        context = lambda_context(int(remaining_seconds * 1000))
-        counts: Json = reconcile_events.handler({}, context)
-        return counts
+        return self.invoke(reconcile_events, {}, int(remaining_seconds * 1000))
 
     def replay(self, event: Json, remaining_seconds: float = 890) -> Json:
         """Call replay_events by hand."""
-        context = lambda_context(int(remaining_seconds * 1000))
-        done: Json = replay_events.handler(event, context)
-        return done
+        return self.invoke(replay_events, event, int(remaining_seconds * 1000))
+
+    def rebuild(self, event: Json | None = None, remaining_seconds: float = 890) -> Json:
+        """Call rebuild_customers by hand."""
+        return self.invoke(rebuild_customers, event or {}, int(remaining_seconds * 1000))
+
+    def wake(self, event: Json, remaining_seconds: float = 60) -> Json:
+        """What the table's stream does."""
+        return self.invoke(apply_event, event, int(remaining_seconds * 1000))
+
+    def invoke(
+        self, function: ModuleType, event: Json, remaining_milliseconds: int = 29_000
+    ) -> Json:
+        """Call a function under its role."""
+        name = function.__name__.split(".")[1]
+        with roles.acting_under(self.deployment.role(name), self.used[name]):
+            answer: Json = function.handler(event, lambda_context(remaining_milliseconds))
+        return answer
 
     def call(self, function: ModuleType, event: Json) -> Json:
         """Call a function as AWS does; an answer's JSON body comes back parsed, under `json`."""
-        answer: Json = function.handler(event, lambda_context())
+        answer = self.invoke(function, event)
         if "body" in answer:
             answer["json"] = json.loads(answer["body"])
         return answer
@@ -162,8 +202,7 @@ class World:
             }
             for number, image in enumerate(images)
         ]
-        answer: Json = apply_event.handler({"Records": records}, lambda_context(60_000))
-        return answer
+        return self.wake({"Records": records})
 
     def settle(self) -> None:
         """Deliver and apply until nothing is left to be delivered."""

@@ -6,17 +6,24 @@ from aws_lambda_powertools.utilities.batch.types import (
     PartialItemFailureResponse,
     PartialItemFailures,
 )
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations.actions.events import NewItem, StripeEvent
-from stripe_integrations.context import current
+from stripe_integrations.invocation import invocation_handler
+from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import logger, told
 
 
-@logger.inject_lambda_context
-def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    current().begin_invocation(context.get_remaining_time_in_millis())
-    numbers = {_item(record): record["dynamodb"]["SequenceNumber"] for record in event["Records"]}
+@invocation_handler
+def handler(event: dict[str, Any]) -> PartialItemFailureResponse:
+    records = event.get("Records")
+    numbers = {}
+    for record in records if isinstance(records, list) else []:
+        item = _item(record)
+        if item is None:
+            # What it speaks of stands in the table all the same: the schedule finds it there.
+            logger.error("unreadable record")
+        else:
+            numbers[item] = str(value_at(record, "dynamodb", "SequenceNumber"))
     failed: list[PartialItemFailures] = []
     for item, error in StripeEvent.wake(numbers):
         logger.warning("failed", extra={"item": item.subject, **told(error)})
@@ -24,8 +31,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     return {"batchItemFailures": failed}
 
 
-def _item(record: dict[str, Any]) -> NewItem:
-    change = record["dynamodb"]
-    keys = change["Keys"]
-    customer_id = change["NewImage"].get("customer_id", {}).get("S")
-    return NewItem(keys["pk"]["S"], keys["sk"]["S"], customer_id)
+def _item(record: object) -> NewItem | None:
+    pk = value_at(record, "dynamodb", "Keys", "pk", "S")
+    sk = value_at(record, "dynamodb", "Keys", "sk", "S")
+    customer_id = value_at(record, "dynamodb", "NewImage", "customer_id", "S")
+    if not isinstance(pk, str) or not isinstance(sk, str):
+        return None
+    return NewItem(pk, sk, customer_id if isinstance(customer_id, str) else None)

@@ -2,16 +2,13 @@
 
 from typing import Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.context import current
+from stripe_integrations.invocation import invocation_handler
 from stripe_integrations.observability import logger, told
 
 
-@logger.inject_lambda_context
-def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, int]:
-    current().begin_invocation(context.get_remaining_time_in_millis())
+@invocation_handler
+def handler(_: dict[str, Any]) -> dict[str, int]:
     done = StripeEvent.reconcile()
     for error in done.failures:
         logger.warning("failed", extra=told(error))

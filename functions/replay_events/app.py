@@ -3,19 +3,17 @@
 from dataclasses import asdict
 from typing import Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.context import current
 from stripe_integrations.errors import InvalidFieldError
+from stripe_integrations.invocation import invocation_handler
+from stripe_integrations.models.fields import is_text
 from stripe_integrations.observability import logger
 
 
-@logger.inject_lambda_context
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    current().begin_invocation(context.get_remaining_time_in_millis())
+@invocation_handler
+def handler(event: dict[str, Any]) -> dict[str, Any]:
     match event:
-        case {"event_id": str(stripe_id)}:
+        case {"event_id": stripe_id} if is_text(stripe_id):
             done = StripeEvent.replay(stripe_id)
         case {"failed": True}:
             done = StripeEvent.replay_failed()

@@ -26,6 +26,7 @@ from .listing import first_page
 from .routes import Route, routes
 from .subscriptions import Subscriptions
 from .tokens import TestCard
+from .webhook_endpoints import WebhookEndpoints
 from .webhooks import Webhooks
 
 _LOG_LENGTH = 100_000
@@ -154,6 +155,7 @@ class StripeDouble:
             subscription=self.subscriptions,
             invoice=self._invoices,
             event=Events(self.account),
+            webhook_endpoint=WebhookEndpoints(self.account),
         )
         self._routes = [(route.pattern, route) for route in table]
 

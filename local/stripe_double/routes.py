@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from . import cards, catalog, customers, events, subscriptions
+from . import cards, catalog, customers, events, subscriptions, webhook_endpoints
 from .cards import Cards
 from .catalog import Catalog
 from .customers import Customers
@@ -15,6 +16,7 @@ from .events import Events
 from .invoices import Invoices
 from .params import Params
 from .subscriptions import Subscriptions
+from .webhook_endpoints import WebhookEndpoints
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,13 @@ def routes(
     subscription: Subscriptions,
     invoice: Invoices,
     event: Events,
+    webhook_endpoint: WebhookEndpoints,
 ) -> list[Route]:
     """Return all operations that the double has."""
     one = "/v1/customers/{customer}"
     source = f"{one}/sources/{{source}}"
     method = "/v1/payment_methods/{method}"
     sub = "/v1/subscriptions/{subscription}"
-
-    def methods_of(given: Json, customer: str) -> Json:
-        return card.list_methods({**given, "customer": customer}, f"/v1/customers/{customer}/")
 
     return [
         Route("POST", "/v1/customers", customer.create, "customer", customers.CREATE),
@@ -80,7 +80,7 @@ def routes(
         Route(
             "GET",
             f"{one}/payment_methods",
-            methods_of,
+            partial(_methods_of, card),
             "list payment_method",
             cards.CUSTOMER_METHOD_LIST,
         ),
@@ -140,4 +140,15 @@ def routes(
         Route("GET", "/v1/invoices/{invoice}", invoice.retrieve, "invoice"),
         Route("GET", "/v1/events", event.list_page, "list event", events.LIST),
         Route("GET", "/v1/events/{event}", event.retrieve, "event"),
+        Route(
+            "POST",
+            "/v1/webhook_endpoints",
+            webhook_endpoint.create,
+            "webhook_endpoint",
+            webhook_endpoints.CREATE,
+        ),
     ]
+
+
+def _methods_of(card: Cards, given: Json, customer: str) -> Json:
+    return card.list_methods({**given, "customer": customer}, f"/v1/customers/{customer}/")

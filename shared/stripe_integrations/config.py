@@ -19,6 +19,7 @@ _MODES = {"test": False, "live": True}
 _RECORDS = frozenset({"Card", "Subscription"})
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _KIND = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?")
 _FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
@@ -40,7 +41,7 @@ class Settings:
     api_base : str
         Base URL of Stripe's API.
     stored_records : frozenset of str
-        Which of Card and Subscription are kept beside the Customer.
+        Which of Card and Subscription are kept beside the Customer; both by default.
     event_retention_days : int
         How long a finished event is kept, at least 31 days: Stripe lists events for 30.
     event_handlers : mapping
@@ -51,6 +52,12 @@ class Settings:
         The EventBridge bus that hears of applied changes; without one, nobody does.
     dead_letters_url : str or None
         The SQS queue that hears of failed events.
+    deployment_name : str
+        By which this deployment knows the customers that it has made on Stripe: no other that uses
+        the same Stripe account may have it, and it stays for as long as the customers do.
+    jwt_admin_scope : str or None
+        The scope whose bearer may see and change every user's customer; without one, nobody's
+        token does.
     """
 
     table_name: str
@@ -65,6 +72,8 @@ class Settings:
     event_handlers: Mapping[str, str] = field(default_factory=dict)
     event_bus_name: str | None = None
     dead_letters_url: str | None = None
+    deployment_name: str = "stripe-customers"
+    jwt_admin_scope: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -91,6 +100,8 @@ class Settings:
             event_handlers=_own_handlers(),
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
+            deployment_name=_name(environment.get("DEPLOYMENT_NAME") or cls.deployment_name),
+            jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
         )
 
 
@@ -98,6 +109,14 @@ def _mode(mode: str) -> bool:
     if mode not in _MODES:
         raise ConfigurationError("STRIPE_MODE must be test or live")
     return _MODES[mode]
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            "DEPLOYMENT_NAME must be 1 to 128 letters, digits, dots, underscores and hyphens"
+        )
+    return name
 
 
 def _stored_records(names: str | None) -> frozenset[str]:

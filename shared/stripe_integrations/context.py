@@ -16,13 +16,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property, partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from stripe_integrations import messages
+from stripe_integrations import messages, observability
 from stripe_integrations.config import Settings
+from stripe_integrations.observability import Metric, logger
 
 if TYPE_CHECKING:
-    from stripe_integrations.stripe_gateway import StripeGateway
+    from stripe_integrations.stripe_gateway import Asked, StripeGateway
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Context:
     send_dead_letter, publish : callable, optional
         Take a message to the dead-letter queue, and one to the event bus; by default, to the ones
         of the settings.
+    measure : callable
+        Takes a metric and a value; by default, for CloudWatch.
     deadline : float
         Unix time at which the invocation ends that is being served; never, outside of Lambda.
     """
@@ -55,6 +59,7 @@ class Context:
     make_stripe: Callable[..., StripeGateway] | None = None
     send_dead_letter: Callable[[Mapping[str, Any]], None] | None = None
     publish: Callable[[Mapping[str, Any]], None] | None = None
+    measure: Callable[[Metric, float], None] = observability.measure
     deadline: float = math.inf
 
     @cached_property
@@ -68,6 +73,7 @@ class Context:
             remaining_seconds=self.remaining_seconds,
             clock=self.clock,
             pause=self.pause,
+            report=self._report_call,
         )
 
     def report_dead_letter(self, message: Mapping[str, Any]) -> None:
@@ -80,9 +86,34 @@ class Context:
         send = self.publish or partial(messages.publish, self.settings)
         send(detail)
 
+    def note(self, metric: Metric, value: float = 1) -> None:
+        """Add to a metric; nothing is sent, nor kept, outside of an invocation."""
+        if self._is_invocation:
+            self.measure(metric, value)
+
     def begin_invocation(self, remaining_milliseconds: int) -> None:
         """Take note of the time that an invocation of a Lambda function has."""
         self.deadline = self.clock() + remaining_milliseconds / 1000
+
+    @property
+    def _is_invocation(self) -> bool:
+        return math.isfinite(self.deadline)
+
+    def _report_call(self, asked: Asked) -> None:
+        if not self._is_invocation:
+            return
+        self.note(Metric.STRIPE_LATENCY, round(asked.seconds * 1000))
+        if asked.status == HTTPStatus.TOO_MANY_REQUESTS:
+            self.note(Metric.STRIPE_RATE_LIMITED)
+        logger.info(
+            "asked Stripe",
+            extra={
+                "asked": asked.what,
+                "stripe_status": asked.status,
+                "stripe_request_id": asked.request_id,
+                "milliseconds": round(asked.seconds * 1000),
+            },
+        )
 
     def remaining_seconds(self) -> float:
         """How long the invocation may still take."""

@@ -95,6 +95,10 @@ class DatabaseUnavailableError(StripeIntegrationsError):
     """DynamoDB could not be asked, or refused for now."""
 
 
+class NewerSchemaError(StripeIntegrationsError):
+    """A record has a shape that this release does not know: a later one has written it."""
+
+
 class DatabaseRefusedError(StripeIntegrationsError):
     """DynamoDB refuses what was to be written, and will again: an item that is too large."""
 
@@ -116,6 +120,10 @@ class FollowUpError(StripeIntegrationsError):
 
 class OutOfTimeError(StripeIntegrationsError):
     """The invocation would end before what is to be done is done."""
+
+
+class InvocationFailedError(StripeIntegrationsError):
+    """An invocation failed by a fault of ours; its message is the kind of the error alone."""
 
 
 class UnprocessableEventError(StripeIntegrationsError):

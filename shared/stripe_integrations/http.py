@@ -20,13 +20,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import errors
 from stripe_integrations.context import current
+from stripe_integrations.invocation import Handler, observed
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.observability import logger, told
+from stripe_integrations.observability import Metric, logger, told
 
 Json = dict[str, Any]
 
 MAX_API_BODY_BYTES = 64 * 1024
 _RETRY_AFTER_SECONDS = "5"
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""RFC 9110's words, where Python has others before 3.13: a title does not change with it."""
 _OUR_FAULT = "The request failed on our side."
 
 
@@ -57,7 +60,7 @@ class Request:
         if not self.event.get("isBase64Encoded"):
             return str(body).encode("utf-8", "surrogatepass")
         try:
-            return base64.b64decode(body, validate=True)
+            return base64.b64decode(str(body), validate=True)
         except (binascii.Error, ValueError):
             raise errors.MalformedRequestError("the body is not valid base64") from None
 
@@ -91,14 +94,18 @@ class Request:
     def own_user_id(self, user_id: object) -> str:
         """The user that the request is about, who has to be the caller where the caller is a user.
 
+        A token with the admin scope of the deployment is no user's: it may ask for anybody.
+
         Raises
         ------
         ForbiddenError
             The caller's token is another user's.
         """
         token = value_at(self.event, "requestContext", "authorizer", "jwt")
-        if token is not None and (user_id is None or value_at(token, "claims", "sub") != user_id):
-            raise errors.ForbiddenError("the token is not this user's")
+        if token is not None and not _is_admin(token):
+            subject = value_at(token, "claims", "sub")
+            if user_id is None or subject != user_id:
+                raise errors.ForbiddenError("the token is not this user's")
         if not isinstance(user_id, str) or not user_id:
             raise errors.InvalidFieldError("user_id", "must be a non-empty string")
         return user_id
@@ -143,19 +150,20 @@ class Response:
         }
 
 
-def http_handler(
-    operation: Callable[[Request], Response],
-) -> Callable[[Json, LambdaContext], Json]:
+def http_handler(operation: Callable[[Request], Response]) -> Handler[Json]:
     """Make a Lambda handler of an operation: errors become problem details, outcomes are logged."""
 
-    @logger.inject_lambda_context
-    def handler(event: Json, context: LambdaContext) -> Json:
+    @observed
+    def handler(event: Any, context: LambdaContext) -> Json:
+        logger.set_correlation_id(_request_id(event))
         try:
             current().begin_invocation(context.get_remaining_time_in_millis())
-            response = operation(Request(event))
+            response = operation(Request(event if isinstance(event, dict) else {}))
         except errors.StripeIntegrationsError as error:
             response = problem(error)
             logger.warning("refused", extra={"status": response.status, **told(error)})
+            if isinstance(error, errors.SignatureVerificationError):
+                current().note(Metric.SIGNATURES_REFUSED)
         except Exception as error:
             response = _problem(500, "internal-error", _OUR_FAULT)
             logger.error("failed", extra={"status": response.status, **told(error)})
@@ -164,6 +172,20 @@ def http_handler(
         return response.to_lambda()
 
     return handler
+
+
+def _request_id(event: object) -> str | None:
+    request_id = value_at(event, "requestContext", "requestId")
+    return request_id if isinstance(request_id, str) else None
+
+
+def _is_admin(token: object) -> bool:
+    """Whether a token has the admin scope; API Gateway hands lists on as text in brackets."""
+    wanted = current().settings.jwt_admin_scope
+    given = [value_at(token, "claims", name) for name in ("scope", "scp")]
+    return wanted is not None and any(
+        wanted in scopes.strip("[]").split() for scopes in given if isinstance(scopes, str)
+    )
 
 
 def problem(error: errors.StripeIntegrationsError) -> Response:
@@ -193,6 +215,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.RecordsNotStoredError: (501, "records-not-stored", None),
     errors.SecretUnavailableError: (503, "secret-unavailable", "A secret can't be read now."),
     errors.DatabaseUnavailableError: (503, "database-unavailable", "The database is busy."),
+    errors.NewerSchemaError: (503, "newer-schema", "A later release has written the record."),
     errors.DatabaseRefusedError: (500, "record-refused", "The record can't be stored."),
     errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
     errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),
@@ -212,7 +235,7 @@ def _particulars(error: errors.StripeIntegrationsError) -> dict[str, str]:
 def _problem(status: int, slug: str, detail: str, **particulars: str) -> Response:
     body = {
         "type": f"urn:stripe-integrations:problem:{slug}",
-        "title": HTTPStatus(status).phrase,
+        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         **particulars,

@@ -1,15 +1,78 @@
-"""What the functions say of themselves: structured logs that carry ids, and nothing personal."""
+"""What the functions say of themselves: structured logs and metrics. Ids, and nothing personal."""
 
 from __future__ import annotations
 
 import traceback
+from enum import Enum
 from typing import Any
 
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
 
 from stripe_integrations import errors
 
+NAMESPACE = "StripeIntegrations"
+
 logger = Logger()
+_metrics = Metrics(namespace=NAMESPACE)
+
+
+class Metric(Enum):
+    """The metrics: the title that CloudWatch shows, what the values mean, and their unit.
+
+    They have one dimension, `service`, which is the stack.
+    """
+
+    def __init__(self, title: str, meaning: str, unit: MetricUnit = MetricUnit.Count) -> None:
+        self.title = title
+        self.meaning = meaning
+        self.unit = unit
+
+    CUSTOMERS_CREATED = "CustomersCreated", "creates that made a customer"
+    CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the customer that was there"
+    EVENTS_RECEIVED = "EventsReceived", "events that are kept, repeats included"
+    EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose own handlers ran"
+    EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"
+    STALE_EVENTS_DROPPED = "StaleEventsDropped", "of those, older than what the record shows"
+    TIES_REFETCHED = "TiesRefetched", "events whose order was in doubt, so Stripe was asked"
+    EVENTS_PUT_OFF = "EventsPutOff", "tries of an event that failed, and will be repeated"
+    EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that have failed for good"
+    EVENTS_RECOVERED = "EventsRecovered", "events that never arrived, found in Stripe's list"
+    API_VERSION_MISMATCHES = (
+        "ApiVersionMismatches",
+        "events in another API version than ours, which cost a fetch each",
+    )
+    SIGNATURES_REFUSED = "SignaturesRefused", "webhooks whose signature is missing, forged or old"
+    STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that were answered 429"
+    STRIPE_LATENCY = (
+        "StripeLatency",
+        "how long a call to Stripe took, repeats by its library included",
+        MetricUnit.Milliseconds,
+    )
+    OLDEST_UNFINISHED_EVENT_AGE = (
+        "OldestUnfinishedEventAge",
+        "for how long the oldest pending event has been here; 0 where there is none",
+        MetricUnit.Seconds,
+    )
+    SWEEP_AGE = (
+        "SweepAge",
+        "how long ago the last whole sweep of Stripe's list began",
+        MetricUnit.Seconds,
+    )
+
+
+def measure(metric: Metric, value: float) -> None:
+    """Add a value to what this invocation sends."""
+    _metrics.add_metric(metric.title, metric.unit, value)
+
+
+def send_metrics() -> None:
+    """Print what was measured, in CloudWatch's embedded metric format.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    if _metrics.metric_set:
+        _metrics.flush_metrics()
 
 
 def told(error: BaseException) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,28 @@ _RATE_TRIES = 3
 _FIRST_SLOWDOWN_SECONDS, _LONGEST_SLOWDOWN_SECONDS = 0.5, 8.0
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One call to Stripe, as it went.
+
+    Parameters
+    ----------
+    what : str
+        What was asked, in ids only.
+    seconds : float
+        How long it took, with what Stripe's library repeated.
+    status : int or None
+        HTTP status of the answer; None where there was none.
+    request_id : str or None
+        Stripe's id of the request.
+    """
+
+    what: str
+    seconds: float
+    status: int | None
+    request_id: str | None
+
+
 class StripeGateway:
     """Asks Stripe on behalf of one deployment.
 
@@ -59,6 +82,8 @@ class StripeGateway:
         How long the caller may still take; by default, for ever.
     clock, pause : callable, optional
         Unix time, and what waits for about so many seconds.
+    report : callable, optional
+        Is told of each call, an `Asked`.
 
     Raises
     ------
@@ -76,9 +101,11 @@ class StripeGateway:
         self,
         settings: Settings,
         http_client: stripe.HTTPClient | None = None,
+        *,
         remaining_seconds: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
+        report: Callable[[Asked], None] = lambda _: None,
     ) -> None:
         try:
             import stripe  # noqa: PLC0415 - see the module's docstring
@@ -91,6 +118,7 @@ class StripeGateway:
         self._remaining_seconds = remaining_seconds
         self._clock = clock
         self._pause = pause
+        self._report = report
         self._slowdown = 0.0
         self._slow_until = 0.0
         self._http_client = http_client or stripe.RequestsClient(
@@ -120,16 +148,37 @@ class StripeGateway:
             self._complete_sources(stripe_id, customer)
         return customer
 
-    def list_customers(self, created_since: int, email: str | None) -> Iterator[Json]:
-        """Customers made since (Unix seconds), newest first; with an e-mail, those that have it.
+    def list_customers(
+        self,
+        created_since: int | None = None,
+        email: str | None = None,
+        *,
+        created_until: int | None = None,
+        starting_after: str | None = None,
+    ) -> Iterator[Json]:
+        """Customers, newest first; deleted ones are not listed.
 
         https://docs.stripe.com/api/customers/list; unlike search, it sees what was just made.
+
+        Parameters
+        ----------
+        created_since, created_until : int, optional
+            Unix seconds, both included.
+        email : str, optional
+            Only those that have it.
+        starting_after : str, optional
+            The customer behind which to go on.
         """
-        params: Json = {"created": {"gte": created_since}}
+        seconds = {"gte": created_since, "lte": created_until}
+        params = {
+            "created": {name: value for name, value in seconds.items() if value is not None},
+            "email": email,
+            "starting_after": starting_after,
+        }
         return self._pages(
             "list customers",
             lambda client, params: client.v1.customers.list(params),
-            {**params, "email": email} if email else params,
+            {name: value for name, value in params.items() if value},
         )
 
     def list_card_payment_methods(self, stripe_id: str) -> list[Json]:
@@ -284,10 +333,10 @@ class StripeGateway:
     def _ask(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
         try:
             try:
-                answer = ask(self._client_in_time(what))
+                answer = self._timed(what, ask)
             except self._stripe.AuthenticationError:
                 self._connect(secrets.api_key(self._settings, refresh=True))
-                answer = ask(self._client_in_time(what))
+                answer = self._timed(what, ask)
         except self._stripe.StripeError as error:
             # Not chained: Stripe's message quotes values, and a traceback would show it.
             raise self._translated(what, error) from None
@@ -296,6 +345,23 @@ class StripeGateway:
         if not isinstance(data, dict):
             raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
         return data
+
+    def _timed(
+        self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]
+    ) -> stripe.StripeObject:
+        client = self._client_in_time(what)
+        began = self._clock()
+        try:
+            answer = ask(client)
+        except self._stripe.StripeError as error:
+            took = self._clock() - began
+            self._report(Asked(what, took, error.http_status, error.request_id))
+            raise
+        response = getattr(answer, "last_response", None)
+        request_id = getattr(response, "request_id", None)
+        status = getattr(response, "code", None)
+        self._report(Asked(what, self._clock() - began, status, request_id))
+        return answer
 
     def _connect(self, api_key: str) -> None:
         self._patient, self._hurried = (

@@ -35,8 +35,29 @@ def answering(client: Any, answer: Answering) -> Iterator[None]:
         Gets an operation's name and a request's body. It answers, or raises an exception of
         botocore's, such as ``ReadTimeoutError``: then the client behaves as if no answer had come.
     """
+    with _answering(client, answer, client.meta.events.register_last):
+        yield
+
+
+@contextmanager
+def answering_instead(client: Any, answer: Answering) -> Iterator[None]:
+    """`answering`, for a client that has an answer already; this one counts.
+
+    Parameters
+    ----------
+    client : botocore.client.BaseClient
+        A client of DynamoDB.
+    answer : callable
+        As for `answering`.
+    """
+    with _answering(client, answer, client.meta.events.register_first):
+        yield
+
+
+@contextmanager
+def _answering(client: Any, answer: Answering, register: Callable[..., None]) -> Iterator[None]:
     handler = _Handler(answer)
-    client.meta.events.register_last(EVENT, handler)
+    register(EVENT, handler)
     try:
         with _unsigned(client), _constant_user_agent(client):
             yield
@@ -104,10 +125,10 @@ class _Handler:
             "Content-Type": "application/x-amz-json-1.0",
             "x-amzn-RequestId": f"{next(self._numbers):032X}",
         }
-        return AWSResponse(request.url, answer.status, headers, _Raw(answer.body))
+        return AWSResponse(request.url, answer.status, headers, Raw(answer.body))
 
 
-class _Raw:
+class Raw:
     """What AWSResponse takes for the connection that an answer came from."""
 
     def __init__(self, body: Json) -> None:

@@ -45,7 +45,9 @@ with use(Context(Settings(table_name="none"))):
 CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),
-    "list_customers": lambda gateway: list(gateway.list_customers(1, "somebody@example.com")),
+    "list_customers": lambda gateway: list(
+        gateway.list_customers(1, "somebody@example.com", created_until=2)
+    ),
     "list_card_payment_methods": lambda gateway: gateway.list_card_payment_methods(CUSTOMER),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
     "list_events": lambda gateway: gateway.list_events(1, KINDS, "evt_contract")[0],

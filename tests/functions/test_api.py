@@ -169,6 +169,49 @@ def test_a_token_opens_only_its_own_users_customer(world: World) -> None:
     assert world.call(get_customer, own)["statusCode"] == 200
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"scope": "openid customers/admin"},
+        {"scp": "[openid customers/admin]"},
+        {"sub": "u-2", "scope": "customers/admin"},
+    ],
+)
+def test_a_token_with_the_admin_scope_opens_every_users_customer(
+    table_name: str, claims: dict[str, str]
+) -> None:
+    world = World(table_name, jwt_admin_scope="customers/admin")
+    with use(world.context):
+        body = json.dumps({"user_id": "u-1", "billing_email": "jane@example.com"})
+        created = world.call(
+            create_customer, api_event("POST", "/customers", body=body, claims=claims)
+        )
+        read = api_event("GET", "/customers/u-1", "u-1", claims=claims)
+        assert created["statusCode"] == 201
+        assert world.call(get_customer, read)["statusCode"] == 200
+
+
+@pytest.mark.parametrize(
+    ("scope", "claims"),
+    [
+        ("customers/admin", {"sub": "u-2", "scope": "customers/administrator"}),
+        ("customers/admin", {"sub": "u-2", "scope": "xcustomers/admin customers/admin2"}),
+        ("customers/admin", {"sub": "customers/admin"}),
+        ("customers/admin", {"sub": "u-2", "scope": ["customers/admin"]}),
+        (None, {"sub": "u-2", "scope": "None"}),
+        (None, {"sub": "u-2", "scope": ""}),
+    ],
+)
+def test_any_other_scope_opens_nothing(
+    table_name: str, scope: str | None, claims: dict[str, Any]
+) -> None:
+    world = World(table_name, jwt_admin_scope=scope)
+    with use(world.context):
+        world.create("u-1")
+        read = api_event("GET", "/customers/u-1", "u-1", claims=claims)
+        assert problem_of(world.call(get_customer, read)) == (403, "forbidden")
+
+
 def test_a_fault_of_ours_shows_no_stack_trace_and_logs_no_value(
     world: World, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import ExitStack
 from typing import Any
 
@@ -280,3 +281,33 @@ def test_the_stream_may_bring_a_record_again(world: World, customer: Customer) -
     before = world.items()
     assert wake(world, stripe_id) == DONE
     assert world.items() == before
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        {},
+        {"dynamodb": {}},
+        {"dynamodb": {"Keys": {"pk": {"S": "EVENT#evt_1"}, "sk": {"N": "1"}}}},
+        {"dynamodb": {"Keys": {"pk": {"S": 7}, "sk": {"S": "EVENT"}}, "SequenceNumber": "1"}},
+    ],
+)
+def test_a_record_that_cant_be_read_keeps_no_other_from_being_applied(
+    world: World, log: io.StringIO, record: Any
+) -> None:
+    world.create()
+    world.deliver()
+    (image,) = world.items(record_type="Event")
+    readable = {"Keys": {"pk": {"S": image["pk"]}, "sk": {"S": "EVENT"}}, "SequenceNumber": "2"}
+    answer = apply_event.handler(
+        {"Records": [record, {"dynamodb": readable}]}, lambda_context(60_000)
+    )
+    assert answer == {"batchItemFailures": []}
+    assert world.event_states() == {"customer.created": "applied"}
+    assert "unreadable record" in log.getvalue()
+
+
+def test_an_invocation_without_records_does_nothing(world: World) -> None:
+    for event in ({}, {"Records": None}, {"Records": "x"}, None):
+        assert apply_event.handler(event, lambda_context()) == {"batchItemFailures": []}

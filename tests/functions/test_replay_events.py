@@ -318,3 +318,19 @@ def test_a_replay_of_a_large_table_stops_in_time_and_says_where_to_go_on(world: 
 
     assert world.time - began < 60
     assert done["resume_from"] is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        7,
+        [],
+        {},
+        {"x": 1},
+        {"pk": {"S": "EVENT#evt_1"}},
+        {"pk": {"S": "\ud800"}, "sk": {"S": "EVENT"}},
+    ],
+)
+def test_a_place_to_go_on_from_that_nobody_gave_is_refused(world: World, odd: Any) -> None:
+    with pytest.raises(InvalidFieldError, match="resume_from"):
+        world.replay({"created_from": 1, "created_to": 2, "resume_from": odd})

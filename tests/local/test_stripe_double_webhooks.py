@@ -204,3 +204,21 @@ def test_as_many_deliveries_are_pulled_as_can_be_made_at_once(world):
     pulled = world.double.webhooks.due(5, apart_from={first.number, second.number})
     assert [delivery.event_id for delivery in pulled] == [third.event_id]
     assert world.double.webhooks.due(0) == []
+
+
+def test_an_endpoint_that_is_made_over_the_api_gets_what_it_asked_for_signed_with_its_secret() -> (
+    None
+):
+    world = World()
+    asked = {"url": URL, "enabled_events": ["customer.updated"], "api_version": "2024-06-20"}
+    endpoint = world.double.request("POST", "/v1/webhook_endpoints", asked, KEY).body
+    customer = world.customer()
+    world.double.request("POST", f"/v1/customers/{customer}", {"name": "Ada"}, KEY)
+
+    (delivery,) = world.due()
+    signature = delivery.headers["Stripe-Signature"]
+    event = stripe.Webhook.construct_event(
+        delivery.body, signature, endpoint["secret"], tolerance=None
+    )
+
+    assert (event.type, event.api_version) == ("customer.updated", "2024-06-20")

@@ -72,6 +72,8 @@ def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
     replayed = sam_local.invoke("ReplayEvents", {"event_id": example["id"]})
     assert replayed == {"replayed": 1, "resume_from": None}
     assert (_item(sam_local, *event_key) or {})["state"] == "applied"
+    rebuilt = sam_local.invoke("RebuildCustomers", _example("rebuild_customers"))
+    assert rebuilt == {"listed": 1, "rebuilt": 0, "resume_from": None}
 
     _answer(sam_local.invoke("SoftDeleteCustomer", _example("soft_delete_customer")), 204)
     customer = _item(sam_local, *customer_key) or {}

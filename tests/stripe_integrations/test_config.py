@@ -35,6 +35,8 @@ def test_every_setting_is_read() -> None:
             "EVENT_RETENTION_DAYS": "31",
             "EVENT_BUS_NAME": "changes",
             "DEAD_LETTERS_URL": "https://sqs/dead-letters",
+            "DEPLOYMENT_NAME": "shop-prod",
+            "JWT_ADMIN_SCOPE": "shop/admin",
         }
     )
     assert settings == Settings(
@@ -49,6 +51,8 @@ def test_every_setting_is_read() -> None:
         event_retention_days=31,
         event_bus_name="changes",
         dead_letters_url="https://sqs/dead-letters",
+        deployment_name="shop-prod",
+        jwt_admin_scope="shop/admin",
     )
 
 
@@ -60,6 +64,8 @@ def test_every_setting_is_read() -> None:
         ("STORED_RECORDS", "Card,Invoice"),
         ("EVENT_RETENTION_DAYS", "30"),
         ("EVENT_RETENTION_DAYS", "many"),
+        ("DEPLOYMENT_NAME", "shop/prod"),
+        ("DEPLOYMENT_NAME", "s" * 129),
     ],
 )
 def test_a_wrong_setting_is_named(variable: str, value: str) -> None:

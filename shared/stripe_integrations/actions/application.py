@@ -18,7 +18,7 @@ from stripe_integrations.actions.creation import (
     made_for_its_token,
 )
 from stripe_integrations.actions.event_handlers import changes_records, has_handlers
-from stripe_integrations.actions.following import Outcome
+from stripe_integrations.actions.following import OLDER, Outcome, finish
 from stripe_integrations.actions.order import Draft, is_deletion
 from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
 from stripe_integrations.config import API_VERSION
@@ -36,13 +36,12 @@ from stripe_integrations.models.customer import MOST_OTHER_ITEMS
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.validity import Order
-from stripe_integrations.observability import logger, told
+from stripe_integrations.observability import Metric, logger, told
 
 Json = Mapping[str, Any]
 
 NOTHING_TO_DO = "changes no record of ours"
 _SOFT_DELETED = "the customer is soft-deleted"
-_OLDER = "older than what the record shows"
 _UNKNOWN = "not a customer of ours"
 
 NEEDED_SECONDS = 30
@@ -91,10 +90,12 @@ def foreign(event: Event) -> str | None:
 
 def _apply_chunk(stripe_ids: Iterable[str]) -> Exception | None:
     claimed = [event for event in map(Event.claim, stripe_ids) if event]
-    for event in claimed:
-        if event.is_exhausted:
-            _give_up(event, f"tried too often, at last: {event.last_error or 'interrupted'}")
-    return _try([event for event in claimed if not event.is_exhausted])
+    # For the lines of the calls to Stripe that are made for all of them.
+    with logger.append_context_keys(stripe_event_id=" ".join(str(e.stripe_id) for e in claimed)):
+        for event in claimed:
+            if event.is_exhausted:
+                _give_up(event, f"tried too often, at last: {event.last_error or 'interrupted'}")
+        return _try([event for event in claimed if not event.is_exhausted])
 
 
 def _try(events: list[Event]) -> Exception | None:
@@ -137,6 +138,7 @@ def _give_up(event: Event, reason: str) -> None:
         _put_off(event, error)
         return
     event.fail(reason)
+    current().note(Metric.EVENTS_DEAD_LETTERED)
     logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
 
 
@@ -150,13 +152,14 @@ def _put_off(event: Event, error: BaseException) -> None:
         },
     )
     event.postpone(error)
+    current().note(Metric.EVENTS_PUT_OFF)
 
 
 def _attempt(events: list[Event]) -> Exception | None:
     for event in events:
         reason = foreign(event)
         if reason:  # a replay brings such events here
-            event.finish("ignored", reason)
+            finish(event, "ignored", reason)
     events = [event for event in events if not foreign(event)]
     if not events:
         return None
@@ -230,6 +233,9 @@ def _bring_about(customer: Customer | None, events: list[Event]) -> Exception | 
     outcomes, write = _decide(customer, events)
     if write:
         write(also=[outcome.beside_the_effect() for outcome in outcomes if outcome.goes_along])
+        for outcome in outcomes:
+            if outcome.goes_along and not outcome.is_followed:
+                outcome.report()
     failures = [_follow(o, customer) for o in outcomes if o.is_followed or not write]
     return next(filter(None, failures), None)
 
@@ -269,10 +275,12 @@ def _decide(
         return idle + [Outcome(event) for event in changing], purge
     draft = Draft(customer)
     orders = [(e, draft.take(e)) for e in sorted(changing, key=lambda e: e.created or 0)]
-    if any(order is Order.IN_DOUBT for _, order in orders):
+    in_doubt = sum(order is Order.IN_DOUBT for _, order in orders)
+    if in_doubt:
+        current().note(Metric.TIES_REFETCHED, in_doubt)
         return idle + [Outcome(event) for event, _ in orders], partial(bring_up_to_date, customer)
     taken = [
-        Outcome(event, has_effect=False, reason=_OLDER) if order is Order.OLDER else Outcome(event)
+        Outcome(event, has_effect=False, reason=OLDER) if order is Order.OLDER else Outcome(event)
         for event, order in orders
     ]
     return idle + taken, partial(draft.write) if draft.has_news else None

@@ -9,9 +9,10 @@ owner does not come back: so all come to the same customer, and Stripe makes no 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pynamodb.transactions import TransactWrite
@@ -113,21 +114,22 @@ class Made:
 
         It may be an old answer, replayed: it is true as of the customer's own second, no later.
         """
-        created = _created(stripe_customer)
-        if created is None:
+        created = created_second(stripe_customer)
+        if not created:
             return cls.found(stripe_customer)
         return cls(stripe_customer, Validity.of_event(created), is_first=True)
 
     @classmethod
     def found(cls, stripe_customer: Json) -> Made:
         """What a list shows, or a look at the customer: it may have changed since it was made."""
-        validity = Validity.of_fetch(_created(stripe_customer) or 0, current().clock())
+        validity = Validity.of_fetch(created_second(stripe_customer), current().clock())
         return cls(stripe_customer, validity, is_first=False)
 
 
-def _created(stripe_customer: Json) -> int | None:
+def created_second(stripe_customer: Json) -> int:
+    """When Stripe made a customer, in Unix seconds; 0 where it does not say."""
     created = stripe_customer.get("created")
-    return created if isinstance(created, int) else None
+    return created if isinstance(created, int) else 0
 
 
 def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Customer | None:
@@ -158,11 +160,57 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
     }
     if made.is_first:
         values |= {**Card.listed(made.validity), **Subscription.listed(made.validity)}
+    return _put(user_id, customer, values, lambda t: claim.activate(t, stripe_id))
+
+
+def adopt_customer(user_id: str, standing: ActiveCustomer | None, made: Made) -> Customer | None:
+    """Make the record of a customer of ours whose claim is lost.
+
+    Parameters
+    ----------
+    user_id : str
+        Whose customer it is.
+    standing : ActiveCustomer or None
+        What stands in the claim's place, as it was read: a claim that the customer came after, or
+        a pointer to this very customer.
+    made : Made
+        What Stripe has made.
+
+    Returns
+    -------
+    Customer or None
+        None where something else stands there now, which has to be looked at anew.
+    """
+    stripe_id: str = made.stripe_customer["id"]
+    token = str(token_of(made.stripe_customer))
+    values = {**customer_values(made.stripe_customer), **made.validity.as_fields()}
+    return _put(
+        user_id,
+        record_as_made(user_id, made.stripe_customer),
+        values,
+        lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, standing),
+    )
+
+
+def record_as_made(user_id: str, stripe_customer: Json) -> Customer:
+    """The record of a customer that Stripe made some time ago, not in the table yet."""
+    moment = datetime.fromtimestamp(created_second(stripe_customer), UTC)
+    return Customer.new(user_id, stripe_customer["id"], moment)
+
+
+def _put(
+    user_id: str,
+    customer: Customer,
+    values: Mapping[str, Any],
+    point_to_it: Callable[[TransactWrite], None],
+) -> Customer | None:
+    """Put a new customer, what leads to it and what points to it: all, or nothing."""
+    stripe_id = customer.stripe_id or ""
     for name, value in values.items():
         setattr(customer, name, value)
 
     def compose(transaction: TransactWrite) -> None:
-        claim.activate(transaction, stripe_id)
+        point_to_it(transaction)
         transaction.save(customer)
         transaction.save(Pointer.to(stripe_id, user_id))
 
@@ -179,15 +227,16 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
 
 def made_for(claim: ActiveCustomer, stripe_customer: Json) -> bool:
     """Whether Stripe made this customer when it was asked for this claim."""
-    return claim.is_creating and _token_of(stripe_customer) in claim.tokens
+    return claim.is_creating and token_of(stripe_customer) in claim.tokens
 
 
 def made_for_its_token(claim: ActiveCustomer, stripe_customer: Json) -> bool:
     """Whether that was under the token with which Stripe is asked now, and no former one."""
-    return _token_of(stripe_customer) == claim.token
+    return token_of(stripe_customer) == claim.token
 
 
-def _token_of(stripe_customer: Json) -> object:
+def token_of(stripe_customer: Json) -> object:
+    """What Stripe was asked with for a customer, if it was by one of ours."""
     return value_at(stripe_customer, "metadata", TOKEN_KEY)
 
 

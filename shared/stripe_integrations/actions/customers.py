@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stripe_integrations.actions.creation import create_customer
+from stripe_integrations.actions.rebuilding import Rebuild, rebuild_customers
 from stripe_integrations.actions.synchronisation import (
     bring_up_to_date,
     customer_values,
@@ -24,6 +25,8 @@ from stripe_integrations.errors import (
     WrongModeError,
 )
 from stripe_integrations.models import Customer, Event, Pointer, UserRecords
+from stripe_integrations.models.fields import is_text
+from stripe_integrations.observability import Metric
 
 _NEEDED_FOR_SYNC = frozenset({"Card", "Subscription"})
 
@@ -108,22 +111,47 @@ class StripeCustomer:
         Follows https://docs.stripe.com/api/customers/create and
         https://docs.stripe.com/api/idempotent_requests.
         """
-        return create_customer(_user_id(user), billing_email, fields)
+        customer = create_customer(_user_id(user), billing_email, fields)
+        is_new = customer.is_new
+        current().note(Metric.CUSTOMERS_CREATED if is_new else Metric.CUSTOMERS_RETURNED)
+        return customer
 
     @staticmethod
     def get(user: HasId) -> Customer | None:
-        """The user's active customer with its cards and subscriptions; None where there is none.
+        """The user's active customer with its cards and subscriptions, as the table has it.
+
+        Stripe is not asked. The read is strongly consistent.
 
         Parameters
         ----------
         user : object
             Anything with a non-empty string `id`.
+
+        Returns
+        -------
+        Customer or None
+            None where the user has none, or it is being created.
+
+        Raises
+        ------
+        InvalidFieldError
+            The user's `id` can't be one.
         """
         return UserRecords.read(_user_id(user)).active_customer
 
     @staticmethod
     def require(user: HasId) -> Customer:
         """`get`, for callers that can't go on without a customer.
+
+        Parameters
+        ----------
+        user : object
+            Anything with a non-empty string `id`.
+
+        Returns
+        -------
+        Customer
+            The user's active customer with its cards and subscriptions.
 
         Raises
         ------
@@ -163,6 +191,10 @@ class StripeCustomer:
             The record was soft-deleted: it stays as it is.
         InvalidFieldError, WrongModeError
             The object is another customer's, or of the other mode.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/object.
         """
         given = _plain(customer, stripe_customer)
         if given.get("deleted"):
@@ -197,6 +229,14 @@ class StripeCustomer:
             The record was soft-deleted: it stays as it is.
         StaleRecordError
             With `stripe_customer`: the record was changed since it was read.
+        ConflictError
+            Others kept changing the record; nothing was written.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/retrieve,
+        https://docs.stripe.com/api/payment_methods/customer_list and
+        https://docs.stripe.com/api/subscriptions/list.
         """
         missing = _NEEDED_FOR_SYNC - current().settings.stored_records
         if missing:
@@ -259,6 +299,11 @@ class StripeCustomer:
         ----------
         customer : Customer
             The record, as it was read.
+
+        Raises
+        ------
+        ConflictError
+            Others kept changing the record; nothing was written.
         """
 
         def attempt(number: int) -> None:
@@ -267,6 +312,35 @@ class StripeCustomer:
                 record.purge()
 
         until_unrivalled(attempt)
+
+    @staticmethod
+    def rebuild(created_from: int | None = None, resume_from: str | None = None) -> Rebuild:
+        """Put back, after a restore, the customers that Stripe has of ours and the table has not.
+
+        They are known by the user's id and the deployment's name in Stripe's metadata. What stands
+        in the table stays as it is. Safe to run twice, and beside another run.
+
+        Parameters
+        ----------
+        created_from : int, optional
+            Unix seconds: only customers that Stripe made since. By default, all.
+        resume_from : str, optional
+            What a call that ran out of time has returned.
+
+        Returns
+        -------
+        Rebuild
+            `resume_from` says where to go on; None at the end.
+
+        Examples
+        --------
+        >>> StripeCustomer.rebuild(created_from=1790000000).resume_from  # doctest: +SKIP
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/list.
+        """
+        return rebuild_customers(created_from, resume_from)
 
 
 def _user_id(user: HasId) -> str:
@@ -277,10 +351,8 @@ def _user_id(user: HasId) -> str:
         raise InvalidFieldError(
             "user_id", f"must be at most {Pointer.LONGEST_USER_ID} characters long"
         )
-    try:
-        user_id.encode()
-    except UnicodeEncodeError:
-        raise InvalidFieldError("user_id", "can't be written in UTF-8") from None
+    if not is_text(user_id):
+        raise InvalidFieldError("user_id", "can't be written in UTF-8")
     return user_id
 
 

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 from stripe_integrations.actions.application import apply_together
 from stripe_integrations.actions.reception import receive_event
-from stripe_integrations.actions.reconciliation import Reconciliation, redrive, sweep
+from stripe_integrations.actions.reconciliation import (
+    Reconciliation,
+    redrive,
+    sweep,
+    take_stock,
+)
 from stripe_integrations.actions.replay import (
     Replay,
     replay_created_between,
@@ -79,6 +84,10 @@ class StripeEvent:
         ------
         MalformedRequestError
             It is not one of Stripe's events.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/events/object and https://docs.stripe.com/webhooks.
         """
         return receive_event(payload)
 
@@ -138,10 +147,10 @@ class StripeEvent:
         Returns
         -------
         Reconciliation
-            What was done. `failures` has what either part was stopped by; the other went on.
+            What was done. `failures` has what any part was stopped by; the others went on.
         """
         done = Reconciliation()
-        for part in (sweep, redrive):
+        for part in (sweep, redrive, take_stock):
             try:
                 part(done)
             except Exception as error:
@@ -152,6 +161,16 @@ class StripeEvent:
     def replay(stripe_id: str) -> Replay:
         """Apply an event again, whatever has become of it, by what Stripe says now.
 
+        Parameters
+        ----------
+        stripe_id : str
+            The event's id, ``evt_…``.
+
+        Returns
+        -------
+        Replay
+            With `replayed` 1.
+
         Raises
         ------
         EventNotFoundError
@@ -161,7 +180,13 @@ class StripeEvent:
 
     @staticmethod
     def replay_failed() -> Replay:
-        """Apply all failed events again."""
+        """Apply all failed events again, by what Stripe says now.
+
+        Returns
+        -------
+        Replay
+            How many were put back into the queue.
+        """
         return replay_failed()
 
     @staticmethod
@@ -176,6 +201,11 @@ class StripeEvent:
             Unix seconds of the events' own stamps, both included.
         resume_from : mapping, optional
             What a replay that ran out of time has returned.
+
+        Returns
+        -------
+        Replay
+            With `resume_from` where the time did not suffice.
         """
         return replay_created_between(earliest, latest, resume_from)
 

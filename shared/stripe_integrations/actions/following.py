@@ -9,6 +9,9 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import OutOfTimeError
 from stripe_integrations.models import Customer, Event
 from stripe_integrations.models.customer import Also
+from stripe_integrations.observability import Metric, logger
+
+OLDER = "older than what the record shows"
 
 _NEEDED_SECONDS = 12
 """What one event may take here: as long as the event bus may, and the mark."""
@@ -65,7 +68,11 @@ class Outcome:
 
     def end(self) -> None:
         """Mark the event."""
-        self.event.finish(self.state, self.reason)
+        finish(self.event, self.state, self.reason)
+
+    def report(self) -> None:
+        """Tell how the event has ended, where its mark was written with the effect."""
+        _report(self.event, self.state, self.reason)
 
     def follow(self, customer: Customer | None) -> None:
         """Call the deployment's own functions, and announce the change.
@@ -91,3 +98,25 @@ class Outcome:
                     "livemode": self.event.livemode,
                 }
             )
+
+
+def finish(event: Event, state: str, reason: str | None) -> None:
+    """End an event, and tell how, unless somebody else has ended it."""
+    if event.finish(state, reason):
+        _report(event, state, reason)
+
+
+def _report(event: Event, state: str, reason: str | None) -> None:
+    is_applied = state == "applied"
+    current().note(Metric.EVENTS_APPLIED if is_applied else Metric.EVENTS_IGNORED)
+    if reason == OLDER:
+        current().note(Metric.STALE_EVENTS_DROPPED)
+    logger.info(
+        "event ended",
+        extra={
+            "stripe_event_id": event.stripe_id,
+            "stripe_customer_id": event.customer_id,
+            "state": state,
+            "event_reason": reason,
+        },
+    )

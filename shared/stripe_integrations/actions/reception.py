@@ -8,13 +8,24 @@ from typing import Any
 from stripe_integrations.actions.application import NOTHING_TO_DO, foreign
 from stripe_integrations.actions.customers import StripeCustomer
 from stripe_integrations.actions.event_handlers import changes_records, has_handlers
-from stripe_integrations.errors import CustomerNotFoundError
+from stripe_integrations.config import API_VERSION
+from stripe_integrations.context import current
+from stripe_integrations.errors import CustomerNotFoundError, NewerSchemaError
 from stripe_integrations.models import Event
+from stripe_integrations.observability import Metric
 
 
 def receive_event(payload: Mapping[str, Any]) -> Event:
     """`StripeEvent.receive`."""
     event = Event.received(payload, valid=True)
+    standing = _keep(event)
+    current().note(Metric.EVENTS_RECEIVED)
+    if standing is event:
+        _note_new(event)
+    return standing
+
+
+def _keep(event: Event) -> Event:
     reason = foreign(event)
     if reason:
         event.end(reason)
@@ -23,7 +34,14 @@ def receive_event(payload: Mapping[str, Any]) -> Event:
         event.end(NOTHING_TO_DO)
     try:
         return StripeCustomer.link_customer(event)
-    except CustomerNotFoundError:
+    except (CustomerNotFoundError, NewerSchemaError):
         if not event.processed:
             event.wait()
         return event.store()
+
+
+def _note_new(event: Event) -> None:
+    if event.processed:
+        current().note(Metric.EVENTS_IGNORED)
+    elif changes_records(event) and event.api_version != API_VERSION:
+        current().note(Metric.API_VERSION_MISMATCHES)

@@ -29,6 +29,7 @@ from stripe_integrations.errors import (
 )
 from stripe_integrations.models import Event, Sweep
 from stripe_integrations.models.event import QueueEntry
+from stripe_integrations.observability import Metric
 
 Json = dict[str, Any]
 
@@ -127,6 +128,13 @@ def redrive(done: Reconciliation) -> None:
                 return
 
 
+def take_stock(_: Reconciliation) -> None:
+    """Note how old what is unfinished is, and the last whole sweep: the alarms watch both."""
+    swept_until = int(Sweep.read().swept_until)
+    current().note(Metric.SWEEP_AGE, max(int(current().clock()) - swept_until, 0))
+    current().note(Metric.OLDEST_UNFINISHED_EVENT_AGE, int(Event.oldest_pending_seconds()))
+
+
 def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
     """Ids of events by customer; those whose last try did not end come last, and alone.
 
@@ -174,6 +182,7 @@ def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
             try:
                 receive_event(wanted[stripe_id])
                 received += 1
+                current().note(Metric.EVENTS_RECOVERED)
             except (DatabaseRefusedError, MalformedRequestError) as error:
                 # It will be refused again, and must not keep the others from being received.
                 done.failures.append(error)

@@ -13,9 +13,10 @@ from typing import Any
 from stripe_integrations.actions.application import apply_together
 from stripe_integrations.actions.reconciliation import grouped
 from stripe_integrations.context import current
-from stripe_integrations.errors import EventNotFoundError
+from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
 from stripe_integrations.models import Event
 from stripe_integrations.models.event import QueueEntry
+from stripe_integrations.models.fields import is_text, value_at
 
 _NEEDS_SECONDS = 45
 
@@ -54,12 +55,22 @@ def replay_created_between(
     earliest: int, latest: int, resume_from: dict[str, Any] | None
 ) -> Replay:
     """`StripeEvent.replay_created_between`."""
-    done = Replay(resume_from=resume_from)
+    done = Replay(resume_from=_place(resume_from))
     while True:
         entries, done.resume_from = Event.created_between(earliest, latest, done.resume_from)
         done.replayed += _replay(entries)
         if done.resume_from is None or current().remaining_seconds() < _NEEDS_SECONDS:
             return done
+
+
+def _place(resume_from: Any) -> dict[str, Any] | None:
+    """The key in the table that a scan is to go on from, as the call before this one gave it."""
+    if resume_from is None:
+        return None
+    key = {name: {"S": value_at(resume_from, name, "S")} for name in ("pk", "sk")}
+    if not all(is_text(part["S"]) for part in key.values()):
+        raise InvalidFieldError("resume_from", "is not what a call before this one has returned")
+    return key
 
 
 def _replay(entries: Iterable[QueueEntry]) -> int:

@@ -57,7 +57,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         claim = cls(
             user_key(user_id),
             _SK,
-            token=current().new_token(),
+            token=_new_token(),
             former_tokens=[],
             parameters=parameters,
             since=current().clock(),
@@ -82,6 +82,37 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         """Make the claim point to its customer, on condition that it is still this claim."""
         active = ActiveCustomer(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
         transaction.save(active, self._still_mine(), return_values="ALL_OLD")
+
+    @classmethod
+    def adopt(
+        cls,
+        transaction: TransactWrite,
+        user_id: str,
+        stripe_id: str,
+        token: str,
+        standing: ActiveCustomer | None,
+    ) -> None:
+        """Point to a customer that no claim stands for any more.
+
+        Parameters
+        ----------
+        transaction : TransactWrite
+            What the pointer is written with.
+        user_id, stripe_id, token : str
+            Whose customer, which, and what Stripe was asked with for it.
+        standing : ActiveCustomer or None
+            What the pointer takes the place of, on condition that it is still there: a claim that
+            this customer came after, or a pointer to the same customer.
+        """
+        pointer = cls(user_key(user_id), _SK, token=token, stripe_id=stripe_id)
+        unchanged: Condition
+        if standing is None:
+            unchanged = cls.pk.does_not_exist()
+        elif standing.is_creating:
+            unchanged = standing._still_mine()
+        else:
+            unchanged = cls.stripe_id == standing.stripe_id
+        transaction.save(pointer, unchanged, return_values="ALL_OLD")
 
     def release(self) -> None:
         """Take the claim away, after a refusal that can't have made a customer.
@@ -110,7 +141,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         renewed = ActiveCustomer(
             self.pk,
             self.sk,
-            token=current().new_token(),
+            token=_new_token(),
             former_tokens=[*self.tokens],
             parameters=self.parameters,
             since=self.since,
@@ -121,6 +152,12 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
     def tokens(self) -> list[str]:
         """Every token that this claim has asked Stripe with."""
         return [*(self.former_tokens or []), self.token]
+
+    @staticmethod
+    def is_ours(token: object) -> bool:
+        """Whether a token is one that this deployment has made up, and no other."""
+        name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
+        return name == current().settings.deployment_name and bool(rest)
 
     @staticmethod
     def let_go(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
@@ -141,3 +178,8 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         except ConditionFailedError:
             return False
         return True
+
+
+def _new_token() -> str:
+    """A token that nobody else has, and by which this deployment knows its own again."""
+    return f"{current().settings.deployment_name}/{current().new_token()}"

@@ -34,6 +34,7 @@ from stripe_integrations.models.fields import (
     StripeField,
     Text,
     depth,
+    is_text,
     read_stripe,
     value_at,
 )
@@ -325,15 +326,20 @@ class Event(Record, discriminator="Event"):
         actions = self._ending(state, reason)
         return lambda transaction: transaction.update(self, actions, _unfinished())
 
-    def finish(self, state: str, reason: str | None = None) -> None:
+    def finish(self, state: str, reason: str | None = None) -> bool:
         """End the event, where nothing else is to be written; one that has ended stays as it is.
 
         Parameters
         ----------
         state, reason : str
             How it ends, and why.
+
+        Returns
+        -------
+        bool
+            Whether it has ended by this.
         """
-        self._change(self._ending(state, reason), _unfinished())
+        return self._change(self._ending(state, reason), _unfinished())
 
     def fail(self, reason: str) -> None:
         """Set an unfinished event aside: it stands as failed until it is replayed.
@@ -369,8 +375,11 @@ class Event(Record, discriminator="Event"):
 
     def has_waited_long(self) -> bool:
         """Whether its customer was unknown for so long that it must be none of ours."""
-        since = self.replayed_at or self.received_at or current().now()
-        return current().now() - since > timedelta(days=1)
+        return self._age() > timedelta(days=1)
+
+    def _age(self) -> timedelta:
+        now = current().now()
+        return now - (self.replayed_at or self.received_at or now)
 
     @classmethod
     def requeue(cls, stripe_id: str) -> bool:
@@ -454,6 +463,20 @@ class Event(Record, discriminator="Event"):
             yield from cls._queued(str(number), cls.next_try <= now)
 
     @classmethod
+    def oldest_pending_seconds(cls) -> float:
+        """For how long the oldest pending event has been here, or was replayed; 0 without one.
+
+        Those that wait for an unknown customer don't count: they end after a day by themselves.
+        """
+        pending = cls.state == "pending"
+        ages = (
+            event._age().total_seconds()
+            for number in range(_QUEUES)
+            for event in cls._in_queue(str(number), filter_condition=pending)
+        )
+        return max(ages, default=0)
+
+    @classmethod
     def failed(cls) -> Iterator[QueueEntry]:
         """The failed events, oldest failure first."""
         yield from cls._queued(_FAILED)
@@ -491,9 +514,18 @@ class Event(Record, discriminator="Event"):
 
     @classmethod
     def _queued(cls, queue: str, condition: Condition | None = None) -> Iterator[QueueEntry]:
+        return map(_entry, cls._in_queue(queue, condition))
+
+    @classmethod
+    def _in_queue(
+        cls,
+        queue: str,
+        condition: Condition | None = None,
+        filter_condition: Condition | None = None,
+    ) -> Iterator[Event]:
+        """Events as the index shows them: with the attributes that it has."""
         try:
-            for event in cls.by_queue.query(queue, condition):
-                yield _entry(event)
+            yield from cls.by_queue.query(queue, condition, filter_condition=filter_condition)
         except PynamoDBException as error:
             raise unavailable(error) from error
 
@@ -552,4 +584,4 @@ def _id(value: object) -> str | None:
         value = value.get("id")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID:
         return None
-    return value if value.encode(errors="replace").decode() == value else None
+    return value if is_text(value) else None

@@ -1,7 +1,7 @@
 """The field table: a record says what each field is, where Stripe has it and who sets it.
 
-Validation, storage, the mapping from Stripe's objects and the HTTP answers all read these
-declarations; there is no second list of fields.
+Validation, storage, the mapping from Stripe's objects, the HTTP answers and their description in
+openapi.json all read these declarations; there is no second list of fields.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import BOOLEAN, NUMBER, STRING
@@ -56,6 +56,21 @@ class StripeField(Attribute[T]):
         self.private = private
         self.paths: Mapping[Shape, str] = paths
 
+    JSON_TYPE: ClassVar[str]
+    """What JSON Schema calls a value of this kind."""
+    JSON_LIMITS: ClassVar[Mapping[str, Any]] = {}
+    """What `refusal` asks of a value beside its type, in the keywords of JSON Schema."""
+
+    @property
+    def request_schema(self) -> dict[str, Any]:
+        """The JSON Schema of what a caller may give: what `refusal` lets pass, or null for none."""
+        return {"type": [self.JSON_TYPE, "null"], **self.JSON_LIMITS}
+
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        """The JSON Schema of what `to_json` makes of a value, or of there being none."""
+        return {"type": [self.JSON_TYPE, "null"]}
+
     def refusal(self, value: object) -> str | None:
         """Why a caller's value can't stand in this field; None where it can."""
         raise NotImplementedError
@@ -75,6 +90,8 @@ class Text(StripeField[str | None]):
     attr_type = STRING
     MAX_LENGTH = 5000
     """Stripe's own limit on the longest of its strings, in characters."""
+    JSON_TYPE = "string"
+    JSON_LIMITS: ClassVar[Mapping[str, Any]] = {"maxLength": MAX_LENGTH}
 
     def refusal(self, value: object) -> str | None:
         if not isinstance(value, str):
@@ -95,6 +112,8 @@ class Integer(StripeField[int | None]):
 
     attr_type = NUMBER
     LIMIT = 10**12
+    JSON_TYPE = "integer"
+    JSON_LIMITS: ClassVar[Mapping[str, Any]] = {"minimum": -LIMIT, "maximum": LIMIT}
 
     def refusal(self, value: object) -> str | None:
         if not isinstance(value, int) or isinstance(value, bool):
@@ -124,6 +143,7 @@ class Decimal(StripeField[float | None]):
     """A number with decimals, such as a percentage."""
 
     attr_type = NUMBER
+    JSON_TYPE = "number"
 
     def from_stripe(self, value: object) -> object:
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -140,6 +160,7 @@ class Flag(StripeField[bool | None]):
     """True or false."""
 
     attr_type = BOOLEAN
+    JSON_TYPE = "boolean"
 
     def refusal(self, value: object) -> str | None:
         return None if isinstance(value, bool) else "must be true or false"
@@ -152,6 +173,7 @@ class Document(StripeField[Any]):
     """A nested value, kept as the JSON text that Stripe's documentation shows it in."""
 
     attr_type = STRING
+    JSON_TYPE = "object"
 
     def refusal(self, value: object) -> str | None:
         return None if isinstance(value, Mapping) else "must be an object"
@@ -169,6 +191,9 @@ class Document(StripeField[Any]):
 class Listing(Document):
     """A list of values."""
 
+    JSON_TYPE = "array"
+    JSON_LIMITS: ClassVar[Mapping[str, Any]] = {"items": {"type": "string"}}
+
     def refusal(self, value: object) -> str | None:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             return None
@@ -182,6 +207,11 @@ class Moment(StripeField[datetime | None]):
     """A time of our own, in UTC; ISO 8601 in HTTP answers."""
 
     attr_type = STRING
+    JSON_TYPE = "string"
+
+    @property
+    def answer_schema(self) -> dict[str, Any]:
+        return {**super().answer_schema, "format": "date-time"}
 
     def serialize(self, value: datetime) -> str:
         return value.astimezone(UTC).isoformat()
@@ -235,6 +265,17 @@ def value_at(obj: object, *path: str) -> object:
             return None
         obj = obj.get(key)
     return obj
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a string that UTF-8 can carry: half a surrogate pair can stand in JSON."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def depth(value: object, deepest: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
 from botocore.exceptions import ClientError
@@ -14,6 +14,8 @@ from pynamodb.exceptions import (
     PynamoDBException,
     TransactWriteError,
 )
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
@@ -22,8 +24,15 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import (
     DatabaseRefusedError,
     DatabaseUnavailableError,
+    NewerSchemaError,
     StripeIntegrationsError,
 )
+
+SCHEMA_VERSION = 1
+"""The shape in which new records are written."""
+KNOWN_SCHEMA_VERSION = 1
+"""The newest shape that is read. While a change is rolled out it is one ahead of what is written,
+so that neither a canary nor the step back from it meets what it can't read."""
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
 
@@ -60,7 +69,9 @@ class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
 
     class Meta:
         index_name = "by_queue"
-        projection = IncludeProjection(["record_type", "customer_id", "claimed_at"])
+        projection = IncludeProjection(
+            ["record_type", "customer_id", "claimed_at", "state", "received_at", "replayed_at"]
+        )
 
     queue = UnicodeAttribute(hash_key=True)
     next_try = NumberAttribute(range_key=True)
@@ -79,6 +90,7 @@ class Record(Model):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     record_type = DiscriminatorAttribute()
+    schema_version = NumberAttribute(null=True, default_for_new=SCHEMA_VERSION)
 
     by_customer = CustomerIndex()
     by_queue = QueueIndex()
@@ -103,6 +115,54 @@ class Record(Model):
     def connection() -> Connection:
         """The connection that all records share."""
         return Record._get_connection().connection
+
+    # ---- a record that a later release has written is neither misread nor changed
+
+    @classmethod
+    def from_raw_data(cls, data: dict[str, Any]) -> Self:
+        _refuse_newer(data)
+        return super().from_raw_data(data)
+
+    def update(
+        self, actions: list[Action], condition: Condition | None = None, **settings: Any
+    ) -> Any:
+        return super().update(actions, _of_known_schema(condition), **settings)
+
+    def get_update_kwargs_from_instance(
+        self, actions: list[Action], condition: Condition | None = None, *rest: Any, **settings: Any
+    ) -> dict[str, Any]:
+        return super().get_update_kwargs_from_instance(
+            actions, _of_known_schema(condition), *rest, **settings
+        )
+
+    def get_save_kwargs_from_instance(
+        self, condition: Condition | None = None, *rest: Any, **settings: Any
+    ) -> dict[str, Any]:
+        return super().get_save_kwargs_from_instance(_of_known_schema(condition), *rest, **settings)
+
+    def get_delete_kwargs_from_instance(
+        self, condition: Condition | None = None, *rest: Any, **settings: Any
+    ) -> dict[str, Any]:
+        return super().get_delete_kwargs_from_instance(
+            _of_known_schema(condition), *rest, **settings
+        )
+
+
+def _refuse_newer(item: Mapping[str, Any]) -> None:
+    """Refuse an item of a shape that is not known here; without a number it has the first one."""
+    version = item.get("schema_version", {}).get("N", "1")
+    if int(version) > KNOWN_SCHEMA_VERSION:
+        raise NewerSchemaError(f"a record has schema {version}")
+
+
+def _of_known_schema(condition: Condition | None) -> Condition:
+    """A condition that fails, beside its own, where a record of a newer shape stands.
+
+    A write that was decided without a read, or before a later release wrote, has no effect then.
+    """
+    version = Record.schema_version
+    known: Condition = version.does_not_exist() | (version <= KNOWN_SCHEMA_VERSION)
+    return known if condition is None else condition & known
 
 
 class ConditionFailedError(Exception):

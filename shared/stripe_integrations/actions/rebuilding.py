@@ -1,0 +1,256 @@
+"""Rebuilding: after a restore, the customers that Stripe has of ours are put back into the table.
+
+A table that is restored shows an earlier time. A user who got a customer since then has none in it,
+and the next `create` would make a second one on Stripe. So Stripe's customers are gone through, and
+those that this deployment made and the table does not know are put back. What the table knows stays
+as it is: the sweep of Stripe's events brings what has happened to it.
+
+A user gets another customer only after the one before was soft-deleted. So of several the newest is
+the active one, and the others are soft-deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.actions.creation import (
+    USER_KEY,
+    Made,
+    adopt_customer,
+    complete_creation,
+    created_second,
+    made_for,
+    record_as_made,
+    token_of,
+)
+from stripe_integrations.actions.synchronisation import (
+    bring_up_to_date,
+    customer_values,
+    until_unrivalled,
+)
+from stripe_integrations.context import current
+from stripe_integrations.errors import DatabaseRefusedError, StaleRecordError, StripeRefusedError
+from stripe_integrations.models import (
+    ActiveCustomer,
+    Card,
+    Customer,
+    Pointer,
+    Subscription,
+    UserRecords,
+)
+from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.record import ConditionFailedError, transact
+from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS
+from stripe_integrations.observability import logger, told
+
+Json = Mapping[str, Any]
+
+_NEEDS_SECONDS = 60
+"""What has to be left of the invocation for another customer."""
+
+
+@dataclass
+class Rebuild:
+    """What one call has done.
+
+    Parameters
+    ----------
+    listed : int
+        Customers seen in Stripe's list, those of others included.
+    rebuilt : int
+        Of those, the ones that something was written for.
+    resume_from : str or None
+        Where to go on, with the same call, since the time did not suffice; None at the end.
+    """
+
+    listed: int = 0
+    rebuilt: int = 0
+    resume_from: str | None = None
+
+
+def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebuild:
+    """`StripeCustomer.rebuild`."""
+    done = Rebuild()
+    for stripe_customer in current().stripe.list_customers(
+        created_from, starting_after=resume_from
+    ):
+        done.listed += 1
+        user_id = _user_of(stripe_customer)
+        if user_id and _put_back(user_id, stripe_customer):
+            done.rebuilt += 1
+        if current().remaining_seconds() < _NEEDS_SECONDS:
+            done.resume_from = stripe_customer["id"]
+            break
+    return done
+
+
+def _user_of(stripe_customer: Json) -> str | None:
+    """Whose customer it is, where this deployment has made it."""
+    user_id = value_at(stripe_customer, "metadata", USER_KEY)
+    is_ours = ActiveCustomer.is_ours(token_of(stripe_customer))
+    return user_id if is_ours and isinstance(user_id, str) else None
+
+
+def _put_back(user_id: str, stripe_customer: Json) -> bool:
+    """Whether something was missing."""
+    stripe_id: str = stripe_customer["id"]
+
+    def attempt(_: int) -> bool:
+        records = UserRecords.read(user_id)
+        record = records.customer(stripe_id)
+        if record:
+            return _complete(user_id, records.active, record)
+        owner = Pointer.find(stripe_id)
+        if owner and owner.user_id != user_id:
+            return False  # the metadata was changed on Stripe since
+        return _add(user_id, records, stripe_customer)
+
+    return until_unrivalled(attempt)
+
+
+def _add(user_id: str, records: UserRecords, stripe_customer: Json) -> bool:
+    claim = records.active
+    made = Made.found(stripe_customer)
+    if claim and made_for(claim, stripe_customer):
+        return _bring_up_to_date(complete_creation(user_id, claim, made))
+    if _is_a_copy(records, stripe_customer):
+        return False
+    if _is_superseded(records, stripe_customer):
+        _add_soft_deleted(user_id, stripe_customer)
+        return True
+    active = records.active_customer
+    if active:
+        gone = bool(_on_stripe(active).get("deleted"))
+        active.purge(gone_from_stripe=gone)
+        claim = None
+    return _bring_up_to_date(adopt_customer(user_id, claim, made))
+
+
+def _is_a_copy(records: UserRecords, stripe_customer: Json) -> bool:
+    """Whether the table has the customer of this token already, so that the token was copied.
+
+    A token makes one customer. Another that carries it was made by hand, and never takes the place
+    of the one that is known.
+    """
+    token = token_of(stripe_customer)
+    known = next((c for c in records.customers.values() if _token_of_record(c) == token), None)
+    if known is None:
+        return False
+    logger.warning(
+        "left out: another customer has its token",
+        extra={"customer_id": stripe_customer["id"], "known_customer_id": known.stripe_id},
+    )
+    return True
+
+
+def _token_of_record(customer: Customer) -> object:
+    """What Stripe was asked with for the customer of a record."""
+    return token_of({"metadata": customer.metadata})
+
+
+def _is_superseded(records: UserRecords, stripe_customer: Json) -> bool:
+    """Whether the user has got another customer, or asked for one, after this one."""
+    claim = records.active
+    if claim and claim.is_creating:
+        asked = float(claim.since or 0) - CLOCKS_DIFFER_SECONDS
+        if created_second(stripe_customer) < asked:
+            return True
+    return any(
+        not _is_newer(stripe_customer, than=customer) for customer in records.customers.values()
+    )
+
+
+def _is_newer(stripe_customer: Json, *, than: Customer) -> bool:
+    """Whether Stripe has made a customer after the one of a record."""
+    second = created_second(stripe_customer)
+    other = created_second(_on_stripe(than))
+    if not other:
+        # Stripe does not say any more. The record was made with it, or by its date.
+        return second > int(than.created_at.timestamp()) if than.created_at else True
+    if second != other:
+        return second > other
+    listed = current().stripe.list_customers(second, created_until=second)
+    places = {customer["id"]: place for place, customer in enumerate(listed)}
+    last = len(places)
+    return places.get(stripe_customer["id"], last) < places.get(than.stripe_id, last)
+
+
+def _on_stripe(customer: Customer) -> Json:
+    """What Stripe has of a record's customer; nothing where it does not know it."""
+    try:
+        return current().stripe.retrieve_customer(customer.stripe_id or "")
+    except StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return {}
+
+
+def _add_soft_deleted(user_id: str, stripe_customer: Json) -> None:
+    """Put the record of a customer that its user has no more: its late events find it then."""
+    customer = record_as_made(user_id, stripe_customer)
+    for name, value in customer_values(stripe_customer).items():
+        setattr(customer, name, value)
+    customer.is_active = False
+    customer.date_purged = customer.modified_at = current().now()
+
+    def compose(transaction: TransactWrite) -> None:
+        transaction.save(customer)
+        transaction.save(Pointer.to(stripe_customer["id"], user_id))
+
+    _write_or_read_again(compose)
+
+
+def _complete(user_id: str, claim: ActiveCustomer | None, record: Customer) -> bool:
+    """Make whole what a record lacks that stands already.
+
+    Beside a backup a transaction may have been under way: a backup is of one moment only almost.
+    And a run before this one may have ended between the record and its cards.
+    """
+    stripe_id = record.stripe_id or ""
+    is_pointed_to = claim is not None and claim.stripe_id == stripe_id
+    if not record.is_active:
+        if is_pointed_to:
+            _write_or_read_again(lambda t: ActiveCustomer.let_go(t, user_id, stripe_id))
+        return is_pointed_to
+    if claim and not is_pointed_to:
+        return False
+    if not is_pointed_to or not Pointer.find(stripe_id):
+        token = str(_token_of_record(record))
+        record.bring_to(
+            {},
+            also=(
+                lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, claim),
+                lambda t: t.save(Pointer.to(stripe_id, user_id)),
+            ),
+        )
+        return True
+    stored = current().settings.stored_records
+    kinds = [kind for kind in (Card, Subscription) if kind.__name__ in stored]
+    if all(record.listing_validity(kind) for kind in kinds):
+        return False
+    return _bring_up_to_date(record)
+
+
+def _bring_up_to_date(customer: Customer | None) -> bool:
+    if customer is None:
+        raise StaleRecordError("the user's claim is another one now")
+    try:
+        bring_up_to_date(customer)
+    except DatabaseRefusedError as error:
+        # The user has the customer, which is what this is for; the others must not wait.
+        logger.warning(
+            "not brought up to date", extra={"customer_id": customer.stripe_id, **told(error)}
+        )
+    return True
+
+
+def _write_or_read_again(compose: Callable[[TransactWrite], None]) -> None:
+    try:
+        transact(compose)
+    except ConditionFailedError as error:
+        raise StaleRecordError("the user's records were changed since they were read") from error

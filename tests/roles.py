@@ -1,0 +1,447 @@
+"""What template.yaml allows each function, and what its requests need.
+
+A function of a `World` runs under its own role. A request that the role does not allow is refused,
+as AWS would refuse it, and the call fails in the end, whatever the function made of the refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import botocore.handlers
+from botocore.exceptions import ClientError
+
+from tools.template import template
+
+Json = dict[str, Any]
+
+LEADING_KEYS = "dynamodb:LeadingKeys"
+ATTRIBUTES = "dynamodb:Attributes"
+DEAD_LETTERS = "dead-letters"
+"""The name of the queue, where AWS would make one up."""
+
+_REGION = "eu-west-1"
+_ACCOUNT = "123456789012"
+_NOTHING = object()
+_SCOPES = (LEADING_KEYS, ATTRIBUTES)
+_WRITES = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "ConditionCheck": "ConditionCheckItem",
+}
+
+
+class RoleTooNarrowError(AssertionError):
+    """A function asked for what its role does not allow."""
+
+
+class Grant(NamedTuple):
+    """An action on a resource, and one of the partition keys, or attributes, it is limited to.
+
+    `scope` is None where nothing limits it.
+    """
+
+    action: str
+    resource: str
+    scope: str | None = None
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a request has to be allowed, as IAM sees it.
+
+    Parameters
+    ----------
+    action, resource : str
+        As in a policy.
+    context : mapping
+        Values by condition key, of those that the request has.
+    """
+
+    action: str
+    resource: str
+    context: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def grants(self) -> set[Grant]:
+        """The narrowest grants that it can do with."""
+        scopes = [_family(value) for key in _SCOPES for value in self.context.get(key, ())]
+        return {Grant(self.action, self.resource, scope) for scope in (*scopes,) or (None,)}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement of a role, with its references resolved."""
+
+    sid: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    conditions: Mapping[str, Mapping[str, Any]]
+
+    def allows(self, need: Need) -> bool:
+        """Whether the statement suffices for a request."""
+        return (
+            need.action in self.actions
+            and any(fnmatchcase(need.resource, pattern) for pattern in self.resources)
+            and all(
+                _holds(operator, _listed(given), need.context.get(key))
+                for operator, keys in self.conditions.items()
+                for key, given in keys.items()
+            )
+        )
+
+    def grants(self) -> set[Grant]:
+        """What it gives, one by one."""
+        scopes = [
+            value
+            for conditions in self.conditions.values()
+            for key in _SCOPES
+            for value in _listed(conditions.get(key, []))
+        ]
+        return {
+            Grant(action, resource, scope)
+            for action in self.actions
+            for resource in self.resources
+            for scope in (*scopes,) or (None,)
+        }
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a function may do.
+
+    Parameters
+    ----------
+    function : str
+        The function's folder.
+    statements : tuple of Statement
+        All of them allow.
+    """
+
+    function: str
+    statements: tuple[Statement, ...]
+
+    def allows(self, need: Need) -> bool:
+        """Whether one of its statements suffices for a request."""
+        return any(statement.allows(need) for statement in self.statements)
+
+
+class Deployment:
+    """A stack of the template: its parameters are known, and so are the roles of its functions.
+
+    Parameters
+    ----------
+    source : mapping, optional
+        The template; by default, the project's.
+    **parameters
+        Parameters that differ from their defaults.
+    """
+
+    def __init__(self, source: Json | None = None, /, **parameters: str) -> None:
+        self._source = source or template()
+        defaults = {n: p.get("Default", "") for n, p in self._source["Parameters"].items()}
+        self._parameters = {
+            "AWS::Partition": "aws",
+            "AWS::Region": _REGION,
+            "AWS::AccountId": _ACCOUNT,
+            "AWS::URLSuffix": "amazonaws.com",
+            "AWS::NoValue": _NOTHING,
+            **defaults,
+            **parameters,
+        }
+        self._roles: dict[str, Role] = {}
+
+    def role(self, function: str) -> Role:
+        """The role of a function, by the name of its folder."""
+        if function not in self._roles:
+            self._roles[function] = self._read(function)
+        return self._roles[function]
+
+    def _read(self, function: str) -> Role:
+        role = self._source["Resources"][role_of(function, self._source)]
+        (policy,) = role["Properties"]["Policies"]
+        statements = self._resolve(policy["PolicyDocument"]["Statement"])
+        assert all(statement["Effect"] == "Allow" for statement in statements)
+        return Role(
+            function,
+            tuple(
+                Statement(
+                    statement["Sid"],
+                    tuple(_listed(statement["Action"])),
+                    tuple(_listed(statement["Resource"])),
+                    statement.get("Condition", {}),
+                )
+                for statement in statements
+            ),
+        )
+
+    def _resolve(self, value: Any) -> Any:
+        match value:
+            case {"Ref": name}:
+                return self._parameters[name]
+            case {"GetAtt": attribute}:
+                return _attribute(attribute)
+            case {"Sub": text}:
+                return re.sub(r"\$\{([\w:.]+)\}", lambda found: self._named(found[1]), text)
+            case {"If": [condition, then, otherwise]}:
+                holds = self._is(self._source["Conditions"][condition])
+                return self._resolve(then if holds else otherwise)
+        return self._within(value)
+
+    def _within(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: self._resolve(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            resolved = [self._resolve(inner) for inner in value]
+            return [inner for inner in resolved if inner is not _NOTHING]
+        return value
+
+    def _named(self, name: str) -> str:
+        return str(self._parameters[name] if name in self._parameters else _attribute(name))
+
+    def _is(self, condition: Json) -> bool:
+        match condition:
+            case {"Not": [inner]}:
+                return not self._is(inner)
+            case {"Equals": [one, other]}:
+                return bool(self._resolve(one) == self._resolve(other))
+        raise NotImplementedError(condition)
+
+
+def role_of(function: str, source: Json | None = None) -> str:
+    """The logical id of a function's role."""
+    (role,) = (
+        resource["Properties"]["Role"]["GetAtt"]
+        for resource in (source or template())["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+        and resource["Properties"]["CodeUri"] == f"functions/{function}"
+    )
+    return str(role).removesuffix(".Arn")
+
+
+# ---- requests
+
+
+def send_message(queue: str) -> Need:
+    """What it takes to send a message to a queue of this name."""
+    return Need("sqs:SendMessage", _arn("sqs", queue))
+
+
+def put_events(bus: str) -> Need:
+    """What it takes to publish on an event bus of this name."""
+    return Need("events:PutEvents", _arn("events", f"event-bus/{bus}"))
+
+
+def needs(service: str, operation: str, body: Json) -> list[Need]:
+    """What a request of botocore's needs.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/
+
+    Parameters
+    ----------
+    service, operation : str
+        As botocore's events have them.
+    body : dict
+        The request.
+    """
+    match service, operation:
+        case "dynamodb", _:
+            return list(_of_dynamodb(operation, body))
+        case "sqs", "SendMessage":
+            return [send_message(body["QueueUrl"].rpartition("/")[2])]
+        case "eventbridge", "PutEvents":
+            return [put_events(entry["EventBusName"]) for entry in body["Entries"]]
+        case "secrets-manager", "GetSecretValue":
+            # A role can't know the six characters that the service adds to a name.
+            secret = f"secret:{body['SecretId']}-??????"
+            return [Need("secretsmanager:GetSecretValue", _arn("secretsmanager", secret))]
+        case "ssm", "GetParameter":
+            path = body["Name"].removeprefix("/")
+            return [Need("ssm:GetParameter", _arn("ssm", f"parameter/{path}"))]
+    return [Need(f"{service}:{operation}", "*")]
+
+
+def _of_dynamodb(operation: str, body: Json) -> Iterator[Need]:
+    match operation:
+        case "TransactWriteItems":
+            yield from _together(
+                (_WRITES[kind], item)
+                for entry in body["TransactItems"]
+                for kind, item in entry.items()
+            )
+        case "TransactGetItems":
+            yield from _together(("GetItem", entry["Get"]) for entry in body["TransactItems"])
+        case "BatchGetItem":
+            yield from _together(
+                (operation, {"TableName": table, "Key": key})
+                for table, asked in body["RequestItems"].items()
+                for key in asked["Keys"]
+            )
+        case "Query" if "IndexName" in body:
+            yield _need("Query", f"{body['TableName']}/index/{body['IndexName']}")
+        case "Query":
+            found = re.search(r"(#?\w+) = (:\w+)", body["KeyConditionExpression"])
+            assert found, body["KeyConditionExpression"]
+            assert body.get("ExpressionAttributeNames", {}).get(found[1], found[1]) == "pk"
+            key = body["ExpressionAttributeValues"][found[2]]
+            yield _need("Query", body["TableName"], {LEADING_KEYS: [key["S"]]})
+        case "Scan":
+            names = body.get("ExpressionAttributeNames", {})
+            asked = f"{body.get('ProjectionExpression', '')} {body.get('FilterExpression', '')}"
+            select = "SPECIFIC_ATTRIBUTES" if "ProjectionExpression" in body else "ALL_ATTRIBUTES"
+            attributes = [names[name] for name in re.findall(r"#\w+", asked)]
+            context = {ATTRIBUTES: attributes, "dynamodb:Select": [select]}
+            yield _need("Scan", body["TableName"], context)
+        case _:
+            yield from _together([(operation, body)])
+
+
+def _together(parts: Iterable[tuple[str, Json]]) -> Iterator[Need]:
+    """One need for each action, with the partition keys of all parts: nothing goes by itself."""
+    actions: dict[str, set[str]] = {}
+    keys: dict[str, set[str]] = {}
+    for action, part in parts:
+        table = part["TableName"]
+        actions.setdefault(table, set()).add(action)
+        item = part.get("Key") or part.get("Item") or {}
+        keys.setdefault(table, set()).update(item["pk"].values() if "pk" in item else ())
+    for table, asked in actions.items():
+        for action in asked:
+            yield _need(action, table, {LEADING_KEYS: keys[table]})
+
+
+def _need(action: str, path: str, context: Mapping[str, Iterable[str]] | None = None) -> Need:
+    values = {name: frozenset(given) for name, given in (context or {}).items()}
+    return Need(f"dynamodb:{action}", _arn("dynamodb", f"table/{path}"), values)
+
+
+# ---- a function at work
+
+
+class Acting:
+    """A call of a function under its role.
+
+    Parameters
+    ----------
+    role : Role
+        What it may do.
+    used : set of Grant
+        Takes what the call makes use of.
+    """
+
+    def __init__(self, role: Role, used: set[Grant]) -> None:
+        self._role = role
+        self._used = used
+        self._refused: list[Need] = []
+
+    def may(self, asked: Iterable[Need]) -> bool:
+        """Whether the role allows all of what a request needs; what it does not is remembered."""
+        refused = []
+        for need in asked:
+            if self._role.allows(need):
+                self._used |= need.grants()
+            else:
+                refused.append(need)
+        self._refused += refused
+        return not refused
+
+    def check(self) -> None:
+        """Fail if anything was refused: a function may take it for an outage, and go on."""
+        if self._refused:
+            raise RoleTooNarrowError(f"{self._role.function} may not: {self._refused}")
+
+
+_acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting_under(role: Role, used: set[Grant]) -> Iterator[None]:
+    """Let this role decide about the requests inside the block.
+
+    Raises
+    ------
+    RoleTooNarrowError
+        At the end of the block, if it refused any.
+    """
+    acting = Acting(role, used)
+    token = _acting.set(acting)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+        acting.check()
+
+
+@contextmanager
+def acting_freely() -> Iterator[None]:
+    """Let no role decide inside the block: it is not the function that acts."""
+    token = _acting.set(None)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def allowed(need: Need) -> bool:
+    """Whether whoever acts may do this."""
+    acting = _acting.get()
+    return acting is None or acting.may([need])
+
+
+def _refuse_what_is_not_allowed(event_name: str, request: Any, **_: Any) -> None:
+    acting = _acting.get()
+    if acting is None:
+        return
+    service, operation = event_name.split(".")[1:]
+    if not acting.may(needs(service, operation, json.loads(request.body))):
+        error: Any = {"Error": {"Code": "AccessDeniedException", "Message": "not allowed"}}
+        raise ClientError(error, operation)
+
+
+# A client takes these handlers when it is made, and the functions make theirs in many places.
+botocore.handlers.BUILTIN_HANDLERS.append(
+    ("before-send", _refuse_what_is_not_allowed, botocore.handlers.REGISTER_FIRST)
+)
+
+
+# ---- IAM
+
+
+def _holds(operator: str, given: list[str], values: frozenset[str] | None) -> bool:
+    match operator:
+        case "ForAllValues:StringLike":
+            return all(any(fnmatchcase(v, pattern) for pattern in given) for v in values or ())
+        case "ForAllValues:StringEquals" | "StringEqualsIfExists":
+            return (values or set()) <= set(given)
+        case "StringEquals":
+            return values is not None and values <= set(given)
+    raise NotImplementedError(operator)
+
+
+def _family(key: str) -> str:
+    prefix, hash_sign, _ = key.partition("#")
+    return f"{prefix}#*" if hash_sign else key
+
+
+def _attribute(name: str) -> str:
+    match name:
+        case "Table.Arn":
+            return _arn("dynamodb", "table/customers")
+        case "DeadLetters.Arn":
+            return _arn("sqs", DEAD_LETTERS)
+    return name
+
+
+def _arn(service: str, resource: str) -> str:
+    return f"arn:aws:{service}:{_REGION}:{_ACCOUNT}:{resource}"
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,618 @@
+"""`StripeCustomer.rebuild`: what Stripe has of ours and a restored table has not is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from local.stripe_double.client import ClientKilledError
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.actions.creation import TOKEN_KEY, USER_KEY
+from stripe_integrations.context import use
+from stripe_integrations.errors import (
+    DatabaseRefusedError,
+    InvalidFieldError,
+    StripeRefusedError,
+    StripeUnavailableError,
+)
+from stripe_integrations.models import ActiveCustomer, Pointer, UserRecords
+from stripe_integrations.models.record import Record
+from tests.world import World
+
+Json = dict[str, Any]
+
+USER = User("u-1")
+EMAIL = "jane@example.com"
+POST = "POST /v1/customers"
+
+
+def put_back(world: World, images: list[Json]) -> None:
+    """Let the table hold these items and no others, as a restore does."""
+    client, table = Record.connection().client, world.settings.table_name
+    for image in world.images():
+        client.delete_item(TableName=table, Key={name: image[name] for name in ("pk", "sk")})
+    for image in images:
+        client.put_item(TableName=table, Item=image)
+
+
+def forget(world: World, *keys: str) -> None:
+    """Let the table lose the items whose sort key begins so; by default all."""
+    kept = [image for image in world.images() if not image["sk"]["S"].startswith(keys or ("",))]
+    put_back(world, kept)
+
+
+def create(world: World, user_id: str = "u-1", **fields: Any) -> str:
+    """A customer, some seconds after whatever was before."""
+    world.time += 10
+    made = world.create(user_id, **fields)
+    assert made["statusCode"] == 201
+    stripe_id: str = made["json"]["stripe_id"]
+    return stripe_id
+
+
+def customers(world: World, user_id: str = "u-1") -> dict[str, bool]:
+    """Whether each of a user's customers is active, by its id."""
+    records = UserRecords.read(user_id).customers.values()
+    return {record.stripe_id: record.is_active for record in records}
+
+
+def active(world: World, user_id: str = "u-1") -> str | None:
+    customer = StripeCustomer.get(User(user_id))
+    return customer.stripe_id if customer else None
+
+
+def add_by_hand(world: World, user_id: str, token: str) -> str:
+    world.time += 10
+    metadata = {USER_KEY: user_id, TOKEN_KEY: token}
+    made = world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
+    stripe_id: str = made["id"]
+    return stripe_id
+
+
+def token_of(world: World, stripe_id: str) -> str:
+    token: str = world.ask("GET", f"/v1/customers/{stripe_id}")["metadata"][TOKEN_KEY]
+    return token
+
+
+# ---- one customer
+
+
+def test_a_token_names_the_deployment_that_made_it(table_name: str) -> None:
+    world = World(table_name, deployment_name="shop-prod")
+    with use(world.context):
+        assert token_of(world, create(world)).startswith("shop-prod/")
+
+
+def test_a_customer_that_the_table_has_lost_is_put_back_with_all_that_it_has(world: World) -> None:
+    stripe_id = create(world, name="Jane", default_source="tok_visa")
+    world.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Jane Doe"})
+    before = StripeCustomer.get(USER)
+    forget(world)
+    world.time += 86_400
+
+    assert world.rebuild() == {"listed": 1, "rebuilt": 1, "resume_from": None}
+
+    customer = StripeCustomer.get(USER)
+    assert (customer.stripe_id, customer.name, customer.email) == (stripe_id, "Jane Doe", EMAIL)
+    assert [card.last4 for card in customer.cards] == ["4242"]
+    assert abs((customer.created_at - before.created_at).total_seconds()) < 1
+    assert Pointer.find(stripe_id).user_id == "u-1"
+    assert world.create()["json"]["stripe_id"] == stripe_id
+    assert len(world.stripe_customers()) == 1
+
+
+def test_an_event_finds_a_customer_that_was_put_back(world: World) -> None:
+    stripe_id = create(world)
+    forget(world)
+    world.rebuild()
+    world.time += 60
+    world.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Later"})
+    world.settle()
+    assert StripeCustomer.get(USER).name == "Later"
+
+
+def test_what_the_table_knows_stays_as_it_is(world: World) -> None:
+    create(world)
+    create(world, "u-2")
+    world.delete("u-2")
+    before = world.images()
+    assert world.rebuild() == {"listed": 2, "rebuilt": 0, "resume_from": None}
+    assert world.images() == before
+
+
+def test_only_what_this_deployment_has_made_is_put_back(world: World) -> None:
+    world.ask("POST", "/v1/customers", {"email": EMAIL})
+    world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": {USER_KEY: "u-1"}})
+    for token in ("stripe-customers", "stripe-customers/", "stripe-customers-2/1", "a token"):
+        add_by_hand(world, "u-1", token)
+    add_by_hand(world, "", "stripe-customers/1")
+    assert world.rebuild() == {"listed": 7, "rebuilt": 0, "resume_from": None}
+    assert world.items() == []
+
+
+def test_a_create_that_stripe_alone_knows_of_is_finished(world: World) -> None:
+    world.stripe.faults.time_out(None, match=POST, when="after", should_retry=False)
+    assert world.create(name="Jane", currency="eur")["statusCode"] == 503
+    world.stripe.faults.clear()
+    world.time += 30 * 86_400
+
+    assert world.rebuild()["rebuilt"] == 1
+
+    (made,) = world.stripe_customers()
+    customer = StripeCustomer.get(USER)
+    assert (customer.stripe_id, customer.currency) == (made["id"], "eur")
+    assert world.create()["statusCode"] == 200
+
+
+def test_a_claim_that_a_later_customer_came_after_gives_way_to_it(world: World) -> None:
+    ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    backup = world.images()
+    forget(world)
+    stripe_id = create(world)
+    put_back(world, backup)
+
+    assert world.rebuild()["rebuilt"] == 1
+
+    assert active(world) == stripe_id
+    assert world.create()["json"]["stripe_id"] == stripe_id
+
+
+def test_a_claim_that_came_after_a_lost_customer_stays(world: World) -> None:
+    old = create(world)
+    forget(world)
+    world.time += 60
+    claim, _ = ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+
+    world.rebuild()
+
+    assert customers(world) == {old: False}
+    assert ActiveCustomer.read("u-1").token == claim.token
+    assert create(world) != old
+
+
+# ---- several customers of one user
+
+
+def test_of_several_the_newest_is_the_active_one(world: World) -> None:
+    first = create(world)
+    world.delete()
+    second = create(world)
+    world.delete()
+    third = create(world, default_source="tok_visa")
+    forget(world)
+
+    assert world.rebuild()["rebuilt"] == 3
+
+    assert customers(world) == {first: False, second: False, third: True}
+    assert active(world) == third
+    assert [Pointer.find(one).user_id for one in (first, second, third)] == ["u-1"] * 3
+    world.ask("POST", f"/v1/customers/{first}", {"name": "late news"})
+    world.settle()
+    assert UserRecords.read("u-1").customer(first).name is None
+    (late,) = world.items(kind="customer.updated", customer_id=first)
+    assert late["state"] == "ignored"
+
+
+def test_of_several_of_one_second_stripes_list_tells_which_is_the_newest(world: World) -> None:
+    made = []
+    for _ in range(5):
+        made.append(world.create()["json"]["stripe_id"])
+        world.delete()
+    forget(world)
+    world.rebuild()
+    assert active(world) == made[-1]
+    assert sum(customers(world).values()) == 1
+
+    for stripe_id in made[:-1]:  # whatever of them the table has, and whichever is active in it
+        forget(world)
+        world.stripe.account.deleted_customers.update(set(made) - {stripe_id})
+        world.rebuild()
+        assert active(world) == stripe_id
+        world.stripe.account.deleted_customers.clear()
+        world.rebuild()
+        assert active(world) == made[-1]
+
+
+def test_a_customer_that_came_after_the_backup_takes_the_place_of_the_one_in_it(
+    world: World,
+) -> None:
+    old = create(world)
+    backup = world.images()
+    world.delete()
+    new = create(world)
+    put_back(world, backup)
+
+    assert world.rebuild()["rebuilt"] == 1
+
+    assert customers(world) == {old: False, new: True}
+    assert active(world) == new
+    assert "date_purged" in world.items(stripe_id=old, record_type="Customer")[0]
+
+
+def test_it_does_so_too_where_stripe_has_deleted_the_one_in_the_backup(world: World) -> None:
+    old = create(world, default_source="tok_visa")
+    world.settle()
+    StripeCustomer.sync(StripeCustomer.get(USER))
+    backup = world.images()
+    world.time += 60
+    world.ask("DELETE", f"/v1/customers/{old}")
+    new = create(world)
+    put_back(world, backup)
+
+    world.rebuild()
+
+    assert active(world) == new
+    assert customers(world) == {old: False, new: True}
+    assert UserRecords.read("u-1").customer(old).cards == []
+
+
+def test_an_older_customer_does_not_come_back_when_the_newest_is_deleted_on_stripe(
+    world: World,
+) -> None:
+    old = create(world)
+    world.delete()
+    new = create(world)
+    forget(world)
+    world.rebuild()
+    forget(world, f"CUSTOMER#{old}")
+    world.ask("DELETE", f"/v1/customers/{new}")
+    world.settle()
+
+    world.rebuild()
+
+    assert customers(world) == {old: False, new: False}
+    assert active(world) is None
+
+
+def test_a_customer_that_stripe_does_not_know_is_compared_by_its_date(world: World) -> None:
+    create(world)
+    backup = world.images()
+    world.delete()
+    new = create(world)
+    put_back(world, backup)
+    world.stripe.faults.fail_next(
+        None, status=404, code="resource_missing", match=f"GET /v1/customers/{active(world)}"
+    )
+    world.rebuild()
+    assert active(world) == new
+
+
+def test_where_stripe_refuses_to_say_which_is_older_nothing_is_decided(world: World) -> None:
+    old = create(world)
+    backup = world.images()
+    world.delete()
+    create(world)
+    put_back(world, backup)
+    world.stripe.faults.fail_next(None, status=400, match=f"GET /v1/customers/{old}")
+    with pytest.raises(StripeRefusedError):
+        world.rebuild()
+    assert active(world) == old
+
+
+# ---- tokens that were copied
+
+
+def test_a_copy_of_a_customer_never_takes_its_place(world: World) -> None:
+    stripe_id = create(world)
+    add_by_hand(world, "u-1", token_of(world, stripe_id))
+    before = world.images()
+    assert world.rebuild() == {"listed": 2, "rebuilt": 0, "resume_from": None}
+    assert world.images() == before
+
+
+def test_a_copy_of_a_soft_deleted_customer_does_not_bring_it_back(world: World) -> None:
+    stripe_id = create(world)
+    add_by_hand(world, "u-1", token_of(world, stripe_id))
+    world.delete()
+    assert world.rebuild()["rebuilt"] == 0
+    assert active(world) is None
+
+
+def test_of_copies_one_is_put_back_and_the_log_names_the_others(world: World, log: Any) -> None:
+    stripe_id = create(world)
+    copy = add_by_hand(world, "u-1", token_of(world, stripe_id))
+    forget(world)
+    assert world.rebuild()["rebuilt"] == 1
+    assert active(world) == copy
+    warning = next(line for line in log.getvalue().splitlines() if "left out" in line)
+    assert stripe_id in warning
+    assert copy in warning
+
+
+def test_a_customer_whose_metadata_was_given_to_another_user_stays_where_it_is(
+    world: World,
+) -> None:
+    stripe_id = create(world)
+    world.ask("POST", f"/v1/customers/{stripe_id}", {"metadata": {USER_KEY: "u-2"}})
+    assert world.rebuild()["rebuilt"] == 0
+    assert (active(world), active(world, "u-2")) == (stripe_id, None)
+
+
+# ---- a backup beside which a transaction was under way
+
+
+@pytest.mark.parametrize("lost", ["ACTIVE", "CUSTOMER", "POINTER"])
+def test_half_of_a_create_is_made_whole(world: World, lost: str) -> None:
+    stripe_id = create(world)
+    forget(world, lost)
+
+    assert world.rebuild()["rebuilt"] == 1
+
+    assert active(world) == stripe_id
+    assert Pointer.find(stripe_id).user_id == "u-1"
+    assert world.create()["json"]["stripe_id"] == stripe_id
+    assert world.rebuild()["rebuilt"] == 0
+
+
+def test_half_of_a_soft_delete_keeps_no_user_from_a_new_customer(world: World) -> None:
+    old = create(world)
+    pointer = [image for image in world.images() if image["sk"]["S"] == "ACTIVE"]
+    world.delete()
+    put_back(world, world.images() + pointer)
+    assert world.rebuild()["rebuilt"] == 1
+    assert create(world) != old
+
+
+# ---- lists, time and failures
+
+
+def test_it_goes_on_where_the_time_ran_out(world: World) -> None:
+    made = [create(world, f"u-{number}") for number in range(5)]
+    forget(world)
+    resume_from, calls = None, []
+    while not calls or resume_from:
+        calls.append(world.rebuild({"resume_from": resume_from}, remaining_seconds=59))
+        resume_from = calls[-1]["resume_from"]
+    # The last of all is the end of the list, which the next call sees.
+    assert [call["listed"] for call in calls] == [1, 1, 1, 1, 1, 0]
+    assert [active(world, f"u-{number}") for number in range(5)] == made
+
+
+def test_it_goes_through_as_many_pages_as_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_integrations.stripe_gateway._PAGE", 2)
+    for number in range(5):
+        add_by_hand(world, f"u-{number}", f"stripe-customers/{number}")
+    assert world.rebuild() == {"listed": 5, "rebuilt": 5, "resume_from": None}
+    assert len(world.items(record_type="ActiveCustomer")) == 5
+
+
+def test_only_customers_since_a_time_are_looked_at_where_that_is_asked_for(world: World) -> None:
+    create(world)
+    create(world, "u-2")
+    forget(world)
+    created = int(world.time)
+    assert world.rebuild({"created_from": created})["listed"] == 1
+    assert (active(world) is None, active(world, "u-2") is None) == (True, False)
+    assert world.rebuild({"created_from": 0})["listed"] == 2
+
+
+@pytest.mark.parametrize("event", [{"created_from": "yesterday"}, {"resume_from": 7}])
+def test_an_event_that_makes_no_sense_is_refused(world: World, event: Json) -> None:
+    with pytest.raises(InvalidFieldError):
+        world.rebuild(event)
+
+
+def test_a_place_to_go_on_from_that_stripe_does_not_know_is_told(world: World) -> None:
+    with pytest.raises(StripeRefusedError):
+        world.rebuild({"resume_from": "cus_nobody"})
+
+
+def test_where_stripe_fails_it_is_told_and_can_be_run_again(world: World) -> None:
+    create(world)
+    stripe_id = create(world, "u-2")
+    forget(world)
+    world.stripe.faults.fail_next(None, status=503, match="GET /v1/subscriptions")
+    with pytest.raises(StripeUnavailableError):
+        world.rebuild()
+    assert active(world, "u-2") == stripe_id
+
+    world.stripe.faults.clear()
+    assert world.rebuild()["rebuilt"] == 2
+    assert {made["id"] for made in world.stripe_customers()} == {active(world), stripe_id}
+
+
+def test_a_customer_whose_cards_do_not_fit_keeps_no_other_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch, log: Any
+) -> None:
+    made = [create(world), create(world, "u-2")]
+    forget(world)
+
+    def refuse(customer: Any) -> None:
+        raise DatabaseRefusedError("DynamoDB: ValidationException")
+
+    monkeypatch.setattr("stripe_integrations.actions.rebuilding.bring_up_to_date", refuse)
+    assert world.rebuild()["rebuilt"] == 2
+    assert [active(world), active(world, "u-2")] == made
+    assert log.getvalue().count("not brought up to date") == 2
+
+
+@pytest.mark.parametrize("stored", ["", "Card"])
+def test_only_what_the_deployment_keeps_is_put_back(table_name: str, stored: str) -> None:
+    world = World(table_name, stored_records=frozenset(stored.split()))
+    with use(world.context):
+        create(world, default_source="tok_visa")
+        forget(world)
+        assert world.rebuild()["rebuilt"] == 1
+        assert len(world.items(record_type="Card")) == (1 if stored else 0)
+        assert world.rebuild()["rebuilt"] == 0
+
+
+# ---- interrupted, repeated, in parallel
+
+
+def a_new_customer(world: World) -> list[Json]:
+    create(world, default_source="tok_visa")
+    return []
+
+
+def a_second_customer(world: World) -> list[Json]:
+    create(world)
+    backup = world.images()
+    world.delete()
+    create(world, default_source="tok_visa")
+    return backup
+
+
+def two_new_customers(world: World) -> list[Json]:
+    a_second_customer(world)
+    return []
+
+
+def a_customer_in_place_of_a_deleted_one(world: World) -> list[Json]:
+    backup = a_second_customer(world)
+    world.ask("DELETE", f"/v1/customers/{world.stripe_customers()[-1]['id']}")
+    return backup
+
+
+def a_crashed_create(world: World) -> list[Json]:
+    world.stripe.faults.time_out(None, match=POST, when="after", should_retry=False)
+    world.create(default_source="tok_visa")
+    world.stripe.faults.clear()
+    world.time += 60
+    return world.images()
+
+
+def a_claim_that_was_overtaken(world: World) -> list[Json]:
+    ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    backup = world.images()
+    forget(world)
+    create(world, default_source="tok_visa")
+    return backup
+
+
+def half_a_create(world: World) -> list[Json]:
+    create(world, default_source="tok_visa")
+    return [image for image in world.images() if image["sk"]["S"] != "ACTIVE"]
+
+
+LOSSES = (
+    a_new_customer,
+    a_second_customer,
+    two_new_customers,
+    a_customer_in_place_of_a_deleted_one,
+    a_crashed_create,
+    a_claim_that_was_overtaken,
+    half_a_create,
+)
+
+
+def outcome(world: World) -> set[tuple[str, ...]]:
+    """What the table says, but for when it was written and how often."""
+    return {
+        (
+            item["pk"],
+            item["sk"],
+            str(item.get("is_active")),
+            str(item.get("stripe_id")),
+            str(item.get("token")),
+            str(item.get("removed_at") is None),
+            str("cards_until" in item),
+        )
+        for item in world.items()
+    }
+
+
+@contextmanager
+def at_call(world: World, number: int, happens: Callable[[], None]) -> Iterator[list[str]]:
+    """Let something happen before the nth call to DynamoDB or Stripe, and once only."""
+    calls: list[str] = []
+
+    def note(name: str) -> None:
+        calls.append(name)
+        if len(calls) == number:
+            happens()
+
+    def database(request: Any, **_: Any) -> None:
+        note("database")
+
+    request_of = world.stripe.request
+
+    def stripe(*args: Any, **kwargs: Any) -> Any:
+        note("stripe")
+        return request_of(*args, **kwargs)
+
+    events = Record.connection().client.meta.events
+    events.register_first("before-send.dynamodb", database)
+    world.stripe.request = stripe
+    try:
+        yield calls
+    finally:
+        events.unregister("before-send.dynamodb", database)
+        world.stripe.request = request_of
+
+
+def die() -> None:
+    raise ClientKilledError("here")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_whatever_was_lost_the_user_has_the_newest_customer_and_gets_no_other(
+    world: World, loss: Callable[[World], list[Json]]
+) -> None:
+    put_back(world, loss(world))
+    newest = world.stripe_customers()[0]["id"]
+
+    world.rebuild()
+
+    assert active(world) == newest
+    wanted = outcome(world)
+    assert world.rebuild()["rebuilt"] == 0
+    assert outcome(world) == wanted
+    assert world.create()["json"]["stripe_id"] == newest
+
+
+@pytest.mark.parametrize("interruption", ["death", "another run"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_run_that_is_interrupted_or_met_by_another_ends_the_same(
+    world: World, loss: Callable[[World], list[Json]], interruption: str
+) -> None:
+    backup = loss(world)
+    put_back(world, backup)
+    with at_call(world, 0, die) as calls:
+        world.rebuild()
+    wanted = outcome(world)
+    assert {"database", "stripe"} <= set(calls)
+
+    def another_run() -> None:
+        with use(world.new_context()):
+            StripeCustomer.rebuild()
+
+    for number in range(1, len(calls) + 1):
+        put_back(world, backup)
+        if interruption == "death":
+            with at_call(world, number, die), pytest.raises(ClientKilledError):
+                world.rebuild()
+            world.rebuild()
+        else:
+            with at_call(world, number, another_run):
+                StripeCustomer.rebuild()
+        assert outcome(world) == wanted, number
+
+
+@pytest.mark.parametrize("loss", [a_new_customer, a_claim_that_was_overtaken])
+def test_a_create_beside_a_run_is_not_overwritten(
+    world: World, loss: Callable[[World], list[Json]]
+) -> None:
+    """The API should be closed. Where it is not, a user still has one active customer here."""
+    backup = loss(world)
+    put_back(world, backup)
+    with at_call(world, 0, die) as calls:
+        world.rebuild()
+
+    def a_create() -> None:
+        with use(world.new_context()):
+            StripeCustomer.create(USER, EMAIL)
+
+    # From the end: what such a create makes on Stripe stays there, and the next run is told of it.
+    for number in range(len(calls), 0, -1):
+        put_back(world, backup)
+        with at_call(world, number, a_create):
+            StripeCustomer.rebuild()
+        assert [stripe_id for stripe_id, is_active in customers(world).items() if is_active] == [
+            active(world)
+        ], number
