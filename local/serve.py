@@ -1,10 +1,12 @@
 """``make serve``: the local cloud, left running, with a line for each invocation until Ctrl-C."""
 
+import json
 import re
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from local.cloud import (
     ACCESS_KEY,
@@ -16,6 +18,7 @@ from local.cloud import (
     CloudError,
     local_cloud,
 )
+from local.page import DOCUMENT, api_page
 
 PAUSE = 0.3
 
@@ -24,13 +27,13 @@ SERVED = re.compile(
     r"(?P<path>/\S*)) (?P<status>\d+) (?P<microseconds>\d+)$"
 )
 REPORT = re.compile(r"^REPORT RequestId: (?P<request>\S+)\tDuration: (?P<milliseconds>[\d.]+) ms")
-ROUTES = (
-    ("POST", re.compile(r"/customers"), "create_customer"),
-    ("GET", re.compile(r"/customers/[^/]+"), "get_customer"),
-    ("POST", re.compile(r"/customers/[^/]+/sync"), "sync_customer"),
-    ("DELETE", re.compile(r"/customers/[^/]+"), "soft_delete_customer"),
-)
-BACKGROUND = {"apply_event": "stream", "reconcile_events": "schedule", "replay_events": "by hand"}
+VARIABLE = re.compile(r"\{\w+\}")
+BACKGROUND = {
+    "apply_event": "stream",
+    "reconcile_events": "schedule",
+    "replay_events": "by hand",
+    "rebuild_customers": "by hand",
+}
 """Functions that no request of the API reaches, and what invokes them."""
 
 
@@ -99,13 +102,23 @@ def invocation(served: re.Match[str]) -> Invocation:
 
 def function_of(method: str, path: str) -> str:
     """Return the function that a route leads to, a dash where none does."""
-    for route, pattern, function in ROUTES:
+    for route, pattern, function in routes():
         if route == method and pattern.fullmatch(path):
             return function
     return "-"
 
 
-def welcome(cloud: Cloud) -> str:
+@cache
+def routes() -> list[tuple[str, re.Pattern[str], str]]:
+    """Return the routes of the API: method, pattern of the path, function."""
+    return [
+        (method.upper(), re.compile(VARIABLE.sub("[^/]+", path)), operation["operationId"])
+        for path, operations in json.loads(DOCUMENT.read_text())["paths"].items()
+        for method, operation in operations.items()
+    ]
+
+
+def welcome(cloud: Cloud, page: str) -> str:
     """Return what somebody needs to play with the cloud: addresses, and commands to paste."""
     signed = f"curl -sSi --aws-sigv4 aws:amz:{REGION}:execute-api --user {ACCESS_KEY}:{SECRET_KEY}"
     api = f"{cloud.api_url}/customers"
@@ -113,6 +126,7 @@ def welcome(cloud: Cloud) -> str:
     functions = f"{cloud.endpoint}/2015-03-31/functions"
     lines = [
         "",
+        f"Try it      {page}  (every call of the API, in a browser)",
         f"HTTP API    {cloud.api_url}",
         f"Webhook     {cloud.webhook_url}",
         f"Stripe      {cloud.stripe.api_base}",
@@ -151,8 +165,11 @@ def welcome(cloud: Cloud) -> str:
 def main() -> int:
     """Serve until Ctrl-C."""
     try:
-        with local_cloud(lambda step: print(f"… {step}", flush=True)) as cloud:
-            print(welcome(cloud), flush=True)
+        with (
+            local_cloud(lambda step: print(f"… {step}", flush=True)) as cloud,
+            api_page(cloud.request) as page,
+        ):
+            print(welcome(cloud, page), flush=True)
             watcher = Watcher(cloud)
             while True:
                 for seen in watcher.new():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from local.serve import SERVED, invocation
+from local.cloud import Cloud, Stripe
+from local.serve import SERVED, invocation, welcome
 
 PREFIX = "[2026-01-05 10:15:00 +0000] [4711] [INFO] "
 
@@ -57,3 +60,20 @@ def test_a_request_is_shown_with_the_function_that_it_reached(
 
 def test_calls_of_the_functions_to_aws_are_not_shown() -> None:
     assert not SERVED.search(PREFIX + "POST / 200 900")
+
+
+def test_the_page_is_what_is_told_first() -> None:
+    cloud = Cloud(
+        endpoint="http://127.0.0.1:1",
+        api_url="http://127.0.0.1:1/api",
+        webhook_url="http://127.0.0.1:1/webhook",
+        table_name="table",
+        replay_events="replay",
+        reconcile_events="reconcile",
+        dead_letters_url="http://127.0.0.1:1/queue",
+        stripe=Stripe("sk_test_x", "whsec_x"),
+        folder=Path(),
+    )
+    told = welcome(cloud, "http://127.0.0.1:2/").splitlines()
+    first = next(line for line in told if "http" in line)
+    assert "http://127.0.0.1:2/" in first

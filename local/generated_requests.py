@@ -1,0 +1,108 @@
+"""``make test-schemathesis``: requests made up from openapi.json, on the deployed local cloud.
+
+Schemathesis makes up requests that fit the document and requests that don't, and chains of them,
+and checks every answer against the document. A seed decides what is made up.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from local.cloud import (
+    ACCESS_KEY,
+    FROM_OUTSIDE,
+    REGION,
+    REQUESTS,
+    ROOT,
+    Cloud,
+    CloudError,
+    local_cloud,
+)
+
+SCHEMATHESIS = ROOT / ".tools" / "schemathesis" / "bin" / "schemathesis"
+HOOKS = "tools.schemathesis_hooks"
+LEFT_OUT = {
+    "positive_data_acceptance": "Stripe refuses much that is of the right shape",
+    "unsupported_method": "an HTTP API answers 404 where 405 is looked for",
+    "ignored_auth": "the local AWS takes every signature, once there is one",
+}
+"""The checks that can't be asked for here, and why."""
+CONFIGURATION = """
+[checks.negative_data_rejection]
+# A body may be refused for its size alone; and what failed on our side was not refused.
+expected-statuses = [400, 401, 403, 404, 413, 415, 422]
+"""
+SIGNATURE = (
+    f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/20260101/{REGION}/execute-api/aws4_request,"
+    " SignedHeaders=host, Signature=0"
+)
+OPERATIONS = 4
+"""How many the API has: each gets its share of the requests."""
+MOST_ROUNDS = 20
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make at least as many requests as asked for, and tell how many there were."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=500, help="at least so many")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    asked = parser.parse_args(arguments)
+    try:
+        with local_cloud(lambda step: print(f"… {step}", flush=True)) as cloud:
+            return run(cloud, asked.requests, asked.seed)
+    except CloudError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(cloud: Cloud, requests: int, seed: int) -> int:
+    """Run rounds, each with a seed of its own, until there were enough requests."""
+    failures = 0
+    for number in range(MOST_ROUNDS):
+        missing = requests - made(cloud)
+        if missing <= 0:
+            break
+        failures += round_of(cloud, math.ceil(missing / OPERATIONS), seed + number)
+    print(f"{made(cloud)} requests, {failures} failures")
+    return 1 if failures or made(cloud) < requests else 0
+
+
+def made(cloud: Cloud) -> int:
+    """Return how many requests the API has answered, by the log of the server."""
+    log = (cloud.folder / REQUESTS).read_text()
+    return sum("/_aws/execute-api/" in line for line in log.splitlines())
+
+
+def round_of(cloud: Cloud, examples: int, seed: int) -> int:
+    """Let schemathesis make up so many requests for each operation; returns how many failures."""
+    report = cloud.folder / f"schemathesis-{seed}.json"
+    command = [str(SCHEMATHESIS), "run", str(ROOT / "openapi.json"), "--url", cloud.api_url]
+    command += ["--header", f"Authorization: {SIGNATURE}", "--seed", str(seed)]
+    command += ["--max-examples", str(examples), "--continue-on-failure"]
+    command += ["--checks", "all", "--exclude-checks", ",".join(LEFT_OUT)]
+    command += ["--generation-database", "none", "--warnings", "off", "--no-color"]
+    command += ["--report", "json", "--report-json-path", str(report)]
+    environment = {name: os.environ[name] for name in FROM_OUTSIDE if name in os.environ}
+    environment |= {"HOME": str(cloud.folder), "TMPDIR": str(cloud.folder)}
+    environment |= {"SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(ROOT)}
+    # Where it finds its configuration, and keeps its notes.
+    (cloud.folder / "schemathesis.toml").write_text(CONFIGURATION)
+    ended = subprocess.run(command, cwd=cloud.folder, env=environment, check=False)
+    return failures_in(report, ended.returncode)
+
+
+def failures_in(report: Path, returned: int) -> int:
+    """Return how many failures and errors a round has ended with."""
+    if not report.exists():
+        return 1
+    told = json.loads(report.read_text())
+    failures: int = told["test_cases"]["unique_failures"] + len(told["errors"])
+    return failures or (1 if returned else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,420 @@
+"""openapi.json says what the functions take and answer, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, FormatChecker
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import functions.create_customer.app as create_customer
+import functions.get_customer.app as get_customer
+import functions.soft_delete_customer.app as soft_delete_customer
+import functions.sync_customer.app as sync_customer
+from stripe_integrations import secrets
+from stripe_integrations.actions import creation
+from stripe_integrations.context import _of_process, use
+from stripe_integrations.errors import InvalidFieldError
+from stripe_integrations.http import MAX_API_BODY_BYTES
+from stripe_integrations.models import ActiveCustomer, Card, Customer, Subscription
+from stripe_integrations.models.fields import StripeField, fields_of
+from stripe_integrations.models.record import Record
+from tests.world import World
+from tools import openapi
+from tools.lambda_events import api_event
+from tools.template import of_type
+
+Json = dict[str, Any]
+
+DOCUMENT = openapi.document()
+FUNCTIONS = {
+    "create_customer": create_customer,
+    "get_customer": get_customer,
+    "sync_customer": sync_customer,
+    "soft_delete_customer": soft_delete_customer,
+}
+BODY: Json = {"user_id": "u-1", "billing_email": "jane@example.com"}
+FIELDS = [
+    pytest.param(field, id=f"{model.__name__}.{name}")
+    for model in (Customer, Card, Subscription)
+    for name, field in fields_of(model).items()
+    if not field.private
+]
+SETTABLE = {name: field for name, field in fields_of(Customer).items() if field.settable}
+
+
+def validator(schema: Json) -> Draft202012Validator:
+    """Checks what is said to be of a schema of the document, formats included."""
+    whole = {**schema, "components": DOCUMENT["components"]}
+    return Draft202012Validator(whole, format_checker=FormatChecker())
+
+
+REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=50)
+REQUEST = validator(DOCUMENT["components"]["schemas"]["CustomerToCreate"])
+
+
+def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Json:
+    """Call a route, and check that its answer is one that the document promises."""
+    (route,) = (route for route in openapi.ROUTES if route.function == function)
+    path = route.path.replace("{user_id}", user_id)
+    if route.takes_body:
+        event = {"body": json.dumps({**BODY, "user_id": user_id}), **event}
+    named = user_id if "{" in route.path else None
+    answer = world.call(FUNCTIONS[function], api_event(route.method, path, named, **event))
+    check(function, answer)
+    return answer
+
+
+def operation_of(function: str) -> Json:
+    (operation,) = (
+        operation
+        for operations in DOCUMENT["paths"].values()
+        for operation in operations.values()
+        if operation["operationId"] == function
+    )
+    return operation
+
+
+def check(function: str, answer: Json) -> None:
+    promised = operation_of(function)["responses"][str(answer["statusCode"])]
+    media_type = answer["headers"].get("content-type")
+    assert (media_type in promised.get("content", {})) is ("body" in answer)
+    if "body" in answer:
+        validator(promised["content"][media_type]["schema"]).validate(answer["json"])
+    if "retry-after" in answer["headers"]:
+        retry_after = DOCUMENT["components"]["headers"]["RetryAfter"]["schema"]
+        assert promised["headers"] == {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
+        validator(retry_after).validate(answer["headers"]["retry-after"])
+
+
+def slug(answer: Json) -> str:
+    """The end of a problem's type."""
+    return openapi.slug_of(answer["json"])
+
+
+# ---- the document -----------------------------------------------------------------------------
+
+
+def test_the_file_is_what_the_code_says() -> None:
+    assert openapi.DOCUMENT.read_text() == openapi.text(), "it is stale: run `make openapi`"
+
+
+def test_it_is_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(json.loads(openapi.text())).validate()
+
+
+def test_its_routes_are_the_template_s() -> None:
+    deployed = {
+        route["Properties"]["RouteKey"]: name.removesuffix("Route")
+        for name, route in of_type("AWS::ApiGatewayV2::Route").items()
+    }
+    described = {
+        f"{method.upper()} {path}": operation["operationId"].title().replace("_", "")
+        for path, operations in DOCUMENT["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert described == deployed
+
+
+def examples() -> Iterator[Any]:
+    def found(node: object) -> Iterator[Any]:
+        if isinstance(node, list):
+            for entry in node:
+                yield from found(entry)
+        if isinstance(node, dict):
+            for name in ("example", "examples"):
+                if name in node and "schema" in node:
+                    given = node[name].values() if name == "examples" else [{"value": node[name]}]
+                    yield from ((node["schema"], example) for example in given)
+            for entry in node.values():
+                yield from found(entry)
+
+    return found(DOCUMENT)
+
+
+def test_every_example_is_of_its_schema() -> None:
+    shown = list(examples())
+    assert len(shown) > 40
+    for schema, example in shown:
+        if "$ref" in example:
+            example = DOCUMENT["components"]["examples"][example["$ref"].rpartition("/")[2]]  # noqa: PLW2901
+        validator(schema).validate(example["value"])
+
+
+# ---- what is answered -------------------------------------------------------------------------
+
+
+def test_a_customer_with_all_that_stands_under_it_is_answered_as_described(world: World) -> None:
+    stripe_id = call(world, "create_customer")["json"]["stripe_id"]
+    assert call(world, "create_customer")["statusCode"] == 200
+    world.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
+    world.ask("POST", "/v1/payment_methods/pm_card_mastercard/attach", {"customer": stripe_id})
+    price = {"currency": "eur", "unit_amount": 990, "recurring": {"interval": "month"}}
+    price["product_data"] = {"name": "Pro"}
+    items = [{"price": world.ask("POST", "/v1/prices", price)["id"]}]
+    world.ask("POST", "/v1/subscriptions", {"customer": stripe_id, "items": items})
+
+    shown = call(world, "sync_customer")["json"]
+
+    assert call(world, "get_customer")["json"] == shown
+    assert (len(shown["cards"]), len(shown["subscriptions"])) == (2, 1)
+    schemas = DOCUMENT["components"]["schemas"]
+    assert shown.keys() == schemas["Customer"]["properties"].keys()
+    assert shown["cards"][0].keys() == schemas["Card"]["properties"].keys()
+    assert shown["subscriptions"][0].keys() == schemas["Subscription"]["properties"].keys()
+    assert call(world, "soft_delete_customer")["statusCode"] == 204
+
+
+def test_a_customer_that_stripe_has_deleted_is_answered_as_described(world: World) -> None:
+    stripe_id = call(world, "create_customer")["json"]["stripe_id"]
+    world.ask("DELETE", f"/v1/customers/{stripe_id}")
+    assert call(world, "sync_customer")["json"]["date_purged"]
+
+
+Setting = Callable[[World, ExitStack], Json | None]
+"""Makes a problem come about; what the request is to be like for it, where that matters."""
+
+
+def refusing(code: str, operation: str = "", reasons: list[str] | None = None) -> Setting:
+    def refuse(world: World, stack: ExitStack) -> None:
+        stack.enter_context(world.failing_database(code, operation=operation, reasons=reasons))
+
+    return refuse
+
+
+def stripe_answering(status: int) -> Setting:
+    return lambda world, stack: world.stripe.faults.fail_next(None, status=status)
+
+
+def settings_of(**values: Any) -> Setting:
+    def enter(world: World, stack: ExitStack) -> None:
+        context = world.new_context()
+        context.settings = replace(world.settings, **values)
+        stack.enter_context(use(context))
+
+    return enter
+
+
+def no_table(world: World, stack: ExitStack) -> None:
+    """A process that starts without its settings."""
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    patch.delenv("TABLE_NAME", raising=False)
+    patch.setattr("stripe_integrations.http.current", _of_process)
+
+
+def broken(world: World, stack: ExitStack) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr("stripe_integrations.http.Request.own_user_id", fail)
+
+
+def no_secret(world: World, stack: ExitStack) -> None:
+    def out_of_reach(request: Any, **_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url=request.url)
+
+    secrets._provider.cache_clear()
+    stack.callback(secrets._provider.cache_clear)
+    events = secrets._provider("secretsmanager").client.meta.events
+    events.register("before-send.secrets-manager", out_of_reach)
+    settings_of(api_key_name="secretsmanager:stripe/api-key")(world, stack)
+
+
+def other_mode(world: World, stack: ExitStack) -> None:
+    """A key by whose look the mode can't be told."""
+    world.stripe.api_keys = {"sk_test_double"}
+    world.stripe.account.livemode = True
+    for customer in world.stripe.account.customers.values():
+        customer["livemode"] = True
+
+
+def newer_schema(world: World, stack: ExitStack) -> Json:
+    client = Record.connection().client
+    for image in world.images():
+        newer = {**image, "schema_version": {"N": "99"}}
+        client.put_item(TableName=world.settings.table_name, Item=newer)
+    return {"user_id": "u-1"}
+
+
+def nobody(world: World, stack: ExitStack) -> Json:
+    return {"user_id": "u-none"}
+
+
+def being_created(world: World, stack: ExitStack) -> Json:
+    ActiveCustomer.claim("u-claimed", {"stripe": {}, "local": {}})
+    return {"user_id": "u-claimed"}
+
+
+PROBLEMS: dict[str, Setting] = {
+    "malformed-request": lambda world, stack: {"body": "{"},
+    "forbidden": lambda world, stack: {"claims": {"sub": "u-2"}},
+    "customer-not-found": nobody,
+    "customer-being-created": being_created,
+    "conflict": refusing(
+        "TransactionCanceledException", "TransactWriteItems", ["ConditionalCheckFailed"]
+    ),
+    "request-too-large": lambda world, stack: {"body": " " * (MAX_API_BODY_BYTES + 1)},
+    "unsupported-media-type": lambda world, stack: {"headers": {"content-type": "text/plain"}},
+    "invalid-field": lambda world, stack: {"user_id": "u" * 501},
+    "internal-error": broken,
+    "misconfigured": no_table,
+    "record-refused": refusing("ValidationException"),
+    "records-not-stored": settings_of(stored_records=frozenset({"Card"})),
+    "stripe-refused": stripe_answering(401),
+    "wrong-mode": other_mode,
+    "stripe-unavailable": stripe_answering(500),
+    "database-unavailable": refusing("ProvisionedThroughputExceededException"),
+    "secret-unavailable": no_secret,
+    "newer-schema": newer_schema,
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        pytest.param(route.function, kind, id=f"{route.function}-{kind}")
+        for route in openapi.ROUTES
+        for kind in sorted(
+            {openapi.slug_of(openapi.example_problem(kind)) for kind in route.problems}
+        )
+    ],
+)
+def test_every_problem_of_a_route_comes_about_and_is_as_described(
+    world: World, function: str, kind: str
+) -> None:
+    asked: Json = {"user_id": "u-new"} if function == "create_customer" else {}
+    world.create()
+    with ExitStack() as stack:
+        asked |= PROBLEMS[kind](world, stack) or {}
+        answer = call(world, function, **asked)
+    assert slug(answer) == kind
+    assert answer["json"]["title"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@REPEATABLE
+@given(value=st.data())
+def test_whatever_stripe_puts_into_a_field_is_answered_as_its_kind(
+    field: StripeField[Any], value: st.DataObject
+) -> None:
+    found = field.from_stripe(value.draw(JSON))
+    if field.paths:
+        validator(field.answer_schema).validate(field.to_json(found))
+
+
+# ---- what is taken ----------------------------------------------------------------------------
+
+SIMPLE = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**14), 10**14)
+    | st.floats(allow_nan=False, allow_infinity=False).filter(lambda number: number % 1 != 0)
+    | st.text(st.characters(codec="utf-8"), max_size=8)
+    | st.sampled_from(["x" * 5000, "x" * 5001, 10**12, 10**12 + 1, -(10**12), -(10**12) - 1])
+)
+JSON = SIMPLE | st.recursive(
+    SIMPLE,
+    lambda nested: (
+        st.lists(nested, max_size=3) | st.dictionaries(st.text(max_size=5), nested, max_size=3)
+    ),
+    max_leaves=6,
+)
+"""Values as they stand in a body. JSON Schema takes 1.0 for a whole number, which the API does not;
+nor can it tell how deep a value is nested, or half a surrogate pair."""
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+@REPEATABLE
+@given(value=JSON)
+def test_a_field_takes_what_its_schema_says(name: str, value: Any) -> None:
+    body = {**BODY, name: value}
+    assert REQUEST.is_valid(body) is is_taken(body), value
+
+
+METADATA = st.dictionaries(
+    st.sampled_from(["", "a", "b" * 40, "c" * 41, creation.USER_KEY, creation.TOKEN_KEY]),
+    st.sampled_from(["", "v" * 500, "v" * 501]) | st.none() | st.integers() | st.lists(st.none()),
+    max_size=2,
+)
+
+
+@REPEATABLE
+@given(metadata=METADATA)
+def test_metadata_is_taken_as_its_schema_says(metadata: Json) -> None:
+    body = {**BODY, "metadata": metadata}
+    assert REQUEST.is_valid(body) is is_taken(body)
+
+
+def is_taken(body: Json) -> bool:
+    """Whether the fields of a body pass before Stripe, or anything else, is asked."""
+    fields = {name: value for name, value in body.items() if name not in BODY}
+    try:
+        creation._request(body["billing_email"], fields)
+    except InvalidFieldError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({}, True),
+        ({"user_id": "u"}, True),
+        ({"user_id": "u" * 500}, True),
+        ({"user_id": "\U0001f600" * 500}, True),
+        ({"user_id": "u" * 501}, False),
+        ({"user_id": ""}, False),
+        ({"user_id": None}, False),
+        ({"user_id": 7}, False),
+        ({"user_id": ["u-1"]}, False),
+        ({"user_id": {"u-1": "u-1"}}, False),
+        ({"billing_email": ""}, False),
+        ({"billing_email": " \t"}, False),
+        ({"billing_email": None}, False),
+        ({"billing_email": "a@" + "b" * 5000}, False),
+        ({"email": "jane@example.com"}, False),
+        ({"Name": "Jane"}, False),
+        ({"user": {"id": "u-2"}}, False),
+        ({"self": 1}, False),
+        ({"": 1}, False),
+        ({"metadata": {f"key-{number}": "v" for number in range(48)}}, True),
+        ({"metadata": {f"key-{number}": "v" for number in range(49)}}, False),
+        *(({name: None}, True) for name in SETTABLE),
+        *(({name: True}, False) for name in fields_of(Customer) if name not in SETTABLE),
+    ],
+)
+def test_the_api_takes_what_the_schema_says(world: World, changes: Json, taken: bool) -> None:
+    body = {**BODY, **changes}
+    answer = call(world, "create_customer", body=json.dumps(body))
+    assert REQUEST.is_valid(body) is taken
+    assert answer["statusCode"] == (201 if taken else 422)
+
+
+@pytest.mark.parametrize("missing", ["user_id", "billing_email"])
+def test_who_it_is_of_and_the_address_must_be_given(world: World, missing: str) -> None:
+    body = {name: value for name, value in BODY.items() if name != missing}
+    assert not REQUEST.is_valid(body)
+    assert call(world, "create_customer", body=json.dumps(body))["statusCode"] == 422
+
+
+def test_the_example_is_taken(world: World) -> None:
+    body = json.dumps(openapi.EXAMPLE_REQUEST)
+    assert call(world, "create_customer", body=body)["statusCode"] == 201
+
+
+def test_a_user_s_id_in_a_path_is_taken_as_described(world: World) -> None:
+    schema = validator(DOCUMENT["components"]["parameters"]["UserId"]["schema"])
+    for user_id, taken in (("u", True), ("u" * 500, True), ("u" * 501, False)):
+        assert schema.is_valid(user_id) is taken
+        assert call(world, "get_customer", user_id)["statusCode"] == (404 if taken else 422)
+    assert not schema.is_valid("u/1")

@@ -1,0 +1,542 @@
+"""openapi.json: the HTTP API as a contract, made from what the code itself goes by.
+
+Fields come from the field table, limits from where they are checked, problems from where errors
+become answers, and the examples from Stripe's double through the product's own mapping. Follows
+https://spec.openapis.org/oas/v3.1.1.html.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from local.stripe_double import StripeDouble
+from stripe_integrations import errors, http
+from stripe_integrations.actions import creation
+from stripe_integrations.actions.cards import cards_from_stripe
+from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
+from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.config import Settings
+from stripe_integrations.context import Context, use
+from stripe_integrations.models import Card, Customer, Pointer, Subscription
+from stripe_integrations.models.fields import Text, fields_of
+from stripe_integrations.models.record import Record
+from stripe_integrations.models.validity import Validity
+from stripe_integrations.representation import customer_to_json
+
+Json = dict[str, Any]
+Kinds = tuple[type[errors.StripeIntegrationsError], ...]
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "openapi.json"
+
+ABOUT = f"""\
+Creates, reads, synchronises and soft-deletes the Stripe customers of your users.
+
+Fields are Stripe's, under Stripe's names. Stripe's times are Unix seconds and amounts are in the
+currency's smallest unit, as Stripe gives them; `created_at`, `modified_at` and `date_purged` are
+ISO 8601. Every field of an answer is there, null or not; later versions may add some.
+
+Errors are problem details (RFC 9457), and their `type` is stable. What API Gateway answers by
+itself, before a function is reached, is a JSON object with a `message`. A 503 may be tried again.
+
+Bodies may be up to {http.MAX_API_BODY_BYTES // 1024} KiB."""
+
+EXAMPLE_REQUEST: Json = {
+    "user_id": "user-1",
+    "billing_email": "jenny@example.com",
+    "name": "Jenny Rosen",
+    "address": {"line1": "1 Main Street", "city": "Brussels", "country": "BE"},
+    "preferred_locales": ["nl", "fr"],
+    "metadata": {"plan": "pro"},
+}
+EXAMPLE_TOKEN = "stripe-customers/00000000-0000-4000-8000-000000000000"  # noqa: S105 - an id
+MOMENT = 1_767_607_200
+"""When the customer of the examples was made."""
+
+EVERYWHERE: Kinds = (
+    errors.ForbiddenError,
+    errors.InvalidFieldError,
+    errors.DatabaseUnavailableError,
+    errors.NewerSchemaError,
+    errors.ConfigurationError,
+    errors.StripeIntegrationsError,
+)
+OF_STRIPE: Kinds = (
+    errors.StripeUnavailableError,
+    errors.StripeError,
+    errors.WrongModeError,
+    errors.SecretUnavailableError,
+)
+OF_WRITING: Kinds = (errors.ConflictError, errors.DatabaseRefusedError)
+OF_REQUIRING: Kinds = (errors.CustomerNotFoundError, errors.CustomerBeingCreatedError)
+
+MEANINGS = {
+    "malformed-request": "The body is not a JSON object in UTF-8.",
+    "forbidden": "The token is another user's.",
+    "customer-not-found": "This user has no customer.",
+    "customer-being-created": "A create for this user is under way.",
+    "conflict": "Others kept changing the same record; nothing was written.",
+    "request-too-large": "The body is too large.",
+    "unsupported-media-type": "The body says that it is something other than JSON.",
+    "invalid-field": "The `field` was refused, by us or by Stripe.",
+    "internal-error": "The request failed on our side; the log says more.",
+    "misconfigured": "The deployment is not set up correctly; the log says more.",
+    "record-refused": "The record can't be stored; the log says more.",
+    "records-not-stored": "The deployment leaves out records that `sync` needs.",
+    "stripe-refused": "Stripe refused the request or the API key; `code` is Stripe's.",
+    "wrong-mode": "Stripe answered with an object of the other mode.",
+    "stripe-unavailable": "Stripe can't be reached now. Try again.",
+    "database-unavailable": "The database is busy. Try again.",
+    "newer-schema": "A later release has written the record. Try again.",
+    "secret-unavailable": "A secret can't be read now. Try again.",
+}
+"""What a problem means, by the end of its `type`."""
+
+GATEWAY = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+"""What API Gateway answers on every route, by itself."""
+GATEWAY_BY_PATH = {404: "Not Found"}
+"""The same where the path holds an id: one with a slash leads to no route."""
+GATEWAY_BY_BODY = {413: "Request Entity Too Large"}
+"""The same where a body is taken: it has a limit of its own, which is above ours."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation of the API.
+
+    Parameters
+    ----------
+    method, path : str
+        As in the template's route key.
+    function : str
+        The function that it leads to.
+    summary, description : str
+        For people.
+    answers : mapping
+        What it means, by status, that it was done.
+    problems : tuple of type
+        The errors that it can end in.
+    """
+
+    method: str
+    path: str
+    function: str
+    summary: str
+    description: str
+    answers: Mapping[int, str]
+    problems: Kinds
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether there is something to send."""
+        return self.function == "create_customer"
+
+    @property
+    def gateway(self) -> Mapping[int, str]:
+        """What API Gateway may answer in its place."""
+        return (
+            GATEWAY
+            | (GATEWAY_BY_PATH if "{" in self.path else {})
+            | (GATEWAY_BY_BODY if self.takes_body else {})
+        )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/customers",
+        "create_customer",
+        "Create a user's customer",
+        "On Stripe and here; or answer with the one that the user has, which stays as it is."
+        " Parallel calls, and calls after a crash, come to the same customer. null stands for a"
+        " field that is not given.",
+        {200: "The customer that the user has already.", 201: "The customer that was created."},
+        (
+            *EVERYWHERE,
+            *OF_STRIPE,
+            *OF_WRITING,
+            errors.MalformedRequestError,
+            errors.RequestTooLargeError,
+            errors.UnsupportedMediaTypeError,
+        ),
+    ),
+    Route(
+        "GET",
+        "/customers/{user_id}",
+        "get_customer",
+        "Read a user's customer",
+        "With its cards and subscriptions, as they are known here. Stripe is not asked.",
+        {200: "The customer."},
+        (*EVERYWHERE, errors.CustomerNotFoundError),
+    ),
+    Route(
+        "POST",
+        "/customers/{user_id}/sync",
+        "sync_customer",
+        "Bring a user's customer to what Stripe says",
+        "The customer, its cards and its subscriptions. One that Stripe has deleted is"
+        " soft-deleted here, and answered as such.",
+        {200: "The customer as Stripe has it now."},
+        (
+            *EVERYWHERE,
+            *OF_STRIPE,
+            *OF_WRITING,
+            *OF_REQUIRING,
+            errors.RecordsNotStoredError,
+        ),
+    ),
+    Route(
+        "DELETE",
+        "/customers/{user_id}",
+        "soft_delete_customer",
+        "Soft-delete a user's customer",
+        "The record stays as it is from now on, and Stripe is not asked. A later create makes a"
+        " new customer.",
+        {204: "It is soft-deleted."},
+        (*EVERYWHERE, *OF_WRITING, *OF_REQUIRING),
+    ),
+)
+
+
+def document() -> Json:
+    """The whole document."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    paths: dict[str, Json] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = operation(route)
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Stripe customers",
+            "summary": "Your users' Stripe customers, kept in your own AWS account.",
+            "description": ABOUT,
+            "version": project["version"],
+            "license": {"name": project["license"], "identifier": project["license"]},
+        },
+        "servers": [
+            {
+                "url": "https://{api_id}.execute-api.{region}.amazonaws.com",
+                "description": "The stack's output `ApiUrl`.",
+                "variables": {"api_id": {"default": "api-id"}, "region": {"default": "eu-west-1"}},
+            }
+        ],
+        "security": [{"sigv4": []}, {"jwt": []}],
+        "tags": [{"name": "customers", "description": "The Stripe customers of your users."}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "examples": {
+                "CustomerToCreate": {"value": EXAMPLE_REQUEST},
+                "Customer": {"value": example_customer()},
+            },
+            "parameters": {"UserId": user_id_parameter()},
+            "headers": {
+                "RetryAfter": {
+                    "description": "Seconds after which to try again.",
+                    "schema": {"type": "string", "pattern": "^[0-9]+$"},
+                    "example": "5",
+                }
+            },
+            "securitySchemes": security_schemes(),
+        },
+    }
+
+
+def operation(route: Route) -> Json:
+    """The description of a route."""
+    described: Json = {
+        "operationId": route.function,
+        "tags": ["customers"],
+        "summary": route.summary,
+        "description": route.description,
+    }
+    if "{" in route.path:
+        described["parameters"] = [reference("parameters", "UserId")]
+    if route.takes_body:
+        described["requestBody"] = {
+            "required": True,
+            "content": json_content("CustomerToCreate"),
+        }
+    return {**described, "responses": responses(route)}
+
+
+def responses(route: Route) -> Json:
+    """All that may be answered on a route, by status."""
+    done: dict[int, Json] = {
+        status: {"description": meaning}
+        | ({} if status == HTTPStatus.NO_CONTENT else {"content": json_content("Customer")})
+        | ({"links": links()} if route.takes_body else {})
+        for status, meaning in route.answers.items()
+    }
+    problems: dict[int, dict[str, Json]] = {}
+    for kind in route.problems:
+        body = example_problem(kind)
+        problems.setdefault(body["status"], {})[slug_of(body)] = body
+    failed = {
+        status: failure(status, problems.get(status, {}), route.gateway.get(status))
+        for status in problems.keys() | route.gateway.keys()
+    }
+    everything = done | failed
+    return {str(status): everything[status] for status in sorted(everything)}
+
+
+def links() -> Json:
+    """What can be done with a customer that is there."""
+    of_this_user = {"user_id": "$response.body#/user_id"}
+    return {
+        route.function: {"operationId": route.function, "parameters": of_this_user}
+        for route in ROUTES
+        if not route.takes_body
+    }
+
+
+def json_content(name: str) -> Json:
+    """Content in JSON of one of the schemas, with its example."""
+    examples = {"example": reference("examples", name)}
+    return {"application/json": {"schema": reference("schemas", name), "examples": examples}}
+
+
+def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> Json:
+    """An answer that tells of a failure: problems of ours by slug, a message of API Gateway's."""
+    content: Json = {}
+    told = [MEANINGS[slug] for slug in problems]
+    if problems:
+        types = [body["type"] for body in problems.values()]
+        of_this = {"type": {"enum": types}, "status": {"const": status}}
+        content["application/problem+json"] = {
+            "schema": {"allOf": [reference("schemas", "Problem"), {"properties": of_this}]},
+            "examples": {slug: {"value": body} for slug, body in problems.items()},
+        }
+    if gateway:
+        example = {"message": gateway}
+        schema = reference("schemas", "Message")
+        content["application/json"] = {"schema": schema, "example": example}
+        told.append("API Gateway's own answer has a `message`." if problems else f"{gateway}.")
+    answer: Json = {"description": " ".join(told)}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        answer["headers"] = {"Retry-After": reference("headers", "RetryAfter")}
+    return {**answer, "content": content}
+
+
+def example_problem(kind: type[errors.StripeIntegrationsError]) -> Json:
+    """An error as it is answered."""
+    if issubclass(kind, errors.InvalidFieldError):
+        return dict(http.problem(kind("tax_exempt", "must be a string")).body or {})
+    meaning = MEANINGS[slug_of(dict(http.problem(kind("")).body or {}))]
+    return dict(http.problem(kind(meaning)).body or {})
+
+
+def slug_of(problem: Json) -> str:
+    """The last word of a problem's type."""
+    slug: str = problem["type"].rpartition(":")[2]
+    return slug
+
+
+# ---- schemas --------------------------------------------------------------------------------
+
+
+def schemas() -> Json:
+    """The shapes of bodies, sent and answered."""
+    card = answered(Card)
+    card["properties"]["is_default"] = {
+        "type": "boolean",
+        "description": "Whether it is the one that is charged by default.",
+    }
+    card["required"].append("is_default")
+    customer = answered(Customer)
+    for name, shape in (("cards", "Card"), ("subscriptions", "Subscription")):
+        customer["properties"][name] = {"type": "array", "items": reference("schemas", shape)}
+        customer["required"].append(name)
+    return {
+        "CustomerToCreate": customer_to_create(),
+        "Customer": customer,
+        "Card": card,
+        "Subscription": answered(Subscription),
+        "Problem": {
+            "description": "Problem details (RFC 9457).",
+            "type": "object",
+            "properties": {
+                "type": {"type": "string", "description": "What went wrong; stable."},
+                "title": {"type": "string"},
+                "status": {"type": "integer", "description": "The answer's own."},
+                "detail": {"type": "string", "description": "For people."},
+                "field": {"type": "string", "description": "The field that was refused."},
+                "code": {"type": "string", "description": "Stripe's error code."},
+            },
+            "required": ["type", "title", "status", "detail"],
+        },
+        "Message": {
+            "description": "What API Gateway answers by itself.",
+            "type": "object",
+            "properties": {"message": {"type": ["string", "null"]}},
+            "required": ["message"],
+        },
+    }
+
+
+def answered(model: type[Record]) -> Json:
+    """A record as it is answered: every public field, null or not."""
+    shown = {
+        name: field.answer_schema for name, field in fields_of(model).items() if not field.private
+    }
+    return {
+        "description": inspect.getdoc(model),
+        "type": "object",
+        "properties": shown,
+        "required": list(shown),
+    }
+
+
+def customer_to_create() -> Json:
+    """The body of a create, as it is checked before anything else is done."""
+    table = fields_of(Customer)
+    settable = {
+        name: field.request_schema
+        for name, field in table.items()
+        if field.settable and not field.private
+    }
+    settable["metadata"] |= {
+        "description": "Keys and values of your own.",
+        "maxProperties": creation._METADATA_KEYS,
+        "propertyNames": {
+            "minLength": 1,
+            "maxLength": creation._METADATA_KEY_LENGTH,
+            "not": {"enum": [creation.USER_KEY, creation.TOKEN_KEY]},
+        },
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": creation._METADATA_VALUE_LENGTH,
+        },
+    }
+    settable["default_source"]["description"] = "Goes to Stripe as `source`."
+    for name in ("currency", "delinquent"):
+        settable[name]["description"] = "Stands here until Stripe reports it."
+    return {
+        "description": "Who the customer is of, and what Stripe is to know of it. What Stripe"
+        " refuses is refused here too, with the name of the field. Objects may be nested"
+        f" {creation._DEEPEST_FIELD} levels deep.",
+        "type": "object",
+        "properties": {
+            "user_id": user_id_schema(),
+            "billing_email": {
+                "type": "string",
+                "description": "Becomes Stripe's `email`; Stripe tells whether it can be one.",
+                "maxLength": Text.MAX_LENGTH,
+                "pattern": r"\S",
+            },
+            **settable,
+        },
+        "required": ["user_id", "billing_email"],
+        "additionalProperties": False,
+    }
+
+
+def user_id_schema() -> Json:
+    """What users may be known by."""
+    return {
+        "type": "string",
+        "description": "What the user is known by, for good.",
+        "minLength": 1,
+        "maxLength": Pointer.LONGEST_USER_ID,
+    }
+
+
+def user_id_parameter() -> Json:
+    """The user's id in a path."""
+    return {
+        "name": "user_id",
+        "in": "path",
+        "required": True,
+        "description": "Percent-encoded. API Gateway takes none with a slash.",
+        "schema": {**user_id_schema(), "pattern": "^[^/]+$"},
+        "example": EXAMPLE_REQUEST["user_id"],
+    }
+
+
+def security_schemes() -> Json:
+    """The two ways in; a deployment has one of them."""
+    return {
+        "sigv4": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "AWS Signature Version 4, for the service `execute-api`; the caller's"
+            " IAM policy has to allow `execute-api:Invoke`.",
+            "x-amazon-apigateway-authtype": "awsSigv4",
+        },
+        "jwt": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "Where the stack has the parameter `JwtIssuer`. The caller reaches the"
+            " customer whose `user_id` is the token's `sub`; a token with the scope of"
+            " `JwtAdminScope` reaches all.",
+        },
+    }
+
+
+def reference(kind: str, name: str) -> Json:
+    """A reference to one of the document's components."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+# ---- examples -------------------------------------------------------------------------------
+
+
+def example_customer() -> Json:
+    """A customer with a card and a subscription, made on Stripe's double and answered as usual."""
+    double = StripeDouble(now=lambda: MOMENT, random=random.Random(1))  # noqa: S311
+
+    def ask(method: str, path: str, given: Json | None = None) -> Json:
+        answer = double.request(method, path, given, {"Authorization": "Bearer sk_test_double"})
+        if answer.status != HTTPStatus.OK:
+            raise RuntimeError(answer.body)
+        return answer.body
+
+    given = dict(EXAMPLE_REQUEST)
+    user_id, email = given.pop("user_id"), given.pop("billing_email")
+    ours = {creation.USER_KEY: user_id, creation.TOKEN_KEY: EXAMPLE_TOKEN}
+    given |= {"email": email, "metadata": {**given["metadata"], **ours}}
+    stripe_id = ask("POST", "/v1/customers", given)["id"]
+    method = ask("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": stripe_id})
+    price = {"currency": "eur", "unit_amount": 990, "recurring": {"interval": "month"}}
+    price["product_data"] = {"name": "Pro"}
+    items = [{"price": ask("POST", "/v1/prices", price)["id"]}]
+    plan = {"customer": stripe_id, "items": items, "default_payment_method": method["id"]}
+    subscription = ask("POST", "/v1/subscriptions", plan)
+    default = {"invoice_settings": {"default_payment_method": method["id"]}}
+    shown = ask("POST", f"/v1/customers/{stripe_id}", default)
+
+    validity = Validity.of_event(MOMENT)
+    with use(Context(Settings(table_name="unused"), clock=lambda: MOMENT)) as context:
+        customer = Customer.new(user_id, stripe_id, context.now())
+        for name, value in customer_values(shown).items():
+            setattr(customer, name, value)
+        customer.children = [
+            *cards_from_stripe(user_id, shown, [method], validity),
+            *subscriptions_from_stripe(user_id, stripe_id, [subscription], validity),
+        ]
+        return customer_to_json(customer)
+
+
+def text() -> str:
+    """The document as it stands in the file."""
+    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(text())
