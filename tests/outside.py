@@ -1,0 +1,393 @@
+"""All that the product asks others for, one call after the other, and ways in which each can fail.
+
+Whatever fails quotes what it was asked with: DynamoDB's errors an item, Stripe's errors a value,
+a network error its address. So what leaks of an error shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import stripe
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import (
+    BotoCoreError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
+
+from local.stripe_double.client import ResponseHeaders, StripeDoubleClient
+from simulation.database import Answer, error_answer
+from simulation.database.transport import Raw
+from stripe_integrations import messages, secrets
+from stripe_integrations.context import Context
+from stripe_integrations.stripe_gateway import StripeGateway
+from tests.marked import mark
+from tests.marked_world import API_KEY, OLD_SECRET, SECRET, MarkedWorld, Output
+
+Json = dict[str, Any]
+
+STORED = {"stripe/api-key": API_KEY, "stripe/webhook-secret": f"{OLD_SECRET} {SECRET}"}
+QUEUE_URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/dead-letters"
+BUS = "changes"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way in which a call fails.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    fail : callable
+        Gets what was asked, in words, and what an answer would be; answers, or raises.
+    lasts : bool
+        Whether its service fails from then on, or only once.
+    """
+
+    name: str
+    fail: Callable[[str, Callable[[], Any]], Any]
+    lasts: bool = True
+
+
+@dataclass
+class Plan:
+    """What is to fail: the call of this number, in this way."""
+
+    number: int | None = None
+    way: Way | None = None
+
+
+class Outside:
+    """Everybody whom the product asks: each call is counted, and may fail.
+
+    Parameters
+    ----------
+    plan : Plan
+        What fails.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.calls: list[str] = []
+        self.is_serving = False
+        self._plan = plan
+        self._failing: str | None = None
+
+    def meet(self, service: str, operation: str, asked: str, answer: Callable[[], Any]) -> Any:
+        """Take a call: answer it, unless it is to fail. What a test does by itself is no call."""
+        if not self.is_serving:
+            return answer()
+        number = len(self.calls)
+        self.calls.append(f"{service} {operation}")
+        way = self._plan.way
+        if way is None:
+            return answer()
+        if number == self._plan.number and way.lasts:
+            self._failing = service
+        if number == self._plan.number or self._failing == service:
+            return way.fail(asked, answer)
+        return answer()
+
+
+class FailingWorld(MarkedWorld):
+    """A world whose secrets, queue and bus are AWS's, as far as the product can tell.
+
+    Parameters
+    ----------
+    output : Output
+        Takes what Lambda would print of an exception.
+    **settings
+        Settings that differ.
+    """
+
+    def __init__(self, output: Output, **settings: Any) -> None:
+        self.outside = Outside(Plan())
+        self.answers: list[Json] = []
+        self.signatures: list[str] = []
+        self._output = output
+        super().__init__(
+            **{
+                "api_key": None,
+                "webhook_secret": None,
+                "api_key_name": "secretsmanager:stripe/api-key",
+                "webhook_secret_name": "secretsmanager:stripe/webhook-secret",
+                "dead_letters_url": QUEUE_URL,
+                "event_bus_name": BUS,
+                **settings,
+            }
+        )
+
+    def new_context(self) -> Context:
+        """The surroundings of one more process, which asks AWS itself."""
+        context = super().new_context()
+        context.send_dead_letter = context.publish = None
+        context.make_stripe = partial(StripeGateway, http_client=_HttpClient(self))
+        return context
+
+    def invoke(
+        self, function: ModuleType, event: Json, remaining_milliseconds: int = 29_000
+    ) -> Json:
+        """Call a function; an exception that leaves it ends where Lambda's does, in the log."""
+        self.outside.is_serving = True
+        try:
+            answer = super().invoke(function, event, remaining_milliseconds)
+        except Exception as error:
+            self._output.add_failure(error)
+            return {}
+        finally:
+            self.outside.is_serving = False
+        self.answers.append(answer)
+        return answer
+
+    def answer(self, operation: str, body: Json) -> Answer:
+        """Answer a request to DynamoDB."""
+        answer: Answer = self.outside.meet(
+            "dynamodb", operation, json.dumps(body), lambda: self.database.request(operation, body)
+        )
+        return answer
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Let AWS's other services be this world's, and their pauses take no time."""
+        clients = {
+            "secretsmanager": secrets._provider("secretsmanager").client,
+            "sqs": messages._client("sqs"),
+            "events": messages._client("events"),
+        }
+        answers = {name: self._answering(name) for name in clients}
+        for name, client in clients.items():
+            client.meta.events.register_first(f"before-send.{_id(client)}", answers[name])
+        try:
+            with mock.patch("botocore.endpoint.time.sleep"):
+                yield
+        finally:
+            for name, client in clients.items():
+                client.meta.events.unregister(f"before-send.{_id(client)}", answers[name])
+
+    def begin(self, plan: Plan) -> None:
+        """Begin a process anew, with nothing in its caches, in which this is to fail."""
+        self.outside = Outside(plan)
+        secrets._provider("secretsmanager").store.clear()
+
+    def _answering(self, service: str) -> Callable[..., AWSResponse]:
+        def answer(request: Any, event_name: str, **_: Any) -> AWSResponse:
+            operation = event_name.rpartition(".")[2]
+            text = request.body if isinstance(request.body, str) else request.body.decode()
+            given = self.outside.meet(
+                service, operation, text, lambda: Answer(200, self._of_aws(operation, text))
+            )
+            headers = {"Content-Type": "application/x-amz-json-1.1"}
+            return AWSResponse(request.url, given.status, headers, Raw(given.body))
+
+        return answer
+
+    def _of_aws(self, operation: str, text: str) -> Json:
+        match operation:
+            case "GetSecretValue":
+                return {"SecretString": STORED[json.loads(text)["SecretId"]]}
+            case "SendMessage":
+                self.dead_letters.append(json.loads(text))
+                return {"MessageId": "1", "MD5OfMessageBody": _md5(text)}
+            case "PutEvents":
+                self.published.append(json.loads(text))
+                return {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}
+        raise ValueError(operation)
+
+
+def _md5(text: str) -> str:
+    body = json.loads(text)["MessageBody"]
+    return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+
+
+def _id(client: Any) -> str:
+    return str(client.meta.service_model.service_id.hyphenize())
+
+
+class _HttpClient(StripeDoubleClient):
+    """Carries the gateway's calls to the world's Stripe, unless they are to fail."""
+
+    def __init__(self, world: FailingWorld) -> None:
+        super().__init__(world.stripe, sleep=world.sleep, timeout=8)
+        self._world = world
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        post_data: Any = None,
+        **more: Any,
+    ) -> tuple[str, int, Mapping[str, str]]:
+        """Answer one call of the library."""
+        asked = super().request
+        answer: tuple[str, int, Mapping[str, str]] = self._world.outside.meet(
+            "stripe",
+            f"{method.upper()} {url.partition('?')[0].rpartition('/v1')[2]}",
+            f"{url} {post_data} {dict(headers or {})}",
+            lambda: asked(method, url, headers, post_data, **more),
+        )
+        return answer
+
+
+# ---- the ways
+
+
+def _error(code: str, status: int = 400, **members: Any) -> Callable[[str, Any], Answer]:
+    def fail(asked: str, _: Any) -> Answer:
+        return error_answer(code, f"{mark('message of AWS')}: {asked}", status=status, **members)
+
+    return fail
+
+
+def _raising(kind: type[BotoCoreError]) -> Callable[[str, Any], Answer]:
+    def fail(asked: str, _: Any) -> Answer:
+        raise kind(endpoint_url=f"https://aws/{mark('address of AWS')}?{asked}")
+
+    return fail
+
+
+def _cancelled(code: str) -> Callable[[str, Any], Answer]:
+    """A transaction in which each item stood in the way, and is quoted."""
+
+    def fail(asked: str, answer: Any) -> Answer:
+        items = json.loads(asked).get("TransactItems")
+        if items is None:
+            return _error(code + "Exception")(asked, answer)
+        image = {"pk": {"S": mark("item of AWS")}, "sk": {"S": "x"}, "record_type": {"S": "x"}}
+        reason = {"Code": code, "Message": f"{mark('message of AWS')}: {asked}", "Item": image}
+        return _error("TransactionCanceledException", CancellationReasons=[reason] * len(items))(
+            asked, answer
+        )
+
+    return fail
+
+
+def _answering(body: Any, status: int = 200) -> Callable[[str, Any], Answer]:
+    return lambda _, __: Answer(status, body)
+
+
+def _garbled(_: str, answer: Callable[[], Answer]) -> Answer:
+    """The right answer, with values of other types than they should be."""
+    body = json.loads(json.dumps(answer().body, default=str))
+    items = [*body.get("Items", ()), *filter(None, [body.get("Item"), body.get("Attributes")])]
+    for items_of_table in body.get("Responses", {}).values():
+        items += items_of_table
+    for item in items:
+        for name in item:
+            if name not in ("pk", "sk", "record_type"):
+                item[name] = {"S": f"{mark('garbled item')} {name}"}
+    return Answer(200, body)
+
+
+def _bug(asked: str, _: Any) -> Any:
+    raise RuntimeError(f"{mark('message of a bug')}: {asked}")
+
+
+_BUG = Way("bug in a library", _bug, lasts=False)
+_OF_AWS = [
+    _BUG,
+    Way("connection refused", _raising(EndpointConnectionError), lasts=False),
+    Way("read time-out", _raising(ReadTimeoutError)),
+    Way("access denied", _error("AccessDeniedException"), lasts=False),
+    Way("throttled", _error("ThrottlingException")),
+    Way("internal error", _error("InternalServerError", 500), lasts=False),
+    Way("no object", _answering([mark("answer of AWS")])),
+]
+_OF_DYNAMODB = [
+    *_OF_AWS,
+    Way("validation", _error("ValidationException")),
+    Way("condition failed", _cancelled("ConditionalCheckFailed"), lasts=False),
+    Way("transaction refused", _cancelled("ValidationError"), lasts=False),
+    Way("transaction throttled", _cancelled("ThrottlingError")),
+    Way("odd answer", _answering({"Items": mark("answer of AWS"), "Item": 1, "Responses": []})),
+    Way("garbled items", _garbled, lasts=False),
+]
+_OF_SECRETS = [
+    *_OF_AWS,
+    Way("no secret", _answering({})),
+    Way("another secret", _answering({"SecretString": f"sk_live_{mark('other API key')}"})),
+    Way("decryption", _error("DecryptionFailure")),
+    Way("bytes", _answering({"SecretBinary": "AAAA"})),
+]
+_OF_BUS = [
+    *_OF_AWS,
+    Way(
+        "entry refused",
+        _answering(
+            {
+                "FailedEntryCount": 1,
+                "Entries": [{"ErrorCode": "x", "ErrorMessage": mark("message of the bus")}],
+            }
+        ),
+    ),
+]
+
+
+def _stripe_error(
+    status: int, kind: str, **members: Any
+) -> Callable[[str, Any], tuple[str, int, Mapping[str, str]]]:
+    def fail(asked: str, _: Any) -> tuple[str, int, Mapping[str, str]]:
+        message = f"{mark('message of Stripe')}: {asked}"
+        error = {"type": kind, "message": message, "doc_url": asked, **members}
+        return json.dumps({"error": error}), status, _headers()
+
+    return fail
+
+
+def _stripe_answer(
+    text: str, status: int = 200
+) -> Callable[[str, Any], tuple[str, int, Mapping[str, str]]]:
+    return lambda _, __: (text, status, _headers())
+
+
+def _headers() -> Mapping[str, str]:
+    return ResponseHeaders({"Request-Id": "req_1", "X-Odd": mark("header of Stripe")})
+
+
+def _disconnected(asked: str, _: Any) -> Any:
+    message = f"{mark('network error of Stripe')} Max retries exceeded with url: {asked}"
+    raise stripe.APIConnectionError(message, should_retry=True)  # type: ignore[no-untyped-call]
+
+
+def _of_the_other_mode(_: str, answer: Any) -> Any:
+    text, status, headers = answer()
+    return text.replace('"livemode": false', '"livemode": true'), status, headers
+
+
+_ODD = mark("answer of Stripe")
+_INVALID = "invalid_request_error"
+_OF_STRIPE = [
+    _BUG,
+    Way("invalid", _stripe_error(400, _INVALID, param=f"metadata[{mark('param')}]", code="bad")),
+    Way("invalid in general", _stripe_error(400, _INVALID)),
+    Way("key refused", _stripe_error(401, _INVALID)),
+    Way("key refused once", _stripe_error(401, _INVALID), lasts=False),
+    Way("declined", _stripe_error(402, "card_error", code="card_declined", decline_code="lost")),
+    Way("missing", _stripe_error(404, _INVALID, code="resource_missing", param="id")),
+    Way("too many", _stripe_error(429, "rate_limit_error")),
+    Way("failing", _stripe_error(500, "api_error")),
+    Way("disconnected", _disconnected),
+    Way("a page", _stripe_answer(f"<html>{_ODD}</html>", 502)),
+    Way("no JSON", _stripe_answer(f"<html>{_ODD}</html>")),
+    Way("no object", _stripe_answer(json.dumps([_ODD]))),
+    Way("odd list", _stripe_answer(json.dumps({"data": [{"name": _ODD}], "has_more": True}))),
+    Way("odd entries", _stripe_answer(json.dumps({"data": [_ODD, None], "has_more": False}))),
+    Way("the other mode", _of_the_other_mode),
+]
+
+WAYS: Mapping[str, list[Way]] = {
+    "dynamodb": _OF_DYNAMODB,
+    "secretsmanager": _OF_SECRETS,
+    "sqs": _OF_AWS,
+    "events": _OF_BUS,
+    "stripe": _OF_STRIPE,
+}

@@ -1,0 +1,602 @@
+"""Nothing personal and nothing secret is put out: logs, metrics, messages and errors carry ids.
+
+Every personal field and every key holds a mark. Each story is played once to see whom it asks for
+what; then once more for each of these calls and each way in which it can fail, with errors that
+quote what was asked. All that comes out is searched for the marks.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import urllib.parse
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+from moto.core.models import botocore_stubber
+
+import functions.create_customer.app as create_customer
+import functions.get_customer.app as get_customer
+import functions.link_customer.app as link_customer
+import functions.soft_delete_customer.app as soft_delete_customer
+import functions.sync_customer.app as sync_customer
+from local.stripe_double.webhooks import sign
+from stripe_integrations import observability
+from stripe_integrations.actions.event_handlers import applied_kinds
+from stripe_integrations.config import Settings
+from stripe_integrations.context import use
+from stripe_integrations.errors import StripeError, UnprocessableEventError
+from stripe_integrations.models import ActiveCustomer, Customer, Event
+from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.observability import Metric, logger
+from tests.marked import customer_fields, mark, marks_in, user_id
+from tests.marked_world import SECRET, Output, inhabited
+from tests.outside import WAYS, FailingWorld, Plan
+from tools.lambda_events import api_event
+from tools.template import ROOT, of_type, template
+
+Json = dict[str, Any]
+Story = Callable[[FailingWorld], Any]
+
+_ALIKE = 2
+"""How many of the calls of one kind are let fail, in one story."""
+
+ANN, NEW = user_id("ann"), user_id("new")
+CLAIMS = {
+    "sub": user_id("somebody else"),
+    "email": f"{mark('e-mail in the token')}@example.com",
+    "name": mark("name in the token"),
+}
+TOKEN = f"Bearer {mark('token')}"
+
+
+def own_handler(event: Event, customer: Customer | None) -> None:
+    """A deployment's own handler, which does not mind what it says."""
+    kind = UnprocessableEventError if event.kind == "invoice.voided" else ValueError
+    raise kind(f"{mark('message of an own handler')} {event.webhook_message} {customer}")
+
+
+# ---- the stories
+
+
+def call(world: FailingWorld, function: Any, *event: Any, **more: Any) -> Json:
+    made = api_event(*event, headers={"Authorization": TOKEN, "X-Odd": mark("header")}, **more)
+    return world.call(function, made)
+
+
+def create(world: FailingWorld, **fields: Any) -> Json:
+    return world.create(NEW, **{**customer_fields("new"), **fields})
+
+
+def create_for_one_who_has_one(world: FailingWorld) -> None:
+    world.create(ANN, **customer_fields("new"))
+
+
+def create_after_a_crash(world: FailingWorld) -> None:
+    leave_a_claim(world)
+    world.time += 60
+    create(world)
+
+
+def create_after_a_day(world: FailingWorld) -> None:
+    leave_a_claim(world)
+    world.time += 100_000
+    create(world)
+
+
+def get(world: FailingWorld) -> None:
+    world.get(ANN)
+
+
+def sync(world: FailingWorld) -> None:
+    world.sync(ANN)
+
+
+def soft_delete(world: FailingWorld) -> None:
+    world.delete(ANN)
+
+
+def leave_a_claim(world: FailingWorld) -> None:
+    fields = customer_fields("new")
+    stripe = {"email": fields["billing_email"], "name": fields["name"]}
+    ActiveCustomer.claim(NEW, {"stripe": stripe, "local": {}})
+
+
+def create_with_what_is_refused(world: FailingWorld) -> None:
+    secret = mark("text of a body")
+    for body in (None, secret, f'["{secret}"]', f'{{"{secret}": "{secret}"}}', secret * 9000):
+        call(world, create_customer, "POST", "/customers", body=body)
+    for name, value in (
+        ("billing_email", secret),
+        ("currency", [secret]),
+        ("default_source", secret),
+        ("invoice_prefix", secret),
+        ("metadata", {secret: {secret: secret}}),
+        ("metadata", {"k" * 41: secret}),
+        ("preferred_locales", secret),
+        ("tax_exempt", secret),
+        (secret, secret),
+    ):
+        create(world, **{name: value})
+
+
+def ask_without_leave(world: FailingWorld) -> None:
+    body = json.dumps({"user_id": ANN, **customer_fields("new")})
+    path = f"/customers/{ANN}"
+    for claims in (CLAIMS, {**CLAIMS, "sub": ""}):
+        call(world, create_customer, "POST", "/customers", body=body, claims=claims)
+        call(world, get_customer, "GET", path, ANN, claims=claims)
+        call(world, sync_customer, "POST", f"{path}/sync", ANN, claims=claims)
+        call(world, soft_delete_customer, "DELETE", path, ANN, claims=claims)
+
+
+def ask_for_nobody(world: FailingWorld) -> None:
+    for operation in (world.get, world.sync, world.delete):
+        operation(NEW)
+        operation(NEW * 40)
+
+
+def webhooks_of_every_kind(world: FailingWorld) -> None:
+    for payload in payloads(world):
+        post(world, payload)
+        post(world, {**payload, "id": f"{payload['id']}_live", "livemode": True})
+        post(world, {**payload, "id": f"{payload['id']}_other", "account": "acct_1"})
+
+
+def a_webhook(world: FailingWorld) -> None:
+    post(world, next(payloads(world)))
+
+
+def webhooks_that_are_refused(world: FailingWorld) -> None:
+    payload = next(payloads(world))
+    body = json.dumps(payload).encode()
+    header = sign(body, SECRET, world.time)
+    secret = mark("text of a webhook")
+    for sent, named in (
+        (body, f"t=1,v1={secret}"),
+        (body, f"{secret},{header}"),
+        (body, sign(body, f"whsec_{secret}", world.time)),
+        (body, sign(body, SECRET, world.time - 1000)),
+        (body[:-1], header),
+        (b"\xff" + body, header),
+    ):
+        world.webhook(sent, {"Stripe-Signature": named})
+    for odd in (secret, [secret], {"id": secret, "type": secret}, {"id": {secret: secret}}):
+        post(world, odd)
+    call(world, link_customer, "POST", "/", body=body.decode())
+
+
+def apply_every_kind(world: FailingWorld) -> None:
+    webhooks_of_every_kind(world)
+    world.stream()
+
+
+def apply_what_is_in_doubt(world: FailingWorld) -> None:
+    apply(world, receive(world, "customer.updated"))
+
+
+def apply_what_is_certain(world: FailingWorld) -> None:
+    world.time += 100
+    apply(world, receive(world, "payment_method.updated"))
+
+
+def apply_a_deletion(world: FailingWorld) -> None:
+    apply(world, receive(world, "customer.deleted"))
+
+
+def apply_a_creation_that_was_cut_short(world: FailingWorld) -> None:
+    world.stripe.faults.time_out(None, match="POST /v1/customers")
+    create(world)
+    world.stripe.faults.clear()
+    world.deliver()
+    apply(world, world.payload("customer.created")["id"])
+
+
+def apply_for_the_last_time(world: FailingWorld) -> None:
+    stripe_id = receive(world, "invoice.paid")
+    apply(world, stripe_id)
+    Event(Event.key(stripe_id), Event.SORT_KEY).update([Event.attempts.set(MOST_ATTEMPTS)])
+    world.time += 200
+    apply(world, stripe_id)
+
+
+def apply_what_can_never_work(world: FailingWorld) -> None:
+    apply(world, receive(world, "invoice.voided"))
+
+
+def wake_for_a_new_customer(world: FailingWorld) -> None:
+    world.stream((f"USER#{ANN}", f"CUSTOMER#{stripe_id_of_ann(world)}"))
+
+
+def reconcile(world: FailingWorld) -> None:
+    world.stripe.webhooks.drop_next(2)
+    world.ask("POST", f"/v1/customers/{stripe_id_of_ann(world)}", {"name": mark("later name")})
+    world.time += 700
+    world.reconcile()
+
+
+def replay_one(world: FailingWorld) -> None:
+    world.replay({"event_id": receive(world, "customer.updated")})
+
+
+def replay_what_failed(world: FailingWorld) -> None:
+    stripe_id = receive(world, "payment_method.updated")
+    Event(Event.key(stripe_id), Event.SORT_KEY, stripe_id=stripe_id, attempts=1).fail("no reason")
+    world.replay({"failed": True})
+
+
+def replay_a_range(world: FailingWorld) -> None:
+    world.time += 100
+    receive(world, "customer.source.updated")
+    world.replay({"created_from": int(world.time), "created_to": int(world.time)})
+
+
+def call_by_hand_with_what_is_refused(world: FailingWorld) -> None:
+    secret = mark("text of a call by hand")
+    for event in (
+        {secret: secret},
+        {"event_id": [secret]},
+        {"created_from": 1, "created_to": 2, "resume_from": {secret: {secret: secret}}},
+        {"created_from": 1, "created_to": 2, "resume_from": {"pk": {"S": secret}}},
+        {"created_from": secret, "resume_from": [secret]},
+    ):
+        world.replay(event)
+        world.rebuild(event)
+        world.wake(event)
+        world.wake({"Records": [event, secret, {"dynamodb": {"Keys": {"pk": {secret: secret}}}}]})
+
+
+def rebuild(world: FailingWorld) -> None:
+    for record in world.items(user_id=ANN):
+        key = {name: {"S": record[name]} for name in ("pk", "sk")}
+        world.database.request("DeleteItem", {"TableName": "customers", "Key": key})
+    for event in ({}, {"resume_from": [mark("text of a rebuild")]}):
+        world.rebuild(event)
+
+
+STORIES: list[Story] = [
+    create,
+    create_for_one_who_has_one,
+    create_after_a_crash,
+    create_after_a_day,
+    get,
+    sync,
+    soft_delete,
+    a_webhook,
+    apply_what_is_in_doubt,
+    apply_what_is_certain,
+    apply_a_deletion,
+    apply_a_creation_that_was_cut_short,
+    apply_for_the_last_time,
+    apply_what_can_never_work,
+    wake_for_a_new_customer,
+    reconcile,
+    replay_one,
+    replay_what_failed,
+    replay_a_range,
+    rebuild,
+]
+_FAILS_ELSEWHERE: dict[Story, tuple[str, ...]] = {
+    replay_what_failed: ("stripe",),
+    replay_a_range: ("stripe",),
+    apply_for_the_last_time: ("events", "secretsmanager"),
+}
+"""What fails in these stories just as it does in another one."""
+WELL: list[Story] = [
+    create_with_what_is_refused,
+    ask_without_leave,
+    ask_for_nobody,
+    webhooks_of_every_kind,
+    webhooks_that_are_refused,
+    apply_every_kind,
+    call_by_hand_with_what_is_refused,
+]
+"""Stories that are played without a failure alone: they come to an end by themselves."""
+
+
+def payloads(world: FailingWorld) -> Iterator[Json]:
+    """An event of every type that is applied, of what Stripe has of Ann, and some of others."""
+    account = world.stripe.account
+    customer = stripe_id_of_ann(world)
+    (source,) = account.cards[customer].values()
+    (method,) = (m for m in account.payment_methods.values() if m["customer"] == customer)
+    (subscription,) = account.subscriptions.values()
+    session = {"id": "cs_1", "object": "checkout.session", "customer": customer}
+    subjects = {
+        "checkout.": {**session, "customer_details": {"name": mark("name at the checkout")}},
+        "customer.source.": source,
+        "customer.subscription.": world.stripe.subscriptions.show(subscription["id"]),
+        "payment_method.": method,
+        "customer.": account.customers[customer],
+        "invoice.": {"id": "in_1", "object": "invoice", "customer": customer, "customer_name": "x"},
+    }
+    for number, kind in enumerate((*applied_kinds(), "invoice.paid", "invoice.voided")):
+        subject = next(value for family, value in subjects.items() if kind.startswith(family))
+        yield {
+            "id": f"evt_{number}",
+            "object": "event",
+            "api_version": account.api_version,
+            "created": int(world.time),
+            "data": {
+                "object": subject,
+                "previous_attributes": {"name": mark("former name"), "customer": customer},
+            },
+            "livemode": False,
+            "pending_webhooks": 1,
+            "request": {"id": None, "idempotency_key": mark("idempotency key of a request")},
+            "type": kind,
+        }
+
+
+def receive(world: FailingWorld, kind: str) -> str:
+    (payload,) = (payload for payload in payloads(world) if payload["type"] == kind)
+    post(world, payload)
+    return str(payload["id"])
+
+
+def apply(world: FailingWorld, stripe_id: str) -> None:
+    world.stream((Event.key(stripe_id), Event.SORT_KEY))
+
+
+def post(world: FailingWorld, payload: Any) -> None:
+    body = json.dumps(payload).encode()
+    header = sign(body, SECRET, world.time)
+    world.signatures.append(header.rpartition("=")[2])
+    world.webhook(body, {"Stripe-Signature": header, "X-Odd": mark("header")})
+
+
+def stripe_id_of_ann(world: FailingWorld) -> str:
+    return next(
+        stripe_id
+        for stripe_id, customer in world.stripe.account.customers.items()
+        if customer["metadata"].get("stripe_integrations_user_id") == ANN
+    )
+
+
+# ---- the search
+
+
+class Search:
+    """A world that stands ready, and the search of what a story puts out in it."""
+
+    def __init__(self, world: FailingWorld, output: Output) -> None:
+        self.world = world
+        self.output = output
+        self.statuses: Counter[int] = Counter()
+        with output.captured():
+            world.furnish("ann")
+            world.settle()
+        assert not self.found()
+        self._ready = world.saved()
+
+    def play(self, story: Story, plan: Plan | None = None) -> tuple[list[str], list[str]]:
+        """Play a story: whom it asked for what, and the marks in what it put out."""
+        self._ready.restore()
+        self.world.begin(plan or Plan())
+        with use(self.world.context), self.output.captured():
+            story(self.world)
+        return self.world.outside.calls, sorted(self.found())
+
+    def found(self) -> set[str]:
+        """The marks in everything that was put out and must have none."""
+        world = self.world
+        text = self.output.taken() + json.dumps(world.dead_letters)
+        found = set(marks_in(text))
+        found |= {"signature" for signature in world.signatures if signature[:8] in text}
+        world.signatures.clear()
+        for entry in world.published:
+            # Followers are told whose customer it is: that is what they are for.
+            found |= {m for m in marks_in(json.dumps(entry)) if not m.startswith("user id of")}
+        for answer in world.answers:
+            found |= set(self._in_answer(answer))
+        world.answers.clear()
+        return found
+
+    def _in_answer(self, answer: Json) -> list[str]:
+        """The marks that an answer must not have: a customer's own may be in its answer."""
+        if "statusCode" not in answer:
+            return marks_in(json.dumps(answer))
+        status = answer["statusCode"]
+        self.statuses[status] += 1
+        if status < 400:
+            own = (" of ann", " of new", "later name", "former name")
+            return [m for m in marks_in(json.dumps(answer)) if not m.endswith(own)]
+        problem = json.loads(answer["body"])
+        # The name of the field that was refused is the caller's own word.
+        field = problem.pop("field", "")
+        problem["detail"] = problem["detail"].removeprefix(field)
+        return marks_in(json.dumps([problem, answer["headers"]]))
+
+
+@pytest.fixture(scope="module")
+def search(aws: None) -> Iterator[Search]:
+    output = Output()
+    world = FailingWorld(output, event_handlers={"invoice.*": f"{__name__}:own_handler"})
+    with ExitStack() as stack:
+        # moto would answer every call too, though nobody would hear it.
+        stack.enter_context(mock.patch.object(botocore_stubber, "enabled", False))
+        stack.enter_context(inhabited(world))
+        stack.enter_context(world.reachable())
+        yield Search(world, output)
+
+
+# ---- what must hold
+
+
+@pytest.mark.parametrize("story", STORIES + WELL, ids=lambda story: story.__name__)
+def test_nothing_personal_is_put_out(search: Search, story: Story) -> None:
+    _, found = search.play(story)
+    assert found == []
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_nothing_personal_is_put_out_whatever_fails(search: Search, story: Story) -> None:
+    calls, _ = search.play(story)
+    leaks = []
+    for number, call in enumerate(calls):
+        service = call.partition(" ")[0]
+        if calls[:number].count(call) >= _ALIKE or service in _FAILS_ELSEWHERE.get(story, ()):
+            continue
+        for way in WAYS[service]:
+            _, found = search.play(story, Plan(number, way))
+            leaks += [f"{call}, {way.name}: {place}" for place in found]
+    assert leaks == []
+
+
+def test_the_stories_come_to_every_function_and_to_every_kind_of_failure(search: Search) -> None:
+    search.statuses.clear()
+    world = search.world
+    world.used.clear()
+    asked: set[str] = set()
+    reached: set[str] = set()
+    for story in STORIES + WELL:
+        calls, _ = search.play(story)
+        asked |= {call.partition(" ")[0] for call in calls}
+        reached |= {event["kind"] for event in world.items(record_type="Event")}
+    assert {name for name, used in world.used.items() if used} == {
+        path.parent.name for path in ROOT.glob("functions/*/app.py")
+    }
+    assert asked == set(WAYS)
+    assert set(applied_kinds()) <= reached
+    assert {200, 201, 204, 400, 403, 404, 413, 422, 503} <= set(search.statuses)
+
+
+# ---- what is not this code's
+
+
+def test_the_access_log_names_the_route_and_not_the_path() -> None:
+    (settings,) = (
+        resource["Properties"]["AccessLogSettings"]
+        for resource in template()["Resources"].values()
+        if "AccessLogSettings" in resource["Properties"]
+    )
+    told = re.findall(r"\$context\.([\w.]+)", settings["Format"])
+    assert "routeKey" in told
+    personal = ("path", "authorizer.", "identity.sourceIp", "identity.userAgent", "customDomain")
+    assert not [name for name in told if name.startswith(personal)]
+
+
+def test_no_function_logs_in_json_by_aws() -> None:
+    """With the format JSON, Lambda lets what libraries log come through from INFO on."""
+    functions = of_type("AWS::Serverless::Function").values()
+    for function in [*functions, template()["Globals"]["Function"]]:
+        logging_config = function.get("Properties", function).get("LoggingConfig", {})
+        assert logging_config.get("LogFormat", "Text") == "Text"
+        assert not {"ApplicationLogLevel", "SystemLogLevel"} & set(logging_config)
+
+
+def test_no_setting_of_a_function_lets_a_library_log_what_it_is_given() -> None:
+    """Not at DEBUG either, which is what a deployment may ask for."""
+    environment = template()["Globals"]["Function"]["Environment"]["Variables"]
+    told = ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEV", "POWERTOOLS_DEBUG", "STRIPE_LOG")
+    assert not set(told) & set(environment)
+    given = {name: value for name, value in environment.items() if isinstance(value, str)}
+    loggers = ("", "boto3", "botocore", "pynamodb", "requests", "stripe", "urllib3")
+    code = (
+        "import logging, boto3, stripe, functions.create_customer.app\n"
+        "from stripe_integrations.observability import logger\n"
+        "assert logger.log_level == logging.DEBUG\n"
+        f"levels = [logging.getLogger(name).getEffectiveLevel() for name in {loggers}]\n"
+        "assert levels == [logging.WARNING] * len(levels), levels\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **given, "POWERTOOLS_LOG_LEVEL": "DEBUG"},
+    )
+
+
+def test_the_search_hears_the_libraries_where_they_are_let(search: Search) -> None:
+    def story(world: FailingWorld) -> None:
+        logging.getLogger().setLevel(logging.DEBUG)
+        world.get(ANN)
+        world.sync(ANN)
+
+    _, found = search.play(story)
+    assert {"API key", "name of ann", "user id of ann"} <= set(found)
+
+
+# ---- the search finds what is planted
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        str.upper,
+        lambda text: text[:8],
+        lambda text: json.dumps({"a": text}),
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: urllib.parse.quote(text, safe=""),
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: "x" + base64.b64encode(b"12" + text.encode()).decode()[:-4],
+        lambda text: base64.urlsafe_b64encode(json.dumps({"a": [text]}).encode()).decode(),
+        lambda text: base64.b64encode(zlib.compress(b"[" * 50 + text.encode() * 9)).decode(),
+        lambda text: repr({"a": Settings(table_name="x", api_key=text)}),
+    ],
+)
+def test_a_mark_is_found_however_it_is_written(encoded: Callable[[str], str]) -> None:
+    text = f"{mark('planted')} é@/"
+    assert marks_in(f"log: {encoded(text)} end") == ["planted"]
+    assert marks_in("log: and nothing more") == []
+
+
+def raising(error: Callable[[], BaseException]) -> Story:
+    def handler(*_: Any) -> None:
+        raise error()
+
+    function = ModuleType("functions.get_customer.app")
+    function.__dict__["handler"] = handler
+    return lambda world: world.invoke(function, {})
+
+
+def chained() -> BaseException:
+    error = StripeError("no value")
+    error.__cause__ = ValueError(mark("planted"))
+    return error
+
+
+def measured(world: FailingWorld) -> None:
+    metrics = observability._metrics
+    metrics.add_metadata("planted", mark("planted"))
+    observability.measure(Metric.CUSTOMERS_CREATED, 1)
+    observability.send_metrics()
+
+
+def answering(status: int, body: Json) -> Story:
+    answer = {"statusCode": status, "headers": {}, "body": json.dumps(body)}
+    return lambda world: world.answers.append(answer)
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        lambda _: sys.stdout.write(mark("planted")),
+        lambda _: sys.stderr.write(mark("planted")),
+        lambda _: logger.debug("planted", extra={"a": {"b": mark("planted")}}),
+        lambda _: logging.getLogger("botocore.endpoint").warning("%s", mark("planted")),
+        lambda _: warnings.warn(mark("planted"), stacklevel=1),
+        measured,
+        lambda world: world.dead_letters.append({"MessageBody": mark("planted")}),
+        lambda world: world.published.append({"Entries": [{"Detail": mark("planted")}]}),
+        raising(lambda: StripeError(mark("planted"))),
+        raising(chained),
+        answering(400, {"detail": mark("planted")}),
+        answering(200, {"name": mark("planted")}),
+    ],
+)
+def test_a_mark_is_found_wherever_it_is_put_out(search: Search, channel: Story) -> None:
+    _, found = search.play(channel)
+    assert found == ["planted"]
