@@ -25,7 +25,7 @@ SOURCES := functions shared local simulation tests tools
 	$(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]'
 	@touch $@
 
-.tools/sam/ready .tools/ministack/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
+.tools/sam/ready .tools/ministack/ready .tools/awscli/ready .tools/docs/ready .tools/schemathesis/ready .tools/checkov/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
 	$(UV) venv --clear --python $(PYTHON) .tools/$*
 	$(UV) pip sync --python .tools/$*/bin/python --require-hashes requirements/$*.txt
 	@touch $@
@@ -49,11 +49,19 @@ test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", so
 	.venv/bin/pytest --quiet --numprocesses auto $(or $(ARGS),--cov --cov-fail-under 95)
 
 .PHONY: check
-check: .venv/ready .tools/sam/ready ## linter, formatter, types, template
+check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, template
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy shared functions local simulation
 	$(SAM) validate --lint
+	.tools/docs/bin/python -m tools.reference --check
+
+# Whatever git has or would take, and not the environments.
+.PHONY: scan
+scan: .tools/checkov/ready ## the template against the rules of an auditor, and secrets anywhere; asks nobody
+	.tools/checkov/bin/checkov --framework cloudformation secrets --enable-secret-scan-all-files \
+		--skip-download --compact --quiet \
+		--file $$(git ls-files --cached --others --exclude-standard)
 
 .PHONY: demo
 demo: .venv/ready .tools/sam/ready .tools/ministack/ready ## the whole story, step by step, on a local cloud
@@ -67,24 +75,37 @@ serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, l
 build: .tools/sam/ready ## the functions as they are deployed, in .aws-sam/build
 	$(SAM) build
 
+.PHONY: openapi
+openapi: .venv/ready ## openapi.json anew, from the code
+	.venv/bin/python -m tools.openapi
+
 COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: lock
 lock: .tools/uv/ready ## all requirements/*.txt anew, with the newest versions that fit
 	$(COMPILE) --upgrade pyproject.toml --output-file requirements/function.txt
 	$(COMPILE) --upgrade pyproject.toml --extra stripe --output-file requirements/function-stripe.txt
-	for name in uv dev sam ministack localstripe; do \
+	for name in uv dev sam ministack localstripe awscli docs schemathesis checkov; do \
 		$(COMPILE) --upgrade requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
 	done
 
+.PHONY: docs
+docs: .tools/docs/ready ## docs/api-reference.md anew, from the docstrings
+	.tools/docs/bin/python -m tools.reference
+
 .PHONY: test-local-cloud
-test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready ## races and crashes, on the deployed local cloud
+test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready .tools/awscli/ready ## races and crashes, on the deployed local cloud
 	.venv/bin/pytest --quiet tests/local_cloud $(ARGS)
 
 .PHONY: simulate
 simulate: .venv/ready ## random histories with faults, judged; HISTORIES=1000 SEED=1 JOBS=2
 	@.venv/bin/python -m simulation --histories $(or $(HISTORIES),1000) --seed $(or $(SEED),1) \
 		--jobs $(or $(JOBS),2) $(ARGS)
+
+.PHONY: fuzz
+fuzz: .venv/ready ## all functions, called with what nobody should send; CASES=20000 SEED=1 JOBS=2 CASE=7
+	@.venv/bin/python -m tests.fuzz --cases $(or $(CASES),20000) --seed $(or $(SEED),1) \
+		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
 
 .PHONY: simulate-mutants
 simulate-mutants: .venv/ready ## the same against a product that is broken on purpose, in many ways
@@ -113,6 +134,11 @@ test-localstripe: .venv/ready ## the main story against localstripe
 test-sam-local: .venv/ready .tools/sam/ready .tools/ministack/ready ## every function in Lambda's own container
 	@.venv/bin/python -m tools.target $@ --needs docker -- \
 		.venv/bin/pytest --quiet tests/sam_local $(ARGS)
+
+.PHONY: test-schemathesis
+test-schemathesis: .venv/ready .tools/sam/ready .tools/ministack/ready .tools/schemathesis/ready ## made-up requests, on the deployed local cloud; REQUESTS=500 SEED=1
+	@.venv/bin/python -m local.generated_requests --requests $(or $(REQUESTS),500) \
+		--seed $(or $(SEED),1) $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that the other targets made

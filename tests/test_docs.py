@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
 
-from tools.template import ROOT
+import pytest
 
+from stripe_integrations.actions.event_handlers import applied_kinds
+from stripe_integrations.config import API_VERSION
+from stripe_integrations.observability import Metric
+from tests.world import World
+from tools.template import ROOT, of_type, template
+
+README = (ROOT / "README.md").read_text()
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+OPERATE = (ROOT / "docs" / "operate.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_failure_names_a_test_that_is_there() -> None:
@@ -22,7 +35,89 @@ def test_every_failure_names_a_test_that_is_there() -> None:
 
 def test_every_target_that_the_documents_name_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-    readme = (ROOT / "README.md").read_text()
-    named = re.findall(r"`?make ([a-z-]+)", readme + FAILURES)
+    named = re.findall(r"(?m)(?:^|`)make ([a-z-]+)", "\n".join(p.read_text() for p in PAGES))
     named += re.findall(r"\(`(test-[a-z-]+)`\)", FAILURES)
-    assert set(named) - {"it"} <= targets
+    assert set(named) <= targets
+
+
+def test_the_runbook_has_a_line_for_every_alarm_and_for_no_other() -> None:
+    (lines,) = tables(OPERATE, "alarm")
+    assert keys(lines) == sorted(of_type("AWS::CloudWatch::Alarm"))
+
+
+def test_the_runbook_has_every_metric_with_its_unit() -> None:
+    (lines,) = tables(OPERATE, "metric")
+    told = {name: (unit, meaning) for name, unit, meaning in lines}
+    assert told == {f"`{m.title}`": (m.unit.value, m.meaning) for m in Metric}
+
+
+def test_every_parameter_is_told_with_its_default() -> None:
+    (lines,) = tables(DEPLOY, "parameter")
+    told = {name: default for name, default, _ in lines}
+    parameters = template()["Parameters"]
+    assert told == {f"`{n}`": shown(p.get("Default", "")) for n, p in parameters.items()}
+
+
+def test_the_environments_are_those_of_samconfig() -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    for name, stack, mode, api_key, secret, rollout in tables(DEPLOY, "")[0]:
+        deploy = config[name.strip("`").removeprefix("--config-env ")]["deploy"]["parameters"]
+        defaults = {n: p.get("Default") for n, p in template()["Parameters"].items()}
+        given = dict(entry.split("=") for entry in deploy["parameter_overrides"].split())
+        chosen = {**defaults, **given}
+        assert stack == f"`{deploy['stack_name']}`"
+        assert mode == chosen["StripeMode"]
+        assert api_key == f"`{chosen['StripeApiKeyName']}`"
+        assert secret == f"`{chosen['StripeWebhookSecretName']}`"
+        assert rollout == ("step by step" if chosen["Canary"] == "true" else "at once")
+
+
+def shown(default: object) -> str:
+    """How the table of parameters shows a default."""
+    return "empty" if default == "" else f"`{default}`"
+
+
+def test_every_output_is_told() -> None:
+    (lines,) = tables(DEPLOY, "output")
+    assert keys(lines) == sorted(template()["Outputs"])
+
+
+def test_the_events_to_enable_are_those_that_change_something(world: World) -> None:
+    (lines,) = tables(DEPLOY, "of")
+    in_table = re.findall(r"`([a-z_.]+)`", "".join(line[1] for line in lines))
+    (in_command,) = re.findall(r'EVENTS="([^"]*)"', DEPLOY)
+    assert sorted(in_table) == sorted(in_command.split()) == sorted(applied_kinds())
+
+
+def test_the_api_version_to_set_is_the_one_that_is_used() -> None:
+    assert re.findall(r"\d{4}-\d{2}-\d{2}\.[a-z]+", DEPLOY) == [API_VERSION] * 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text())
+    for name, anchor in links:
+        linked = page.parent / name if name else page
+        assert linked.exists(), name
+        if anchor:
+            assert anchor in anchors(linked.read_text()), f"{name}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """What headings are known by, as GitHub has it."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def tables(text: str, first: str) -> list[list[list[str]]]:
+    """The cells of the tables whose first column has this title."""
+    found = re.findall(rf"^\| ?{first} \|.*\n\|---.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+        for table in found
+    ]
+
+
+def keys(lines: Iterable[list[str]]) -> list[str]:
+    """What stands in the first column, in order of the alphabet."""
+    return sorted(line[0].strip("`") for line in lines)

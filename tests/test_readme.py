@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.config import API_VERSION, Settings
+from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.http import _PROBLEMS
 from tests.world import World
@@ -57,5 +57,14 @@ def test_every_problem_is_told() -> None:
     assert {slug for _, slug, _ in _PROBLEMS.values()} <= set(re.findall(r"`([a-z-]+)`", README))
 
 
-def test_the_api_version_to_set_is_the_one_that_is_used() -> None:
-    assert f"`{API_VERSION}`" in README
+def test_every_variable_of_the_environment_is_told() -> None:
+    asked: list[str] = []
+
+    class Environment(dict[str, str]):
+        def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            asked.append(name)
+            return "t" if name == "TABLE_NAME" else default
+
+    Settings.from_environment(Environment())
+    table = README.partition("| variable |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`([A-Z_]+)`", table)) == sorted(asked)

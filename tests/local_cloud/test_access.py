@@ -1,0 +1,361 @@
+"""Who reaches whose customer where the API takes JWTs: each user its own, an admin all."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from local.cloud import HOST, Answer, Cloud, encode, local_cloud
+from local.cloud import http as ask
+
+AUDIENCE = "stripe-customers"
+ADMIN_SCOPE = "stripe-customers/admin"
+A, B = "user-a", "user-b"
+
+
+class Issuer:
+    """Signs tokens, and publishes its key by OpenID Connect's discovery."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def documents(self) -> dict[str, Any]:
+        """What stands under which path."""
+        key = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        return {
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+            },
+            "/keys": {"keys": [{**key, "kid": "key-1", "use": "sig", "alg": "RS256"}]},
+        }
+
+    def claims(self, subject: object, **changes: Any) -> dict[str, Any]:
+        now = int(time.time())
+        claims = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "iat": now - 60,
+            "exp": now + 3600,
+            **changes,
+        }
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, subject: object, key: Any = None, **changes: Any) -> str:
+        """A token that is good for an hour, but for what is changed; None takes a claim away."""
+        claims = json.dumps(self.claims(subject, **changes)).encode()
+        # PyJWT's own `encode` refuses a subject that is not a string.
+        return jwt.PyJWS().encode(claims, key or self.key, "RS256", {"kid": "key-1"})
+
+
+@contextmanager
+def served(documents: dict[str, Any]) -> Iterator[str]:
+    """Serve JSON documents by their paths."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.path in documents
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(encode(documents.get(self.path)))
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer((HOST, 0), Handler) as server:
+        thread = threading.Thread(target=partial(server.serve_forever, 0.05))
+        thread.start()
+        yield f"http://{HOST}:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    documents: dict[str, Any] = {}
+    with served(documents) as url:
+        issuer = Issuer(url)
+        documents |= issuer.documents()
+        yield issuer
+
+
+@pytest.fixture(scope="module")
+def cloud(issuer: Issuer) -> Iterator[Cloud]:
+    parameters = {
+        "JwtIssuer": issuer.url,
+        "JwtAudience": AUDIENCE,
+        "JwtAdminScope": ADMIN_SCOPE,
+    }
+    with local_cloud(parameters=parameters) as cloud:
+        yield cloud
+
+
+def call(cloud: Cloud, token: str | None, method: str, path: str, body: object = None) -> Answer:
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    data = body if isinstance(body, bytes) else encode(body)
+    return ask(method, cloud.api_url + path, data, headers)
+
+
+def body_of(user_id: object, **fields: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "billing_email": "jenny@example.com", **fields}
+
+
+def customer_of(cloud: Cloud, issuer: Issuer, user_id: str) -> str:
+    """Stripe's id of a user's customer, made where there is none."""
+    answer = call(cloud, issuer.token(user_id), "POST", "/customers", body_of(user_id))
+    assert answer.status in (200, 201), answer
+    stripe_id: str = answer.body["stripe_id"]
+    return stripe_id
+
+
+def of_user(cloud: Cloud, user_id: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the table and Stripe hold of a user."""
+    assert cloud.stripe.double, "these tests need the double: unset STRIPE_API_KEY"
+    kept = [item for item in cloud.items() if item["pk"] == f"USER#{user_id}"]
+    with cloud.stripe.double.use() as stripe:
+        made = [
+            customer["id"]
+            for customer in stripe.account.customers.values()
+            if customer["metadata"].get("stripe_integrations_user_id") == user_id
+        ]
+    return kept, made
+
+
+@pytest.fixture(scope="module")
+def customer_of_b(cloud: Cloud, issuer: Issuer) -> str:
+    """B's customer, of which nothing is on its way any more."""
+    stripe_id = customer_of(cloud, issuer, B)
+
+    def is_settled() -> bool:
+        events = [item for item in cloud.items() if item.get("customer_id") == stripe_id]
+        return any(event.get("state") == "applied" for event in events)
+
+    cloud.wait_until(is_settled, "the event of its creation is applied")
+    return stripe_id
+
+
+@pytest.fixture
+def of_b(cloud: Cloud, issuer: Issuer, customer_of_b: str) -> Iterator[str]:
+    """B's customer, of which nothing may have changed when the test is over."""
+    before = of_user(cloud, B)
+    assert len(before[1]) == 1
+    yield customer_of_b
+    assert of_user(cloud, B) == before
+    shown = call(cloud, issuer.token(B), "GET", f"/customers/{B}")
+    assert shown.body["stripe_id"] == customer_of_b
+
+
+ROUTES = [
+    ("POST", "/customers"),
+    ("GET", f"/customers/{B}"),
+    ("POST", f"/customers/{B}/sync"),
+    ("DELETE", f"/customers/{B}"),
+]
+
+
+def body_for(path: str) -> object:
+    return body_of(B, name="Somebody else") if path == "/customers" else None
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_user_is_forbidden_each_route_of_another(
+    cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
+) -> None:
+    answer = call(cloud, issuer.token(A), method, path, body_for(path))
+
+    assert answer.status == 403
+    assert answer.body["type"] == "urn:stripe-integrations:problem:forbidden"
+    assert of_b not in json.dumps(answer.body)
+
+
+def test_a_user_reaches_its_own_customer_by_each_route(cloud: Cloud, issuer: Issuer) -> None:
+    token = issuer.token("user-own")
+    path = "/customers/user-own"
+    body = body_of("user-own", name="Jenny")
+
+    assert call(cloud, token, "POST", "/customers", body).status == 201
+    assert call(cloud, token, "POST", "/customers", body).status == 200
+    assert call(cloud, token, "GET", path).body["name"] == "Jenny"
+    assert call(cloud, token, "POST", f"{path}/sync").status == 200
+    assert call(cloud, token, "DELETE", path).status == 204
+    assert call(cloud, token, "GET", path).status == 404
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        {"scope": ADMIN_SCOPE},
+        {"scope": f"openid {ADMIN_SCOPE} email"},
+        {"scp": ADMIN_SCOPE},
+        {"scp": ["openid", ADMIN_SCOPE]},
+    ],
+)
+def test_a_token_with_the_admin_scope_reaches_every_user(
+    cloud: Cloud, issuer: Issuer, scopes: dict[str, Any]
+) -> None:
+    token = issuer.token("machine", **scopes)
+    path = "/customers/user-of-admin"
+
+    assert call(cloud, token, "POST", "/customers", body_of("user-of-admin")).status == 201
+    assert call(cloud, token, "GET", path).status == 200
+    assert call(cloud, token, "POST", f"{path}/sync").status == 200
+    assert call(cloud, token, "DELETE", path).status == 204
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        {"scope": "stripe-customers/administrator"},
+        {"scope": "x/stripe-customers/admin"},
+        {"scope": ADMIN_SCOPE.upper()},
+        {"scope": ADMIN_SCOPE.replace("/", " ")},
+        {"scope": {"stripe-customers": "admin"}},
+        {"scopes": ADMIN_SCOPE},
+        {"roles": [ADMIN_SCOPE]},
+        {"client_id": ADMIN_SCOPE},
+    ],
+)
+def test_what_only_looks_like_the_admin_scope_opens_nothing(
+    cloud: Cloud, issuer: Issuer, of_b: str, scopes: dict[str, Any]
+) -> None:
+    assert call(cloud, issuer.token(A, **scopes), "GET", f"/customers/{B}").status == 403
+
+
+def bad_tokens(issuer: Issuer) -> dict[str, str | None]:
+    """Tokens that say to be B's, and are good for nothing."""
+    other_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    head, claims, signature = issuer.token(B).split(".")
+    _, claims_of_a, _ = issuer.token(A).split(".")
+    now = int(time.time())
+    public = issuer.documents()["/keys"]["keys"][0]["n"]
+    unsigned = jwt.encode(issuer.claims(B), "", "none", {"kid": "key-1"})
+    return {
+        "none": None,
+        "empty": "",
+        "not a token": "token",
+        "expired": issuer.token(B, exp=now - 10),
+        "not valid yet": issuer.token(B, nbf=now + 3600),
+        "of another audience": issuer.token(B, aud="somebody-else"),
+        "of no audience": issuer.token(B, aud=None),
+        "of another issuer": issuer.token(B, iss="https://elsewhere.example"),
+        "signed with another key": issuer.token(B, key=other_key),
+        "with the signature of other claims": f"{head}.{claims_of_a}.{signature}",
+        "with no signature": f"{head}.{claims}.",
+        "alg none": unsigned,
+        "alg none with a signature": f"{unsigned}{signature}",
+        "signed with the public key": jwt.encode(
+            issuer.claims(B), public, "HS256", {"kid": "key-1"}
+        ),
+        "of an unknown key": jwt.encode(issuer.claims(B), issuer.key, "RS256", {"kid": "key-2"}),
+    }
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_without_a_good_token_nothing_is_reached(
+    cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
+) -> None:
+    answers = {
+        why: call(cloud, token, method, path, body_for(path)).status
+        for why, token in bad_tokens(issuer).items()
+    }
+    assert answers == dict.fromkeys(answers, 401)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of([B]),
+        body_of([A, B]),
+        body_of({"id": B}),
+        body_of(None),
+        {"billing_email": "jenny@example.com"},
+        body_of(A, user=B),
+        body_of(A, user={"id": B}),
+        body_of(A, User_id=B),
+        body_of(A, metadata={"stripe_integrations_user_id": B}),
+        body_of(f"{A}\u0000{B}"),
+        body_of(f" {B}"),
+        body_of(B.upper()),
+        b'{"user_id": "user-a", "user_id": "user-b", "billing_email": "jenny@example.com"}',
+        b'{"user_id": "user-\\u0062", "billing_email": "jenny@example.com"}',
+    ],
+)
+def test_no_trick_of_a_body_reaches_another_user(
+    cloud: Cloud, issuer: Issuer, of_b: str, body: object
+) -> None:
+    assert call(cloud, issuer.token(A), "POST", "/customers", body).status in (403, 422)
+
+
+def test_the_last_of_two_equal_keys_counts_and_has_to_be_the_caller_s(
+    cloud: Cloud, issuer: Issuer
+) -> None:
+    stripe_id = customer_of(cloud, issuer, B)
+    of_a = customer_of(cloud, issuer, A)
+    body = b'{"user_id": "user-b", "user_id": "user-a", "billing_email": "jenny@example.com"}'
+
+    answer = call(cloud, issuer.token(A), "POST", "/customers", body)
+
+    assert answer.body["stripe_id"] == of_a != stripe_id
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/customers/{quote(B, safe='').replace('-', '%2D')}",
+        "/customers/%75ser-b",
+        "/customers/%2575ser-b",
+        f"/customers/{B}/",
+        f"/customers//{B}",
+        f"//customers/{B}",
+        f"/customers/./{B}",
+        f"/customers/{A}/../{B}",
+        f"/customers/{A}%2F..%2F{B}",
+        f"/customers/{A}%2F{B}",
+        f"/customers/{A}%00{B}",
+        f"/customers/{A};{B}",
+        f"/customers/{A},{B}",
+        f"/customers/{B}%20",
+        f"/customers/{B.upper()}",
+        f"/Customers/{B}",
+        f"/customers/{B}?user_id={A}",
+        f"/customers/{B}?sub={A}",
+    ],
+)
+def test_no_trick_of_a_path_reaches_another_user(
+    cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
+) -> None:
+    assert call(cloud, issuer.token(A), method, path).status in (400, 403, 404)
+
+
+@pytest.mark.parametrize(
+    "subject", [None, "", [B], {"sub": B}, f"{B} ", B.upper(), f"{A} {B}", True, 7]
+)
+def test_a_token_of_an_odd_subject_is_nobody_s(
+    cloud: Cloud, issuer: Issuer, of_b: str, subject: object
+) -> None:
+    token = issuer.token(subject)
+    assert call(cloud, token, "GET", f"/customers/{B}").status == 403
+    assert call(cloud, token, "POST", "/customers", body_of(B)).status == 403
+
+
+def test_a_number_as_the_subject_is_the_user_of_its_digits(cloud: Cloud, issuer: Issuer) -> None:
+    """API Gateway hands every claim on as text; so no user's id is more than one subject's."""
+    assert call(cloud, issuer.token("7"), "POST", "/customers", body_of("7")).status == 201
+    assert call(cloud, issuer.token(7), "GET", "/customers/7").status == 200
+    assert call(cloud, issuer.token(7), "POST", "/customers", body_of(7)).status == 403

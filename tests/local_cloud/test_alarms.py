@@ -1,0 +1,34 @@
+"""What is seen of a deployed stack."""
+
+from __future__ import annotations
+
+import json
+
+from local.cloud import STACK, Cloud
+from tools.template import of_type
+
+
+def test_the_stack_comes_with_its_alarms(cloud: Cloud) -> None:
+    deployed = cloud.client("cloudformation").describe_stack_resources(StackName=STACK)
+    alarms = cloud.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
+    named = {
+        resource["PhysicalResourceId"]
+        for resource in deployed["StackResources"]
+        if resource["LogicalResourceId"] in of_type("AWS::CloudWatch::Alarm")
+    }
+    assert len(named) == len(of_type("AWS::CloudWatch::Alarm"))
+    assert named == {alarm["AlarmName"] for alarm in alarms}
+
+
+def test_the_stack_comes_with_a_dashboard_of_its_own_resources(cloud: Cloud) -> None:
+    watch = cloud.client("cloudwatch")
+    (entry,) = watch.list_dashboards()["DashboardEntries"]
+    assert entry["DashboardName"].startswith(STACK)
+    body = watch.get_dashboard(DashboardName=entry["DashboardName"])["DashboardBody"]
+    assert "${" not in body
+    lines = [
+        line for w in json.loads(body)["widgets"] for line in w["properties"].get("metrics", [])
+    ]
+    assert {line[3] for line in lines if line[:2] == ["AWS/DynamoDB", "ReadThrottleEvents"]} == {
+        cloud.table_name
+    }

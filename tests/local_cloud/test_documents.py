@@ -1,0 +1,515 @@
+"""The commands of the documents, run as they stand there, in their order, on the local AWS."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import dedent
+from typing import Any
+
+import psutil
+import pytest
+
+from local.cloud import (
+    ACCESS_KEY,
+    DOUBLE_API_KEY,
+    REGION,
+    ROOT,
+    SAM,
+    SECRET_KEY,
+    WORK,
+    Stripe,
+    allow_http,
+    aws_client,
+    stack_parameters,
+    start_local_aws,
+    which_stripe,
+)
+from local.stripe_double.webhooks import WebhookEndpoint
+
+DOCUMENTS = ("docs/deploy.md", "README.md", "docs/operate.md")
+AWS_CLI = ROOT / ".tools" / "awscli" / "bin" / "aws"
+PATIENCE = 30.0
+BLOCK = re.compile(
+    r"^## (?P<section>[^\n]+)$|"
+    r"(?:^<!-- not run: (?P<reason>.*?) -->\n+)?^ *```sh\n(?P<code>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+NOT_OF_THE_PROJECT = (".*cache", ".aws-sam", ".build", ".git", ".tools", ".venv", "__pycache__")
+
+CHANGE = """
+curl -sS --fail-with-body "https://api.stripe.com/v1/customers/$CUSTOMER" --user "$SECRET_KEY:" \\
+    -d description="$DESCRIPTION"
+"""
+DELETE = """
+curl -sS --fail-with-body -X DELETE "https://api.stripe.com/v1/customers/$CUSTOMER" \\
+    --user "$SECRET_KEY:"
+"""
+
+LATER_USER = '{"user_id": "later", "billing_email": "later@example.com"}'
+
+CURL = """\
+#!{python}
+# Names of AWS and Stripe lead to this machine; all else is curl's.
+import os, re, sys
+
+def local(argument):
+    for name, address in {names!r}:
+        argument = re.sub(name, address, argument)
+    return argument
+
+os.execv({curl!r}, [{curl!r}, *map(local, sys.argv[1:])])
+"""
+
+
+AWS = f"""\
+#!/bin/sh
+# Version 1 has addresses of its own for some services, and would not ask the environment.
+exec {AWS_CLI} --endpoint-url "$AWS_ENDPOINT_URL" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Commands of a document that are pasted together."""
+
+    document: str
+    section: str
+    code: str
+    reason: str | None
+
+
+def blocks() -> Iterator[Block]:
+    """All blocks of commands of the documents, in order."""
+    for document in DOCUMENTS:
+        section = ""
+        for found in BLOCK.finditer((ROOT / document).read_text()):
+            section = found["section"] or section
+            if found["code"]:
+                yield Block(document, section, dedent(found["code"]), found["reason"])
+
+
+@dataclass
+class Reader:
+    """Somebody who follows the documents in one terminal: what a block sets, the next one has."""
+
+    endpoint: str
+    stripe: Stripe
+    folder: Path
+    project: Path
+    left: list[Block] = field(default_factory=lambda: [b for b in blocks() if b.reason is None])
+
+    def follow(self, section: str, *typed: str) -> str:
+        """Run the blocks of the section that comes next, and return what they print.
+
+        What is typed where a command asks is given line by line.
+        """
+        assert self.left, f"nothing is left to be run, {section!r} neither"
+        assert self.left[0].section == section, f"{self.left[0].section!r} comes before {section!r}"
+        printed = ""
+        while self.left and self.left[0].section == section:
+            printed += self.run(self.left.pop(0).code, *typed)
+        return printed
+
+    def step(self, section: str, *typed: str) -> str:
+        """Run the next block alone, which is of this section."""
+        assert self.left[0].section == section, self.left[0]
+        return self.run(self.left.pop(0).code, *typed)
+
+    def run(self, code: str, *typed: str) -> str:
+        """Run commands in bash, which has to succeed, and return what they print."""
+        kept = self.folder / "terminal"
+        kept.touch()
+        script = (
+            f"set -aeuo pipefail\nsource {kept}\n{code}\n"
+            f'{{ export -p; declare -f; echo cd "$(printf %q "$PWD")"; }} > {kept}\n'
+        )
+        done = subprocess.run(
+            ["bash", "-c", script],  # noqa: S607
+            cwd=self.project,
+            env=self.environment,
+            input="".join(f"{line}\n" for line in typed),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the terminal has from the start: the reader's credentials, and programs."""
+        path = [self.folder / "bin", SAM.parent]
+        # `sam build` fetches packages, as the caller has set that up; all else is the reader's own.
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SAM_", "STRIPE_"))
+        }
+        return {
+            **kept,
+            "PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]]),
+            "TMPDIR": str(self.folder),
+            "NO_PROXY": "localhost,127.0.0.1",
+            "no_proxy": "localhost,127.0.0.1",
+            "AWS_CONFIG_FILE": str(self.folder / "none"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "none"),
+            "PYTHON": sys.executable,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_SESSION_TOKEN": "",
+            "AWS_DEFAULT_REGION": REGION,
+            "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.5",
+        }
+
+    def aws(self, service: str) -> Any:
+        """A client of the local AWS."""
+        return aws_client(self.endpoint, service)
+
+    def variable(self, name: str) -> str:
+        """What the terminal has in a variable."""
+        return self.run(f'printf %s "${name}"')
+
+    def items(self, table: str | None = None) -> list[dict[str, Any]]:
+        """All that the table, or another one, holds, in DynamoDB's form."""
+        table = table or self.variable("TABLE")
+        found = self.aws("dynamodb").scan(TableName=table, ConsistentRead=True)
+        return sorted(found["Items"], key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events among them."""
+        return [item for item in self.items() if item["sk"]["S"] == "EVENT"]
+
+    def all_applied(self, count: int) -> bool:
+        """Whether there are so many events, and each is applied."""
+        return [event["state"]["S"] for event in self.events()] == ["applied"] * count
+
+    def is_applied(self, customer: str) -> bool:
+        """Whether an event of a customer is."""
+        return any(
+            event.get("customer_id") == {"S": customer} and event["state"]["S"] == "applied"
+            for event in self.events()
+        )
+
+    def failed(self) -> list[str]:
+        """Ids of the events that have failed."""
+        return [e["stripe_id"]["S"] for e in self.events() if e["state"]["S"] == "failed"]
+
+    def resource(self, logical_id: str) -> str:
+        """The name of something in the stack."""
+        found = self.aws("cloudformation").describe_stack_resource(
+            StackName=self.variable("STACK"), LogicalResourceId=logical_id
+        )
+        name: str = found["StackResourceDetail"]["PhysicalResourceId"]
+        return name
+
+    def endpoint_on_stripe(self) -> WebhookEndpoint:
+        """The one that the documents have told to make."""
+        assert self.stripe.double
+        with self.stripe.double.use() as double:
+            (endpoint,) = double.webhooks.endpoints.values()
+            return endpoint
+
+    def let_an_event_fail(self) -> str:
+        """Let one stand as after forty tries that came to nothing, and be tried once more."""
+        event = self.events()[0]
+        changed = ("#state = :pending", "attempts = :tries", "queue = :queue", "next_try = :now")
+        self.aws("dynamodb").update_item(
+            TableName=self.variable("TABLE"),
+            Key={"pk": event["pk"], "sk": event["sk"]},
+            UpdateExpression=f"SET {', '.join(changed)}",
+            ExpressionAttributeNames={"#state": "state"},
+            ExpressionAttributeValues={
+                ":pending": {"S": "pending"},
+                ":tries": {"N": "40"},
+                ":queue": {"S": "0"},
+                ":now": {"N": "0"},
+            },
+        )
+        schedule = self.resource("ReconcileEvents")
+        self.aws("lambda").invoke(FunctionName=schedule, Qualifier="live", Payload=b"{}")
+        (failed,) = self.failed()
+        return failed
+
+    def logged(self, function: str) -> list[dict[str, Any]]:
+        """The lines of a function's log that are its own."""
+        found = self.aws("logs").filter_log_events(
+            logGroupName=f"/aws/lambda/{self.variable('STACK')}/{function}"
+        )
+        lines = [event["message"] for event in found["events"]]
+        return [json.loads(line) for line in lines if line.startswith('{"level"')]
+
+    def end_workers(self, logical_id: str) -> None:
+        """End the processes of a function, as Lambda does every now and then."""
+        name = self.resource(logical_id)
+        for process in psutil.Process().children(recursive=True):
+            if any(f"{self.folder}/ministack-lambda-{name}-" in a for a in process.cmdline()):
+                process.kill()
+
+
+def wait_until(true: Callable[[], object], what: str) -> None:
+    """Wait as long as an event may take through the cloud."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.1)
+
+
+NOT_RUN = {
+    ("README.md", "Try it"): "they take minutes, and are run by themselves",
+    ("docs/deploy.md", "Let users call it with their JWTs"): (
+        "it needs an issuer of JWTs; tests/local_cloud/test_access.py deploys with one"
+    ),
+}
+
+
+def test_all_commands_are_run_but_these() -> None:
+    assert {(b.document, b.section): b.reason for b in blocks() if b.reason} == NOT_RUN
+    fences = {
+        f for d in DOCUMENTS for f in re.findall(r"^ *```(\w+)", (ROOT / d).read_text(), re.M)
+    }
+    assert fences == {"sh", "python"}
+
+
+@pytest.fixture
+def no_faults() -> None:
+    """In the place of the one that brings the other tests' cloud up."""
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    with ExitStack() as running:
+        WORK.mkdir(exist_ok=True)
+        folder = Path(running.enter_context(TemporaryDirectory(prefix="documents-", dir=WORK)))
+        endpoint = start_local_aws(running, folder)
+        used = which_stripe(running)
+        assert used.double, "this test needs the double: unset STRIPE_API_KEY"
+        project = copy_of_the_project(folder, used)
+        stand_ins(folder / "bin", endpoint, used)
+        yield Reader(endpoint, used, folder, project)
+
+
+def copy_of_the_project(folder: Path, used: Stripe) -> Path:
+    """The project as somebody has it who has just cloned it, to be deployed onto the local AWS."""
+    project = folder / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*NOT_OF_THE_PROJECT))
+    (WORK / "dependencies").mkdir(exist_ok=True)
+    (project / ".build").mkdir()
+    (project / ".build" / "dependencies").symlink_to(WORK / "dependencies")
+    (project / ".venv").symlink_to(ROOT / ".venv")
+    allow_http(project / "template.yaml")
+    # The schedule is called by the test, and else would undo what it does.
+    chosen = {**stack_parameters(used), "ReconcileEveryMinutes": "60"}
+    parameters = " ".join(f"{name}={value}" for name, value in chosen.items())
+    config = project / "samconfig.toml"
+    text = config.read_text()
+    config.write_text(
+        text.replace('parameter_overrides = "', f'parameter_overrides = "{parameters} ')
+    )
+    return project
+
+
+def stand_ins(folder: Path, endpoint: str, used: Stripe) -> None:
+    """Let what the documents call by name reach the local AWS and the double alone."""
+    names = [
+        (r"https://api\.stripe\.com", used.api_base),
+        (r"https://(\w+)\.lambda-url\.[^/]+/", rf"{endpoint}/_aws/lambda-url/\1/"),
+    ]
+    curl = CURL.format(python=sys.executable, names=names, curl=shutil.which("curl"))
+    folder.mkdir()
+    for name, program in (("curl", curl), ("aws", AWS)):
+        (folder / name).write_text(program)
+        (folder / name).chmod(0o755)
+
+
+def test_the_commands_of_the_documents_do_what_they_say(reader: Reader) -> None:
+    deploy(reader)
+    reader.follow("The HTTP API")
+    operate(reader)
+    assert reader.left == []
+
+
+def deploy(reader: Reader) -> None:
+    reader.follow("What you need")
+    reader.follow("Keep Stripe's API key", DOUBLE_API_KEY)
+    reader.follow("Deploy the stack")
+    reader.follow("Connect Stripe", DOUBLE_API_KEY)
+
+    created = json.loads(reader.follow("Create a customer"))
+    assert created["stripe_id"] == reader.variable("CUSTOMER")
+    wait_until(lambda: reader.all_applied(1), "the event of the creation is applied")
+    assert reader.step("See the webhook at work").split() == [reader.events()[0]["pk"]["S"]]
+
+    reader.step("See the webhook at work")
+    wait_until(lambda: reader.all_applied(2), "the change is applied")
+    seen = reader.step("See the webhook at work")
+    assert '"description": "changed on Stripe"' in seen
+    assert all(event["stripe_id"]["S"] in seen for event in reader.events())
+
+
+def operate(reader: Reader) -> None:
+    reader.follow("")
+    replay(reader)
+    dead_letters(reader)
+    roll_the_webhook_secret(reader)
+    roll_the_api_key(reader)
+    follow_a_request(reader)
+    close(reader)
+    restore(reader)
+    purge(reader)
+    upgrade(reader)
+    take_down(reader)
+
+
+def replay(reader: Reader) -> None:
+    reader.let_an_event_fail()
+    reader.step("Replaying events")
+    assert reader.all_applied(2)
+
+    reader.let_an_event_fail()
+    failed, range_of_time = re.findall(r'{"replayed": (\d+)', reader.step("Replaying events"))
+    assert (failed, range_of_time) == ("1", "2")
+    assert reader.all_applied(2)
+
+
+def dead_letters(reader: Reader) -> None:
+    failed = reader.let_an_event_fail()
+    letters = [json.loads(letter) for letter in json.loads(reader.step("Dead letters"))]
+    assert failed in [letter["event_id"] for letter in letters]
+    assert set(letters[0]) == {"event_id", "type", "customer_id", "attempts", "reason"}
+
+    item = json.loads(reader.step("Dead letters"))["Item"]
+    assert (item["stripe_id"]["S"], item["reason"]["S"]) == (failed, letters[0]["reason"])
+
+    reader.step("Dead letters")
+    assert reader.all_applied(2)
+    left = reader.aws("sqs").receive_message(QueueUrl=reader.variable("DEAD_LETTERS"))
+    assert "Messages" not in left
+
+
+def roll_the_webhook_secret(reader: Reader) -> None:
+    old, new = reader.endpoint_on_stripe().secrets[0], "whsec_new"
+
+    reader.endpoint_on_stripe().secrets = [new, old]
+    change(reader, "while it is rolled")
+    reader.step("Rolling the webhook's signing secret", new)
+    reader.end_workers("LinkCustomer")
+    change(reader, "with both")
+
+    reader.endpoint_on_stripe().secrets = [new]
+    change(reader, "with the new one alone")
+    reader.step("Rolling the webhook's signing secret")
+    reader.end_workers("LinkCustomer")
+    change(reader, "and nobody knows the old one")
+
+
+def change(reader: Reader, description: str) -> None:
+    """Change the customer on Stripe, and see that the webhook brings it here."""
+    known = len(reader.events())
+    reader.run(f"DESCRIPTION={shlex.quote(description)}\n{CHANGE}")
+    wait_until(lambda: reader.all_applied(known + 1), f"the change is applied {description}")
+
+
+def roll_the_api_key(reader: Reader) -> None:
+    assert reader.stripe.double
+    reader.step("Rolling the API key", "sk_test_new")
+    with reader.stripe.double.use() as double:
+        double.api_keys = {"sk_test_new"}
+    reader.run("api /customers/user-1/sync -X POST")
+    reader.run("SECRET_KEY=sk_test_new")
+
+
+def follow_a_request(reader: Reader) -> None:
+    asked = next(line for line in reader.logged("create-customer") if "stripe_request_id" in line)
+    ids = [asked["function_request_id"], asked["stripe_request_id"]]
+    ids += [event["stripe_id"]["S"] for event in reader.events()]
+    reader.run(f"ID={asked['correlation_id']}")
+    shown = reader.step("Following one request")
+    assert asked["stripe_request_id"] in shown
+    for wanted in ids:
+        assert wanted in reader.run(f"logs {wanted}")
+
+
+def close(reader: Reader) -> None:
+    before = parameters(reader)
+    reader.step("Closing for maintenance")
+    assert parameters(reader) == {**before, "Closed": "true"}
+    reader.step("Closing for maintenance")
+    assert parameters(reader) == before
+
+
+def parameters(reader: Reader) -> dict[str, str]:
+    """What the stack is deployed with."""
+    found = reader.aws("cloudformation").describe_stacks(StackName=reader.variable("STACK"))
+    return {p["ParameterKey"]: p["ParameterValue"] for p in found["Stacks"][0]["Parameters"]}
+
+
+def restore(reader: Reader) -> None:
+    later = json.loads(reader.run(f"api /customers -d {shlex.quote(LATER_USER)}"))
+    wait_until(lambda: reader.is_applied(later["stripe_id"]), "its event is applied")
+
+    reader.step("Restoring the table")
+    assert parameters(reader)["Closed"] == "true"
+    reader.step("Restoring the table")
+    restored = f"{reader.variable('TABLE')}-restored"
+    # The local AWS restores what is there now: what came after the moment is taken out.
+    for item in reader.items(restored):
+        if later["stripe_id"] in str(item) or "later" in item["pk"]["S"]:
+            key = {"pk": item["pk"], "sk": item["sk"]}
+            reader.aws("dynamodb").delete_item(TableName=restored, Key=key)
+    reader.step("Restoring the table")
+    assert users(reader) == {"user-1"}
+
+    rebuilt = reader.step("Restoring the table")
+    assert '"rebuilt": 1, "resume_from": null' in rebuilt
+    assert users(reader) == {"user-1", "later"}
+    reader.step("Restoring the table")
+    assert parameters(reader)["Closed"] == "false"
+    again = json.loads(reader.run(f"api /customers -d {shlex.quote(LATER_USER)}"))
+    assert again["stripe_id"] == later["stripe_id"]
+    assert reader.stripe.double
+    with reader.stripe.double.use() as double:
+        made = double.customers_by_metadata("stripe_integrations_user_id")
+    assert made == {"user-1": 1, "later": 1}
+    reader.step("Restoring the table")
+    assert restored not in reader.aws("dynamodb").list_tables()["TableNames"]
+
+
+def users(reader: Reader) -> set[str]:
+    """The users that have a customer."""
+    claims = [item["pk"]["S"] for item in reader.items() if item["sk"]["S"] == "ACTIVE"]
+    return {claim.removeprefix("USER#") for claim in claims}
+
+
+def purge(reader: Reader) -> None:
+    reader.run(DELETE)
+    wait_until(lambda: "user-1" not in users(reader), "the deletion is applied")
+    reader.step("Purging")
+    customer = reader.variable("CUSTOMER")
+    left = str(reader.items())
+    assert customer not in left
+    assert "user-1" not in left
+    assert "later" in left
+
+
+def upgrade(reader: Reader) -> None:
+    assert reader.step("Upgrading").split()[-1] == "0"
+
+
+def take_down(reader: Reader) -> None:
+    table = reader.variable("TABLE")
+    reader.step("Taking a stack down")
+    assert reader.items()
+    reader.step("Taking a stack down")
+    assert table not in reader.aws("dynamodb").list_tables()["TableNames"]
