@@ -12,6 +12,7 @@ from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
     dynamodb,
+    engines,
     pytest_addoption,
     pytest_configure,
     pytest_ignore_collect,
@@ -22,6 +23,7 @@ from tests.world import World
 __all__ = [
     "aws",
     "dynamodb",
+    "engines",
     "pytest_addoption",
     "pytest_configure",
     "pytest_ignore_collect",

@@ -12,15 +12,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
+from pynamodb.connection import TableConnection
 
 from simulation.database import Database, transport
+from stripe_integrations.models.record import Record
 from tools import dynamodb_local, engine
 from tools.template import table_properties
 
@@ -78,17 +80,65 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
             case "local":
                 environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", os.environ[ENDPOINT])
             case "simulated":
-                # moto answers what goes to AWS's own addresses.
-                environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb.simulated")
-                database = Database(time.time)
-                stack.enter_context(transport.answering_new_clients(database.request))
+                stack.enter_context(simulated(Database(time.time)))
         yield
 
 
+@contextmanager
+def simulated(database: Database) -> Iterator[None]:
+    """Let the simulation's database answer every client that is made inside the block."""
+    with pytest.MonkeyPatch.context() as environment:
+        # moto answers what goes to AWS's own addresses.
+        environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb.simulated")
+        with transport.answering_new_clients(database.request):
+            yield
+
+
+class InProcess:
+    """The simulation's database beside moto's, for the tests that make very many calls.
+
+    moto takes several times as long for each. Where another engine was asked for, they run on that
+    as all others do.
+    """
+
+    def __init__(self) -> None:
+        self._database = Database(time.time)
+        self._client: Any = None
+        self._connection: TableConnection | None = None
+
+    @contextmanager
+    def serve(self) -> Iterator[Any]:
+        """Put it in moto's place for one test; a client of it."""
+        with simulated(self._database):
+            if self._client is None:
+                # Of a session of its own: the default one was made before the block.
+                self._client = boto3.Session().client("dynamodb")
+            usual, Record._connection = Record._connection, self._connection
+            try:
+                yield self._client
+            finally:
+                self._connection, Record._connection = Record._connection, usual
+
+
 @pytest.fixture(scope="session")
-def dynamodb(aws: None) -> Any:
-    """A client of the database, made once: making one costs more than most tests."""
-    return boto3.client("dynamodb")
+def engines(aws: None) -> tuple[Any, InProcess]:
+    """A client of the database that was asked for, and the other one.
+
+    Made once: making a client costs more than most tests.
+    """
+    return boto3.client("dynamodb"), InProcess()
+
+
+@pytest.fixture
+def dynamodb(request: pytest.FixtureRequest, engines: tuple[Any, InProcess]) -> Iterator[Any]:
+    """A client of the database that this test runs on."""
+    client, in_process = engines
+    plays_on_moto = request.config.getoption("--dynamodb") == "moto"
+    if plays_on_moto and request.node.get_closest_marker("many_calls"):
+        with in_process.serve() as other:
+            yield other
+    else:
+        yield client
 
 
 @pytest.fixture
