@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
@@ -38,6 +39,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+LONGEST_BODY = 1024 * 1024
 PASSED_BACK = ("content-type", "retry-after")
 
 Send = Callable[[str, str, bytes, Mapping[str, str]], Answer]
@@ -84,11 +86,15 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         """Give the page and what belongs to it, and pass calls of the API on."""
         path, _, query = self.path.partition("?")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = self.headers.get("Content-Length") or "0"
         if not self.is_asked_by_the_page():
+            self.close_connection = True  # its body is not read
             self.give(403, b"this page answers nobody but itself\n")
+        elif not length.isdecimal() or int(length) > LONGEST_BODY:
+            self.close_connection = True
+            self.give(413, b"a body is at most a megabyte\n")
         elif path == API or path.startswith(f"{API}/"):
-            self.pass_on(body)
+            self.pass_on(self.rfile.read(int(length)))
         elif self.command != "GET":
             self.give(404, b"not of the API\n")
         elif path == "/" and query == "format=json":  # where Swagger UI says that it has it from
@@ -121,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             answer = self.send(self.command, self.path, body, {})
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             self.give(502, b"the local cloud does not answer\n")
             return
         headers = {name.lower(): value for name, value in answer.headers.items()}

@@ -20,7 +20,17 @@ FAILURES = (ROOT / "docs" / "failures.md").read_text()
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 OPERATE = (ROOT / "docs" / "operate.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENVIRONMENTS = {
+    name: commands["deploy"]["parameters"]
+    for name, commands in tomllib.loads((ROOT / "samconfig.toml").read_text()).items()
+    if name not in ("version", "default")
+}
+COMMANDS = [
+    command
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```$", OPERATE, re.MULTILINE | re.DOTALL)
+    for command in block.replace("\\\n", "").splitlines()
+]
 
 
 def test_every_failure_names_a_test_that_is_there() -> None:
@@ -59,9 +69,9 @@ def test_every_parameter_is_told_with_its_default() -> None:
 
 
 def test_the_environments_are_those_of_samconfig() -> None:
-    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    assert keys(tables(DEPLOY, "")[0]) == sorted(f"--config-env {name}" for name in ENVIRONMENTS)
     for name, stack, mode, api_key, secret, rollout in tables(DEPLOY, "")[0]:
-        deploy = config[name.strip("`").removeprefix("--config-env ")]["deploy"]["parameters"]
+        deploy = ENVIRONMENTS[name.strip("`").removeprefix("--config-env ")]
         defaults = {n: p.get("Default") for n, p in template()["Parameters"].items()}
         given = dict(entry.split("=") for entry in deploy["parameter_overrides"].split())
         chosen = {**defaults, **given}
@@ -70,6 +80,56 @@ def test_the_environments_are_those_of_samconfig() -> None:
         assert api_key == f"`{chosen['StripeApiKeyName']}`"
         assert secret == f"`{chosen['StripeWebhookSecretName']}`"
         assert rollout == ("step by step" if chosen["Canary"] == "true" else "at once")
+
+
+def test_the_runbook_has_the_environments_of_samconfig() -> None:
+    told = re.findall(r"ENVIRONMENT=(\S+) STACK=([\w-]+)", OPERATE)
+    assert told == [(name, deploy["stack_name"]) for name, deploy in ENVIRONMENTS.items()]
+
+
+def test_the_runbooks_commands_go_to_the_environment_that_was_chosen_first() -> None:
+    first, *others = COMMANDS
+    assert first == "ENVIRONMENT=dev STACK=stripe-customers-dev"
+    text = "\n".join(others)
+    assert set(re.findall(r"--config-env (\S+)", text)) == {'"${ENVIRONMENT:?}"'}
+    # What stacks, tables and secrets are called: none is spelled out.
+    assert not re.findall(r".*stripe[-/].*", text)
+    named = r"--(?:stack-name|secret-id|name|table-name|queue-url|table|from|to) (\S+)"
+    assert all(value.startswith('"') for value in re.findall(named, text))
+
+
+def test_the_runbook_changes_nothing_where_a_variable_is_empty() -> None:
+    """Its own helpers take their argument, and that may not be empty either."""
+    changing = re.compile(
+        r"sam deploy|delete-|update-|put-|purge|copy_table|restore-table|^ *keep |&& keep "
+    )
+    found = [command for command in COMMANDS if changing.search(command)]
+    assert len(found) > 12
+    for command in found:
+        if not command.lstrip().startswith(("keep ", "read ")):
+            assert not re.findall(r"\$\w+", command.partition("<<<")[0]), command
+        for typed in re.findall(r"<<< (.*)", command):
+            assert not re.findall(r"\$\w+", typed), command
+
+
+def test_the_table_is_emptied_only_where_the_stack_is_closed() -> None:
+    (place,) = (n for n, command in enumerate(COMMANDS) if "--empty-target" in command)
+    guard = '   if [ "$(parameter Closed) ${TABLE:?}" = "true $(output TableName)" ]; then'
+    assert COMMANDS[place - 1] == guard
+
+
+def test_what_an_idle_stack_is_charged_for_is_told() -> None:
+    secrets = [name for name in template()["Parameters"] if re.fullmatch(r"Stripe\w+Name", name)]
+    charged = {
+        "alarms": len(of_type("AWS::CloudWatch::Alarm")),
+        "metrics of its own": len(Metric),
+        "routes": len(of_type("AWS::ApiGatewayV2::Route")),
+        "secrets": len(secrets),
+    }
+    for what, count in charged.items():
+        assert f" {count} {what}" in DEPLOY
+    assert len(of_type("AWS::CloudWatch::Dashboard")) == 1
+    assert " a dashboard," in DEPLOY
 
 
 def shown(default: object) -> str:

@@ -22,7 +22,7 @@ ANOTHER = {
     "MaximumRecordAgeInSeconds": "600",
     "JwtIssuer": "https://issuer.example.com",
     "JwtAudience": "one,two",
-    "JwtAdminScope": "",
+    "JwtAdminScope": "stripe-customers/admin",
     "ThrottlingRateLimit": "1",
     "ThrottlingBurstLimit": "1",
     "WebhookReservedConcurrency": "20",

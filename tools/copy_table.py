@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 from typing import Any
 
 import boto3
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 _SEGMENTS = 8
 _AT_ONCE = 25
 """Items that one BatchWriteItem takes."""
+_TRIES = 20
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 
 
@@ -50,7 +52,7 @@ def copy_table(
     client : boto3 client
         Of DynamoDB.
     source, target : str
-        The tables' names.
+        The tables' names, or ARNs.
     empty_target : bool
         Whether what the target holds is deleted first.
     sleep : callable
@@ -66,10 +68,14 @@ def copy_table(
     RefusedError
         The tables are the same, have other keys, the source is empty, or the target is not.
     """
-    if source == target:
+    described_source, described_target = (
+        client.describe_table(TableName=table)["Table"] for table in (source, target)
+    )
+    # A table is known by its name and by its ARN.
+    if described_source["TableArn"] == described_target["TableArn"]:
         raise RefusedError(f"{source} can't be copied into itself")
-    keys = _keys_of(client, target)
-    if _keys_of(client, source) != keys:
+    keys = _keys_of(described_target)
+    if _keys_of(described_source) != keys:
         raise RefusedError(f"{source} and {target} have other keys")
     if not _holds_anything(client, source):
         raise RefusedError(f"{source} is empty")
@@ -86,8 +92,7 @@ def copy_table(
     return deleted, _write_all(client, source, target, put, sleep)
 
 
-def _keys_of(client: Any, table: str) -> list[str]:
-    described = client.describe_table(TableName=table)["Table"]
+def _keys_of(described: Json) -> list[str]:
     return [key["AttributeName"] for key in described["KeySchema"]]
 
 
@@ -104,16 +109,23 @@ def _write_all(
 ) -> int:
     """Write something for each item of a table; how many there were."""
 
+    stopped = Event()
+
     def write_segment(segment: int) -> int:
         count = 0
         items = iter(_items(client, source, segment))
-        while batch := list(islice(items, _AT_ONCE)):
+        while not stopped.is_set() and (batch := list(islice(items, _AT_ONCE))):
             _write(client, target, [request(item) for item in batch], sleep)
             count += len(batch)
         return count
 
     with ThreadPoolExecutor(_SEGMENTS) as pool:
-        return sum(pool.map(write_segment, range(_SEGMENTS)))
+        try:
+            return sum(pool.map(write_segment, range(_SEGMENTS)))
+        except BaseException:
+            # The pool waits for its threads, also after Ctrl-C.
+            stopped.set()
+            raise
 
 
 def _items(client: Any, table: str, segment: int) -> Iterator[Json]:
@@ -147,7 +159,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--empty-target", action="store_true", help="delete what the target holds first"
     )
     given = parser.parse_args(arguments)
-    client = boto3.client("dynamodb", config=Config(retries={"mode": "adaptive"}))
+    # Adaptive alone means three tries, fewer than a table needs that is growing with the load.
+    retries: Any = {"mode": "adaptive", "total_max_attempts": _TRIES}
+    client = boto3.client("dynamodb", config=Config(retries=retries))
     try:
         deleted, copied = copy_table(
             client, given.source, given.target, empty_target=given.empty_target

@@ -411,15 +411,15 @@ def customer_to_create() -> Json:
     }
     settable["metadata"] |= {
         "description": "Keys and values of your own.",
-        "maxProperties": creation._METADATA_KEYS,
+        "maxProperties": creation.METADATA_KEYS,
         "propertyNames": {
             "minLength": 1,
-            "maxLength": creation._METADATA_KEY_LENGTH,
+            "maxLength": creation.METADATA_KEY_LENGTH,
             "not": {"enum": [creation.USER_KEY, creation.TOKEN_KEY]},
         },
         "additionalProperties": {
             "type": "string",
-            "maxLength": creation._METADATA_VALUE_LENGTH,
+            "maxLength": creation.METADATA_VALUE_LENGTH,
         },
     }
     settable["default_source"]["description"] = "Goes to Stripe as `source`."
@@ -428,7 +428,7 @@ def customer_to_create() -> Json:
     return {
         "description": "Who the customer is of, and what Stripe is to know of it. What Stripe"
         " refuses is refused here too, with the name of the field. Objects may be nested"
-        f" {creation._DEEPEST_FIELD} levels deep.",
+        f" {creation.DEEPEST_FIELD} levels deep.",
         "type": "object",
         "properties": {
             "user_id": user_id_schema(),

@@ -180,11 +180,16 @@ def _request_id(event: object) -> str | None:
 
 
 def _is_admin(token: object) -> bool:
-    """Whether a token has the admin scope; API Gateway hands lists on as text in brackets."""
+    """Whether a token has the admin scope: in `scope`, a text, or in `scp`, a text or a list.
+
+    API Gateway hands a list on as a text in brackets.
+    """
     wanted = current().settings.jwt_admin_scope
-    given = [value_at(token, "claims", name) for name in ("scope", "scp")]
+    scope, scp = (value_at(token, "claims", name) for name in ("scope", "scp"))
+    if isinstance(scp, str) and scp.startswith("[") and scp.endswith("]"):
+        scp = scp[1:-1]
     return wanted is not None and any(
-        wanted in scopes.strip("[]").split() for scopes in given if isinstance(scopes, str)
+        wanted in scopes.split(" ") for scopes in (scope, scp) if isinstance(scopes, str)
     )
 
 

@@ -22,7 +22,7 @@ Handler = Callable[[Any, LambdaContext], T]
 def observed(handler: Handler[T]) -> Handler[T]:
     """Log with the invocation's ids, and send its metrics, however it ends."""
 
-    @logger.inject_lambda_context
+    @logger.inject_lambda_context(clear_state=True)
     @wraps(handler)
     def invoked(event: Any, context: LambdaContext) -> T:
         try:

@@ -89,6 +89,11 @@ def told(error: BaseException) -> dict[str, Any]:
             return {"error": type(error).__name__}  # the field's name is the caller's own text
         case errors.StripeIntegrationsError():
             return {"error": type(error).__name__, "detail": str(error)}
+    return told_by_place(error)
+
+
+def told_by_place(error: BaseException) -> dict[str, Any]:
+    """What a log may tell of a failure whose message can be anybody's."""
     return {"error": type(error).__name__, "where": where(error)}
 
 

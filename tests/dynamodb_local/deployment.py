@@ -256,7 +256,6 @@ def new_process(endpoint: str) -> Process:
             "TABLE_NAME": TABLE,
             "STRIPE_API_KEY": API_KEY,
             "STRIPE_WEBHOOK_SECRET": SECRET,
-            "POWERTOOLS_METRICS_NAMESPACE": "StripeIntegrations",
             "POWERTOOLS_SERVICE_NAME": "stripe-customers",
         }
     )

@@ -18,7 +18,7 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import use
 from stripe_integrations.errors import InvocationFailedError
-from stripe_integrations.models import Event
+from stripe_integrations.models import Event, Pointer
 from stripe_integrations.observability import Metric
 from tests.world import WEBHOOK_SECRET, World
 from tools.lambda_events import api_event, lambda_context
@@ -138,7 +138,7 @@ def test_what_never_arrived_and_the_age_of_the_sweep_are_measured(world: World) 
     measured(world)
     world.reconcile()
     sums = measured(world)
-    assert (sums[Metric.EVENTS_RECOVERED], sums[Metric.SWEEP_AGE]) == (1, 0)
+    assert (sums[Metric.EVENTS_RECOVERED], sums[Metric.SWEEP_AGE]) == (1, 300)
 
     world.stripe.faults.fail_next(None, status=500)
     world.time += 1800
@@ -170,6 +170,30 @@ def test_an_event_that_waits_for_an_unknown_customer_is_not_unfinished_business(
     measured(world)
     world.reconcile()
     assert measured(world)[Metric.OLDEST_UNFINISHED_EVENT_AGE] == 0
+
+
+def test_an_event_whose_customer_is_known_and_whose_tries_fail_is_unfinished(world: World) -> None:
+    begin(world)
+    payload = world_event(world, "customer.updated")
+    payload["data"] = {"object": {"object": "customer", "id": "cus_unknown"}}
+    StripeEvent.receive(payload)
+    assert world.event_states() == {"customer.updated": "waiting"}
+    Pointer.to("cus_unknown", "u-1").save()
+    for _ in range(30):
+        world.time += 7300
+        world.reconcile()
+    measured(world)
+    world.reconcile()
+    assert world.event_states() == {"customer.updated": "pending"}
+    assert measured(world)[Metric.OLDEST_UNFINISHED_EVENT_AGE] > 30 * 7000
+
+
+def test_taking_stock_costs_one_page_a_queue(world: World) -> None:
+    begin(world)
+    with world.counting() as counts:
+        Event.oldest_pending_seconds()
+    assert counts.operations == ["Query"] * 8
+    assert {body["Limit"] for body in counts.bodies} == {1000}
 
 
 def test_a_replayed_event_is_as_old_as_its_replay(world: World) -> None:
@@ -277,6 +301,16 @@ def test_one_invocations_ids_are_not_the_nexts(world: World, log: io.StringIO) -
     world.get()
     (answered,) = lines(log)
     assert "stripe_event_id" not in answered
+
+
+def test_what_a_handler_adds_to_the_lines_ends_with_the_invocation(
+    world: World, log: io.StringIO
+) -> None:
+    world.create()
+    observability.logger.append_keys(customer_email="jane@example.com")
+    log.truncate(log.seek(0))
+    world.get()
+    assert "jane" not in log.getvalue()
 
 
 # ---- failures that are nobody's but ours

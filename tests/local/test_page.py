@@ -162,3 +162,18 @@ def test_a_cloud_that_does_not_answer_is_said_to(page: str, api: Api) -> None:
 
     with api_page(refuse) as address:
         assert ask(address, "GET", "/customers/u")[0] == 502
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "99999999999"])
+def test_a_body_of_an_impossible_length_is_not_waited_for(page: str, api: Api, length: str) -> None:
+    headers = {**JSON, "Content-Length": length}
+    status, _, _ = ask(page, "POST", "/customers", b"", headers)
+    assert (status, api.calls) == (413, [])
+
+
+def test_a_path_that_no_client_can_send_on_is_answered() -> None:
+    def refuse(*_: object) -> Answer:
+        raise http.client.InvalidURL
+
+    with api_page(refuse) as other:
+        assert ask(other, "GET", "/customers/user-1")[0] == 502

@@ -129,13 +129,26 @@ class Reader:
 
     def run(self, code: str, *typed: str) -> str:
         """Run commands in bash, which has to succeed, and return what they print."""
+        done = self.attempt(code, *typed)
+        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def refused(self, section: str, code: str) -> str:
+        """Run the commands of this section that have these words, before they may be run."""
+        (block,) = (b for b in self.left if b.section == section and code in b.code)
+        done = self.attempt(block.code)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    def attempt(self, code: str, *typed: str) -> subprocess.CompletedProcess[str]:
+        """Run commands in bash."""
         kept = self.folder / "terminal"
         kept.touch()
         script = (
             f"set -aeuo pipefail\nsource {kept}\n{code}\n"
             f'{{ export -p; declare -f; echo cd "$(printf %q "$PWD")"; }} > {kept}\n'
         )
-        done = subprocess.run(
+        return subprocess.run(
             ["bash", "-c", script],  # noqa: S607
             cwd=self.project,
             env=self.environment,
@@ -144,8 +157,6 @@ class Reader:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
 
     @property
     def environment(self) -> dict[str, str]:
@@ -400,6 +411,7 @@ def dead_letters(reader: Reader) -> None:
 
 def roll_the_webhook_secret(reader: Reader) -> None:
     old, new = reader.endpoint_on_stripe().secrets[0], "whsec_new"
+    reader.step("Rolling the webhook's signing secret")
 
     reader.endpoint_on_stripe().secrets = [new, old]
     change(reader, "while it is rolled")
@@ -428,6 +440,12 @@ def roll_the_api_key(reader: Reader) -> None:
         double.api_keys = {"sk_test_new"}
     reader.run("api /customers/user-1/sync -X POST")
     reader.run("SECRET_KEY=sk_test_new")
+    # The commands to deploy by have put the key into the other store too.
+    kept = reader.run(
+        'SECRET_STORE=ssm; keep "$API_KEY" <<< newer > /dev/null; secret "$API_KEY"\n'
+        "SECRET_STORE=secretsmanager"
+    )
+    assert kept.split() == ["newer"]
 
 
 def follow_a_request(reader: Reader) -> None:
@@ -459,8 +477,14 @@ def restore(reader: Reader) -> None:
     later = json.loads(reader.run(f"api /customers -d {shlex.quote(LATER_USER)}"))
     wait_until(lambda: reader.is_applied(later["stripe_id"]), "its event is applied")
 
+    items, empty = reader.items(), "--empty-target"
+    assert "not closed" in reader.refused("Restoring the table", empty)
     reader.step("Restoring the table")
     assert parameters(reader)["Closed"] == "true"
+    reader.run("OF_THIS_STACK=$TABLE TABLE=another")
+    assert "another table" in reader.refused("Restoring the table", empty)
+    reader.run("TABLE=$OF_THIS_STACK")
+    assert reader.items() == items
     reader.step("Restoring the table")
     restored = f"{reader.variable('TABLE')}-restored"
     # The local AWS restores what is there now: what came after the moment is taken out.
@@ -495,7 +519,7 @@ def users(reader: Reader) -> set[str]:
 def purge(reader: Reader) -> None:
     reader.run(DELETE)
     wait_until(lambda: "user-1" not in users(reader), "the deletion is applied")
-    reader.step("Purging")
+    reader.step("Purging", "user-1")
     customer = reader.variable("CUSTOMER")
     left = str(reader.items())
     assert customer not in left
@@ -513,3 +537,6 @@ def take_down(reader: Reader) -> None:
     assert reader.items()
     reader.step("Taking a stack down")
     assert table not in reader.aws("dynamodb").list_tables()["TableNames"]
+    reader.step("Taking a stack down")
+    secrets = reader.aws("secretsmanager").list_secrets()["SecretList"]
+    assert not [secret["Name"] for secret in secrets if "DeletedDate" not in secret]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -36,6 +39,17 @@ def items(dynamodb: Any, table: str) -> list[Any]:
     pages = dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
     found = [item for page in pages for item in page["Items"]]
     return sorted(found, key=lambda item: item["pk"]["S"])
+
+
+@contextmanager
+def before_each_request(dynamodb: Any, happens: Callable[..., None]) -> Iterator[None]:
+    """Let something happen to a request's parameters, or instead of it."""
+    events = dynamodb.meta.events
+    events.register("before-parameter-build.dynamodb", happens)
+    try:
+        yield
+    finally:
+        events.unregister("before-parameter-build.dynamodb", happens)
 
 
 def test_a_copy_holds_what_the_restored_table_holds_and_nothing_else(
@@ -76,6 +90,27 @@ def test_a_table_is_not_copied_into_itself(dynamodb: Any, table_name: str) -> No
     fill(dynamodb, TARGET, 3, "new")
     with pytest.raises(RefusedError, match="into itself"):
         copy_table(dynamodb, TARGET, TARGET, empty_target=True)
+    assert len(items(dynamodb, TARGET)) == 3
+
+
+@pytest.mark.parametrize("named_by_arn", ["source", "target"])
+def test_a_table_is_not_copied_into_itself_by_another_name(
+    dynamodb: Any, table_name: str, named_by_arn: str
+) -> None:
+    fill(dynamodb, TARGET, 3, "new")
+    arn = dynamodb.describe_table(TableName=TARGET)["Table"]["TableArn"]
+    names = {"source": TARGET, "target": TARGET, named_by_arn: arn}
+
+    def know_it_by_its_arn(params: Any, **_: Any) -> None:
+        # As DynamoDB does; not every engine of these tests would.
+        if "TableName" in params:
+            params["TableName"] = params["TableName"].rpartition("/")[2]
+
+    with (
+        before_each_request(dynamodb, know_it_by_its_arn),
+        pytest.raises(RefusedError, match="into itself"),
+    ):
+        copy_table(dynamodb, **names, empty_target=True)
     assert len(items(dynamodb, TARGET)) == 3
 
 
@@ -136,3 +171,41 @@ def test_a_copy_that_was_stopped_is_run_again(
     copy_table(dynamodb, restored, TARGET, empty_target=True)
 
     assert items(dynamodb, TARGET) == items(dynamodb, restored)
+
+
+def test_a_copy_that_is_interrupted_ends_with_the_batches_it_is_at(
+    dynamodb: Any, restored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(dynamodb, restored, 400, "old")
+    stopped, write = Event(), dynamodb.batch_write_item
+    monkeypatch.setattr("tools.copy_table.Event", lambda: stopped)
+
+    def write_when_it_is_stopped(**request: Any) -> Any:
+        assert stopped.wait(timeout=30)
+        return write(**request)
+
+    def interrupt(params: Any, **_: Any) -> None:
+        if params.get("Segment") == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(dynamodb, "batch_write_item", write_when_it_is_stopped)
+    with before_each_request(dynamodb, interrupt), pytest.raises(KeyboardInterrupt):
+        copy_table(dynamodb, restored, TARGET)
+
+    assert len(items(dynamodb, TARGET)) <= 7 * 25  # the other segments, one batch each
+
+
+def test_a_request_is_tried_many_times(
+    dynamodb: Any, restored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(dynamodb, restored, 1, "old")
+    made: list[Any] = []
+
+    def client(service: str, *, config: Any) -> Any:
+        made.append(config.retries)
+        return dynamodb
+
+    with monkeypatch.context() as patched:
+        patched.setattr(boto3, "client", client)
+        assert main(["--from", restored, "--to", TARGET]) == 0
+    assert [retries["total_max_attempts"] for retries in made] == [20]

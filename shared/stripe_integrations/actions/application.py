@@ -6,7 +6,7 @@ marked. A process that dies anywhere on the way leaves the event unfinished, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from stripe_integrations.actions.creation import (
     made_for_its_token,
 )
 from stripe_integrations.actions.event_handlers import changes_records, has_handlers
-from stripe_integrations.actions.following import OLDER, Outcome, finish
+from stripe_integrations.actions.following import OLDER, OUR_OWN, Outcome, finish, is_failure
 from stripe_integrations.actions.order import Draft, is_deletion
 from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
 from stripe_integrations.config import API_VERSION
@@ -36,7 +36,7 @@ from stripe_integrations.models.customer import MOST_OTHER_ITEMS
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.validity import Order
-from stripe_integrations.observability import Metric, logger, told
+from stripe_integrations.observability import Metric, logger, told, told_by_place
 
 Json = Mapping[str, Any]
 
@@ -115,10 +115,12 @@ def _try(events: list[Event]) -> Exception | None:
         return error
 
 
-def _settle(event: Event, error: BaseException) -> None:
+def _settle(
+    event: Event, error: BaseException, say: Callable[[BaseException], Json] = told
+) -> None:
     """Say in the ledger what comes after a try that failed; one that has ended stays ended."""
     if not isinstance(error, _FOR_GOOD):
-        _put_off(event, error)
+        _put_off(event, error, say)
     elif not event.is_finished_by_now():
         _give_up(event, type(error).__name__)
 
@@ -142,13 +144,15 @@ def _give_up(event: Event, reason: str) -> None:
     logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
 
 
-def _put_off(event: Event, error: BaseException) -> None:
+def _put_off(
+    event: Event, error: BaseException, say: Callable[[BaseException], Json] = told
+) -> None:
     logger.warning(
         "event put off",
         extra={
             "stripe_event_id": event.stripe_id,
             "attempts": event.attempts,
-            **told(error),
+            **say(error),
         },
     )
     event.postpone(error)
@@ -234,6 +238,8 @@ def _bring_about(customer: Customer | None, events: list[Event]) -> Exception | 
     if write:
         write(also=[outcome.beside_the_effect() for outcome in outcomes if outcome.goes_along])
         for outcome in outcomes:
+            if outcome.was_in_doubt:
+                current().note(Metric.TIES_REFETCHED)
             if outcome.goes_along and not outcome.is_followed:
                 outcome.report()
     failures = [_follow(o, customer) for o in outcomes if o.is_followed or not write]
@@ -244,8 +250,10 @@ def _follow(outcome: Outcome, customer: Customer | None) -> Exception | None:
     try:
         if outcome.is_followed:
             outcome.follow(customer)
-    except (Exception, SystemExit) as error:
-        _settle(outcome.event, error)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        _settle(outcome.event, error, told if isinstance(error, OUR_OWN) else told_by_place)
         failure = FollowUpError(f"what follows on {outcome.event.stripe_id} failed")
         failure.__cause__ = error
         return failure
@@ -275,10 +283,9 @@ def _decide(
         return idle + [Outcome(event) for event in changing], purge
     draft = Draft(customer)
     orders = [(e, draft.take(e)) for e in sorted(changing, key=lambda e: e.created or 0)]
-    in_doubt = sum(order is Order.IN_DOUBT for _, order in orders)
-    if in_doubt:
-        current().note(Metric.TIES_REFETCHED, in_doubt)
-        return idle + [Outcome(event) for event, _ in orders], partial(bring_up_to_date, customer)
+    if any(order is Order.IN_DOUBT for _, order in orders):
+        fetched = [Outcome(e, was_in_doubt=order is Order.IN_DOUBT) for e, order in orders]
+        return idle + fetched, partial(bring_up_to_date, customer)
     taken = [
         Outcome(event, has_effect=False, reason=OLDER) if order is Order.OLDER else Outcome(event)
         for event, order in orders

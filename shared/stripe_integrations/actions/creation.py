@@ -60,9 +60,9 @@ _KEY_IS_KEPT_SECONDS = 23 * 3600
 _CLOCKS_DIFFER_SECONDS = 300
 _LOOKED_THROUGH_SECONDS = 900
 """How far back all customers are looked through, for one whose e-mail is not sure."""
-_METADATA_KEYS, _METADATA_KEY_LENGTH, _METADATA_VALUE_LENGTH = 48, 40, 500
+METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_VALUE_LENGTH = 48, 40, 500
 """Stripe takes 50 keys; two of them are ours. https://docs.stripe.com/api/metadata"""
-_DEEPEST_FIELD = 8
+DEEPEST_FIELD = 8
 """Levels of nesting; no parameter of Stripe's has more than four."""
 _LONGEST_REQUEST = 64 * 1024
 """Characters of JSON: what the claim keeps has to fit an item with room to spare."""
@@ -160,7 +160,13 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
     }
     if made.is_first:
         values |= {**Card.listed(made.validity), **Subscription.listed(made.validity)}
-    return _put(user_id, customer, values, lambda t: claim.activate(t, stripe_id))
+    put = _put(user_id, customer, values, lambda t: claim.activate(t, stripe_id))
+    if put is None:
+        record = UserRecords.read(user_id).customer(stripe_id)
+        if record and not record.is_active:
+            # A backup made beside writes has the claim as it was before it had its customer.
+            claim.release()
+    return put
 
 
 def adopt_customer(user_id: str, standing: ActiveCustomer | None, made: Made) -> Customer | None:
@@ -220,9 +226,25 @@ def _put(
         standing = error.old_item(0, ActiveCustomer)
         if standing and standing.stripe_id == stripe_id:
             return UserRecords.read(user_id).active_customer
-        return None
+        is_unchanged = error.reasons[0] is None
+        return _take_up(user_id, stripe_id, point_to_it) if is_unchanged else None
     customer.is_new = True
     return customer
+
+
+def _take_up(
+    user_id: str, stripe_id: str, point_to_it: Callable[[TransactWrite], None]
+) -> Customer | None:
+    """Point to a record that stands already, as a backup that was made beside a create has it."""
+    record = UserRecords.read(user_id).customer(stripe_id)
+    if record is None:
+        return None
+    # By itself: together they would need a role that may update what leads to a customer.
+    transact(lambda t: t.save(Pointer.to(stripe_id, user_id)))
+    with suppress(StaleRecordError, CustomerSoftDeletedError):
+        record.bring_to({}, also=[point_to_it])
+        return record
+    return None
 
 
 def made_for(claim: ActiveCustomer, stripe_customer: Json) -> bool:
@@ -241,9 +263,10 @@ def token_of(stripe_customer: Json) -> object:
 
 
 def _existing(user_id: str) -> Customer | None:
-    customer = UserRecords.read(user_id).active_customer
+    records = UserRecords.read(user_id)
+    customer = records.active_customer
     if customer is None:
-        return None
+        return _existing_unseen(user_id, records)
     try:
         deleted = current().stripe.retrieve_customer(customer.stripe_id or "").get("deleted")
     except (StripeError, ConfigurationError, SecretUnavailableError):
@@ -253,6 +276,24 @@ def _existing(user_id: str) -> Customer | None:
     # Where somebody else changed it, the next round sees to what.
     with suppress(StaleRecordError, CustomerSoftDeletedError):
         customer.purge(gone_from_stripe=True)
+    return None
+
+
+def _existing_unseen(user_id: str, records: UserRecords) -> Customer | None:
+    """What comes of a pointer that leads to no active record, as in a backup made beside a write.
+
+    Its customer is put back, or the user is free again.
+    """
+    pointer = records.active
+    if pointer is None or pointer.stripe_id is None:
+        return None
+    stripe_id = pointer.stripe_id
+    if records.customer(stripe_id) is None:
+        stripe_customer = current().stripe.retrieve_customer(stripe_id)
+        if not stripe_customer.get("deleted"):
+            return adopt_customer(user_id, pointer, Made.found(stripe_customer))
+    with suppress(ConditionFailedError):
+        transact(lambda t: ActiveCustomer.let_go(t, user_id, stripe_id))
     return None
 
 
@@ -369,24 +410,24 @@ def _request(billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
-    if len(metadata) > _METADATA_KEYS:
-        raise InvalidFieldError("metadata", f"must have at most {_METADATA_KEYS} keys")
+    if len(metadata) > METADATA_KEYS:
+        raise InvalidFieldError("metadata", f"must have at most {METADATA_KEYS} keys")
     for key, value in metadata.items():
         if key in (USER_KEY, TOKEN_KEY):
             raise InvalidFieldError("metadata", f"the key {key} is reserved")
-        if not isinstance(value, str) or len(value) > _METADATA_VALUE_LENGTH:
+        if not isinstance(value, str) or len(value) > METADATA_VALUE_LENGTH:
             raise InvalidFieldError(
-                "metadata", f"values must be strings of at most {_METADATA_VALUE_LENGTH} characters"
+                "metadata", f"values must be strings of at most {METADATA_VALUE_LENGTH} characters"
             )
-        if not isinstance(key, str) or not 0 < len(key) <= _METADATA_KEY_LENGTH:
+        if not isinstance(key, str) or not 0 < len(key) <= METADATA_KEY_LENGTH:
             raise InvalidFieldError(
-                "metadata", f"keys must be 1 to {_METADATA_KEY_LENGTH} characters long"
+                "metadata", f"keys must be 1 to {METADATA_KEY_LENGTH} characters long"
             )
 
 
 def _check_encodable(name: str, value: object) -> None:
     """Refuse what Python can hold and nobody else can read: lone surrogates, NaN, great depth."""
-    if depth(value, _DEEPEST_FIELD) > _DEEPEST_FIELD:
+    if depth(value, DEEPEST_FIELD) > DEEPEST_FIELD:
         raise InvalidFieldError(name, "is nested too deeply")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -150,7 +150,7 @@ class StripeEvent:
             What was done. `failures` has what any part was stopped by; the others went on.
         """
         done = Reconciliation()
-        for part in (sweep, redrive, take_stock):
+        for part in (take_stock, sweep, redrive):
             try:
                 part(done)
             except Exception as error:

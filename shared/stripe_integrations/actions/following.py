@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 from stripe_integrations.actions.event_handlers import handlers_of, has_handlers
 from stripe_integrations.context import current
-from stripe_integrations.errors import OutOfTimeError
+from stripe_integrations.errors import (
+    EventHandlerNotFoundError,
+    MessageNotSentError,
+    OutOfTimeError,
+)
 from stripe_integrations.models import Customer, Event
 from stripe_integrations.models.customer import Also
 from stripe_integrations.observability import Metric, logger
 
 OLDER = "older than what the record shows"
+OUR_OWN = (EventHandlerNotFoundError, MessageNotSentError, OutOfTimeError)
+"""What fails here by no fault of a handler's, so that its message is known to hold no value."""
 
 _NEEDED_SECONDS = 12
 """What one event may take here: as long as the event bus may, and the mark."""
@@ -29,11 +35,14 @@ class Outcome:
         Whether the record shows what it says, by this try or an earlier one.
     reason : str or None
         Why it has none.
+    was_in_doubt : bool
+        Whether Stripe was asked, since nobody could tell if it is newer than the record.
     """
 
     event: Event
     has_effect: bool = True
     reason: str | None = None
+    was_in_doubt: bool = False
 
     @property
     def is_handled(self) -> bool:
@@ -98,6 +107,14 @@ class Outcome:
                     "livemode": self.event.livemode,
                 }
             )
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether this is how code of the deployment's own may fail, and not the end of the process."""
+    from asyncio import CancelledError  # noqa: PLC0415 - most processes never need it
+
+    raised = (Exception, SystemExit, GeneratorExit, BaseExceptionGroup, CancelledError)
+    return isinstance(error, raised)
 
 
 def finish(event: Event, state: str, reason: str | None) -> None:

@@ -34,7 +34,13 @@ from stripe_integrations.actions.synchronisation import (
     until_unrivalled,
 )
 from stripe_integrations.context import current
-from stripe_integrations.errors import DatabaseRefusedError, StaleRecordError, StripeRefusedError
+from stripe_integrations.errors import (
+    DatabaseRefusedError,
+    NewerSchemaError,
+    StaleRecordError,
+    StripeIntegrationsError,
+    StripeRefusedError,
+)
 from stripe_integrations.models import (
     ActiveCustomer,
     Card,
@@ -65,27 +71,51 @@ class Rebuild:
     rebuilt : int
         Of those, the ones that something was written for.
     resume_from : str or None
-        Where to go on, with the same call, since the time did not suffice; None at the end.
+        Where to go on, with the same call, since the time did not suffice, or something failed;
+        None at the end.
+    error : str or None
+        The kind of error that stopped it.
+    unreadable : int
+        Of those listed, the ones left as they are, which did not stop it: a later release has
+        written a record of their user. The log names them.
     """
 
     listed: int = 0
     rebuilt: int = 0
     resume_from: str | None = None
+    error: str | None = None
+    unreadable: int = 0
 
 
 def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebuild:
     """`StripeCustomer.rebuild`."""
-    done = Rebuild()
-    for stripe_customer in current().stripe.list_customers(
-        created_from, starting_after=resume_from
-    ):
-        done.listed += 1
-        user_id = _user_of(stripe_customer)
-        if user_id and _put_back(user_id, stripe_customer):
-            done.rebuilt += 1
-        if current().remaining_seconds() < _NEEDS_SECONDS:
+    done = Rebuild(resume_from=resume_from)
+    try:
+        for stripe_customer in current().stripe.list_customers(
+            created_from, starting_after=resume_from
+        ):
+            user_id = _user_of(stripe_customer)
+            try:
+                if user_id and _put_back(user_id, stripe_customer):
+                    done.rebuilt += 1
+            except NewerSchemaError as error:
+                # The next release can read it; the others must not wait for that.
+                logger.warning(
+                    "left out: a later release has written a record of its user",
+                    extra={"stripe_customer_id": stripe_customer["id"], **told(error)},
+                )
+                done.unreadable += 1
+            done.listed += 1
             done.resume_from = stripe_customer["id"]
-            break
+            if current().remaining_seconds() < _NEEDS_SECONDS:
+                return done
+    except StripeIntegrationsError as error:
+        if not done.listed:
+            raise
+        logger.warning("stopped", extra={"stripe_customer_id": done.resume_from, **told(error)})
+        done.error = type(error).__name__
+        return done
+    done.resume_from = None
     return done
 
 
@@ -104,7 +134,7 @@ def _put_back(user_id: str, stripe_customer: Json) -> bool:
         records = UserRecords.read(user_id)
         record = records.customer(stripe_id)
         if record:
-            return _complete(user_id, records.active, record)
+            return _complete(user_id, records, record, stripe_customer)
         owner = Pointer.find(stripe_id)
         if owner and owner.user_id != user_id:
             return False  # the metadata was changed on Stripe since
@@ -117,18 +147,30 @@ def _add(user_id: str, records: UserRecords, stripe_customer: Json) -> bool:
     claim = records.active
     made = Made.found(stripe_customer)
     if claim and made_for(claim, stripe_customer):
+        _soft_delete_others(records, stripe_customer)
         return _bring_up_to_date(complete_creation(user_id, claim, made))
     if _is_a_copy(records, stripe_customer):
         return False
     if _is_superseded(records, stripe_customer):
         _add_soft_deleted(user_id, stripe_customer)
         return True
-    active = records.active_customer
-    if active:
-        gone = bool(_on_stripe(active).get("deleted"))
-        active.purge(gone_from_stripe=gone)
-        claim = None
-    return _bring_up_to_date(adopt_customer(user_id, claim, made))
+    standing = _soft_delete_others(records, stripe_customer)
+    return _bring_up_to_date(adopt_customer(user_id, standing, made))
+
+
+def _soft_delete_others(records: UserRecords, stripe_customer: Json) -> ActiveCustomer | None:
+    """Let a user have no active record but this customer's; the claim that stands after that.
+
+    Whichever the claim points to, there may be more: half of a soft delete leaves one behind.
+    """
+    claim = records.active
+    for customer in records.customers.values():
+        if not customer.is_active or customer.stripe_id == stripe_customer["id"]:
+            continue
+        customer.purge(gone_from_stripe=bool(_on_stripe(customer).get("deleted")))
+        if claim and claim.stripe_id == customer.stripe_id:
+            claim = None
+    return claim
 
 
 def _is_a_copy(records: UserRecords, stripe_customer: Json) -> bool:
@@ -143,7 +185,10 @@ def _is_a_copy(records: UserRecords, stripe_customer: Json) -> bool:
         return False
     logger.warning(
         "left out: another customer has its token",
-        extra={"customer_id": stripe_customer["id"], "known_customer_id": known.stripe_id},
+        extra={
+            "stripe_customer_id": stripe_customer["id"],
+            "known_customer_id": known.stripe_id,
+        },
     )
     return True
 
@@ -156,12 +201,14 @@ def _token_of_record(customer: Customer) -> object:
 def _is_superseded(records: UserRecords, stripe_customer: Json) -> bool:
     """Whether the user has got another customer, or asked for one, after this one."""
     claim = records.active
-    if claim and claim.is_creating:
+    if claim and claim.is_creating and not made_for(claim, stripe_customer):
         asked = float(claim.since or 0) - CLOCKS_DIFFER_SECONDS
         if created_second(stripe_customer) < asked:
             return True
     return any(
-        not _is_newer(stripe_customer, than=customer) for customer in records.customers.values()
+        not _is_newer(stripe_customer, than=customer)
+        for customer in records.customers.values()
+        if customer.stripe_id != stripe_customer["id"]
     )
 
 
@@ -170,8 +217,10 @@ def _is_newer(stripe_customer: Json, *, than: Customer) -> bool:
     second = created_second(stripe_customer)
     other = created_second(_on_stripe(than))
     if not other:
-        # Stripe does not say any more. The record was made with it, or by its date.
-        return second > int(than.created_at.timestamp()) if than.created_at else True
+        # Stripe does not say any more. The record was made with it by our clock, or by its date.
+        # In doubt it is the newer one: whom Stripe still has must not be taken from the user.
+        made = than.created_at.timestamp() if than.created_at else 0
+        return second >= int(made) - CLOCKS_DIFFER_SECONDS
     if second != other:
         return second > other
     listed = current().stripe.list_customers(second, created_until=second)
@@ -205,26 +254,30 @@ def _add_soft_deleted(user_id: str, stripe_customer: Json) -> None:
     _write_or_read_again(compose)
 
 
-def _complete(user_id: str, claim: ActiveCustomer | None, record: Customer) -> bool:
+def _complete(user_id: str, records: UserRecords, record: Customer, stripe_customer: Json) -> bool:
     """Make whole what a record lacks that stands already.
 
     Beside a backup a transaction may have been under way: a backup is of one moment only almost.
     And a run before this one may have ended between the record and its cards.
     """
     stripe_id = record.stripe_id or ""
+    claim = records.active
     is_pointed_to = claim is not None and claim.stripe_id == stripe_id
     if not record.is_active:
         if is_pointed_to:
             _write_or_read_again(lambda t: ActiveCustomer.let_go(t, user_id, stripe_id))
         return is_pointed_to
-    if claim and not is_pointed_to:
-        return False
+    others = any(other.is_active for other in records.customers.values() if other is not record)
+    if (others or not is_pointed_to) and _is_superseded(records, stripe_customer):
+        record.purge()
+        return True
+    standing = _soft_delete_others(records, stripe_customer)
     if not is_pointed_to or not Pointer.find(stripe_id):
-        token = str(_token_of_record(record))
+        token = str(token_of(stripe_customer))
         record.bring_to(
             {},
             also=(
-                lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, claim),
+                lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, standing),
                 lambda t: t.save(Pointer.to(stripe_id, user_id)),
             ),
         )
@@ -244,7 +297,8 @@ def _bring_up_to_date(customer: Customer | None) -> bool:
     except DatabaseRefusedError as error:
         # The user has the customer, which is what this is for; the others must not wait.
         logger.warning(
-            "not brought up to date", extra={"customer_id": customer.stripe_id, **told(error)}
+            "not brought up to date",
+            extra={"stripe_customer_id": customer.stripe_id, **told(error)},
         )
     return True
 

@@ -200,6 +200,9 @@ class Customer(Record, discriminator="Customer"):
     def purge(self, *, gone_from_stripe: bool = False, also: Iterable[Also] = ()) -> None:
         """Soft-delete the record and let go of the user, so that a later create starts anew.
 
+        Where the user's claim does not point to this customer, as after a restore, the claim is
+        left as it is.
+
         Parameters
         ----------
         gone_from_stripe : bool
@@ -209,6 +212,8 @@ class Customer(Record, discriminator="Customer"):
         ------
         StaleRecordError
             The record was changed since it was read. Read again and decide again.
+        NewerSchemaError
+            A later release has written a record of the user since.
         """
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
@@ -217,14 +222,20 @@ class Customer(Record, discriminator="Customer"):
         if gone_from_stripe:
             gone = Validity.of_event(int(moment.timestamp()))
             removed = [card.tombstone(gone) for card in self.cards]
-        self._update(
-            {"is_active": False, "date_purged": moment, "modified_at": moment},
-            self._write_most(removed),
-            [
-                lambda t: ActiveCustomer.let_go(t, self.user_id or "", self.stripe_id or ""),
-                *also,
-            ],
-        )
+        user_id, stripe_id = self.user_id or "", self.stripe_id or ""
+        marks = {"is_active": False, "date_purged": moment, "modified_at": moment}
+        rest = self._write_most(removed)
+        also = list(also)
+        try:
+            self._update(
+                marks, rest, [lambda t: ActiveCustomer.let_go(t, user_id, stripe_id), *also]
+            )
+        except StaleRecordError:
+            standing = UserRecords.read(user_id).active
+            if standing and standing.stripe_id == stripe_id:
+                raise
+            # What points to a record raises its version: at the one read here none points to it.
+            self._update(marks, rest, also)
 
     def _write_most(self, children: list[Child]) -> list[Child]:
         """Write the children that one transaction with the customer has no room for.

@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from pynamodb.attributes import TTLAttribute
@@ -25,7 +27,11 @@ from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
-from stripe_integrations.errors import MalformedRequestError, MessageNotSentError
+from stripe_integrations.errors import (
+    MalformedRequestError,
+    MessageNotSentError,
+    NewerSchemaError,
+)
 from stripe_integrations.models.fields import (
     Document,
     Flag,
@@ -241,7 +247,9 @@ class Event(Record, discriminator="Event"):
             self.save(Event.pk.does_not_exist())
         except PutError as error:
             if error_code(error) == CONDITION_FAILED:
-                return Event.find(self.stripe_id or "") or self
+                with suppress(NewerSchemaError):  # it stands there all the same
+                    return Event.find(self.stripe_id or "") or self
+                return self
             raise unavailable(error) from error
         self.is_stored = True
         return self
@@ -364,10 +372,16 @@ class Event(Record, discriminator="Event"):
         return standing is None or standing.processed
 
     def postpone(self, error: BaseException) -> None:
-        """Try again later, after a try that failed; the kind of error is kept, and no value."""
+        """Try again later, after a try that failed; the kind of error is kept, and no value.
+
+        The event waits for its customer no longer, but for a better day.
+        """
+        actions: list[Action] = [Event.state.set("pending")]
         is_told = isinstance(error, MessageNotSentError) and self.last_error
         # That the dead-letter queue can't be told of an error is not what has to be known of it.
-        self._put_off([] if is_told else [Event.last_error.set(type(error).__name__)])
+        if not is_told:
+            actions.append(Event.last_error.set(type(error).__name__))
+        self._put_off(actions)
 
     def keep_waiting(self) -> None:
         """Look again later whether its customer is known."""
@@ -466,13 +480,14 @@ class Event(Record, discriminator="Event"):
     def oldest_pending_seconds(cls) -> float:
         """For how long the oldest pending event has been here, or was replayed; 0 without one.
 
-        Those that wait for an unknown customer don't count: they end after a day by themselves.
+        Those that wait for an unknown customer don't count: they end after a day by themselves. In
+        each of the queues so many are looked at as one page holds, those that are due first.
         """
-        pending = cls.state == "pending"
         ages = (
             event._age().total_seconds()
             for number in range(_QUEUES)
-            for event in cls._in_queue(str(number), filter_condition=pending)
+            for event in islice(cls._in_queue(str(number), page_size=_SCANNED), _SCANNED)
+            if event.state == "pending"
         )
         return max(ages, default=0)
 
@@ -518,14 +533,11 @@ class Event(Record, discriminator="Event"):
 
     @classmethod
     def _in_queue(
-        cls,
-        queue: str,
-        condition: Condition | None = None,
-        filter_condition: Condition | None = None,
+        cls, queue: str, condition: Condition | None = None, page_size: int | None = None
     ) -> Iterator[Event]:
         """Events as the index shows them: with the attributes that it has."""
         try:
-            yield from cls.by_queue.query(queue, condition, filter_condition=filter_condition)
+            yield from cls.by_queue.query(queue, condition, page_size=page_size)
         except PynamoDBException as error:
             raise unavailable(error) from error
 

@@ -13,7 +13,7 @@ called: list[tuple[str | None, str | None]] = []
 seen: list[str | None] = []
 """The name that the record had in the table at each call."""
 
-raising: list[Exception] = []
+raising: list[BaseException] = []
 """What the next calls raise."""
 
 meanwhile: list[Callable[[], None]] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
-from stripe_integrations.errors import FollowUpError
+from stripe_integrations.errors import ConflictError, FollowUpError
 from stripe_integrations.models import Customer, Event
 from tests.stripe_integrations.actions import own_handlers
 from tests.world import START, World
@@ -271,3 +273,26 @@ def test_an_effect_is_not_brought_about_again_for_a_handler_that_failed(
     assert (counts.stripe, "TransactWriteItems" in counts.operations) == (0, False)
     assert len(own_handlers.called) == 2
     assert ended(stripe_id) == ("applied", None)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        SystemExit("jane@example.com"),
+        GeneratorExit("jane@example.com"),
+        asyncio.CancelledError("jane@example.com"),
+        BaseExceptionGroup("jane@example.com", [GeneratorExit()]),
+        ConflictError("jane@example.com"),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_whatever_a_handler_raises_its_event_is_put_off_and_its_message_kept_out_of_the_log(
+    world: World, customer: Customer, log: io.StringIO, raised: BaseException
+) -> None:
+    own_handlers.raising.append(raised)
+    stripe_id = rename(world, customer)
+    with pytest.raises(FollowUpError):
+        StripeEvent.apply(stripe_id)
+    assert ended(stripe_id) == ("pending", None)
+    assert type(raised).__name__ in log.getvalue()
+    assert "jane" not in log.getvalue()

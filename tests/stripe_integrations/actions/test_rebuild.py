@@ -15,6 +15,7 @@ from stripe_integrations.context import use
 from stripe_integrations.errors import (
     DatabaseRefusedError,
     InvalidFieldError,
+    StaleRecordError,
     StripeRefusedError,
     StripeUnavailableError,
 )
@@ -46,6 +47,12 @@ def forget(world: World, *keys: str) -> None:
     put_back(world, kept)
 
 
+def whole(**counts: int) -> Json:
+    """The answer of a call that came to the end."""
+    nothing = {"listed": 0, "rebuilt": 0, "resume_from": None, "error": None, "unreadable": 0}
+    return nothing | counts
+
+
 def create(world: World, user_id: str = "u-1", **fields: Any) -> str:
     """A customer, some seconds after whatever was before."""
     world.time += 10
@@ -53,6 +60,18 @@ def create(world: World, user_id: str = "u-1", **fields: Any) -> str:
     assert made["statusCode"] == 201
     stripe_id: str = made["json"]["stripe_id"]
     return stripe_id
+
+
+def crash_a_create(world: World, **fields: Any) -> None:
+    """Stripe makes the customer, and its answer is lost."""
+    world.stripe.faults.time_out(None, match=POST, when="after", should_retry=False)
+    assert world.create(**fields)["statusCode"] == 503
+    world.stripe.faults.clear()
+
+
+def images_of(world: World, key: str) -> list[Json]:
+    """The items whose sort key begins so."""
+    return [image for image in world.images() if image["sk"]["S"].startswith(key)]
 
 
 def customers(world: World, user_id: str = "u-1") -> dict[str, bool]:
@@ -95,7 +114,7 @@ def test_a_customer_that_the_table_has_lost_is_put_back_with_all_that_it_has(wor
     forget(world)
     world.time += 86_400
 
-    assert world.rebuild() == {"listed": 1, "rebuilt": 1, "resume_from": None}
+    assert world.rebuild() == whole(listed=1, rebuilt=1)
 
     customer = StripeCustomer.get(USER)
     assert (customer.stripe_id, customer.name, customer.email) == (stripe_id, "Jane Doe", EMAIL)
@@ -121,7 +140,7 @@ def test_what_the_table_knows_stays_as_it_is(world: World) -> None:
     create(world, "u-2")
     world.delete("u-2")
     before = world.images()
-    assert world.rebuild() == {"listed": 2, "rebuilt": 0, "resume_from": None}
+    assert world.rebuild() == whole(listed=2, rebuilt=0)
     assert world.images() == before
 
 
@@ -131,7 +150,7 @@ def test_only_what_this_deployment_has_made_is_put_back(world: World) -> None:
     for token in ("stripe-customers", "stripe-customers/", "stripe-customers-2/1", "a token"):
         add_by_hand(world, "u-1", token)
     add_by_hand(world, "", "stripe-customers/1")
-    assert world.rebuild() == {"listed": 7, "rebuilt": 0, "resume_from": None}
+    assert world.rebuild() == whole(listed=7, rebuilt=0)
     assert world.items() == []
 
 
@@ -294,6 +313,31 @@ def test_where_stripe_refuses_to_say_which_is_older_nothing_is_decided(world: Wo
     assert active(world) == old
 
 
+def test_a_customer_made_in_the_second_of_one_that_is_gone_takes_its_place(world: World) -> None:
+    old = world.create()["json"]["stripe_id"]
+    backup = world.images()
+    world.ask("DELETE", f"/v1/customers/{old}")
+    new = world.create()["json"]["stripe_id"]
+    put_back(world, backup)
+    world.rebuild()
+    assert active(world) == new
+    assert world.create()["json"]["stripe_id"] == new
+
+
+def test_it_takes_its_place_too_where_our_clock_is_ahead_of_stripes(world: World) -> None:
+    with use(world.new_context()) as ahead:
+        ahead.clock = lambda: world.time + 4
+        old = StripeCustomer.create(USER, EMAIL).stripe_id
+    backup = world.images()
+    world.time += 1
+    world.ask("DELETE", f"/v1/customers/{old}")
+    world.time += 1
+    new = world.create()["json"]["stripe_id"]
+    put_back(world, backup)
+    world.rebuild()
+    assert active(world) == new
+
+
 # ---- tokens that were copied
 
 
@@ -301,7 +345,7 @@ def test_a_copy_of_a_customer_never_takes_its_place(world: World) -> None:
     stripe_id = create(world)
     add_by_hand(world, "u-1", token_of(world, stripe_id))
     before = world.images()
-    assert world.rebuild() == {"listed": 2, "rebuilt": 0, "resume_from": None}
+    assert world.rebuild() == whole(listed=2, rebuilt=0)
     assert world.images() == before
 
 
@@ -358,6 +402,181 @@ def test_half_of_a_soft_delete_keeps_no_user_from_a_new_customer(world: World) -
     assert create(world) != old
 
 
+def half_an_activation(world: World) -> str:
+    """The record of a create and its pointer by Stripe's id are there, the claim is as before."""
+    world.time += 10
+    crash_a_create(world)
+    claim = images_of(world, "ACTIVE")
+    stripe_id: str = world.create()["json"]["stripe_id"]
+    forget(world, "ACTIVE")
+    put_back(world, world.images() + claim)
+    return stripe_id
+
+
+@pytest.mark.parametrize("ahead", [0, 60])
+def test_a_claim_whose_customer_is_there_already_points_to_it(world: World, ahead: int) -> None:
+    stripe_id = half_an_activation(world)
+    (claim,) = images_of(world, "ACTIVE")
+    forget(world, "ACTIVE")
+    claim["since"]["N"] = str(float(claim["since"]["N"]) + ahead)  # our clock before Stripe's
+    put_back(world, [*world.images(), claim])
+    assert world.rebuild()["rebuilt"] == 1
+    assert active(world) == stripe_id
+    assert world.rebuild()["rebuilt"] == 0
+
+
+def test_a_create_takes_up_the_half_of_another(world: World) -> None:
+    stripe_id = half_an_activation(world)
+    forget(world, "POINTER")
+    again = world.create()
+    assert (again["statusCode"], again["json"]["stripe_id"]) == (200, stripe_id)
+    assert active(world) == stripe_id
+    assert Pointer.find(stripe_id).user_id == "u-1"
+
+
+def test_a_claim_whose_customer_was_soft_deleted_keeps_no_user_from_a_new_one(
+    world: World,
+) -> None:
+    old = half_an_activation(world)
+    claim = images_of(world, "ACTIVE")
+    forget(world, "ACTIVE")
+    StripeCustomer.soft_delete(UserRecords.read("u-1").customer(old))
+    put_back(world, world.images() + claim)
+    assert create(world) != old
+    assert customers(world)[old] is False
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_pointer_to_one_that_stripe_has_deleted_keeps_no_user_from_a_new_one(
+    world: World, is_there: bool
+) -> None:
+    old = create(world)
+    pointer = images_of(world, "ACTIVE")
+    world.ask("DELETE", f"/v1/customers/{old}")
+    world.settle()
+    put_back(world, (world.images() if is_there else []) + pointer)
+    world.rebuild()
+    new = create(world)
+    assert new != old
+    assert active(world) == new
+
+
+def test_a_create_that_finds_a_pointer_alone_puts_its_customer_back(world: World) -> None:
+    stripe_id = create(world)
+    put_back(world, images_of(world, "ACTIVE"))
+    assert world.create()["json"]["stripe_id"] == stripe_id
+    assert active(world) == stripe_id
+    assert Pointer.find(stripe_id).user_id == "u-1"
+
+
+def two_active(world: World) -> tuple[str, str]:
+    """The older has the pointer, the newer a record."""
+    old = create(world)
+    before = world.images()
+    world.delete()
+    new = create(world)
+    put_back(world, [*before, *images_of(world, f"CUSTOMER#{new}"), *images_of(world, "POINTER")])
+    assert customers(world) == {old: True, new: True}
+    return old, new
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_of_two_active_ones_the_newer_is_pointed_to_and_the_other_soft_deleted(
+    world: World, is_deleted: bool
+) -> None:
+    old, new = two_active(world)
+    if is_deleted:
+        world.ask("DELETE", f"/v1/customers/{old}")
+    world.rebuild()
+    assert customers(world) == {old: False, new: True}
+    assert active(world) == new
+    assert world.create()["json"]["stripe_id"] == new
+
+
+def test_the_older_of_two_active_ones_takes_nothing_from_the_newer_whose_turn_comes_later(
+    world: World,
+) -> None:
+    old, new = two_active(world)
+    world.rebuild({"resume_from": new})
+    assert customers(world) == {old: False, new: True}
+    world.rebuild()
+    assert active(world) == new
+
+
+def test_an_active_one_that_stripe_has_deleted_does_not_stay_beside_a_create_that_is_finished(
+    world: World,
+) -> None:
+    old = create(world)
+    record = images_of(world, "CUSTOMER")
+    world.delete()
+    world.time += 10
+    crash_a_create(world)
+    put_back(world, record + images_of(world, "ACTIVE"))
+    world.ask("DELETE", f"/v1/customers/{old}")
+    world.rebuild()
+    (new,) = (made["id"] for made in world.stripe_customers())
+    assert customers(world) == {old: False, new: True}
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+@pytest.mark.parametrize("lost", ["its record", "its pointer", "all of it"])
+def test_an_active_one_that_nothing_points_to_does_not_stay_beside_the_newest(
+    world: World, lost: str, is_deleted: bool
+) -> None:
+    old = create(world)
+    backup = [image for image in world.images() if image["sk"]["S"] != "ACTIVE"]
+    world.delete()
+    new = create(world)
+    if lost == "its record":
+        backup += images_of(world, "ACTIVE")
+    if lost == "its pointer":
+        backup += images_of(world, f"CUSTOMER#{new}")
+    put_back(world, backup)
+    if is_deleted:
+        world.ask("DELETE", f"/v1/customers/{old}")
+    world.rebuild()
+    assert customers(world) == {old: False, new: True}
+    assert active(world) == new
+
+
+def test_an_active_one_from_before_the_claim_is_soft_deleted_and_the_claim_stays(
+    world: World,
+) -> None:
+    old = create(world)
+    forget(world, "ACTIVE")
+    world.time += 60
+    claim, _ = ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    world.rebuild()
+    assert customers(world) == {old: False}
+    assert ActiveCustomer.read("u-1").token == claim.token
+
+
+def test_one_that_is_not_pointed_to_is_soft_deleted_and_the_pointer_stays(world: World) -> None:
+    pointed_to, other = two_active(world)
+    StripeCustomer.soft_delete(UserRecords.read("u-1").customer(other))
+    assert customers(world) == {pointed_to: True, other: False}
+    assert active(world) == pointed_to
+
+
+def test_the_event_of_the_deletion_of_one_that_is_not_pointed_to_is_applied(world: World) -> None:
+    pointed_to, other = two_active(world)
+    world.ask("DELETE", f"/v1/customers/{other}")
+    world.settle()
+    assert customers(world) == {pointed_to: True, other: False}
+    assert active(world) == pointed_to
+    (event,) = world.items(kind="customer.deleted")
+    assert event["state"] == "applied"
+
+
+def test_a_soft_delete_of_a_record_that_was_changed_leaves_all_as_it_is(world: World) -> None:
+    stripe_id = create(world)
+    stale = UserRecords.read("u-1").customer(stripe_id)
+    StripeCustomer.sync(StripeCustomer.get(USER))
+    with pytest.raises(StaleRecordError):
+        stale.purge()
+    assert active(world) == stripe_id
+
+
 # ---- lists, time and failures
 
 
@@ -379,7 +598,21 @@ def test_it_goes_through_as_many_pages_as_there_are(
     monkeypatch.setattr("stripe_integrations.stripe_gateway._PAGE", 2)
     for number in range(5):
         add_by_hand(world, f"u-{number}", f"stripe-customers/{number}")
-    assert world.rebuild() == {"listed": 5, "rebuilt": 5, "resume_from": None}
+    assert world.rebuild() == whole(listed=5, rebuilt=5)
+    assert len(world.items(record_type="ActiveCustomer")) == 5
+
+
+def test_a_failure_on_the_way_says_where_to_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_integrations.stripe_gateway._PAGE", 2)
+    made = [add_by_hand(world, f"u-{n}", f"stripe-customers/{n}") for n in range(5)]
+    world.stripe.faults.fail_next(None, match=f"GET /v1/customers/{made[1]}", status=500)
+    stopped = world.rebuild()
+    assert (stopped["listed"], stopped["error"]) == (3, "StripeUnavailableError")
+    world.stripe.faults.clear()
+    done = world.rebuild({"resume_from": stopped["resume_from"]})
+    assert (done["listed"], done["resume_from"], done["error"]) == (2, None, None)
     assert len(world.items(record_type="ActiveCustomer")) == 5
 
 
@@ -393,7 +626,9 @@ def test_only_customers_since_a_time_are_looked_at_where_that_is_asked_for(world
     assert world.rebuild({"created_from": 0})["listed"] == 2
 
 
-@pytest.mark.parametrize("event", [{"created_from": "yesterday"}, {"resume_from": 7}])
+@pytest.mark.parametrize(
+    "event", [{"created_from": "yesterday"}, {"created_from": True}, {"resume_from": 7}]
+)
 def test_an_event_that_makes_no_sense_is_refused(world: World, event: Json) -> None:
     with pytest.raises(InvalidFieldError):
         world.rebuild(event)
@@ -431,6 +666,26 @@ def test_a_customer_whose_cards_do_not_fit_keeps_no_other_waiting(
     assert world.rebuild()["rebuilt"] == 2
     assert [active(world), active(world, "u-2")] == made
     assert log.getvalue().count("not brought up to date") == 2
+
+
+@pytest.mark.parametrize("newer", ["ACTIVE", "CUSTOMER"])
+def test_a_record_of_a_later_release_keeps_no_other_waiting_and_the_log_names_it(
+    world: World, log: Any, newer: str
+) -> None:
+    lost = create(world)
+    unreadable = create(world, "u-2")
+    create(world, "u-3")
+    kept = [image for image in world.images() if "u-1" not in str(image)]
+    for image in kept:
+        if image["pk"]["S"] == "USER#u-2" and image["sk"]["S"].startswith(newer):
+            image["schema_version"] = {"N": "2"}
+    put_back(world, kept)
+
+    assert world.rebuild() == whole(listed=3, rebuilt=1, unreadable=1)
+
+    assert active(world) == lost
+    warning = next(line for line in log.getvalue().splitlines() if "later release" in line)
+    assert unreadable in warning
 
 
 @pytest.mark.parametrize("stored", ["", "Card"])
@@ -472,9 +727,7 @@ def a_customer_in_place_of_a_deleted_one(world: World) -> list[Json]:
 
 
 def a_crashed_create(world: World) -> list[Json]:
-    world.stripe.faults.time_out(None, match=POST, when="after", should_retry=False)
-    world.create(default_source="tok_visa")
-    world.stripe.faults.clear()
+    crash_a_create(world, default_source="tok_visa")
     world.time += 60
     return world.images()
 

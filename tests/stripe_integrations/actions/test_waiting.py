@@ -164,7 +164,7 @@ def test_a_404_is_no_news_of_a_customer_that_is_not_known(world: World, on_strip
     world.stripe.faults.fail_next(None, status=404, code="resource_missing")
     with pytest.raises(StripeRefusedError):
         StripeEvent.apply(created)
-    assert Event.find(created).state == "waiting"
+    assert Event.find(created).state == "pending"
     world.stripe.faults.clear()
     world.time = Event.find(created).next_try
     world.reconcile()
@@ -241,5 +241,5 @@ def test_a_pointer_whose_customer_is_not_visible_yet_puts_the_event_off(
     Pointer.to(on_stripe, "u-1").save()
     world.stream()
     event = Event.find(waiting)
-    assert event.state == "waiting"
+    assert event.state == "pending"
     assert event.last_error == "ConflictError"

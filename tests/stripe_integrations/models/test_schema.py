@@ -152,8 +152,7 @@ def test_a_newer_record_is_refused_for_now_and_stays_as_it_is(lived: World, kind
         assert answer["statusCode"] == 503
         assert answer["json"]["type"] == "urn:stripe-integrations:problem:newer-schema"
         assert answer["headers"]["retry-after"]
-    with pytest.raises(NewerSchemaError):
-        lived.rebuild()
+    assert lived.rebuild()["unreadable"] == 1
     assert standing(lived, kind) == before
 
 
@@ -209,11 +208,10 @@ def test_a_newer_event_is_left_to_those_who_know_it(
     assert world.event_states() == {"customer.created": "applied"}
 
 
-def test_a_newer_event_that_comes_again_is_not_accepted_twice(world: World) -> None:
+def test_a_newer_event_that_comes_again_is_safe_already_and_stays_as_it_is(world: World) -> None:
     StripeEvent.receive(event())
     before = newer(world, "EVENT")
-    with pytest.raises(NewerSchemaError):
-        StripeEvent.receive(event())
+    assert StripeEvent.receive(event()).stripe_id == "evt_1"
     assert standing(world, "EVENT") == before
 
 
@@ -252,7 +250,7 @@ def test_a_record_that_has_become_a_newer_one_is_not_changed_by_who_read_it_befo
         lambda: customer.bring_to({"name": "Jane"}, [card.tombstone(card.validity)]),
         customer.purge,
     ):
-        with suppress(record.ConditionFailedError, StaleRecordError):
+        with suppress(record.ConditionFailedError, StaleRecordError, NewerSchemaError):
             write()
     assert standing(lived, kind) == before
 
