@@ -160,13 +160,12 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
     }
     if made.is_first:
         values |= {**Card.listed(made.validity), **Subscription.listed(made.validity)}
-    put = _put(user_id, customer, values, lambda t: claim.activate(t, stripe_id))
-    if put is None:
-        record = UserRecords.read(user_id).customer(stripe_id)
-        if record and not record.is_active:
-            # A backup made beside writes has the claim as it was before it had its customer.
-            claim.release()
-    return put
+    try:
+        return _put(user_id, customer, values, lambda t: claim.activate(t, stripe_id))
+    except CustomerSoftDeletedError:
+        # A backup made beside writes has the claim as it was before it had its customer.
+        claim.release()
+        return None
 
 
 def adopt_customer(user_id: str, standing: ActiveCustomer | None, made: Made) -> Customer | None:
@@ -190,12 +189,14 @@ def adopt_customer(user_id: str, standing: ActiveCustomer | None, made: Made) ->
     stripe_id: str = made.stripe_customer["id"]
     token = str(token_of(made.stripe_customer))
     values = {**customer_values(made.stripe_customer), **made.validity.as_fields()}
-    return _put(
-        user_id,
-        record_as_made(user_id, made.stripe_customer),
-        values,
-        lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, standing),
-    )
+    with suppress(CustomerSoftDeletedError):
+        return _put(
+            user_id,
+            record_as_made(user_id, made.stripe_customer),
+            values,
+            lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, standing),
+        )
+    return None
 
 
 def record_as_made(user_id: str, stripe_customer: Json) -> Customer:
@@ -210,7 +211,13 @@ def _put(
     values: Mapping[str, Any],
     point_to_it: Callable[[TransactWrite], None],
 ) -> Customer | None:
-    """Put a new customer, what leads to it and what points to it: all, or nothing."""
+    """Put a new customer, what leads to it and what points to it: all, or nothing.
+
+    Raises
+    ------
+    CustomerSoftDeletedError
+        Its record stands already, and was soft-deleted.
+    """
     stripe_id = customer.stripe_id or ""
     for name, value in values.items():
         setattr(customer, name, value)
@@ -241,7 +248,7 @@ def _take_up(
         return None
     # By itself: together they would need a role that may update what leads to a customer.
     transact(lambda t: t.save(Pointer.to(stripe_id, user_id)))
-    with suppress(StaleRecordError, CustomerSoftDeletedError):
+    with suppress(StaleRecordError):
         record.bring_to({}, also=[point_to_it])
         return record
     return None
