@@ -92,9 +92,7 @@ def test_a_tie_is_counted_where_stripe_is_asked(world: World) -> None:
 
 
 def test_an_event_in_another_api_version_is_counted(world: World) -> None:
-    begin(world)
-    payload = world_event(world, "customer.updated")
-    payload["data"] = {"object": {"object": "customer", "id": "cus_unknown"}}
+    payload = event_of_an_unknown_customer(world)
     StripeEvent.receive({**payload, "api_version": "2020-01-01"})
     assert measured(world) == {Metric.EVENTS_RECEIVED: 1, Metric.API_VERSION_MISMATCHES: 1}
 
@@ -162,9 +160,7 @@ def test_the_age_of_the_oldest_unfinished_event_is_measured(world: World) -> Non
 def test_an_event_that_waits_for_an_unknown_customer_is_not_unfinished_business(
     world: World,
 ) -> None:
-    begin(world)
-    payload = world_event(world, "customer.updated")
-    payload["data"] = {"object": {"object": "customer", "id": "cus_unknown"}}
+    payload = event_of_an_unknown_customer(world)
     assert StripeEvent.receive(payload).state == "waiting"
     world.time += 7000
     measured(world)
@@ -173,9 +169,7 @@ def test_an_event_that_waits_for_an_unknown_customer_is_not_unfinished_business(
 
 
 def test_an_event_whose_customer_is_known_and_whose_tries_fail_is_unfinished(world: World) -> None:
-    begin(world)
-    payload = world_event(world, "customer.updated")
-    payload["data"] = {"object": {"object": "customer", "id": "cus_unknown"}}
+    payload = event_of_an_unknown_customer(world)
     StripeEvent.receive(payload)
     assert world.event_states() == {"customer.updated": "waiting"}
     Pointer.to("cus_unknown", "u-1").save()
@@ -347,6 +341,11 @@ def world_event(world: World, kind: str) -> Json:
         "livemode": False,
         "type": kind,
     }
+
+
+def event_of_an_unknown_customer(world: World) -> Json:
+    unknown = {"object": {"object": "customer", "id": "cus_unknown"}}
+    return {**world_event(world, "customer.updated"), "data": unknown}
 
 
 def test_every_metric_has_a_title_of_its_own() -> None:

@@ -37,6 +37,7 @@ from local.cloud import (
     which_stripe,
 )
 from local.stripe_double.webhooks import WebhookEndpoint
+from tests.local_cloud.test_events import make_due_for_the_last_time
 
 DOCUMENTS = ("docs/deploy.md", "README.md", "docs/operate.md")
 AWS_CLI = ROOT / ".tools" / "awscli" / "bin" / "aws"
@@ -235,19 +236,8 @@ class Reader:
     def let_an_event_fail(self) -> str:
         """Let one stand as after forty tries that came to nothing, and be tried once more."""
         event = self.events()[0]
-        changed = ("#state = :pending", "attempts = :tries", "queue = :queue", "next_try = :now")
-        self.aws("dynamodb").update_item(
-            TableName=self.variable("TABLE"),
-            Key={"pk": event["pk"], "sk": event["sk"]},
-            UpdateExpression=f"SET {', '.join(changed)}",
-            ExpressionAttributeNames={"#state": "state"},
-            ExpressionAttributeValues={
-                ":pending": {"S": "pending"},
-                ":tries": {"N": "40"},
-                ":queue": {"S": "0"},
-                ":now": {"N": "0"},
-            },
-        )
+        table_name = self.variable("TABLE")
+        make_due_for_the_last_time(self.aws("dynamodb"), table_name, event["pk"]["S"])
         schedule = self.resource("ReconcileEvents")
         self.aws("lambda").invoke(FunctionName=schedule, Qualifier="live", Payload=b"{}")
         (failed,) = self.failed()

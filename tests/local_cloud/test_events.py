@@ -42,7 +42,7 @@ def test_an_event_that_was_tried_too_often_is_a_dead_letter_until_it_is_replayed
     customer = create(cloud, "u-failed")
     cloud.wait_until(lambda: event_of(cloud, customer).get("state") == "applied", "it is applied")
     event = event_of(cloud, customer)
-    make_due_for_the_last_time(cloud, event)
+    make_due_for_the_last_time(cloud.client("dynamodb"), cloud.table_name, event["pk"])
 
     cloud.invoke(cloud.reconcile_events, {})
 
@@ -56,12 +56,12 @@ def test_an_event_that_was_tried_too_often_is_a_dead_letter_until_it_is_replayed
     assert event_of(cloud, customer)["state"] == "applied"
 
 
-def make_due_for_the_last_time(cloud: Cloud, event: dict[str, Any]) -> None:
+def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
     """Let an event stand as it does after forty tries that came to nothing."""
     changed = ("#state = :pending", "attempts = :tries", "queue = :queue", "next_try = :now")
-    cloud.client("dynamodb").update_item(
-        TableName=cloud.table_name,
-        Key={"pk": {"S": event["pk"]}, "sk": {"S": event["sk"]}},
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"pk": {"S": pk}, "sk": {"S": "EVENT"}},
         UpdateExpression=f"SET {', '.join(changed)}",
         ExpressionAttributeNames={"#state": "state"},
         ExpressionAttributeValues={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ def test_what_stripe_answers_is_told_apart(
     assert told.value.request_id
     assert "jane@example.com" not in str(told.value)
     assert told.value.__suppress_context__
+    assert "jane@example.com" not in "".join(traceback.format_exception(told.value))
 
 
 def test_an_answer_that_does_not_come_is_told_as_unavailable(world: World) -> None:
