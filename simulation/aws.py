@@ -15,9 +15,9 @@ from botocore.exceptions import (
 
 from simulation.database import Answer, Database, error_answer
 from simulation.processes import Call, Fleet, Invocation
-from stripe_integrations import messages
+from stripe_integrations.adapters import publisher
 from stripe_integrations.errors import MessageNotSentError
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 
 Json = dict[str, Any]
 
@@ -137,7 +137,7 @@ class SimulatedService:
         self._fleet.trace(call.name, call.fault)
         if call.fault == "refused":
             if call.drawn < 0.5:
-                invocation.wait(messages.CONNECT_SECONDS * messages.ATTEMPTS)
+                invocation.wait(publisher.CONNECT_SECONDS * publisher.ATTEMPTS)
             raise MessageNotSentError(f"{self._name}: EndpointConnectionError")
         self.messages.append(text)
         if call.fault == "lost answer":
@@ -146,12 +146,12 @@ class SimulatedService:
 
     def _lose_answers(self, invocation: Invocation, text: str, drawn: float) -> None:
         """Let the library send the message again, for as often as it does; one may be answered."""
-        invocation.wait(messages.READ_SECONDS)
-        for _ in range(messages.ATTEMPTS - 1):
+        invocation.wait(publisher.READ_SECONDS)
+        for _ in range(publisher.ATTEMPTS - 1):
             self.messages.append(text)
             if drawn < 0.3:
                 return
-            invocation.wait(messages.READ_SECONDS)
+            invocation.wait(publisher.READ_SECONDS)
         raise MessageNotSentError(f"{self._name}: ReadTimeoutError")
 
 

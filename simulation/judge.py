@@ -12,14 +12,14 @@ from simulation.stripe_actions import Others
 from simulation.stripe_side import AUTHORIZATION
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.actions.cards import cards_from_stripe
-from stripe_integrations.actions.creation import USER_KEY
+from stripe_integrations.actions.customers.create import USER_KEY
+from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
-from stripe_integrations.actions.synchronisation import customer_values
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.event import MOST_ATTEMPTS
 from stripe_integrations.models.fields import fields_of
-from stripe_integrations.models.validity import Validity
+from stripe_integrations.models.observation import Validity
 
 Json = dict[str, Any]
 

@@ -45,19 +45,19 @@ MUTANTS = (
     ),
     Mutant(
         "arrival order instead of the rule",
-        f"{_ACTIONS}/order.py",
+        f"{_ACTIONS}/events/ordering.py",
         "return shown.order(event.created or 0) if shown else Order.IN_DOUBT",
         "return Order.NEWER",
     ),
     Mutant(
         "ties applied instead of fetched",
-        f"{_MODELS}/validity.py",
+        f"{_MODELS}/observation.py",
         "if created > self.until:",
         "if created >= self.since:",
     ),
     Mutant(
         "no tombstone",
-        f"{_ACTIONS}/order.py",
+        f"{_ACTIONS}/events/ordering.py",
         "        card = known or Card.under(",
         "        if known is None:\n"
         "            return Order.OLDER\n"
@@ -71,25 +71,25 @@ MUTANTS = (
     ),
     Mutant(
         "claim without token",
-        f"{_ACTIONS}/creation.py",
+        f"{_ACTIONS}/customers/create.py",
         'create_customer({**parameters, "metadata": metadata}, claim.token)',
         'create_customer({**parameters, "metadata": metadata}, current().new_token())',
     ),
     Mutant(
         "adoption by user id alone",
-        f"{_ACTIONS}/creation.py",
+        f"{_ACTIONS}/customers/create.py",
         "return claim.is_creating and token_of(stripe_customer) in claim.tokens",
         "return claim.is_creating and token_of(stripe_customer) is not None",
     ),
     Mutant(
         "a replayed create stamped with now",
-        f"{_ACTIONS}/creation.py",
+        f"{_ACTIONS}/customers/create.py",
         "Validity.of_event(created), is_first=True",
         "Validity.of_event(int(current().clock())), is_first=True",
     ),
     Mutant(
         "the fetch before the read",
-        f"{_ACTIONS}/synchronisation.py",
+        f"{_ACTIONS}/customers/refresh.py",
         "    known = {child.sk: child for child in customer.children}\n",
         "    from stripe_integrations.models import UserRecords\n"
         "    read = UserRecords.read(user_id).customer(stripe_id)\n"
@@ -98,13 +98,13 @@ MUTANTS = (
     ),
     Mutant(
         "sweep without overlap",
-        f"{_ACTIONS}/reconciliation.py",
+        f"{_ACTIONS}/events/reconcile.py",
         "OVERLAP_SECONDS = 600\n",
         "OVERLAP_SECONDS = 0\n",
     ),
     Mutant(
         "prune from a payload",
-        f"{_ACTIONS}/order.py",
+        f"{_ACTIONS}/events/ordering.py",
         "        return self._keep(\n            card_from_payment_method(",
         "        for other in self._customer.cards:\n"
         "            if other.stripe_id != event.subject['id']:\n"
@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "mark before effect",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         f"        write(also=[{_MARK}])\n",
         "        for outcome in outcomes:\n"
         "            if not outcome.is_followed:\n"
@@ -152,13 +152,13 @@ MUTANTS = (
     ),
     Mutant(
         "claim released on a time-out",
-        f"{_ACTIONS}/creation.py",
+        f"{_ACTIONS}/customers/create.py",
         "        if not error.replayed:\n            raise\n",
         "        if not error.replayed:\n            claim.release()\n            raise\n",
     ),
     Mutant(
         "404 as deletion",
-        f"{_ACTIONS}/synchronisation.py",
+        f"{_ACTIONS}/customers/refresh.py",
         "        stripe_customer = current().stripe.retrieve_customer(stripe_id)\n",
         "        try:\n"
         "            stripe_customer = current().stripe.retrieve_customer(stripe_id)\n"
@@ -176,13 +176,13 @@ MUTANTS = (
     ),
     Mutant(
         "nothing is pruned",
-        f"{_ACTIONS}/synchronisation.py",
+        f"{_ACTIONS}/customers/refresh.py",
         "return [child.tombstone(validity) for child in known if child.sk not in there]",
         "return []",
     ),
     Mutant(
         "marked before it is published",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         "    try:\n        if outcome.is_followed:\n",
         "    outcome.end()\n    try:\n        if outcome.is_followed:\n",
     ),
@@ -194,25 +194,25 @@ MUTANTS = (
     ),
     Mutant(
         "failed without a dead letter",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         "        current().report_dead_letter(message)\n",
         "        _ = message\n",
     ),
     Mutant(
         "waiting events are forgotten",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         "            event.keep_waiting()\n",
         '            event.finish("ignored", _UNKNOWN)\n',
     ),
     Mutant(
         "the other mode is ours too",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         "    if event.livemode is not current().settings.livemode:\n",
         "    if event.livemode is None:\n",
     ),
     Mutant(
         "no retry",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         "    if not isinstance(error, _FOR_GOOD):\n        _put_off(",
         "    if not isinstance(error, BaseException):\n        _put_off(",
     ),
@@ -224,31 +224,31 @@ MUTANTS = (
     ),
     Mutant(
         "another version's payload taken at its word",
-        f"{_ACTIONS}/order.py",
+        f"{_ACTIONS}/events/ordering.py",
         "        or event.api_version != API_VERSION\n",
         "",
     ),
     Mutant(
         "a removed default card takes nothing with it",
-        f"{_ACTIONS}/order.py",
+        f"{_ACTIONS}/events/ordering.py",
         "        if self._is_named(stripe_id):\n            return Order.IN_DOUBT\n",
         "",
     ),
     Mutant(
         "a removed card may be named as a default",
-        f"{_ACTIONS}/order.py",
+        f"{_ACTIONS}/events/ordering.py",
         "        return card is not None and not card.is_attached\n",
         "        return False\n",
     ),
     Mutant(
         "a sweep forgets its next page",
-        f"{_ACTIONS}/reconciliation.py",
+        f"{_ACTIONS}/events/reconcile.py",
         '            cursor.reach(events[-1]["id"])\n',
         "            cursor.end()\n            return\n",
     ),
     Mutant(
         "a handler's failure is forgotten",
-        f"{_ACTIONS}/following.py",
+        f"{_ACTIONS}/events/side_effects.py",
         "            handle(self.event, customer)\n",
         "            try:\n"
         "                handle(self.event, customer)\n"
@@ -257,7 +257,7 @@ MUTANTS = (
     ),
     Mutant(
         "handled before its effect",
-        f"{_ACTIONS}/application.py",
+        f"{_ACTIONS}/events/apply.py",
         f"    if write:\n        write(also=[{_MARK}])\n",
         "    for outcome in outcomes:\n"
         "        if outcome.is_handled:\n"

@@ -18,9 +18,9 @@ from simulation.chance import between, chance
 from simulation.deployment import timeouts
 from simulation.faults import Faults
 from simulation.schedule import START, KilledError, Schedule, Task, current_task
+from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.stripe_gateway import StripeGateway
 
 Json = dict[str, Any]
 

@@ -21,11 +21,11 @@ from simulation.deliveries import SECRET
 from simulation.deployment import TABLE_NAME
 from simulation.processes import sleep
 from simulation.stripe_side import API_KEY
-from stripe_integrations.actions.event_handlers import Handler
+from stripe_integrations.actions.events.handlers import Handler
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.models import Customer, Event
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 
 _ENVIRONMENT = {

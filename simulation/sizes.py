@@ -8,10 +8,10 @@ from random import Random
 from unittest.mock import patch
 
 _PLACES = {
-    "page of Stripe's lists": ("stripe_integrations.stripe_gateway._PAGE", (1, 2, 3)),
+    "page of Stripe's lists": ("stripe_integrations.adapters.stripe_gateway._PAGE", (1, 2, 3)),
     "room in a transaction": ("stripe_integrations.models.customer._ROOM_ITEMS", (1, 2, 3)),
-    "group of events": ("stripe_integrations.actions.application.MOST_OTHER_ITEMS", (1, 2, 3)),
-    "events grouped at once": ("stripe_integrations.actions.reconciliation._AT_ONCE", (2, 3)),
+    "group of events": ("stripe_integrations.actions.events.apply.MOST_OTHER_ITEMS", (1, 2, 3)),
+    "events grouped at once": ("stripe_integrations.actions.events.reconcile._AT_ONCE", (2, 3)),
     "items scanned at once": ("stripe_integrations.models.event._SCANNED", (2, 5)),
 }
 _NESTED = "entries of a nested list"

@@ -12,7 +12,7 @@ from simulation.chance import chance
 from simulation.deliveries import SECRET, Deliveries
 from simulation.history import Action
 from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
-from stripe_integrations.actions.creation import TOKEN_KEY, USER_KEY
+from stripe_integrations.actions.customers.create import TOKEN_KEY, USER_KEY
 
 Json = dict[str, Any]
 

@@ -17,7 +17,7 @@ from simulation.chance import between, chance
 from simulation.faults import Faults
 from simulation.processes import CLOCKS_DIFFER_SECONDS, Call, Fleet, Invocation, sleep
 from simulation.schedule import Schedule
-from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 
 Json = dict[str, Any]
 

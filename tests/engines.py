@@ -22,7 +22,7 @@ from moto import mock_aws
 from pynamodb.connection import TableConnection
 
 from simulation.database import Database, transport
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from tools import dynamodb_local, engine
 from tools.template import table_properties
 

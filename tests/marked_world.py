@@ -21,7 +21,7 @@ from simulation.database.transport import answering_instead
 from simulation.deployment import TABLE_NAME, table_definition
 from stripe_integrations import observability
 from stripe_integrations.context import Context, use
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 from tests.marked import card_fields, customer_fields, mark, method_fields, user_id
 from tests.world import World

@@ -27,9 +27,9 @@ from botocore.exceptions import (
 from local.stripe_double.client import ResponseHeaders, StripeDoubleClient
 from simulation.database import Answer, error_answer
 from simulation.database.transport import Raw
-from stripe_integrations import messages, secrets
+from stripe_integrations.adapters import publisher, secrets
+from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.context import Context
-from stripe_integrations.stripe_gateway import StripeGateway
 from tests.marked import mark
 from tests.marked_world import API_KEY, OLD_SECRET, SECRET, MarkedWorld, Output
 
@@ -160,8 +160,8 @@ class FailingWorld(MarkedWorld):
         """Let AWS's other services be this world's, and their pauses take no time."""
         clients = {
             "secretsmanager": secrets._provider("secretsmanager").client,
-            "sqs": messages._client("sqs"),
-            "events": messages._client("events"),
+            "sqs": publisher._client("sqs"),
+            "events": publisher._client("events"),
         }
         answers = {name: self._answering(name) for name in clients}
         for name, client in clients.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_integrations.actions.event_handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_kinds
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.observability import Metric
 from tests.world import World

@@ -34,7 +34,7 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
-from stripe_integrations.actions.event_handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_kinds
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.errors import StripeError, UnprocessableEventError

@@ -12,7 +12,7 @@ import pytest
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
-from stripe_integrations.http import _PROBLEMS
+from stripe_integrations.entrypoints.http import _PROBLEMS
 from tests.world import World
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()

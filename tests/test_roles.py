@@ -10,12 +10,12 @@ from typing import Any
 import boto3
 import pytest
 
-from stripe_integrations import secrets
 from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.adapters import secrets
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
 from stripe_integrations.models import ActiveCustomer, Customer, Event, Pointer
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from tests.roles import (
     DEAD_LETTERS,
     Deployment,

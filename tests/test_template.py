@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stripe_integrations import secrets
-from stripe_integrations.models.record import Record
-from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from stripe_integrations.adapters import secrets
+from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from stripe_integrations.models.table import Record
 from tests.replacement import Change, document, transformed
 from tests.world import World
 from tools.template import ROOT, of_type, template

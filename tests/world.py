@@ -26,12 +26,12 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import StripeDouble
+from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context
 from stripe_integrations.errors import MessageNotSentError
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
-from stripe_integrations.stripe_gateway import StripeGateway
 from tests import roles
 from tools.lambda_events import api_event, lambda_context
 

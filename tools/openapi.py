@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from local.stripe_double import StripeDouble
-from stripe_integrations import errors, http
-from stripe_integrations.actions import creation
+from stripe_integrations import errors
 from stripe_integrations.actions.cards import cards_from_stripe
+from stripe_integrations.actions.customers import create
+from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
-from stripe_integrations.actions.synchronisation import customer_values
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
+from stripe_integrations.entrypoints import http
+from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.models import Card, Customer, Pointer, Subscription
 from stripe_integrations.models.fields import Text, fields_of
-from stripe_integrations.models.record import Record
-from stripe_integrations.models.validity import Validity
-from stripe_integrations.representation import customer_to_json
+from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.table import Record
 
 Json = dict[str, Any]
 Kinds = tuple[type[errors.StripeIntegrationsError], ...]
@@ -411,15 +412,15 @@ def customer_to_create() -> Json:
     }
     settable["metadata"] |= {
         "description": "Keys and values of your own.",
-        "maxProperties": creation.METADATA_KEYS,
+        "maxProperties": create.METADATA_KEYS,
         "propertyNames": {
             "minLength": 1,
-            "maxLength": creation.METADATA_KEY_LENGTH,
-            "not": {"enum": [creation.USER_KEY, creation.TOKEN_KEY]},
+            "maxLength": create.METADATA_KEY_LENGTH,
+            "not": {"enum": [create.USER_KEY, create.TOKEN_KEY]},
         },
         "additionalProperties": {
             "type": "string",
-            "maxLength": creation.METADATA_VALUE_LENGTH,
+            "maxLength": create.METADATA_VALUE_LENGTH,
         },
     }
     settable["default_source"]["description"] = "Goes to Stripe as `source`."
@@ -428,7 +429,7 @@ def customer_to_create() -> Json:
     return {
         "description": "Who the customer is of, and what Stripe is to know of it. What Stripe"
         " refuses is refused here too, with the name of the field. Objects may be nested"
-        f" {creation.DEEPEST_FIELD} levels deep.",
+        f" {create.DEEPEST_FIELD} levels deep.",
         "type": "object",
         "properties": {
             "user_id": user_id_schema(),
@@ -509,7 +510,7 @@ def example_customer() -> Json:
 
     given = dict(EXAMPLE_REQUEST)
     user_id, email = given.pop("user_id"), given.pop("billing_email")
-    ours = {creation.USER_KEY: user_id, creation.TOKEN_KEY: EXAMPLE_TOKEN}
+    ours = {create.USER_KEY: user_id, create.TOKEN_KEY: EXAMPLE_TOKEN}
     given |= {"email": email, "metadata": {**given["metadata"], **ours}}
     stripe_id = ask("POST", "/v1/customers", given)["id"]
     method = ask("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": stripe_id})

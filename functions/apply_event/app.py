@@ -7,8 +7,8 @@ from aws_lambda_powertools.utilities.batch.types import (
     PartialItemFailures,
 )
 
-from stripe_integrations.actions.events import NewItem, StripeEvent
-from stripe_integrations.invocation import invocation_handler
+from stripe_integrations.actions.stripe_event import NewItem, StripeEvent
+from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import logger, told
 

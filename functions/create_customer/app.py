@@ -1,9 +1,9 @@
 """POST /customers: creates a user's customer, or answers with the one that the user has."""
 
 from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.http import Request, Response, http_handler
-from stripe_integrations.representation import customer_to_json
 
 
 @http_handler

@@ -1,9 +1,9 @@
 """GET /customers/{user_id}: the user's customer with its cards and subscriptions."""
 
 from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.errors import CustomerNotFoundError
-from stripe_integrations.http import Request, Response, http_handler
-from stripe_integrations.representation import customer_to_json
 
 
 @http_handler

@@ -1,9 +1,10 @@
 """Stripe's webhook: keeps a signed event, linked to its customer, and says so."""
 
-from stripe_integrations import secrets, webhook_signature
 from stripe_integrations.actions import StripeEvent
+from stripe_integrations.adapters import secrets
 from stripe_integrations.context import current
-from stripe_integrations.http import Request, Response, http_handler
+from stripe_integrations.entrypoints import webhook_signature
+from stripe_integrations.entrypoints.http import Request, Response, http_handler
 
 
 @http_handler

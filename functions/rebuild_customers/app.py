@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from stripe_integrations.actions import StripeCustomer
+from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.invocation import invocation_handler
 from stripe_integrations.models.fields import is_text, whole_number
 from stripe_integrations.observability import logger
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.invocation import invocation_handler
+from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.observability import logger, told
 
 

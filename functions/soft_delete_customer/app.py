@@ -1,7 +1,7 @@
 """DELETE /customers/{user_id}: soft-deletes the user's customer."""
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.http import Request, Response, http_handler
 
 
 @http_handler

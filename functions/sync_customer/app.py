@@ -1,8 +1,8 @@
 """POST /customers/{user_id}/sync: brings the user's customer to what Stripe says."""
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.http import Request, Response, http_handler
-from stripe_integrations.representation import customer_to_json
+from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.serialization import customer_to_json
 
 
 @http_handler

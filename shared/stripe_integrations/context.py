@@ -19,12 +19,13 @@ from functools import cache, cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from stripe_integrations import messages, observability
+from stripe_integrations import observability
+from stripe_integrations.adapters import publisher
 from stripe_integrations.config import Settings
 from stripe_integrations.observability import Metric, logger
 
 if TYPE_CHECKING:
-    from stripe_integrations.stripe_gateway import Asked, StripeGateway
+    from stripe_integrations.adapters.stripe_gateway import Asked, StripeGateway
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Context:
     @cached_property
     def stripe(self) -> StripeGateway:
         """The gateway to Stripe; made, and `stripe` imported, only where it is needed."""
-        from stripe_integrations.stripe_gateway import StripeGateway  # noqa: PLC0415
+        from stripe_integrations.adapters.stripe_gateway import StripeGateway  # noqa: PLC0415
 
         make = self.make_stripe or StripeGateway
         return make(
@@ -78,12 +79,12 @@ class Context:
 
     def report_dead_letter(self, message: Mapping[str, Any]) -> None:
         """Tell the dead-letter queue of an event that has failed."""
-        send = self.send_dead_letter or partial(messages.send_dead_letter, self.settings)
+        send = self.send_dead_letter or partial(publisher.send_dead_letter, self.settings)
         send(message)
 
     def announce(self, detail: Mapping[str, Any]) -> None:
         """Tell the event bus of a change that was applied."""
-        send = self.publish or partial(messages.publish, self.settings)
+        send = self.publish or partial(publisher.publish, self.settings)
         send(detail)
 
     def note(self, metric: Metric, value: float = 1) -> None:

@@ -15,13 +15,13 @@ import pytest
 import stripe
 
 import stripe_integrations
-from stripe_integrations.actions.event_handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_kinds
+from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeRefusedError
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.fields import fields_of, read_stripe
-from stripe_integrations.stripe_gateway import StripeGateway
 
 CUSTOMER = "cus_contract"
 KEY = "idempotency-key-of-the-contract-test"

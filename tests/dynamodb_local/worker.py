@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from tools.lambda_events import lambda_context
 
 

@@ -15,7 +15,7 @@ import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from stripe_integrations.context import use
-from stripe_integrations.http import MAX_API_BODY_BYTES
+from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.models import ActiveCustomer
 from tests.world import World
 from tools.lambda_events import api_event, lambda_context

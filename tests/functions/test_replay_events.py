@@ -11,7 +11,7 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
 from stripe_integrations.models import Customer, Event, Pointer
 from stripe_integrations.models.event import MOST_ATTEMPTS
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from tests.world import World
 
 pytestmark = pytest.mark.many_calls

@@ -13,7 +13,7 @@ from typing import Any
 from local.stripe_double.webhooks import sign
 from simulation.chance import chance
 from simulation.deployment import TABLE_NAME
-from stripe_integrations.actions.event_handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_kinds
 from tests.fuzz.mangling import (
     TEXTS,
     copied,

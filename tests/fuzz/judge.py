@@ -14,12 +14,12 @@ from unittest import mock
 import stripe
 
 from simulation.deployment import TABLE_NAME
+from stripe_integrations.entrypoints.webhook_signature import TOLERANCE_SECONDS
 from stripe_integrations.errors import (
     DatabaseUnavailableError,
     InvocationFailedError,
     StripeIntegrationsError,
 )
-from stripe_integrations.webhook_signature import TOLERANCE_SECONDS
 from tests.fuzz.cases import ADMIN_SCOPE, PEOPLE, Case
 from tests.marked import marks_in, user_id
 from tests.marked_world import MarkedWorld

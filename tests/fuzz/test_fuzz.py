@@ -12,9 +12,9 @@ from unittest import mock
 import pytest
 from moto.core.models import botocore_stubber
 
-from stripe_integrations import http, webhook_signature
+from stripe_integrations.entrypoints import http, webhook_signature
+from stripe_integrations.entrypoints.http import Request
 from stripe_integrations.errors import InvocationFailedError
-from stripe_integrations.http import Request
 from stripe_integrations.observability import logger
 from tests.fuzz.blocks import Stage, play_block, played, staged
 from tests.fuzz.mangling import mangled, nested
@@ -100,7 +100,7 @@ def test_it_finds_another_verdict_than_stripes(broken_by: BrokenBy, accepts: boo
             usual(given[0] + b" ", *given[1:])
 
     usual = webhook_signature.verify
-    found = broken_by("stripe_integrations.webhook_signature.verify", verify)
+    found = broken_by("stripe_integrations.entrypoints.webhook_signature.verify", verify)
     assert ("accepted a forgery" in found) is accepts
     assert f"stripe.Webhook {'refuses' if accepts else 'accepts'} this signature" in found
 
@@ -111,14 +111,16 @@ def test_it_finds_a_mark_in_the_log(broken_by: BrokenBy) -> None:
         return usual(request)
 
     usual = Request.json
-    assert "put out: e-mail of ann" in (broken_by("stripe_integrations.http.Request.json", telling))
+    assert "put out: e-mail of ann" in (
+        broken_by("stripe_integrations.entrypoints.http.Request.json", telling)
+    )
 
 
 def test_it_finds_that_a_token_opens_more_than_its_own(broken_by: BrokenBy) -> None:
     def anybody(_: Request, user_id: object) -> object:
         return user_id
 
-    found = broken_by("stripe_integrations.http.Request.own_user_id", anybody, 400)
+    found = broken_by("stripe_integrations.entrypoints.http.Request.own_user_id", anybody, 400)
     assert "got another user's customer" in found
     assert "got what is bob's" in found
     assert "changed USER#" in found
@@ -135,7 +137,7 @@ def test_it_finds_what_was_refused_and_yet_changed_something(
         return body
 
     usual = Request.json
-    found = broken_by("stripe_integrations.http.Request.json", changing)
+    found = broken_by("stripe_integrations.entrypoints.http.Request.json", changing)
     assert "refused, and changed" in found
 
 
@@ -152,4 +154,4 @@ def test_it_finds_a_problem_without_its_details(broken_by: BrokenBy) -> None:
         return usual(status, slug, "")
 
     usual = http._problem
-    assert "no problem details" in broken_by("stripe_integrations.http._problem", bare)
+    assert "no problem details" in broken_by("stripe_integrations.entrypoints.http._problem", bare)

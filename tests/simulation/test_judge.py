@@ -23,13 +23,13 @@ from simulation.stripe_actions import Others
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
 from simulation.watch import Violation, Watch
 from stripe_integrations.actions.cards import cards_from_stripe
-from stripe_integrations.actions.creation import USER_KEY
-from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.actions.customers.create import USER_KEY
+from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.models import Customer, Event
 from stripe_integrations.models.event import MOST_ATTEMPTS
-from stripe_integrations.models.validity import Validity
+from stripe_integrations.models.observation import Validity
 
 Json = dict[str, Any]
 

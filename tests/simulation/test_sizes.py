@@ -6,8 +6,8 @@ import pytest
 
 from local.stripe_double import listing
 from simulation.sizes import draw_sizes, sized
-from stripe_integrations import stripe_gateway
 from stripe_integrations.actions import application, reconciliation
+from stripe_integrations.adapters import stripe_gateway
 from stripe_integrations.models import customer, event
 
 

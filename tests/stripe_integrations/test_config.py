@@ -97,7 +97,7 @@ def test_tokens_are_not_repeated() -> None:
 def test_importing_the_actions_needs_no_environment_and_loads_no_stripe() -> None:
     code = (
         "import sys\n"
-        "import stripe_integrations.actions, stripe_integrations.http\n"
+        "import stripe_integrations.actions, stripe_integrations.entrypoints.http\n"
         "assert not {'stripe', 'requests', 'boto3'} & set(sys.modules), 'loaded too much'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={})

@@ -15,7 +15,7 @@ from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.fields import fields_of
-from stripe_integrations.models.validity import Validity
+from stripe_integrations.models.observation import Validity
 from tests.world import START, World
 
 NOW = Validity.of_event(int(START))

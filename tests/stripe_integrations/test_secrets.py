@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from stripe_integrations import secrets
+from stripe_integrations.adapters import secrets
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 

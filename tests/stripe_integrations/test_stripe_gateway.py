@@ -11,8 +11,9 @@ import pytest
 
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import Response
-from stripe_integrations import secrets
 from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.adapters import secrets
+from stripe_integrations.adapters.stripe_gateway import RETRIES, StripeGateway
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     StripeAccessError,
@@ -22,7 +23,6 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
     WrongModeError,
 )
-from stripe_integrations.stripe_gateway import RETRIES, StripeGateway
 from tests.world import World
 
 

@@ -9,8 +9,8 @@ import pytest
 import stripe
 
 from local.stripe_double.webhooks import sign
+from stripe_integrations.entrypoints.webhook_signature import TOLERANCE_SECONDS, verify
 from stripe_integrations.errors import SignatureVerificationError
-from stripe_integrations.webhook_signature import TOLERANCE_SECONDS, verify
 
 SECRET = "whsec_double"
 NOW = 1_800_000_000.0

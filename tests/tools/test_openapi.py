@@ -19,14 +19,14 @@ import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
-from stripe_integrations import secrets
-from stripe_integrations.actions import creation
+from stripe_integrations.actions.customers import create
+from stripe_integrations.adapters import secrets
 from stripe_integrations.context import _of_process, use
+from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.http import MAX_API_BODY_BYTES
 from stripe_integrations.models import ActiveCustomer, Card, Customer, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from tests.world import World
 from tools import openapi
 from tools.lambda_events import api_event
@@ -208,7 +208,7 @@ def no_table(world: World, stack: ExitStack) -> None:
     """A process that starts without its settings."""
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.delenv("TABLE_NAME", raising=False)
-    patch.setattr("stripe_integrations.http.current", _of_process)
+    patch.setattr("stripe_integrations.entrypoints.http.current", _of_process)
 
 
 def broken(world: World, stack: ExitStack) -> None:
@@ -216,7 +216,7 @@ def broken(world: World, stack: ExitStack) -> None:
         raise KeyError
 
     patch = stack.enter_context(pytest.MonkeyPatch.context())
-    patch.setattr("stripe_integrations.http.Request.own_user_id", fail)
+    patch.setattr("stripe_integrations.entrypoints.http.Request.own_user_id", fail)
 
 
 def no_secret(world: World, stack: ExitStack) -> None:
@@ -342,7 +342,7 @@ def test_a_field_takes_what_its_schema_says(name: str, value: Any) -> None:
 
 
 METADATA = st.dictionaries(
-    st.sampled_from(["", "a", "b" * 40, "c" * 41, creation.USER_KEY, creation.TOKEN_KEY]),
+    st.sampled_from(["", "a", "b" * 40, "c" * 41, create.USER_KEY, create.TOKEN_KEY]),
     st.sampled_from(["", "v" * 500, "v" * 501]) | st.none() | st.integers() | st.lists(st.none()),
     max_size=2,
 )
@@ -359,7 +359,7 @@ def is_taken(body: Json) -> bool:
     """Whether the fields of a body pass before Stripe, or anything else, is asked."""
     fields = {name: value for name, value in body.items() if name not in BODY}
     try:
-        creation._request(body["billing_email"], fields)
+        create._request(body["billing_email"], fields)
     except InvalidFieldError:
         return False
     return True

@@ -5,7 +5,7 @@ from stripe_integrations.actions import StripeCustomer, User
 customer = StripeCustomer.create(User("u-1"), "jane@example.com", name="Jane")
 """
 
-from stripe_integrations.actions.customers import StripeCustomer, User
-from stripe_integrations.actions.events import StripeEvent
+from stripe_integrations.actions.stripe_customer import StripeCustomer, User
+from stripe_integrations.actions.stripe_event import StripeEvent
 
 __all__ = ["StripeCustomer", "StripeEvent", "User"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from stripe_integrations.models import Subscription
 from stripe_integrations.models.fields import read_stripe, whole_number
-from stripe_integrations.models.validity import Validity
+from stripe_integrations.models.observation import Validity
 
 Json = Mapping[str, Any]
 

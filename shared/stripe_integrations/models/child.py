@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Self
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import Integer, Moment, StripeField, Text, fields_of
 from stripe_integrations.models.keys import customer_key, user_key
+from stripe_integrations.models.observation import Validity, validity_of
 from stripe_integrations.models.pointer import Pointer
-from stripe_integrations.models.record import Record
-from stripe_integrations.models.validity import Validity, validity_of
+from stripe_integrations.models.table import Record
 
 
 class Child(Record):

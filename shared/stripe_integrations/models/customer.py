@@ -20,9 +20,9 @@ from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
-from stripe_integrations.models.active_customer import ActiveCustomer
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.child import Child
+from stripe_integrations.models.claim import ActiveCustomer
 from stripe_integrations.models.fields import (
     Document,
     Flag,
@@ -34,7 +34,9 @@ from stripe_integrations.models.fields import (
     value_at,
 )
 from stripe_integrations.models.keys import customer_key, user_key
-from stripe_integrations.models.record import (
+from stripe_integrations.models.observation import Validity, validity_of
+from stripe_integrations.models.subscription import Subscription
+from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
     TRANSACTION_ITEMS,
     ConditionFailedError,
@@ -42,8 +44,6 @@ from stripe_integrations.models.record import (
     transact,
     unavailable,
 )
-from stripe_integrations.models.subscription import Subscription
-from stripe_integrations.models.validity import Validity, validity_of
 
 Also = Callable[[TransactWrite], None]
 """Adds an item to the transaction that writes a customer, so that both are written or neither."""

@@ -44,9 +44,9 @@ from stripe_integrations.models.fields import (
     read_stripe,
     value_at,
 )
+from stripe_integrations.models.observation import CLOCKS_DIFFER_SECONDS
 from stripe_integrations.models.pointer import Owner
-from stripe_integrations.models.record import CONDITION_FAILED, Record, error_code, unavailable
-from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS
+from stripe_integrations.models.table import CONDITION_FAILED, Record, error_code, unavailable
 
 _PAYLOAD_LIMIT_BYTES = 350_000
 """Below DynamoDB's 400 KB an item, with room for the other attributes."""

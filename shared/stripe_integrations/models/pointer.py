@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
 
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 
 _SK = "POINTER"
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from local.stripe_double import sign
-from stripe_integrations.actions import StripeCustomer, StripeEvent, User, application
+from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions.events import apply
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.models import Customer, Event
 from tests.world import WEBHOOK_SECRET, World
@@ -157,7 +158,7 @@ def test_a_card_that_belongs_to_nobody_is_not_attached(world: World, customer: C
 def test_an_event_that_cant_be_read_holds_up_no_other(
     world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = application.changes_records
+    usual = apply.changes_records
 
     def changes_records(given: Event) -> bool:
         if given.kind == "checkout.session.completed":
@@ -169,7 +170,7 @@ def test_an_event_that_cant_be_read_holds_up_no_other(
     bad = event(world, "checkout.session.completed", {"customer": customer.stripe_id})
     for payload in (bad, well):
         StripeEvent.receive(payload)
-    monkeypatch.setattr(application, "changes_records", changes_records)
+    monkeypatch.setattr(apply, "changes_records", changes_records)
 
     world.stream()
 

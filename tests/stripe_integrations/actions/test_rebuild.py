@@ -10,7 +10,7 @@ import pytest
 
 from local.stripe_double.client import ClientKilledError
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.actions.creation import TOKEN_KEY, USER_KEY
+from stripe_integrations.actions.customers.create import TOKEN_KEY, USER_KEY
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     DatabaseRefusedError,
@@ -20,7 +20,7 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
 )
 from stripe_integrations.models import ActiveCustomer, Pointer, UserRecords
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 from tests.world import World
 
 pytestmark = pytest.mark.many_calls
@@ -595,7 +595,7 @@ def test_it_goes_on_where_the_time_ran_out(world: World) -> None:
 def test_it_goes_through_as_many_pages_as_there_are(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_integrations.stripe_gateway._PAGE", 2)
+    monkeypatch.setattr("stripe_integrations.adapters.stripe_gateway._PAGE", 2)
     for number in range(5):
         add_by_hand(world, f"u-{number}", f"stripe-customers/{number}")
     assert world.rebuild() == whole(listed=5, rebuilt=5)
@@ -605,7 +605,7 @@ def test_it_goes_through_as_many_pages_as_there_are(
 def test_a_failure_on_the_way_says_where_to_go_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_integrations.stripe_gateway._PAGE", 2)
+    monkeypatch.setattr("stripe_integrations.adapters.stripe_gateway._PAGE", 2)
     made = [add_by_hand(world, f"u-{n}", f"stripe-customers/{n}") for n in range(5)]
     world.stripe.faults.fail_next(None, match=f"GET /v1/customers/{made[1]}", status=500)
     stopped = world.rebuild()
@@ -662,7 +662,7 @@ def test_a_customer_whose_cards_do_not_fit_keeps_no_other_waiting(
     def refuse(customer: Any) -> None:
         raise DatabaseRefusedError("DynamoDB: ValidationException")
 
-    monkeypatch.setattr("stripe_integrations.actions.rebuilding.bring_up_to_date", refuse)
+    monkeypatch.setattr("stripe_integrations.actions.customers.rebuild.bring_up_to_date", refuse)
     assert world.rebuild()["rebuilt"] == 2
     assert [active(world), active(world, "u-2")] == made
     assert log.getvalue().count("not brought up to date") == 2

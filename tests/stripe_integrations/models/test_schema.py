@@ -26,9 +26,9 @@ from stripe_integrations.models import (
     Subscription,
     Sweep,
     UserRecords,
-    record,
+    table,
 )
-from stripe_integrations.models.record import KNOWN_SCHEMA_VERSION, SCHEMA_VERSION, Record
+from stripe_integrations.models.table import KNOWN_SCHEMA_VERSION, SCHEMA_VERSION, Record
 from tests.stripe_integrations.actions.test_events import event
 from tests.world import World
 from tools.template import table_properties
@@ -126,7 +126,7 @@ def standing(world: World, *sort_keys: str) -> list[Json]:
 
 def know_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The later release takes over."""
-    monkeypatch.setattr(record, "KNOWN_SCHEMA_VERSION", KNOWN_SCHEMA_VERSION + 1)
+    monkeypatch.setattr(table, "KNOWN_SCHEMA_VERSION", KNOWN_SCHEMA_VERSION + 1)
 
 
 def newer(world: World, *sort_keys: str) -> list[Json]:
@@ -220,8 +220,8 @@ def test_a_newer_event_that_comes_again_is_safe_already_and_stays_as_it_is(world
     [
         lambda claim: claim.release(),
         lambda claim: claim.renew_token(),
-        lambda claim: record.transact(lambda t: claim.activate(t, "cus_1")),
-        lambda claim: record.transact(
+        lambda claim: table.transact(lambda t: claim.activate(t, "cus_1")),
+        lambda claim: table.transact(
             lambda t: ActiveCustomer.adopt(t, "u-1", "cus_1", "token", claim)
         ),
         lambda _: ActiveCustomer.claim("u-1", {}),
@@ -233,7 +233,7 @@ def test_a_claim_that_has_become_a_newer_one_is_changed_by_nobody_who_read_it_be
 ) -> None:
     claim, _ = ActiveCustomer.claim("u-1", {"a": 1})
     before = newer(world, "ACTIVE")
-    with suppress(NewerSchemaError, record.ConditionFailedError):
+    with suppress(NewerSchemaError, table.ConditionFailedError):
         write(claim)
     assert standing(world, "ACTIVE") == before
 
@@ -246,11 +246,11 @@ def test_a_record_that_has_become_a_newer_one_is_not_changed_by_who_read_it_befo
     before = newer(lived, kind)
     card = customer.cards[0]
     for write in (
-        lambda: record.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
+        lambda: table.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
         lambda: customer.bring_to({"name": "Jane"}, [card.tombstone(card.validity)]),
         customer.purge,
     ):
-        with suppress(record.ConditionFailedError, StaleRecordError, NewerSchemaError):
+        with suppress(table.ConditionFailedError, StaleRecordError, NewerSchemaError):
             write()
     assert standing(lived, kind) == before
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stripe_integrations.actions.application import NOTHING_TO_DO, foreign
-from stripe_integrations.actions.customers import StripeCustomer
-from stripe_integrations.actions.event_handlers import changes_records, has_handlers
+from stripe_integrations.actions.events.apply import NOTHING_TO_DO, foreign
+from stripe_integrations.actions.events.handlers import changes_records, has_handlers
+from stripe_integrations.actions.stripe_customer import StripeCustomer
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.errors import CustomerNotFoundError, NewerSchemaError

@@ -10,8 +10,8 @@ import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from stripe_integrations import messages
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.adapters import publisher
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.errors import MessageNotSentError
@@ -50,7 +50,7 @@ def heard(bus: str) -> Iterator[list[dict[str, Any]]]:
     def hear(params: dict[str, Any], **_: Any) -> None:
         entries.extend(params["Entries"])
 
-    hooks = messages._client("events").meta.events
+    hooks = publisher._client("events").meta.events
     hooks.register("provide-client-params.events.PutEvents", hear)
     yield entries
     hooks.unregister("provide-client-params.events.PutEvents", hear)
@@ -67,17 +67,17 @@ def settings(**changes: Any) -> Settings:
 
 
 def test_a_dead_letter_is_in_the_queue(sqs: Any, queue_url: str) -> None:
-    messages.send_dead_letter(settings(dead_letters_url=queue_url), {"event_id": "evt_1"})
+    publisher.send_dead_letter(settings(dead_letters_url=queue_url), {"event_id": "evt_1"})
     assert read(sqs, queue_url) == [{"event_id": "evt_1"}]
 
 
 def test_a_deployment_without_a_queue_sends_no_dead_letter(sqs: Any, queue_url: str) -> None:
-    messages.send_dead_letter(settings(), {"event_id": "evt_1"})
+    publisher.send_dead_letter(settings(), {"event_id": "evt_1"})
     assert read(sqs, queue_url) == []
 
 
 def test_a_change_is_put_on_the_bus_under_its_type(heard: list[dict[str, Any]], bus: str) -> None:
-    messages.publish(settings(event_bus_name=bus), DETAIL)
+    publisher.publish(settings(event_bus_name=bus), DETAIL)
     (entry,) = heard
     assert entry["EventBusName"] == "changes"
     assert (entry["Source"], entry["DetailType"]) == ("stripe-integrations", "customer.updated")
@@ -87,19 +87,19 @@ def test_a_change_is_put_on_the_bus_under_its_type(heard: list[dict[str, Any]], 
 def test_a_queue_that_is_not_there_is_told(queue_url: str) -> None:
     gone = settings(dead_letters_url=f"{queue_url}-gone")
     with pytest.raises(MessageNotSentError, match=r"sqs: .*NonExistentQueue"):
-        messages.send_dead_letter(gone, {"event_id": "evt_1"})
+        publisher.send_dead_letter(gone, {"event_id": "evt_1"})
 
 
 def test_an_entry_that_the_bus_does_not_take_is_told(sqs: Any, bus: str) -> None:
     with pytest.raises(MessageNotSentError, match="events"):
-        messages.publish(settings(event_bus_name=bus), {**DETAIL, "type": ""})
+        publisher.publish(settings(event_bus_name=bus), {**DETAIL, "type": ""})
 
 
 @pytest.mark.parametrize(
     ("service", "send"),
     [
-        ("sqs", lambda to: messages.send_dead_letter(to, {"event_id": "evt_1"})),
-        ("events", lambda to: messages.publish(to, DETAIL)),
+        ("sqs", lambda to: publisher.send_dead_letter(to, {"event_id": "evt_1"})),
+        ("events", lambda to: publisher.publish(to, DETAIL)),
     ],
 )
 def test_no_answer_is_told_without_what_was_to_be_sent(
@@ -109,7 +109,7 @@ def test_no_answer_is_told_without_what_was_to_be_sent(
         raise ReadTimeoutError(endpoint_url=request.url)
 
     both = settings(dead_letters_url=queue_url, event_bus_name=bus)
-    heard = messages._client(service).meta.events
+    heard = publisher._client(service).meta.events
     heard.register(f"before-send.{service}", time_out)
     try:
         with pytest.raises(MessageNotSentError) as told:

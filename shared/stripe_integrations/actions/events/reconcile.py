@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stripe_integrations.actions.application import NEEDED_SECONDS, apply_together
-from stripe_integrations.actions.event_handlers import applied_kinds, has_handlers
-from stripe_integrations.actions.reception import receive_event
+from stripe_integrations.actions.events.apply import NEEDED_SECONDS, apply_together
+from stripe_integrations.actions.events.handlers import applied_kinds, has_handlers
+from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     ConfigurationError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stripe_integrations.actions.event_handlers import handlers_of, has_handlers
+from stripe_integrations.actions.events.handlers import handlers_of, has_handlers
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     EventHandlerNotFoundError,

@@ -9,7 +9,7 @@ from pynamodb.exceptions import PutError
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import StaleRecordError
-from stripe_integrations.models.record import CONDITION_FAILED, Record, error_code, unavailable
+from stripe_integrations.models.table import CONDITION_FAILED, Record, error_code, unavailable
 
 _PK, _SK = "SWEEP", "CURSOR"
 

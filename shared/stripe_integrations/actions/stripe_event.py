@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from stripe_integrations.actions.application import apply_together
-from stripe_integrations.actions.reception import receive_event
-from stripe_integrations.actions.reconciliation import (
+from stripe_integrations.actions.events.apply import apply_together
+from stripe_integrations.actions.events.receive import receive_event
+from stripe_integrations.actions.events.reconcile import (
     Reconciliation,
     redrive,
     sweep,
     take_stock,
 )
-from stripe_integrations.actions.replay import (
+from stripe_integrations.actions.events.replay import (
     Replay,
     replay_created_between,
     replay_failed,

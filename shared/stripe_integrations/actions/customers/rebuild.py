@@ -18,7 +18,7 @@ from typing import Any
 
 from pynamodb.transactions import TransactWrite
 
-from stripe_integrations.actions.creation import (
+from stripe_integrations.actions.customers.create import (
     USER_KEY,
     Made,
     adopt_customer,
@@ -28,7 +28,7 @@ from stripe_integrations.actions.creation import (
     record_as_made,
     token_of,
 )
-from stripe_integrations.actions.synchronisation import (
+from stripe_integrations.actions.customers.refresh import (
     bring_up_to_date,
     customer_values,
     until_unrivalled,
@@ -50,8 +50,8 @@ from stripe_integrations.models import (
     UserRecords,
 )
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.models.record import ConditionFailedError, transact
-from stripe_integrations.models.validity import CLOCKS_DIFFER_SECONDS
+from stripe_integrations.models.observation import CLOCKS_DIFFER_SECONDS
+from stripe_integrations.models.table import ConditionFailedError, transact
 from stripe_integrations.observability import logger, told
 
 Json = Mapping[str, Any]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stripe_integrations import secrets
+from stripe_integrations.adapters import secrets
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.errors import (
     StripeAccessError,

@@ -17,7 +17,7 @@ from typing import Any
 
 from pynamodb.transactions import TransactWrite
 
-from stripe_integrations.actions.synchronisation import customer_values
+from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     ConfigurationError,
@@ -39,8 +39,8 @@ from stripe_integrations.models import (
     UserRecords,
 )
 from stripe_integrations.models.fields import depth, fields_of, value_at
-from stripe_integrations.models.record import ConditionFailedError, transact
-from stripe_integrations.models.validity import Validity
+from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.table import ConditionFailedError, transact
 
 Json = Mapping[str, Any]
 

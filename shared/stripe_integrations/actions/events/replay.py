@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from stripe_integrations.actions.application import apply_together
-from stripe_integrations.actions.reconciliation import grouped
+from stripe_integrations.actions.events.apply import apply_together
+from stripe_integrations.actions.events.reconcile import grouped
 from stripe_integrations.context import current
 from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
 from stripe_integrations.models import Event

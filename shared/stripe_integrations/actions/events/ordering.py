@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stripe_integrations.actions.cards import card_from_payment_method
+from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
-from stripe_integrations.actions.synchronisation import customer_values
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import Also
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.models.validity import (
+from stripe_integrations.models.observation import (
     CLOCKS_DIFFER_SECONDS,
     Order,
     Validity,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stripe_integrations.actions.creation import create_customer
-from stripe_integrations.actions.rebuilding import Rebuild, rebuild_customers
-from stripe_integrations.actions.synchronisation import (
+from stripe_integrations.actions.customers.create import create_customer
+from stripe_integrations.actions.customers.rebuild import Rebuild, rebuild_customers
+from stripe_integrations.actions.customers.refresh import (
     bring_up_to_date,
     customer_values,
     until_unrivalled,

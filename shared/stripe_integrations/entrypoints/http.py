@@ -20,7 +20,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import errors
 from stripe_integrations.context import current
-from stripe_integrations.invocation import Handler, observed
+from stripe_integrations.entrypoints.invocation import Handler, observed
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, logger, told
 

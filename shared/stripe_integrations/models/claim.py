@@ -17,7 +17,7 @@ from pynamodb.transactions import TransactWrite
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StripeUnavailableError
 from stripe_integrations.models.keys import user_key
-from stripe_integrations.models.record import ConditionFailedError, Record, transact
+from stripe_integrations.models.table import ConditionFailedError, Record, transact
 
 _SK = "ACTIVE"
 _ATTEMPTS = 8

@@ -10,17 +10,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from stripe_integrations.actions.creation import (
+from stripe_integrations.actions.customers.create import (
     USER_KEY,
     Made,
     complete_creation,
     made_for,
     made_for_its_token,
 )
-from stripe_integrations.actions.event_handlers import changes_records, has_handlers
-from stripe_integrations.actions.following import OLDER, OUR_OWN, Outcome, finish, is_failure
-from stripe_integrations.actions.order import Draft, is_deletion
-from stripe_integrations.actions.synchronisation import bring_up_to_date, until_unrivalled
+from stripe_integrations.actions.customers.refresh import bring_up_to_date, until_unrivalled
+from stripe_integrations.actions.events.handlers import changes_records, has_handlers
+from stripe_integrations.actions.events.ordering import Draft, is_deletion
+from stripe_integrations.actions.events.side_effects import (
+    OLDER,
+    OUR_OWN,
+    Outcome,
+    finish,
+    is_failure,
+)
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -34,8 +40,8 @@ from stripe_integrations.errors import (
 from stripe_integrations.models import ActiveCustomer, Customer, Event, Pointer, UserRecords
 from stripe_integrations.models.customer import MOST_OTHER_ITEMS
 from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.observation import Order
 from stripe_integrations.models.pointer import Owner
-from stripe_integrations.models.validity import Order
 from stripe_integrations.observability import Metric, logger, told, told_by_place
 
 Json = Mapping[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 from stripe_integrations.models import Customer
 from stripe_integrations.models.fields import fields_of
-from stripe_integrations.models.record import Record
+from stripe_integrations.models.table import Record
 
 
 def customer_to_json(customer: Customer) -> dict[str, Any]:

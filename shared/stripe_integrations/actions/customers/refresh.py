@@ -19,7 +19,7 @@ from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import Also
 from stripe_integrations.models.fields import read_stripe
-from stripe_integrations.models.validity import Validity
+from stripe_integrations.models.observation import Validity
 
 Json = Mapping[str, Any]
 R = TypeVar("R")

@@ -1,0 +1,1 @@
+"""What the Lambda functions share: invocations, HTTP, JSON answers, webhook signatures."""
