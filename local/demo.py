@@ -462,7 +462,7 @@ def gist_of_customer(item: Mapping[str, Any]) -> str:
 
 
 GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "ActiveCustomer": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
+    "CustomerClaim": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
     "Customer": gist_of_customer,
     "Card": lambda item: f"{item['brand']} {item['last4']}",
     "Subscription": lambda item: str(item["status"]),

@@ -17,14 +17,14 @@ from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.fields import fields_of
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 
 Json = dict[str, Any]
 
 _SHORTEST_TRYING_SECONDS = 2 * 86_400.0
-_WHENEVER = Validity.of_event(0)
+_WHENEVER = Observation.of_event(0)
 _CHILDREN: dict[str, type[Child]] = {"CARD": Card, "SUBSCRIPTION": Subscription}
 
 
@@ -157,7 +157,7 @@ def _judge_failures(evidence: Evidence) -> Iterator[Violation]:
             failure.stripe_id in evidence.poisonous
             or failure.stripe_id in evidence.handlers.refused
         )
-        was_tried = failure.tries >= MOST_ATTEMPTS and failure.seconds >= _SHORTEST_TRYING_SECONDS
+        was_tried = failure.tries >= MAX_ATTEMPTS and failure.seconds >= _SHORTEST_TRYING_SECONDS
         if not is_hopeless and not was_tried:
             told = f"{failure.stripe_id} after {failure.tries} tries in {failure.seconds:.0f} s"
             yield Violation("an event fails only after all tries", told)

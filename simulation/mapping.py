@@ -86,7 +86,7 @@ class StreamMapping:
         self._stream = stream
         self._rules = rules
         self._invoke = invoke
-        self._give_up = give_up
+        self._dead_letter = give_up
         self._is_on = is_on
         shards = range(len(stream.shards))
         self._position = dict.fromkeys(shards, 0)
@@ -208,7 +208,7 @@ class StreamMapping:
             "endSequenceNumber": numbers[-1],
             "streamArn": records[0].get("eventSourceARN"),
         }
-        self._give_up({"requestContext": {"condition": condition}, "DDBStreamBatchInfo": info})
+        self._dead_letter({"requestContext": {"condition": condition}, "DDBStreamBatchInfo": info})
 
     def _age(self, record: Json) -> float:
         created: float = record["dynamodb"]["ApproximateCreationDateTime"]

@@ -33,7 +33,7 @@ class Mutant:
 _MODELS = "shared/stripe_integrations/models"
 _ACTIONS = "shared/stripe_integrations/actions"
 
-_MARK = "outcome.beside_the_effect() for outcome in outcomes if outcome.goes_along"
+_MARK = "outcome.transaction_item() for outcome in outcomes if outcome.is_in_transaction"
 _WRITE = "transaction.update(self, [_setting(name, value) for name, value in values.items()])"
 
 MUTANTS = (
@@ -46,21 +46,21 @@ MUTANTS = (
     Mutant(
         "arrival order instead of the rule",
         f"{_ACTIONS}/events/ordering.py",
-        "return shown.order(event.created or 0) if shown else Order.IN_DOUBT",
-        "return Order.NEWER",
+        "return shown.order(event.created or 0) if shown else Freshness.AMBIGUOUS",
+        "return Freshness.NEWER",
     ),
     Mutant(
         "ties applied instead of fetched",
         f"{_MODELS}/observation.py",
-        "if created > self.until:",
-        "if created >= self.since:",
+        "if created > self.observed_to:",
+        "if created >= self.observed_from:",
     ),
     Mutant(
         "no tombstone",
         f"{_ACTIONS}/events/ordering.py",
         "        card = known or Card.under(",
         "        if known is None:\n"
-        "            return Order.OLDER\n"
+        "            return Freshness.OLDER\n"
         "        card = known or Card.under(",
     ),
     Mutant(
@@ -84,8 +84,8 @@ MUTANTS = (
     Mutant(
         "a replayed create stamped with now",
         f"{_ACTIONS}/customers/create.py",
-        "Validity.of_event(created), is_first=True",
-        "Validity.of_event(int(current().clock())), is_first=True",
+        "Observation.of_event(created), is_first=True",
+        "Observation.of_event(int(current().clock())), is_first=True",
     ),
     Mutant(
         "the fetch before the read",
@@ -108,7 +108,7 @@ MUTANTS = (
         "        return self._keep(\n            card_from_payment_method(",
         "        for other in self._customer.cards:\n"
         "            if other.stripe_id != event.subject['id']:\n"
-        "                self._keep(other.tombstone(Validity.of_event(event.created or 0)))\n"
+        "                self._keep(other.tombstone(Observation.of_event(event.created or 0)))\n"
         "        return self._keep(\n            card_from_payment_method(",
     ),
     Mutant(
@@ -125,9 +125,9 @@ MUTANTS = (
         f"{_ACTIONS}/events/apply.py",
         f"        write(also=[{_MARK}])\n",
         "        for outcome in outcomes:\n"
-        "            if not outcome.is_followed:\n"
+        "            if not outcome.has_side_effects:\n"
         "                outcome.end()\n"
-        f"        write(also=[{_MARK} and outcome.is_followed])\n",
+        f"        write(also=[{_MARK} and outcome.has_side_effects])\n",
     ),
     Mutant(
         "attempts counted after the run",
@@ -177,14 +177,14 @@ MUTANTS = (
     Mutant(
         "nothing is pruned",
         f"{_ACTIONS}/customers/refresh.py",
-        "return [child.tombstone(validity) for child in known if child.sk not in there]",
+        "return [child.tombstone(observation) for child in known if child.sk not in there]",
         "return []",
     ),
     Mutant(
         "marked before it is published",
         f"{_ACTIONS}/events/apply.py",
-        "    try:\n        if outcome.is_followed:\n",
-        "    outcome.end()\n    try:\n        if outcome.is_followed:\n",
+        "    try:\n        if outcome.has_side_effects:\n",
+        "    outcome.end()\n    try:\n        if outcome.has_side_effects:\n",
     ),
     Mutant(
         "a claim that is never over",
@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant(
         "waiting events are forgotten",
         f"{_ACTIONS}/events/apply.py",
-        "            event.keep_waiting()\n",
+        "            event.continue_waiting()\n",
         '            event.finish("ignored", _UNKNOWN)\n',
     ),
     Mutant(
@@ -213,14 +213,14 @@ MUTANTS = (
     Mutant(
         "no retry",
         f"{_ACTIONS}/events/apply.py",
-        "    if not isinstance(error, _FOR_GOOD):\n        _put_off(",
-        "    if not isinstance(error, BaseException):\n        _put_off(",
+        "    if not isinstance(error, _FOR_GOOD):\n        _schedule_retry(",
+        "    if not isinstance(error, BaseException):\n        _schedule_retry(",
     ),
     Mutant(
         "given up after one try",
         f"{_MODELS}/event.py",
-        "MOST_ATTEMPTS = 40\n",
-        "MOST_ATTEMPTS = 1\n",
+        "MAX_ATTEMPTS = 40\n",
+        "MAX_ATTEMPTS = 1\n",
     ),
     Mutant(
         "another version's payload taken at its word",
@@ -231,7 +231,7 @@ MUTANTS = (
     Mutant(
         "a removed default card takes nothing with it",
         f"{_ACTIONS}/events/ordering.py",
-        "        if self._is_named(stripe_id):\n            return Order.IN_DOUBT\n",
+        "        if self._is_named(stripe_id):\n            return Freshness.AMBIGUOUS\n",
         "",
     ),
     Mutant(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from simulation.processes import CLOCKS_DIFFER_SECONDS, Call, Fleet
+from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet
 from simulation.runtime import stage
 from simulation.watch import Violation, Watch
 from stripe_integrations.errors import UnprocessableEventError
@@ -98,15 +98,15 @@ class OwnHandlers:
         created, kind = event.created or 0, event.kind or ""
         partition, sort = f"USER#{customer.user_id}", f"CUSTOMER#{customer.stripe_id}"
         record = self._watch.images.get((partition, sort), {})
-        if "date_purged" in record or created > now + CLOCKS_DIFFER_SECONDS:
+        if "date_purged" in record or created > now + CLOCK_SKEW_SECONDS:
             return True
         if kind in ("customer.updated", "customer.deleted"):
-            return _number(record, "true_until") >= created
+            return _number(record, "observed_to") >= created
         model = Card if kind.startswith("payment_method.") else Subscription
         child_key = f"{sort}#{model.KIND}#{event.subject.get('id')}"
         child = self._watch.images.get((partition, child_key), {})
         listed_until = _number(record, f"{model.LISTED_AS}_until")
-        return max(_number(child, "true_until"), listed_until) >= created
+        return max(_number(child, "observed_to"), listed_until) >= created
 
 
 def _failure(call: Call) -> BaseException:

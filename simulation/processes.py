@@ -24,7 +24,7 @@ from stripe_integrations.context import Context, use
 
 Json = dict[str, Any]
 
-CLOCKS_DIFFER_SECONDS = 5.0
+CLOCK_SKEW_SECONDS = 5.0
 """The most by which any two clocks differ, Stripe's included."""
 
 _STAYS_WARM = 0.7
@@ -229,7 +229,7 @@ class Fleet:
 
     def _new_process(self, function: str, name: str) -> Process:
         random = chance(self._seed, "process", name)
-        skew = (random.random() - 0.5) * CLOCKS_DIFFER_SECONDS
+        skew = (random.random() - 0.5) * CLOCK_SKEW_SECONDS
         schedule = self._schedule
         context = Context(
             self._settings,

@@ -10,7 +10,7 @@ from unittest.mock import patch
 _PLACES = {
     "page of Stripe's lists": ("stripe_integrations.adapters.stripe_gateway._PAGE", (1, 2, 3)),
     "room in a transaction": ("stripe_integrations.models.customer._ROOM_ITEMS", (1, 2, 3)),
-    "group of events": ("stripe_integrations.actions.events.apply.MOST_OTHER_ITEMS", (1, 2, 3)),
+    "group of events": ("stripe_integrations.actions.events.apply.MAX_EXTRA_ITEMS", (1, 2, 3)),
     "events grouped at once": ("stripe_integrations.actions.events.reconcile._AT_ONCE", (2, 3)),
     "items scanned at once": ("stripe_integrations.models.event._SCANNED", (2, 5)),
 }

@@ -15,7 +15,7 @@ from local.stripe_double.client import ResponseHeaders
 from local.stripe_double.double import Response, StripeDouble
 from simulation.chance import between, chance
 from simulation.faults import Faults
-from simulation.processes import CLOCKS_DIFFER_SECONDS, Call, Fleet, Invocation, sleep
+from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet, Invocation, sleep
 from simulation.schedule import Schedule
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 
@@ -62,7 +62,7 @@ class SimulatedStripe:
         *,
         tells_of_lost_defaults: bool = True,
     ) -> None:
-        skew = (chance(seed, "Stripe's clock").random() - 0.5) * CLOCKS_DIFFER_SECONDS
+        skew = (chance(seed, "Stripe's clock").random() - 0.5) * CLOCK_SKEW_SECONDS
         self.double = StripeDouble(now=lambda: schedule.now + skew, random=Random(0))
         self.double.account.tells_of_lost_defaults = tells_of_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None

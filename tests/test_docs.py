@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_integrations.actions.events.handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_event_types
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.observability import Metric
 from tests.world import World
@@ -146,7 +146,7 @@ def test_the_events_to_enable_are_those_that_change_something(world: World) -> N
     (lines,) = tables(DEPLOY, "of")
     in_table = re.findall(r"`([a-z_.]+)`", "".join(line[1] for line in lines))
     (in_command,) = re.findall(r'EVENTS="([^"]*)"', DEPLOY)
-    assert sorted(in_table) == sorted(in_command.split()) == sorted(applied_kinds())
+    assert sorted(in_table) == sorted(in_command.split()) == sorted(applied_event_types())
 
 
 def test_the_api_version_to_set_is_the_one_that_is_used() -> None:

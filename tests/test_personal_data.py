@@ -34,12 +34,12 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
-from stripe_integrations.actions.events.handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_event_types
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.errors import StripeError, UnprocessableEventError
-from stripe_integrations.models import ActiveCustomer, Customer, Event
-from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.models import Customer, CustomerClaim, Event
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.observability import Metric, logger
 from tests.marked import customer_fields, mark, marks_in, user_id
 from tests.marked_world import SECRET, Output, inhabited
@@ -111,7 +111,7 @@ def soft_delete(world: FailingWorld) -> None:
 def leave_a_claim(world: FailingWorld) -> None:
     fields = customer_fields("new")
     stripe = {"email": fields["billing_email"], "name": fields["name"]}
-    ActiveCustomer.claim(NEW, {"stripe": stripe, "local": {}})
+    CustomerClaim.claim(NEW, {"stripe": stripe, "local": {}})
 
 
 def create_with_what_is_refused(world: FailingWorld) -> None:
@@ -207,7 +207,7 @@ def apply_a_creation_that_was_cut_short(world: FailingWorld) -> None:
 def apply_for_the_last_time(world: FailingWorld) -> None:
     stripe_id = receive(world, "invoice.paid")
     apply(world, stripe_id)
-    Event(Event.key(stripe_id), Event.SORT_KEY).update([Event.attempts.set(MOST_ATTEMPTS)])
+    Event(Event.key(stripe_id), Event.SORT_KEY).update([Event.attempts.set(MAX_ATTEMPTS)])
     world.time += 200
     apply(world, stripe_id)
 
@@ -254,8 +254,10 @@ def call_by_hand_with_what_is_refused(world: FailingWorld) -> None:
     ):
         world.replay(event)
         world.rebuild(event)
-        world.wake(event)
-        world.wake({"Records": [event, secret, {"dynamodb": {"Keys": {"pk": {secret: secret}}}}]})
+        world.run_apply_event(event)
+        world.run_apply_event(
+            {"Records": [event, secret, {"dynamodb": {"Keys": {"pk": {secret: secret}}}}]}
+        )
 
 
 def rebuild(world: FailingWorld) -> None:
@@ -322,7 +324,7 @@ def payloads(world: FailingWorld) -> Iterator[Json]:
         "customer.": account.customers[customer],
         "invoice.": {"id": "in_1", "object": "invoice", "customer": customer, "customer_name": "x"},
     }
-    for number, kind in enumerate((*applied_kinds(), "invoice.paid", "invoice.voided")):
+    for number, kind in enumerate((*applied_event_types(), "invoice.paid", "invoice.voided")):
         subject = next(value for family, value in subjects.items() if kind.startswith(family))
         yield {
             "id": f"evt_{number}",
@@ -469,7 +471,7 @@ def test_the_stories_come_to_every_function_and_to_every_kind_of_failure(search:
         path.parent.name for path in ROOT.glob("functions/*/app.py")
     }
     assert asked == set(WAYS)
-    assert set(applied_kinds()) <= reached
+    assert set(applied_event_types()) <= reached
     assert {200, 201, 204, 400, 403, 404, 413, 422, 503} <= set(search.statuses)
 
 

@@ -14,7 +14,7 @@ from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.adapters import secrets
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
-from stripe_integrations.models import ActiveCustomer, Customer, Event, Pointer
+from stripe_integrations.models import Customer, CustomerClaim, Event, Pointer
 from stripe_integrations.models.table import Record
 from tests.roles import (
     DEAD_LETTERS,
@@ -150,7 +150,7 @@ def create_customer(stage: Stage) -> None:
     stage.create()
     stage.ask("DELETE", f"/v1/customers/{stripe_id}")
     stage.create()
-    ActiveCustomer.claim("u-2", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.claim("u-2", {"stripe": {"email": EMAIL}, "local": {}})
     stage.create("u-2")
 
 

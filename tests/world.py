@@ -150,7 +150,7 @@ class World:
         """Call rebuild_customers by hand."""
         return self.invoke(rebuild_customers, event or {}, int(remaining_seconds * 1000))
 
-    def wake(self, event: Json, remaining_seconds: float = 60) -> Json:
+    def run_apply_event(self, event: Json, remaining_seconds: float = 60) -> Json:
         """What the table's stream does."""
         return self.invoke(apply_event, event, int(remaining_seconds * 1000))
 
@@ -202,7 +202,7 @@ class World:
             }
             for number, image in enumerate(images)
         ]
-        return self.wake({"Records": records})
+        return self.run_apply_event({"Records": records})
 
     def settle(self) -> None:
         """Deliver and apply until nothing is left to be delivered."""

@@ -117,7 +117,7 @@ def running(
     name : str
         Its log is `.tools/log/<name>-<something>.log`, kept if the block fails.
     ready : callable
-        Asked until it says yes.
+        StripeCall until it says yes.
     env : mapping, optional
         Added to the environment.
     patience : float

@@ -29,7 +29,7 @@ from stripe_integrations.entrypoints import http
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.models import Card, Customer, Pointer, Subscription
 from stripe_integrations.models.fields import Text, fields_of
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.table import Record
 
 Json = dict[str, Any]
@@ -522,14 +522,14 @@ def example_customer() -> Json:
     default = {"invoice_settings": {"default_payment_method": method["id"]}}
     shown = ask("POST", f"/v1/customers/{stripe_id}", default)
 
-    validity = Validity.of_event(MOMENT)
+    observation = Observation.of_event(MOMENT)
     with use(Context(Settings(table_name="unused"), clock=lambda: MOMENT)) as context:
         customer = Customer.new(user_id, stripe_id, context.now())
         for name, value in customer_values(shown).items():
             setattr(customer, name, value)
         customer.children = [
-            *cards_from_stripe(user_id, shown, [method], validity),
-            *subscriptions_from_stripe(user_id, stripe_id, [subscription], validity),
+            *cards_from_stripe(user_id, shown, [method], observation),
+            *subscriptions_from_stripe(user_id, stripe_id, [subscription], observation),
         ]
         return customer_to_json(customer)
 

@@ -31,7 +31,7 @@ ACTIONS = (
     "actions.customers.StripeCustomer",
     "actions.customers.User",
     "actions.events.StripeEvent",
-    "actions.events.NewItem",
+    "actions.events.StreamRecord",
     "actions.reconciliation.Reconciliation",
     "actions.replay.Replay",
     "actions.rebuilding.Rebuild",

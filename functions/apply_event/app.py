@@ -7,10 +7,10 @@ from aws_lambda_powertools.utilities.batch.types import (
     PartialItemFailures,
 )
 
-from stripe_integrations.actions.stripe_event import NewItem, StripeEvent
+from stripe_integrations.actions.stripe_event import StreamRecord, StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.observability import logger, told
+from stripe_integrations.observability import error_log_fields, logger
 
 
 @invocation_handler
@@ -25,16 +25,16 @@ def handler(event: dict[str, Any]) -> PartialItemFailureResponse:
         else:
             numbers[item] = str(value_at(record, "dynamodb", "SequenceNumber"))
     failed: list[PartialItemFailures] = []
-    for item, error in StripeEvent.wake(numbers):
-        logger.warning("failed", extra={"item": item.subject, **told(error)})
+    for item, error in StripeEvent.process_stream_records(numbers):
+        logger.warning("failed", extra={"item": item.subject, **error_log_fields(error)})
         failed.append({"itemIdentifier": numbers[item]})
     return {"batchItemFailures": failed}
 
 
-def _item(record: object) -> NewItem | None:
+def _item(record: object) -> StreamRecord | None:
     pk = value_at(record, "dynamodb", "Keys", "pk", "S")
     sk = value_at(record, "dynamodb", "Keys", "sk", "S")
     customer_id = value_at(record, "dynamodb", "NewImage", "customer_id", "S")
     if not isinstance(pk, str) or not isinstance(sk, str):
         return None
-    return NewItem(pk, sk, customer_id if isinstance(customer_id, str) else None)
+    return StreamRecord(pk, sk, customer_id if isinstance(customer_id, str) else None)

@@ -9,7 +9,7 @@ from stripe_integrations.errors import InvalidFieldError
 @http_handler
 def handler(request: Request) -> Response:
     fields = request.api_json()
-    user = User(request.own_user_id(fields.pop("user_id", None)))
+    user = User(request.authorized_user_id(fields.pop("user_id", None)))
     billing_email = fields.pop("billing_email", None)
     if "user" in fields:
         raise InvalidFieldError("user", "is not a field of a customer")

@@ -25,7 +25,7 @@ from stripe_integrations.config import Settings
 from stripe_integrations.observability import Metric, logger
 
 if TYPE_CHECKING:
-    from stripe_integrations.adapters.stripe_gateway import Asked, StripeGateway
+    from stripe_integrations.adapters.stripe_gateway import StripeCall, StripeGateway
 
 
 @dataclass
@@ -82,12 +82,12 @@ class Context:
         send = self.send_dead_letter or partial(publisher.send_dead_letter, self.settings)
         send(message)
 
-    def announce(self, detail: Mapping[str, Any]) -> None:
+    def publish_change(self, detail: Mapping[str, Any]) -> None:
         """Tell the event bus of a change that was applied."""
         send = self.publish or partial(publisher.publish, self.settings)
         send(detail)
 
-    def note(self, metric: Metric, value: float = 1) -> None:
+    def add_metric(self, metric: Metric, value: float = 1) -> None:
         """Add to a metric; nothing is sent, nor kept, outside of an invocation."""
         if self._is_invocation:
             self.measure(metric, value)
@@ -100,12 +100,12 @@ class Context:
     def _is_invocation(self) -> bool:
         return math.isfinite(self.deadline)
 
-    def _report_call(self, asked: Asked) -> None:
+    def _report_call(self, asked: StripeCall) -> None:
         if not self._is_invocation:
             return
-        self.note(Metric.STRIPE_LATENCY, round(asked.seconds * 1000))
+        self.add_metric(Metric.STRIPE_LATENCY, round(asked.seconds * 1000))
         if asked.status == HTTPStatus.TOO_MANY_REQUESTS:
-            self.note(Metric.STRIPE_RATE_LIMITED)
+            self.add_metric(Metric.STRIPE_RATE_LIMITED)
         logger.info(
             "asked Stripe",
             extra={

@@ -111,7 +111,7 @@ class EventHandlerNotFoundError(StripeIntegrationsError):
     """A deployment's own event handler is not where it is said to be."""
 
 
-class FollowUpError(StripeIntegrationsError):
+class SideEffectFailedError(StripeIntegrationsError):
     """A handler of the deployment's own, or the event bus, failed; its cause says with what.
 
     The event had its effect; it is unfinished, and what follows on it is tried again.

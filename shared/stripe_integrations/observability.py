@@ -34,8 +34,14 @@ class Metric(Enum):
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose own handlers ran"
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"
     STALE_EVENTS_DROPPED = "StaleEventsDropped", "of those, older than what the record shows"
-    TIES_REFETCHED = "TiesRefetched", "events whose order was in doubt, so Stripe was asked"
-    EVENTS_PUT_OFF = "EventsPutOff", "tries of an event that failed, and will be repeated"
+    AMBIGUOUS_EVENTS_REFETCHED = (
+        "AmbiguousEventsRefetched",
+        "events whose order was in doubt, so Stripe was asked",
+    )
+    EVENT_RETRIES_SCHEDULED = (
+        "EventRetriesScheduled",
+        "tries of an event that failed, and will be repeated",
+    )
     EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that have failed for good"
     EVENTS_RECOVERED = "EventsRecovered", "events that never arrived, found in Stripe's list"
     API_VERSION_MISMATCHES = (
@@ -75,7 +81,7 @@ def send_metrics() -> None:
         _metrics.flush_metrics()
 
 
-def told(error: BaseException) -> dict[str, Any]:
+def error_log_fields(error: BaseException) -> dict[str, Any]:
     """What a log may tell of a failure: its kind, ids and places, and no message but our own."""
     match error:
         case errors.StripeError():
@@ -89,10 +95,10 @@ def told(error: BaseException) -> dict[str, Any]:
             return {"error": type(error).__name__}  # the field's name is the caller's own text
         case errors.StripeIntegrationsError():
             return {"error": type(error).__name__, "detail": str(error)}
-    return told_by_place(error)
+    return error_location_fields(error)
 
 
-def told_by_place(error: BaseException) -> dict[str, Any]:
+def error_location_fields(error: BaseException) -> dict[str, Any]:
     """What a log may tell of a failure whose message can be anybody's."""
     return {"error": type(error).__name__, "where": where(error)}
 

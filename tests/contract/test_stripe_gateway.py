@@ -15,7 +15,7 @@ import pytest
 import stripe
 
 import stripe_integrations
-from stripe_integrations.actions.events.handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_event_types
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context, use
@@ -41,7 +41,7 @@ SETTABLE = {
     "invoice_settings": {"footer": "text", "default_payment_method": "pm_contract"},
 }
 with use(Context(Settings(table_name="none"))):
-    KINDS = applied_kinds()
+    KINDS = applied_event_types()
 CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),

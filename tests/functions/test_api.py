@@ -16,7 +16,7 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from stripe_integrations.context import use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
-from stripe_integrations.models import ActiveCustomer
+from stripe_integrations.models import CustomerClaim
 from tests.world import World
 from tools.lambda_events import api_event, lambda_context
 
@@ -61,7 +61,7 @@ def test_an_unknown_user_is_not_found(world: World, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", ["sync", "delete"])
 def test_a_customer_that_is_being_created_is_a_conflict(world: World, operation: str) -> None:
-    ActiveCustomer.claim("u-1", {"stripe": {}, "local": {}})
+    CustomerClaim.claim("u-1", {"stripe": {}, "local": {}})
     assert problem_of(getattr(world, operation)()) == (409, "customer-being-created")
 
 

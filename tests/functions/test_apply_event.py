@@ -51,7 +51,9 @@ def batch(world: World, *stripe_ids: str) -> dict[str, Any]:
     }
 
 
-def wake(world: World, *stripe_ids: str, remaining_milliseconds: int = 60_000) -> dict[str, Any]:
+def run_apply_event(
+    world: World, *stripe_ids: str, remaining_milliseconds: int = 60_000
+) -> dict[str, Any]:
     """Bring new events to the function; its answer."""
     answer: dict[str, Any] = apply_event.handler(
         batch(world, *stripe_ids), lambda_context(remaining_milliseconds)
@@ -66,7 +68,7 @@ def states(stripe_ids: list[str]) -> set[str | None]:
 def test_several_events_of_one_customer_cost_one_fetch(world: World, customer: Customer) -> None:
     renamed = [rename(world, customer, f"Name {number}") for number in range(5)]
     with world.counting() as counts:
-        assert wake(world, *renamed) == DONE
+        assert run_apply_event(world, *renamed) == DONE
     assert counts.stripe == A_FETCH
     assert counts.operations.count("TransactWriteItems") == 1
     assert states(renamed) == {"applied"}
@@ -81,7 +83,7 @@ def test_several_newer_events_of_one_customer_cost_one_write(
         world.time += 10
         renamed.append(rename(world, customer, f"Name {number}"))
     with world.counting() as counts:
-        assert wake(world, *reversed(renamed)) == DONE
+        assert run_apply_event(world, *reversed(renamed)) == DONE
     assert counts.stripe == 0
     asked = [operation for operation in counts.operations if operation != "Scan"]
     assert asked == ["UpdateItem"] * 5 + ["Query", "TransactWriteItems"]
@@ -97,7 +99,7 @@ def test_more_events_of_one_customer_than_a_transaction_takes_are_all_applied(
         world.time += 2
         renamed.append(rename(world, customer, f"Name {number}"))
     world.random.shuffle(shuffled := list(renamed))
-    assert wake(world, *shuffled) == DONE
+    assert run_apply_event(world, *shuffled) == DONE
     assert states(renamed) <= {"applied", "ignored"}
     assert StripeCustomer.get(USER).name == "Name 44"
 
@@ -111,7 +113,7 @@ def test_two_customers_of_one_batch_do_not_hold_each_other_up(
     path = f"GET /v1/customers/{customer.stripe_id}"
     world.stripe.faults.fail_next(None, status=503, match=path)
 
-    assert wake(world, failing, well) == DONE
+    assert run_apply_event(world, failing, well) == DONE
 
     assert states([failing]) == {"pending"}
     assert states([well]) == {"applied"}
@@ -124,7 +126,7 @@ def test_a_group_that_fails_is_put_off_as_a_whole_and_reported_as_success(
     renamed = [rename(world, customer, f"Name {number}") for number in range(3)]
     world.stripe.faults.fail_next(None, status=503)
 
-    assert wake(world, *renamed) == DONE
+    assert run_apply_event(world, *renamed) == DONE
 
     for stripe_id in renamed:
         event = Event.find(stripe_id)
@@ -142,7 +144,7 @@ def test_each_further_failure_puts_an_event_off_for_longer_within_two_hours(
     world.stripe.faults.fail_next(None, status=503)
     longest = []
     for number in range(12):
-        wake(world, stripe_id)
+        run_apply_event(world, stripe_id)
         event = Event.find(stripe_id)
         assert event.attempts == number + 1
         longest.append(event.next_try - world.time)
@@ -158,12 +160,12 @@ def test_an_event_that_is_put_off_is_left_alone_until_then(
 ) -> None:
     stripe_id = rename(world, customer, "Newest")
     world.stripe.faults.fail_next(None, status=503)
-    wake(world, stripe_id)
+    run_apply_event(world, stripe_id)
     world.stripe.faults.clear()
-    wake(world, stripe_id)
+    run_apply_event(world, stripe_id)
     assert Event.find(stripe_id).attempts == 1
     world.time = Event.find(stripe_id).next_try
-    wake(world, stripe_id)
+    run_apply_event(world, stripe_id)
     assert (Event.find(stripe_id).state, Event.find(stripe_id).attempts) == ("applied", 2)
 
 
@@ -171,7 +173,7 @@ def test_a_conflict_that_does_not_end_puts_the_event_off(world: World, customer:
     stripe_id = rename(world, customer, "Newest")
     conflict = {"code": "TransactionCanceledException", "operation": "TransactWriteItems"}
     with world.failing_database(reasons=["ConditionalCheckFailed"], **conflict):
-        assert wake(world, stripe_id) == DONE
+        assert run_apply_event(world, stripe_id) == DONE
     event = Event.find(stripe_id)
     assert (event.state, event.last_error) == ("pending", "ConflictError")
 
@@ -182,11 +184,11 @@ def test_a_database_that_throttles_the_write_puts_the_event_off(
     world.time += 10
     stripe_id = rename(world, customer, "Newest")
     with world.failing_database("ThrottlingException", operation="TransactWriteItems"):
-        assert wake(world, stripe_id) == DONE
+        assert run_apply_event(world, stripe_id) == DONE
     event = Event.find(stripe_id)
     assert (event.state, event.last_error) == ("pending", "DatabaseUnavailableError")
     world.time = event.next_try
-    wake(world, stripe_id)
+    run_apply_event(world, stripe_id)
     assert StripeCustomer.get(USER).name == "Newest"
 
 
@@ -201,13 +203,13 @@ def test_what_could_not_be_claimed_comes_again_and_only_that(
     with world.failing_database(
         "ProvisionedThroughputExceededException", times=1, operation="UpdateItem"
     ):
-        answer = wake(world, first, well, last)
+        answer = run_apply_event(world, first, well, last)
 
     failed = [entry["itemIdentifier"] for entry in answer["batchItemFailures"]]
     assert failed == ["100", "102"]
     assert states([well]) == {"applied"}
     assert states([first, last]) == {"pending"}
-    assert wake(world, first, last) == DONE
+    assert run_apply_event(world, first, last) == DONE
     assert StripeCustomer.get(USER).name == "Last"
 
 
@@ -226,7 +228,7 @@ def test_an_event_that_could_not_be_put_off_comes_again(world: World, customer: 
                 )
 
         world.during_sleep = fail_from_now_on
-        answer = wake(world, well, stripe_id)
+        answer = run_apply_event(world, well, stripe_id)
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "101"}]}
     assert states([well]) == {"applied"}
@@ -255,7 +257,7 @@ def test_a_claim_lasts_for_as_long_as_the_invocation_may(world: World, customer:
     began = world.time
     seen: list[int] = []
     world.during_sleep = lambda: seen.append(Event.find(stripe_id).next_try)
-    wake(world, stripe_id, remaining_milliseconds=60_000)
+    run_apply_event(world, stripe_id, remaining_milliseconds=60_000)
     assert began + 60 <= seen[0] <= began + 80
 
 
@@ -271,15 +273,15 @@ def test_an_event_without_a_customer_is_a_group_of_its_own(
     }
     StripeEvent.receive(stray)
     renamed = rename(world, customer, "Newest")
-    assert wake(world, "evt_stray", renamed) == DONE
+    assert run_apply_event(world, "evt_stray", renamed) == DONE
     assert (Event.find("evt_stray").state, Event.find(renamed).state) == ("waiting", "applied")
 
 
 def test_the_stream_may_bring_a_record_again(world: World, customer: Customer) -> None:
     stripe_id = rename(world, customer, "Newest")
-    assert wake(world, stripe_id, stripe_id) == DONE
+    assert run_apply_event(world, stripe_id, stripe_id) == DONE
     before = world.items()
-    assert wake(world, stripe_id) == DONE
+    assert run_apply_event(world, stripe_id) == DONE
     assert world.items() == before
 
 

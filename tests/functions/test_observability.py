@@ -88,7 +88,7 @@ def test_a_tie_is_counted_where_stripe_is_asked(world: World) -> None:
     world.deliver()
     measured(world)
     world.stream()
-    assert measured(world)[Metric.TIES_REFETCHED] == 1
+    assert measured(world)[Metric.AMBIGUOUS_EVENTS_REFETCHED] == 1
 
 
 def test_an_event_in_another_api_version_is_counted(world: World) -> None:
@@ -116,7 +116,7 @@ def test_what_is_put_off_and_what_has_failed_are_counted(world: World) -> None:
     measured(world)
     world.stripe.faults.fail_next(None, status=500)
     world.stream()
-    assert measured(world)[Metric.EVENTS_PUT_OFF] == 1
+    assert measured(world)[Metric.EVENT_RETRIES_SCHEDULED] == 1
     tries = 0
     while not world.dead_letters:
         tries += 1

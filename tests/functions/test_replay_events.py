@@ -10,7 +10,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
 from stripe_integrations.models import Customer, Event, Pointer
-from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from tests.world import World
 
@@ -36,7 +36,7 @@ def rename(world: World, customer: Customer, name: str) -> str:
 
 def fail_for_good(stripe_id: str) -> None:
     """Let an event fail, as one does that was tried too often."""
-    Event.find(stripe_id).update([Event.attempts.set(MOST_ATTEMPTS), Event.next_try.set(0)])
+    Event.find(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_try.set(0)])
     StripeEvent.apply(stripe_id)
     assert Event.find(stripe_id).state == "failed"
 

@@ -13,7 +13,7 @@ from typing import Any
 from local.stripe_double.webhooks import sign
 from simulation.chance import chance
 from simulation.deployment import TABLE_NAME
-from stripe_integrations.actions.events.handlers import applied_kinds
+from stripe_integrations.actions.events.handlers import applied_event_types
 from tests.fuzz.mangling import (
     TEXTS,
     copied,
@@ -305,7 +305,7 @@ def _payload(world: MarkedWorld, drawn: random.Random) -> Json:
         payload["id"] = f"evt_{drawn.getrandbits(60):x}"
         payload["created"] = int(world.time) + drawn.choice((0, 0, -1, -100, 5))
     if drawn.random() < 0.4:
-        payload["type"] = drawn.choice((*applied_kinds(), *_OTHER_KINDS))
+        payload["type"] = drawn.choice((*applied_event_types(), *_OTHER_KINDS))
     return payload
 
 

@@ -120,7 +120,9 @@ def test_it_finds_that_a_token_opens_more_than_its_own(broken_by: BrokenBy) -> N
     def anybody(_: Request, user_id: object) -> object:
         return user_id
 
-    found = broken_by("stripe_integrations.entrypoints.http.Request.own_user_id", anybody, 400)
+    found = broken_by(
+        "stripe_integrations.entrypoints.http.Request.authorized_user_id", anybody, 400
+    )
     assert "got another user's customer" in found
     assert "got what is bob's" in found
     assert "changed USER#" in found

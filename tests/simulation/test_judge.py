@@ -28,7 +28,7 @@ from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.models import Customer, Event
-from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.observation import Validity
 
 Json = dict[str, Any]
@@ -232,7 +232,7 @@ def fail_an_event_after_one_try(scene: Scene) -> None:
 
 def fail_an_event_at_once(scene: Scene) -> None:
     scene.evidence.dead_letters.append("evt_1")
-    fail(scene, tries=MOST_ATTEMPTS, seconds=DAY)
+    fail(scene, tries=MAX_ATTEMPTS, seconds=DAY)
 
 
 def forget_a_handler(scene: Scene) -> None:
@@ -295,7 +295,7 @@ def test_a_planted_violation_is_seen(
 
 def test_an_event_that_was_tried_for_days_may_fail(scene: Scene) -> None:
     scene.evidence.dead_letters.append("evt_1")
-    fail(scene, tries=MOST_ATTEMPTS, seconds=2 * DAY)
+    fail(scene, tries=MAX_ATTEMPTS, seconds=2 * DAY)
     assert scene.verdict() == set()
 
 
@@ -311,7 +311,7 @@ def test_an_event_that_can_never_be_applied_may_fail_at_once(scene: Scene) -> No
 
 def test_a_replay_counts_the_tries_anew(scene: Scene) -> None:
     scene.evidence.dead_letters.append("evt_1")
-    fail(scene, tries=MOST_ATTEMPTS, seconds=2 * DAY)
+    fail(scene, tries=MAX_ATTEMPTS, seconds=2 * DAY)
     scene.write(("EVENT", event("pending", 0, replayed_at="now")), pk="EVENT#evt_1")
     scene.write(("EVENT", event("failed", 1, replayed_at="now")), pk="EVENT#evt_1")
     assert scene.verdict() == {"an event fails only after all tries"}
@@ -329,7 +329,7 @@ def test_a_user_with_a_failed_event_is_spared_until_it_is_replayed(scene: Scene)
 
 def test_a_handler_that_runs_before_the_effect_is_seen(scene: Scene) -> None:
     sk, image = scene.customer
-    scene.write((sk, {**image, "true_until": {"N": "100"}, "version": {"N": "2"}}))
+    scene.write((sk, {**image, "observed_to": {"N": "100"}, "version": {"N": "2"}}))
     customer = Customer.from_raw_data(scene.customer[1])
     handled = scene.evidence.handlers
 

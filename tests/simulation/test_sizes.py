@@ -15,7 +15,7 @@ def standing() -> tuple[object, ...]:
     return (
         stripe_gateway._PAGE,
         customer._ROOM_ITEMS,
-        vars(application)["MOST_OTHER_ITEMS"],
+        vars(application)["MAX_EXTRA_ITEMS"],
         reconciliation._AT_ONCE,
         event._SCANNED,
         listing.first_page([{}] * 3, "")["has_more"],

@@ -15,10 +15,10 @@ from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.fields import fields_of
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 from tests.world import START, World
 
-NOW = Validity.of_event(int(START))
+NOW = Observation.of_event(int(START))
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "spec" / "stripe-fixtures.json"
 

@@ -16,7 +16,7 @@ from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.errors import MessageNotSentError
 from stripe_integrations.models import Event
-from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from tests.world import World
 
 DETAIL = {"event_id": "evt_1", "type": "customer.updated", "user_id": "u-1"}
@@ -132,7 +132,7 @@ def test_the_message_of_a_failed_event_and_of_a_change_take_this_way(
             world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"name": name})
             ids.append(world.payload("customer.updated")["id"])
         world.deliver()
-        Event.find(ids[1]).update([Event.attempts.set(MOST_ATTEMPTS), Event.next_try.set(0)])
+        Event.find(ids[1]).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_try.set(0)])
         for stripe_id in ids:
             StripeEvent.apply(stripe_id)
         states = [Event.find(stripe_id).state for stripe_id in ids]

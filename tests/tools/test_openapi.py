@@ -24,7 +24,7 @@ from stripe_integrations.adapters import secrets
 from stripe_integrations.context import _of_process, use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.models import ActiveCustomer, Card, Customer, Subscription
+from stripe_integrations.models import Card, Customer, CustomerClaim, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
 from tests.world import World
@@ -216,7 +216,7 @@ def broken(world: World, stack: ExitStack) -> None:
         raise KeyError
 
     patch = stack.enter_context(pytest.MonkeyPatch.context())
-    patch.setattr("stripe_integrations.entrypoints.http.Request.own_user_id", fail)
+    patch.setattr("stripe_integrations.entrypoints.http.Request.authorized_user_id", fail)
 
 
 def no_secret(world: World, stack: ExitStack) -> None:
@@ -251,7 +251,7 @@ def nobody(world: World, stack: ExitStack) -> Json:
 
 
 def being_created(world: World, stack: ExitStack) -> Json:
-    ActiveCustomer.claim("u-claimed", {"stripe": {}, "local": {}})
+    CustomerClaim.claim("u-claimed", {"stripe": {}, "local": {}})
     return {"user_id": "u-claimed"}
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from stripe_integrations.models import Card
 from stripe_integrations.models.fields import read_stripe
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 
 Json = Mapping[str, Any]
 
 
 def cards_from_stripe(
-    user_id: str, customer: Json, payment_methods: Iterable[Json], validity: Validity
+    user_id: str, customer: Json, payment_methods: Iterable[Json], observation: Observation
 ) -> list[Card]:
     """The cards of a customer, each once.
 
@@ -26,7 +26,7 @@ def cards_from_stripe(
     payment_methods : iterable of mapping
         Its payment methods of type card. A card of the older shape comes here again, wrapped;
         what only one of its two shapes has is kept.
-    validity : Validity
+    observation : Observation
         When Stripe said so.
 
     Returns
@@ -45,12 +45,12 @@ def cards_from_stripe(
                 if name not in card or value not in (None, {})
             )
             card["livemode"] = customer.get("livemode")
-    return [Card.under(user_id, customer["id"], card, validity) for card in values.values()]
+    return [Card.under(user_id, customer["id"], card, observation) for card in values.values()]
 
 
 def card_from_payment_method(
-    user_id: str, customer_id: str, payment_method: Json, validity: Validity
+    user_id: str, customer_id: str, payment_method: Json, observation: Observation
 ) -> Card:
     """The card of a PaymentMethod that comes in this shape alone."""
     values = read_stripe(Card, "payment_method", payment_method)
-    return Card.under(user_id, customer_id, values, validity)
+    return Card.under(user_id, customer_id, values, observation)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from stripe_integrations.actions.customers.create import create_customer
 from stripe_integrations.actions.customers.rebuild import Rebuild, rebuild_customers
 from stripe_integrations.actions.customers.refresh import (
-    bring_up_to_date,
     customer_values,
-    until_unrivalled,
-    validity_of_given,
+    observation_of_given,
+    refresh_from_stripe,
+    retry_on_conflict,
 )
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -113,7 +113,7 @@ class StripeCustomer:
         """
         customer = create_customer(_user_id(user), billing_email, fields)
         is_new = customer.is_new
-        current().note(Metric.CUSTOMERS_CREATED if is_new else Metric.CUSTOMERS_RETURNED)
+        current().add_metric(Metric.CUSTOMERS_CREATED if is_new else Metric.CUSTOMERS_RETURNED)
         return customer
 
     @staticmethod
@@ -198,9 +198,11 @@ class StripeCustomer:
         """
         given = _plain(customer, stripe_customer)
         if given.get("deleted"):
-            customer.purge(gone_from_stripe=True)
+            customer.purge(deleted_on_stripe=True)
         else:
-            customer.bring_to({**customer_values(given), **validity_of_given(customer).as_fields()})
+            customer.update_with(
+                {**customer_values(given), **observation_of_given(customer).as_fields()}
+            )
         return customer
 
     @staticmethod
@@ -248,15 +250,15 @@ class StripeCustomer:
             raise CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
         if stripe_customer is not None:
             given = _plain(customer, stripe_customer)
-            bring_up_to_date(customer, stripe_customer=given)
+            refresh_from_stripe(customer, stripe_customer=given)
             return customer
 
         def attempt(number: int) -> Customer:
             record = _read_again(customer) if number else customer
-            bring_up_to_date(record)
+            refresh_from_stripe(record)
             return record
 
-        return until_unrivalled(attempt)
+        return retry_on_conflict(attempt)
 
     @staticmethod
     def link_customer(event: Event) -> Event:
@@ -311,7 +313,7 @@ class StripeCustomer:
             if record.is_active:
                 record.purge()
 
-        until_unrivalled(attempt)
+        retry_on_conflict(attempt)
 
     @staticmethod
     def rebuild(created_from: int | None = None, resume_from: str | None = None) -> Rebuild:

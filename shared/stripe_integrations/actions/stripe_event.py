@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from stripe_integrations.actions.events.apply import apply_together
+from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.actions.events.reconcile import (
     Reconciliation,
-    redrive,
+    emit_backlog_metrics,
+    retry_due,
     sweep,
-    take_stock,
 )
 from stripe_integrations.actions.events.replay import (
     Replay,
@@ -24,7 +24,7 @@ from stripe_integrations.models import Event
 Json = Mapping[str, Any]
 
 
-class NewItem(NamedTuple):
+class StreamRecord(NamedTuple):
     """An item that is new in the table, as the table's stream shows it.
 
     Parameters
@@ -50,7 +50,7 @@ class NewItem(NamedTuple):
         return self.pk if self.is_event else self.sk
 
     @property
-    def new_customer_id(self) -> str:
+    def customer_id_of_key(self) -> str:
         """The Stripe id of a customer, as its key has it."""
         return self.sk.partition("#")[2]
 
@@ -92,7 +92,9 @@ class StripeEvent:
         return receive_event(payload)
 
     @staticmethod
-    def wake(items: Iterable[NewItem]) -> Iterator[tuple[NewItem, Exception]]:
+    def process_stream_records(
+        items: Iterable[StreamRecord],
+    ) -> Iterator[tuple[StreamRecord, Exception]]:
         """Do what items that are new in the table call for.
 
         A new event is applied, together with the others of its customer; for a new customer, the
@@ -100,7 +102,7 @@ class StripeEvent:
 
         Parameters
         ----------
-        items : iterable of NewItem
+        items : iterable of StreamRecord
             Events and customers.
 
         Yields
@@ -111,7 +113,7 @@ class StripeEvent:
         """
         for group in _grouped(items):
             try:
-                apply_together(_events_of(group))
+                apply_events(_events_of(group))
             except Exception as error:
                 for item in group:
                     yield item, error
@@ -131,10 +133,10 @@ class StripeEvent:
         ------
         StripeError, ConflictError
             It could not be done for now; the event is unfinished, with the kind of error kept.
-        FollowUpError
+        SideEffectFailedError
             It was done, and a handler of your own, or the event bus, failed; so is it then.
         """
-        failure = apply_together([stripe_id])
+        failure = apply_events([stripe_id])
         if failure:
             raise failure
 
@@ -150,7 +152,7 @@ class StripeEvent:
             What was done. `failures` has what any part was stopped by; the others went on.
         """
         done = Reconciliation()
-        for part in (take_stock, sweep, redrive):
+        for part in (emit_backlog_metrics, sweep, retry_due):
             try:
                 part(done)
             except Exception as error:
@@ -210,20 +212,20 @@ class StripeEvent:
         return replay_created_between(earliest, latest, resume_from)
 
 
-def _grouped(items: Iterable[NewItem]) -> Iterable[list[NewItem]]:
+def _grouped(items: Iterable[StreamRecord]) -> Iterable[list[StreamRecord]]:
     """Items by the Stripe customer that they speak of."""
-    groups: dict[str, list[NewItem]] = {}
+    groups: dict[str, list[StreamRecord]] = {}
     for item in items:
-        customer_id = item.customer_id if item.is_event else item.new_customer_id
+        customer_id = item.customer_id if item.is_event else item.customer_id_of_key
         groups.setdefault(customer_id or item.pk, []).append(item)
     return groups.values()
 
 
-def _events_of(items: Iterable[NewItem]) -> list[str]:
+def _events_of(items: Iterable[StreamRecord]) -> list[str]:
     ids: dict[str, None] = {}
     for item in items:
         if item.is_event:
             ids[item.pk.removeprefix(Event.key(""))] = None
         else:
-            ids |= dict.fromkeys(Event.ids_of_customer(item.new_customer_id))
+            ids |= dict.fromkeys(Event.ids_of_customer(item.customer_id_of_key))
     return list(ids)

@@ -7,13 +7,13 @@ from typing import Any
 
 from stripe_integrations.models import Subscription
 from stripe_integrations.models.fields import read_stripe, whole_number
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 
 Json = Mapping[str, Any]
 
 
 def subscriptions_from_stripe(
-    user_id: str, customer_id: str, subscriptions: Iterable[Json], validity: Validity
+    user_id: str, customer_id: str, subscriptions: Iterable[Json], observation: Observation
 ) -> list[Subscription]:
     """The records of Stripe's subscriptions.
 
@@ -26,7 +26,7 @@ def subscriptions_from_stripe(
         Whose they are.
     subscriptions : iterable of mapping
         Stripe's subscriptions, each with all of its items.
-    validity : Validity
+    observation : Observation
         When Stripe said so.
 
     Returns
@@ -34,7 +34,7 @@ def subscriptions_from_stripe(
     list of Subscription
     """
     return [
-        Subscription.under(user_id, customer_id, _values(subscription), validity)
+        Subscription.under(user_id, customer_id, _values(subscription), observation)
         for subscription in subscriptions
     ]
 

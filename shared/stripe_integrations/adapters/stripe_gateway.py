@@ -48,7 +48,7 @@ _FIRST_SLOWDOWN_SECONDS, _LONGEST_SLOWDOWN_SECONDS = 0.5, 8.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class StripeCall:
     """One call to Stripe, as it went.
 
     Parameters
@@ -83,7 +83,7 @@ class StripeGateway:
     clock, pause : callable, optional
         Unix time, and what waits for about so many seconds.
     report : callable, optional
-        Is told of each call, an `Asked`.
+        Is told of each call, an `StripeCall`.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class StripeGateway:
         remaining_seconds: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
-        report: Callable[[Asked], None] = lambda _: None,
+        report: Callable[[StripeCall], None] = lambda _: None,
     ) -> None:
         try:
             import stripe  # noqa: PLC0415 - see the module's docstring
@@ -355,16 +355,16 @@ class StripeGateway:
             answer = ask(client)
         except self._stripe.StripeError as error:
             took = self._clock() - began
-            self._report(Asked(what, took, error.http_status, error.request_id))
+            self._report(StripeCall(what, took, error.http_status, error.request_id))
             raise
         response = getattr(answer, "last_response", None)
         request_id = getattr(response, "request_id", None)
         status = getattr(response, "code", None)
-        self._report(Asked(what, self._clock() - began, status, request_id))
+        self._report(StripeCall(what, self._clock() - began, status, request_id))
         return answer
 
     def _connect(self, api_key: str) -> None:
-        self._patient, self._hurried = (
+        self._retrying_client, self._single_try_client = (
             self._stripe.StripeClient(
                 api_key,
                 stripe_version=API_VERSION,
@@ -380,7 +380,7 @@ class StripeGateway:
         remaining = self._remaining_seconds()
         if remaining < _ONE_TRY_SECONDS:
             raise StripeUnavailableError(f"no time is left to {what}")
-        return self._patient if remaining >= _ALL_TRIES_SECONDS else self._hurried
+        return self._retrying_client if remaining >= _ALL_TRIES_SECONDS else self._single_try_client
 
     def _translated(self, what: str, error: stripe.StripeError) -> StripeError:
         status = error.http_status

@@ -22,7 +22,7 @@ from stripe_integrations import errors
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.invocation import Handler, observed
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.observability import Metric, logger, told
+from stripe_integrations.observability import Metric, error_log_fields, logger
 
 Json = dict[str, Any]
 
@@ -91,7 +91,7 @@ class Request:
             raise errors.RequestTooLargeError(f"the body is over {MAX_API_BODY_BYTES} bytes")
         return self.json()
 
-    def own_user_id(self, user_id: object) -> str:
+    def authorized_user_id(self, user_id: object) -> str:
         """The user that the request is about, who has to be the caller where the caller is a user.
 
         A token with the admin scope of the deployment is no user's: it may ask for anybody.
@@ -111,8 +111,8 @@ class Request:
         return user_id
 
     def path_user_id(self) -> str:
-        """`own_user_id`, as the path has it."""
-        return self.own_user_id(value_at(self.event, "pathParameters", "user_id"))
+        """`authorized_user_id`, as the path has it."""
+        return self.authorized_user_id(value_at(self.event, "pathParameters", "user_id"))
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,12 @@ def http_handler(operation: Callable[[Request], Response]) -> Handler[Json]:
             response = operation(Request(event if isinstance(event, dict) else {}))
         except errors.StripeIntegrationsError as error:
             response = problem(error)
-            logger.warning("refused", extra={"status": response.status, **told(error)})
+            logger.warning("refused", extra={"status": response.status, **error_log_fields(error)})
             if isinstance(error, errors.SignatureVerificationError):
-                current().note(Metric.SIGNATURES_REFUSED)
+                current().add_metric(Metric.SIGNATURES_REFUSED)
         except Exception as error:
             response = _problem(500, "internal-error", _OUR_FAULT)
-            logger.error("failed", extra={"status": response.status, **told(error)})
+            logger.error("failed", extra={"status": response.status, **error_log_fields(error)})
         else:
             logger.info("answered", extra={"status": response.status, **response.logged})
         return response.to_lambda()

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import InvocationFailedError, StripeIntegrationsError
-from stripe_integrations.observability import logger, send_metrics, told
+from stripe_integrations.observability import error_log_fields, logger, send_metrics
 
 Json = dict[str, Any]
 
@@ -53,7 +53,7 @@ def invocation_handler(operation: Callable[[Json], T]) -> Handler[T]:
         except StripeIntegrationsError as error:
             raise error from None
         except Exception as error:
-            logger.error("failed", extra=told(error))
+            logger.error("failed", extra=error_log_fields(error))
             raise InvocationFailedError(type(error).__name__) from None
 
     return handler

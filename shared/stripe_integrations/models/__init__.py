@@ -1,7 +1,7 @@
 """The records, and the conditional writes that keep the promises."""
 
 from stripe_integrations.models.card import Card
-from stripe_integrations.models.claim import ActiveCustomer
+from stripe_integrations.models.claim import CustomerClaim
 from stripe_integrations.models.customer import Customer, UserRecords
 from stripe_integrations.models.event import Event
 from stripe_integrations.models.pointer import Pointer
@@ -9,9 +9,9 @@ from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.sweep_cursor import Sweep
 
 __all__ = [
-    "ActiveCustomer",
     "Card",
     "Customer",
+    "CustomerClaim",
     "Event",
     "Pointer",
     "Subscription",

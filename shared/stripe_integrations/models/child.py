@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import Integer, Moment, StripeField, Text, fields_of
 from stripe_integrations.models.keys import customer_key, user_key
-from stripe_integrations.models.observation import Validity, validity_of
+from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.table import Record
 
@@ -25,18 +25,24 @@ class Child(Record):
     stripe_id: StripeField[str | None]
     customer_id = Text()
     removed_at = Moment(private=True)
-    true_since = Integer(private=True)
-    true_until = Integer(private=True)
+    observed_from = Integer(private=True)
+    observed_to = Integer(private=True)
 
     @classmethod
     def listing_names(cls) -> tuple[str, str]:
         """The customer's fields that say since and until when the last list of all was true."""
-        return f"{cls.LISTED_AS}_since", f"{cls.LISTED_AS}_until"
+        return f"{cls.LISTED_AS}_observed_from", f"{cls.LISTED_AS}_observed_to"
 
     @classmethod
-    def listed(cls, validity: Validity) -> dict[str, Any]:
+    def listed(cls, observation: Observation) -> dict[str, Any]:
         """The values of those fields."""
-        return dict(zip(cls.listing_names(), (validity.since, validity.until), strict=True))
+        return dict(
+            zip(
+                cls.listing_names(),
+                (observation.observed_from, observation.observed_to),
+                strict=True,
+            )
+        )
 
     @classmethod
     def key_under(cls, customer_id: str, stripe_id: str) -> str:
@@ -45,7 +51,7 @@ class Child(Record):
 
     @classmethod
     def under(
-        cls, user_id: str, customer_id: str, values: dict[str, Any], validity: Validity
+        cls, user_id: str, customer_id: str, values: dict[str, Any], observation: Observation
     ) -> Self:
         """The record of one of Stripe's objects, not in the table yet.
 
@@ -55,12 +61,12 @@ class Child(Record):
             Whose it is.
         values : dict
             Field name to value; `stripe_id` among them.
-        validity : Validity
+        observation : Observation
             When the values were true.
         """
         key = cls.key_under(customer_id, values["stripe_id"])
         return cls(
-            user_key(user_id), key, customer_id=customer_id, **values, **validity.as_fields()
+            user_key(user_id), key, customer_id=customer_id, **values, **observation.as_fields()
         )
 
     @property
@@ -74,11 +80,11 @@ class Child(Record):
         return len(json.dumps(self.attribute_values, default=str))
 
     @property
-    def validity(self) -> Validity | None:
+    def observation(self) -> Observation | None:
         """When what it shows was true."""
-        return validity_of(self.true_since, self.true_until)
+        return observation_of(self.observed_from, self.observed_to)
 
-    def tombstone(self, validity: Validity) -> Self:
+    def tombstone(self, observation: Observation) -> Self:
         """What is kept once Stripe has it no longer: that it was there, and no more."""
         return type(self)(
             self.pk,
@@ -86,7 +92,7 @@ class Child(Record):
             customer_id=self.customer_id,
             stripe_id=self.stripe_id,
             removed_at=current().now(),
-            **validity.as_fields(),
+            **observation.as_fields(),
         )
 
     def same_as(self, other: Record | None) -> bool:
@@ -96,7 +102,7 @@ class Child(Record):
         return all(
             getattr(self, name) == getattr(other, name)
             for name in fields_of(type(self))
-            if name not in ("true_since", "true_until")
+            if name not in ("observed_from", "observed_to")
         )
 
     def pointer(self, user_id: str) -> Pointer | None:

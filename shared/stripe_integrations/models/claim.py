@@ -24,7 +24,7 @@ _ATTEMPTS = 8
 _MOST_TOKENS = 100
 
 
-class ActiveCustomer(Record, discriminator="ActiveCustomer"):
+class CustomerClaim(Record, discriminator="CustomerClaim"):
     """Says which customer a user has, or that one is being created."""
 
     token = UnicodeAttribute(null=True)
@@ -39,7 +39,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         return self.stripe_id is None
 
     @classmethod
-    def claim(cls, user_id: str, parameters: dict[str, Any]) -> tuple[ActiveCustomer, bool]:
+    def claim(cls, user_id: str, parameters: dict[str, Any]) -> tuple[CustomerClaim, bool]:
         """Put up a claim, unless one stands already; one round trip tells.
 
         Parameters
@@ -74,14 +74,14 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         raise ConflictError("claims on this user keep coming and going")
 
     @classmethod
-    def read(cls, user_id: str) -> ActiveCustomer | None:
+    def read(cls, user_id: str) -> CustomerClaim | None:
         """The claim that stands, strongly consistent."""
         return cls.read_one(user_key(user_id), _SK)
 
     def activate(self, transaction: TransactWrite, stripe_id: str) -> None:
         """Make the claim point to its customer, on condition that it is still this claim."""
-        active = ActiveCustomer(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
-        transaction.save(active, self._still_mine(), return_values="ALL_OLD")
+        active = CustomerClaim(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
+        transaction.save(active, self._is_owner(), return_values="ALL_OLD")
 
     @classmethod
     def adopt(
@@ -90,7 +90,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         user_id: str,
         stripe_id: str,
         token: str,
-        standing: ActiveCustomer | None,
+        standing: CustomerClaim | None,
     ) -> None:
         """Point to a customer that no claim stands for any more.
 
@@ -100,7 +100,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
             What the pointer is written with.
         user_id, stripe_id, token : str
             Whose customer, which, and what Stripe was asked with for it.
-        standing : ActiveCustomer or None
+        standing : CustomerClaim or None
             What the pointer takes the place of, on condition that it is still there: a claim that
             this customer came after, or a pointer to the same customer.
         """
@@ -109,7 +109,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         if standing is None:
             unchanged = cls.pk.does_not_exist()
         elif standing.is_creating:
-            unchanged = standing._still_mine()
+            unchanged = standing._is_owner()
         else:
             unchanged = cls.stripe_id == standing.stripe_id
         transaction.save(pointer, unchanged, return_values="ALL_OLD")
@@ -119,16 +119,16 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
 
         Where it is this claim no longer, nothing happens.
         """
-        self._alter(lambda t: t.delete(self, self._still_mine()))
+        self._alter(lambda t: t.delete(self, self._is_owner()))
 
-    def renew_token(self) -> ActiveCustomer | None:
+    def renew_token(self) -> CustomerClaim | None:
         """Take another token, after Stripe has kept a failure under this one.
 
         The old ones stay known: a customer may yet turn up that was made under one of them.
 
         Returns
         -------
-        ActiveCustomer or None
+        CustomerClaim or None
             The claim with its new token; None where it is this claim no longer.
 
         Raises
@@ -138,7 +138,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         """
         if len(self.tokens) >= _MOST_TOKENS:
             raise StripeUnavailableError("Stripe has failed under every token of this claim")
-        renewed = ActiveCustomer(
+        renewed = CustomerClaim(
             self.pk,
             self.sk,
             token=_new_token(),
@@ -146,7 +146,7 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
             parameters=self.parameters,
             since=self.since,
         )
-        return renewed if self._alter(lambda t: t.save(renewed, self._still_mine())) else None
+        return renewed if self._alter(lambda t: t.save(renewed, self._is_owner())) else None
 
     @property
     def tokens(self) -> list[str]:
@@ -160,15 +160,15 @@ class ActiveCustomer(Record, discriminator="ActiveCustomer"):
         return name == current().settings.deployment_name and bool(rest)
 
     @staticmethod
-    def let_go(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
+    def remove_pointer(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
         """Take the pointer away, on condition that it points to this customer."""
         transaction.delete(
-            ActiveCustomer(user_key(user_id), _SK), ActiveCustomer.stripe_id == stripe_id
+            CustomerClaim(user_key(user_id), _SK), CustomerClaim.stripe_id == stripe_id
         )
 
-    def _still_mine(self) -> Condition:
-        creating: Condition = ActiveCustomer.stripe_id.does_not_exist()
-        mine: Condition = creating & (ActiveCustomer.token == self.token)
+    def _is_owner(self) -> Condition:
+        creating: Condition = CustomerClaim.stripe_id.does_not_exist()
+        mine: Condition = creating & (CustomerClaim.token == self.token)
         return mine
 
     @staticmethod

@@ -22,7 +22,7 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.claim import ActiveCustomer
+from stripe_integrations.models.claim import CustomerClaim
 from stripe_integrations.models.fields import (
     Document,
     Flag,
@@ -34,7 +34,7 @@ from stripe_integrations.models.fields import (
     value_at,
 )
 from stripe_integrations.models.keys import customer_key, user_key
-from stripe_integrations.models.observation import Validity, validity_of
+from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
@@ -45,12 +45,12 @@ from stripe_integrations.models.table import (
     unavailable,
 )
 
-Also = Callable[[TransactWrite], None]
+ExtraItem = Callable[[TransactWrite], None]
 """Adds an item to the transaction that writes a customer, so that both are written or neither."""
 
-MOST_OTHER_ITEMS = 20
+MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
-_ROOM_ITEMS = TRANSACTION_ITEMS - MOST_OTHER_ITEMS - 2
+_ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 2
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
 """What is left in a transaction beside those, the customer and the claim."""
 
@@ -85,12 +85,12 @@ class Customer(Record, discriminator="Customer"):
     created_at = Moment()
     modified_at = Moment()
     test_clock = Text(customer="test_clock", private=True)
-    true_since = Integer(private=True)
-    true_until = Integer(private=True)
-    cards_since = Integer(private=True)
-    cards_until = Integer(private=True)
-    subscriptions_since = Integer(private=True)
-    subscriptions_until = Integer(private=True)
+    observed_from = Integer(private=True)
+    observed_to = Integer(private=True)
+    cards_observed_from = Integer(private=True)
+    cards_observed_to = Integer(private=True)
+    subscriptions_observed_from = Integer(private=True)
+    subscriptions_observed_to = Integer(private=True)
     version = VersionAttribute()
 
     is_new = False
@@ -144,19 +144,19 @@ class Customer(Record, discriminator="Customer"):
         return chosen if isinstance(chosen, str) and chosen else self.default_source
 
     @property
-    def validity(self) -> Validity | None:
+    def observation(self) -> Observation | None:
         """When the record's own fields were true."""
-        return validity_of(self.true_since, self.true_until)
+        return observation_of(self.observed_from, self.observed_to)
 
-    def listing_validity(self, kind: type[Child]) -> Validity | None:
+    def listing_observation(self, kind: type[Child]) -> Observation | None:
         """When the cards, or the subscriptions, that it had were last known to be all there are."""
         since, until = kind.listing_names()
-        return validity_of(getattr(self, since), getattr(self, until))
+        return observation_of(getattr(self, since), getattr(self, until))
 
-    def validity_of_child(self, child: Child) -> Validity | None:
+    def observation_of_child(self, child: Child) -> Observation | None:
         """When what a card or subscription shows was true: as it came, or as it was last listed."""
-        listed = self.listing_validity(type(child))
-        known = [v for v in (child.validity, listed) if v is not None]
+        listed = self.listing_observation(type(child))
+        known = [v for v in (child.observation, listed) if v is not None]
         return max(known, default=None)
 
     def child(self, kind: type[Child], stripe_id: str) -> Child | None:
@@ -164,8 +164,8 @@ class Customer(Record, discriminator="Customer"):
         key = kind.key_under(self.stripe_id or "", stripe_id)
         return next((child for child in self.children if child.sk == key), None)
 
-    def bring_to(
-        self, values: dict[str, Any], children: Iterable[Child] = (), also: Iterable[Also] = ()
+    def update_with(
+        self, values: dict[str, Any], children: Iterable[Child] = (), also: Iterable[ExtraItem] = ()
     ) -> None:
         """Bring the record and what stands under it to what Stripe says.
 
@@ -197,7 +197,7 @@ class Customer(Record, discriminator="Customer"):
             news["modified_at"] = current().now()
         self._update(news, rest, also)
 
-    def purge(self, *, gone_from_stripe: bool = False, also: Iterable[Also] = ()) -> None:
+    def purge(self, *, deleted_on_stripe: bool = False, also: Iterable[ExtraItem] = ()) -> None:
         """Soft-delete the record and let go of the user, so that a later create starts anew.
 
         Where the user's claim does not point to this customer, as after a restore, the claim is
@@ -205,7 +205,7 @@ class Customer(Record, discriminator="Customer"):
 
         Parameters
         ----------
-        gone_from_stripe : bool
+        deleted_on_stripe : bool
             Stripe has no such customer any more: its cards are gone with it.
 
         Raises
@@ -219,8 +219,8 @@ class Customer(Record, discriminator="Customer"):
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
         moment = current().now()
         removed: list[Child] = []
-        if gone_from_stripe:
-            gone = Validity.of_event(int(moment.timestamp()))
+        if deleted_on_stripe:
+            gone = Observation.of_event(int(moment.timestamp()))
             removed = [card.tombstone(gone) for card in self.cards]
         user_id, stripe_id = self.user_id or "", self.stripe_id or ""
         marks = {"is_active": False, "date_purged": moment, "modified_at": moment}
@@ -228,7 +228,7 @@ class Customer(Record, discriminator="Customer"):
         also = list(also)
         try:
             self._update(
-                marks, rest, [lambda t: ActiveCustomer.let_go(t, user_id, stripe_id), *also]
+                marks, rest, [lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id), *also]
             )
         except StaleRecordError:
             standing = UserRecords.read(user_id).active
@@ -264,7 +264,7 @@ class Customer(Record, discriminator="Customer"):
         return [child, pointer] if pointer else [child]
 
     def _update(
-        self, values: dict[str, Any], children: list[Child], also: Iterable[Also] = ()
+        self, values: dict[str, Any], children: list[Child], also: Iterable[ExtraItem] = ()
     ) -> None:
         items = [item for child in children for item in self._items_of(child)]
 
@@ -296,7 +296,7 @@ def _setting(name: str, value: object) -> Action:
 class UserRecords:
     """What one user's partition holds, as one query read it."""
 
-    active: ActiveCustomer | None = None
+    active: CustomerClaim | None = None
     customers: dict[str, Customer] = field(default_factory=dict)
 
     _READS = 3
@@ -322,7 +322,7 @@ class UserRecords:
         try:
             for item in Record.query(user_key(user_id), consistent_read=True):
                 match item:
-                    case ActiveCustomer():
+                    case CustomerClaim():
                         records.active = item
                     case Customer():
                         records.customers[item.sk] = item

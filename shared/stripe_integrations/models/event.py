@@ -44,7 +44,7 @@ from stripe_integrations.models.fields import (
     read_stripe,
     value_at,
 )
-from stripe_integrations.models.observation import CLOCKS_DIFFER_SECONDS
+from stripe_integrations.models.observation import CLOCK_SKEW_SECONDS
 from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.table import CONDITION_FAILED, Record, error_code, unavailable
 
@@ -60,13 +60,13 @@ _LATEST = 253_402_300_799
 """The end of the year 9999 in Unix seconds."""
 
 UNFINISHED = ("pending", "waiting")
-MOST_ATTEMPTS = 40
+MAX_ATTEMPTS = 40
 """With the pauses between them these take almost three days, as long as Stripe itself retries."""
 
 _QUEUES = 8
 _FAILED = "failed"
 _STREAM_SECONDS = 120
-"""How long the stream has to wake for a new event, before the schedule looks after it."""
+"""How long the stream has to process_stream_records for a new event, before the schedule looks after it."""
 _CLAIM_SECONDS = 120
 """How long a try may take, where the invocation does not end before."""
 _SCANNED = 1000
@@ -302,7 +302,7 @@ class Event(Record, discriminator="Event"):
         """
         event = cls(cls.key(stripe_id), cls.SORT_KEY)
         now = current().clock()
-        seconds = min(_CLAIM_SECONDS, current().remaining_seconds()) + 2 * CLOCKS_DIFFER_SECONDS
+        seconds = min(_CLAIM_SECONDS, current().remaining_seconds()) + 2 * CLOCK_SKEW_SECONDS
         mine: Condition = (
             (Event.attempts == 0) | (Event.next_try <= int(now)) | (Event.state == "waiting")
         )
@@ -322,9 +322,9 @@ class Event(Record, discriminator="Event"):
     @property
     def is_exhausted(self) -> bool:
         """Whether it was tried often enough."""
-        return (self.attempts or 0) > MOST_ATTEMPTS
+        return (self.attempts or 0) > MAX_ATTEMPTS
 
-    def taking_effect(self) -> Callable[[TransactWrite], None]:
+    def effect_mark(self) -> Callable[[TransactWrite], None]:
         """What notes the effect as part of its transaction, where the event ends later."""
         actions: list[Action] = [Event.effected_at.set(current().now())]
         return lambda transaction: transaction.update(self, actions, _unfinished())
@@ -366,12 +366,12 @@ class Event(Record, discriminator="Event"):
         ]
         self._change(actions, _unfinished())
 
-    def is_finished_by_now(self) -> bool:
+    def is_finished_meanwhile(self) -> bool:
         """Whether somebody else has ended the event since it was read."""
         standing = Event.find(self.stripe_id or "")
         return standing is None or standing.processed
 
-    def postpone(self, error: BaseException) -> None:
+    def schedule_retry(self, error: BaseException) -> None:
         """Try again later, after a try that failed; the kind of error is kept, and no value.
 
         The event waits for its customer no longer, but for a better day.
@@ -381,13 +381,13 @@ class Event(Record, discriminator="Event"):
         # That the dead-letter queue can't be told of an error is not what has to be known of it.
         if not is_told:
             actions.append(Event.last_error.set(type(error).__name__))
-        self._put_off(actions)
+        self._schedule_retry(actions)
 
-    def keep_waiting(self) -> None:
+    def continue_waiting(self) -> None:
         """Look again later whether its customer is known."""
-        self._put_off([Event.state.set("waiting")])
+        self._schedule_retry([Event.state.set("waiting")])
 
-    def has_waited_long(self) -> bool:
+    def has_waited_too_long(self) -> bool:
         """Whether its customer was unknown for so long that it must be none of ours."""
         return self._age() > timedelta(days=1)
 
@@ -420,7 +420,7 @@ class Event(Record, discriminator="Event"):
         ]
         return cls(cls.key(stripe_id), cls.SORT_KEY)._change(actions, Event.pk.exists())
 
-    def _put_off(self, actions: list[Action]) -> None:
+    def _schedule_retry(self, actions: list[Action]) -> None:
         backoff = min(
             _FIRST_BACKOFF_SECONDS * 2 ** min((self.attempts or 1) - 1, 10),
             _LONGEST_BACKOFF_SECONDS,

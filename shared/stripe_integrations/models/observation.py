@@ -10,57 +10,62 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
 
-CLOCKS_DIFFER_SECONDS = 5
+CLOCK_SKEW_SECONDS = 5
 """How far any two clocks may be apart, Stripe's among them."""
 
 
-class Order(Enum):
+class Freshness(Enum):
     """How an event stands to what a record shows."""
 
     NEWER = "newer"
-    SHOWN = "shown"
+    CURRENT = "shown"
     """Nothing comes before it: whatever the record shows came with it, or after it."""
     OLDER = "older"
-    IN_DOUBT = "in doubt"
+    AMBIGUOUS = "ambiguous"
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
-class Validity:
+class Observation:
     """An interval within which what is shown was true, both ends included.
 
     Parameters
     ----------
-    until, since : int
+    observed_to, observed_from : int
         Unix seconds by Stripe's clock. What is shown was true at some instant between them; what
         was true before and after is not known.
     """
 
-    until: int
-    since: int
+    observed_to: int
+    observed_from: int
 
     @classmethod
     def of_event(cls, created: int) -> Self:
         """What an event shows was true in the second of its stamp."""
-        return cls(since=created, until=created)
+        return cls(observed_from=created, observed_to=created)
 
     @classmethod
     def of_fetch(cls, sent: float, received: float) -> Self:
         """What a fetch shows was true between its request and its answer, by our clock."""
         return cls(
-            since=int(sent - CLOCKS_DIFFER_SECONDS), until=int(received + CLOCKS_DIFFER_SECONDS)
+            observed_from=int(sent - CLOCK_SKEW_SECONDS),
+            observed_to=int(received + CLOCK_SKEW_SECONDS),
         )
 
-    def order(self, created: int) -> Order:
+    def order(self, created: int) -> Freshness:
         """How an event of this second stands to it; a second that touches it is in doubt."""
-        if created > self.until:
-            return Order.NEWER
-        return Order.OLDER if created < self.since else Order.IN_DOUBT
+        if created > self.observed_to:
+            return Freshness.NEWER
+        return Freshness.OLDER if created < self.observed_from else Freshness.AMBIGUOUS
 
     def as_fields(self) -> dict[str, Any]:
         """The fields in which a record keeps it."""
-        return {"true_since": self.since, "true_until": self.until}
+        return {"observed_from": self.observed_from, "observed_to": self.observed_to}
 
 
-def validity_of(since: int | None, until: int | None) -> Validity | None:
-    """The validity that a record keeps in two fields; None where it keeps none."""
-    return None if since is None or until is None else Validity(since=since, until=until)
+def observation_of(observed_from: int | None, observed_to: int | None) -> Observation | None:
+    """The observation that a record keeps in two fields; None where it keeps none."""
+    return (
+        None
+        if observed_from is None or observed_to is None
+        else Observation(observed_from=observed_from, observed_to=observed_to)
+    )

@@ -17,7 +17,7 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import ActiveCustomer
+from stripe_integrations.models import CustomerClaim
 from tests.world import World
 
 USER = User("u-1")
@@ -49,7 +49,7 @@ def test_a_new_customer_stands_on_stripe_and_in_the_table(world: World) -> None:
 def test_the_claim_forgets_the_parameters_once_the_customer_is_there(world: World) -> None:
     StripeCustomer.create(USER, EMAIL, name="Jane")
 
-    (claim,) = world.items(record_type="ActiveCustomer")
+    (claim,) = world.items(record_type="CustomerClaim")
     assert "parameters" not in claim
     assert "Jane" not in str(claim)
 
@@ -301,9 +301,9 @@ def test_a_kept_failure_that_made_the_customer_all_the_same_makes_no_second(worl
 # ---- rivals and successors
 
 
-def claim_of(world: World, **parameters: str) -> ActiveCustomer:
+def claim_of(world: World, **parameters: str) -> CustomerClaim:
     """The claim of a process that has got this far."""
-    claim, is_mine = ActiveCustomer.claim(
+    claim, is_mine = CustomerClaim.claim(
         "u-1", {"stripe": {"email": EMAIL, **parameters}, "local": {}}
     )
     assert is_mine
@@ -370,7 +370,7 @@ def test_a_late_worker_of_a_soft_deleted_customer_starts_anew(world: World) -> N
     customer = StripeCustomer.create(USER, EMAIL)
 
     assert customer.is_active
-    assert len(world.items(record_type="ActiveCustomer")) == 1
+    assert len(world.items(record_type="CustomerClaim")) == 1
     records = world.items(record_type="Customer")
     assert sorted(record["is_active"] for record in records) == [False, True]
     assert {record["stripe_id"] for record in records} == {
@@ -464,7 +464,7 @@ def test_a_stripe_that_keeps_failing_is_asked_a_few_times_only(world: World) -> 
     with pytest.raises(StripeUnavailableError):
         StripeCustomer.create(USER, EMAIL)
     assert len(world.stripe.requests) < 8
-    assert len(ActiveCustomer.read("u-1").tokens) == 2
+    assert len(CustomerClaim.read("u-1").tokens) == 2
 
 
 def test_a_claim_takes_no_more_tokens_than_fit(world: World) -> None:
@@ -515,7 +515,7 @@ def test_a_soft_deleted_customer_that_a_query_still_sees_named_is_not_returned(
     world: World,
 ) -> None:
     customer = StripeCustomer.create(USER, EMAIL)
-    claim = ActiveCustomer.read("u-1")
+    claim = CustomerClaim.read("u-1")
     StripeCustomer.soft_delete(customer)
     claim.save()  # as a query sees it that runs beside the transaction
     assert StripeCustomer.get(USER) is None

@@ -11,25 +11,25 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
-from stripe_integrations.errors import ConflictError, FollowUpError
+from stripe_integrations.errors import ConflictError, SideEffectFailedError
 from stripe_integrations.models import Customer, Event
-from tests.stripe_integrations.actions import own_handlers
+from tests.stripe_integrations.actions import custom_handlers
 from tests.world import START, World
 
 USER = User("u-1")
 EMAIL = "jane@example.com"
-NOTE = "tests.stripe_integrations.actions.own_handlers:note"
-NOTE_TOO = "tests.stripe_integrations.actions.own_handlers:note_too"
+NOTE = "tests.stripe_integrations.actions.custom_handlers:note"
+NOTE_TOO = "tests.stripe_integrations.actions.custom_handlers:note_too"
 
 
 @pytest.fixture(autouse=True)
 def forget_calls() -> Iterator[None]:
     yield
     for kept in (
-        own_handlers.called,
-        own_handlers.seen,
-        own_handlers.raising,
-        own_handlers.meanwhile,
+        custom_handlers.called,
+        custom_handlers.seen,
+        custom_handlers.raising,
+        custom_handlers.meanwhile,
     ):
         kept.clear()
 
@@ -87,15 +87,15 @@ def test_a_handler_is_called_after_the_record_was_brought_up_to_date(
 ) -> None:
     stripe_id = rename(world, customer)
     StripeEvent.apply(stripe_id)
-    assert own_handlers.called == [(stripe_id, "u-1")]
-    assert own_handlers.seen == ["Newest"]
+    assert custom_handlers.called == [(stripe_id, "u-1")]
+    assert custom_handlers.seen == ["Newest"]
     assert ended(stripe_id) == ("applied", None)
 
 
 def test_the_event_is_marked_after_its_handler_was_called(world: World, customer: Customer) -> None:
     states: list[str | None] = []
     stripe_id = rename(world, customer)
-    own_handlers.meanwhile.append(lambda: states.append(ended(stripe_id)[0]))
+    custom_handlers.meanwhile.append(lambda: states.append(ended(stripe_id)[0]))
     StripeEvent.apply(stripe_id)
     assert states == ["pending"]
 
@@ -107,21 +107,21 @@ def test_a_handler_is_called_for_a_type_that_changes_no_record(
         "pending"
     )
     StripeEvent.apply("evt_own")
-    assert own_handlers.called == [("evt_own", "u-1")]
+    assert custom_handlers.called == [("evt_own", "u-1")]
     assert ended("evt_own") == ("applied", None)
 
 
 def test_a_handler_of_an_event_without_a_customer_gets_none(world: World) -> None:
     assert receive("price.created", {"object": "price", "id": "price_1"}) == "pending"
     StripeEvent.apply("evt_own")
-    assert own_handlers.called == [("evt_own", None)]
+    assert custom_handlers.called == [("evt_own", None)]
     assert ended("evt_own") == ("applied", None)
 
 
 def test_a_handler_of_an_event_of_an_unknown_customer_waits_with_it(world: World) -> None:
     assert receive("invoice.paid", {"object": "invoice", "customer": "cus_1"}) == "waiting"
     StripeEvent.apply("evt_own")
-    assert own_handlers.called == []
+    assert custom_handlers.called == []
 
 
 def test_a_handler_gets_a_soft_deleted_customer_as_such(world: World, customer: Customer) -> None:
@@ -129,7 +129,7 @@ def test_a_handler_gets_a_soft_deleted_customer_as_such(world: World, customer: 
     before = world.items(record_type="Customer")
     stripe_id = rename(world, customer)
     StripeEvent.apply(stripe_id)
-    assert own_handlers.called == [(stripe_id, "u-1")]
+    assert custom_handlers.called == [(stripe_id, "u-1")]
     assert world.items(record_type="Customer") == before
     assert ended(stripe_id) == ("applied", "the customer is soft-deleted")
 
@@ -141,30 +141,30 @@ def test_a_handler_is_called_for_an_event_that_was_too_old_for_the_record(
     newest = rename(world, customer)
     for stripe_id in (newest, older):
         StripeEvent.apply(stripe_id)
-    assert [called for called, _ in own_handlers.called] == [newest, older]
-    assert own_handlers.seen == ["Newest", "Newest"]
+    assert [called for called, _ in custom_handlers.called] == [newest, older]
+    assert custom_handlers.seen == ["Newest", "Newest"]
 
 
 @pytest.mark.parametrize("handlers", [{}, {"customer.deleted": NOTE}, {"invoice.*": NOTE}])
 def test_a_handler_of_another_type_is_not_called(world: World, customer: Customer) -> None:
     StripeEvent.apply(rename(world, customer))
-    assert own_handlers.called == []
+    assert custom_handlers.called == []
 
 
 @pytest.mark.parametrize("handlers", [{"*": NOTE}, {"customer.*": NOTE}, {"customer.up*": NOTE}])
 def test_a_pattern_stands_for_types(world: World, customer: Customer) -> None:
     StripeEvent.apply(rename(world, customer))
-    assert len(own_handlers.called) == 1
+    assert len(custom_handlers.called) == 1
 
 
 @pytest.mark.parametrize("handlers", [{"customer.updated": NOTE, "customer.*": NOTE_TOO}])
 def test_all_handlers_that_fit_are_called(world: World, customer: Customer) -> None:
     StripeEvent.apply(rename(world, customer))
-    assert len(own_handlers.called) == 2
+    assert len(custom_handlers.called) == 2
 
 
 def test_a_handler_that_raises_is_called_again_later(world: World, customer: Customer) -> None:
-    own_handlers.raising += [KeyError("jane@example.com"), ValueError()]
+    custom_handlers.raising += [KeyError("jane@example.com"), ValueError()]
     stripe_id = rename(world, customer)
     for number, error in enumerate(["KeyError", "ValueError"]):
         assert world.stream((f"EVENT#{stripe_id}", "EVENT")) == {"batchItemFailures": []}
@@ -177,14 +177,14 @@ def test_a_handler_that_raises_is_called_again_later(world: World, customer: Cus
     world.reconcile()
 
     assert ended(stripe_id) == ("applied", None)
-    assert len(own_handlers.called) == 3
+    assert len(custom_handlers.called) == 3
 
 
 def test_a_handler_that_raises_puts_off_its_own_event_alone(
     world: World, customer: Customer
 ) -> None:
     first, second = rename(world, customer, "One"), rename(world, customer, "Two")
-    own_handlers.raising.append(KeyError())
+    custom_handlers.raising.append(KeyError())
     world.stream((f"EVENT#{first}", "EVENT"), (f"EVENT#{second}", "EVENT"))
     assert sorted([str(ended(first)[0]), str(ended(second)[0])]) == ["applied", "pending"]
     assert StripeCustomer.get(USER).name == "Two"
@@ -198,13 +198,13 @@ def test_a_process_that_dies_after_the_handler_calls_it_again(
     def die() -> None:
         raise KeyboardInterrupt
 
-    own_handlers.meanwhile.append(die)
+    custom_handlers.meanwhile.append(die)
     with use(world.new_context()), pytest.raises(KeyboardInterrupt):
         StripeEvent.apply(stripe_id)
     assert ended(stripe_id) == ("pending", None)
     world.time += 200
     world.reconcile()
-    assert own_handlers.called == [(stripe_id, "u-1")] * 2
+    assert custom_handlers.called == [(stripe_id, "u-1")] * 2
     assert ended(stripe_id) == ("applied", None)
 
 
@@ -212,7 +212,7 @@ def test_a_process_that_dies_after_the_handler_calls_it_again(
     "handlers",
     [
         {"customer.updated": "there_is_no_such_module:note"},
-        {"customer.updated": "tests.stripe_integrations.actions.own_handlers:nothing"},
+        {"customer.updated": "tests.stripe_integrations.actions.custom_handlers:nothing"},
         {"customer.updated": "not a reference"},
         {"customer.updated": ""},
     ],
@@ -235,7 +235,7 @@ def test_a_handler_is_not_called_for_an_event_of_the_other_mode(
     StripeEvent.receive({**world.payload("customer.updated"), "id": "evt_live", "livemode": True})
     StripeEvent.apply("evt_live")
     world.replay({"event_id": "evt_live"})
-    assert own_handlers.called == []
+    assert custom_handlers.called == []
 
 
 def test_a_handler_of_an_event_whose_customer_stays_unknown_is_called_without_one(
@@ -246,32 +246,32 @@ def test_a_handler_of_an_event_whose_customer_stays_unknown_is_called_without_on
     unknown = {**payload, "type": "customer.updated"}
     StripeEvent.receive(unknown)
     StripeEvent.apply(unknown["id"])
-    assert own_handlers.called == []
+    assert custom_handlers.called == []
 
     world.time += 86_500
     world.reconcile()
 
-    assert own_handlers.called == [(unknown["id"], None)]
+    assert custom_handlers.called == [(unknown["id"], None)]
     assert ended(unknown["id"]) == ("applied", "not a customer of ours")
 
 
 def test_apply_says_that_a_handler_has_failed(world: World, customer: Customer) -> None:
-    own_handlers.raising.append(KeyError("jane@example.com"))
-    with pytest.raises(FollowUpError):
+    custom_handlers.raising.append(KeyError("jane@example.com"))
+    with pytest.raises(SideEffectFailedError):
         StripeEvent.apply(rename(world, customer))
 
 
 def test_an_effect_is_not_brought_about_again_for_a_handler_that_failed(
     world: World, customer: Customer
 ) -> None:
-    own_handlers.raising.append(ValueError())
+    custom_handlers.raising.append(ValueError())
     stripe_id = rename(world, customer)
     world.stream((f"EVENT#{stripe_id}", "EVENT"))
     world.time = Event.find(stripe_id).next_try
     with world.counting() as counts:
         world.stream((f"EVENT#{stripe_id}", "EVENT"))
     assert (counts.stripe, "TransactWriteItems" in counts.operations) == (0, False)
-    assert len(own_handlers.called) == 2
+    assert len(custom_handlers.called) == 2
     assert ended(stripe_id) == ("applied", None)
 
 
@@ -289,9 +289,9 @@ def test_an_effect_is_not_brought_about_again_for_a_handler_that_failed(
 def test_whatever_a_handler_raises_its_event_is_put_off_and_its_message_kept_out_of_the_log(
     world: World, customer: Customer, log: io.StringIO, raised: BaseException
 ) -> None:
-    own_handlers.raising.append(raised)
+    custom_handlers.raising.append(raised)
     stripe_id = rename(world, customer)
-    with pytest.raises(FollowUpError):
+    with pytest.raises(SideEffectFailedError):
         StripeEvent.apply(stripe_id)
     assert ended(stripe_id) == ("pending", None)
     assert type(raised).__name__ in log.getvalue()

@@ -11,8 +11,8 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     DatabaseUnavailableError,
-    FollowUpError,
     MessageNotSentError,
+    SideEffectFailedError,
 )
 from stripe_integrations.models import Customer, Event
 from tests.world import START, World
@@ -220,7 +220,7 @@ def test_a_replayed_change_is_published_again(world: World, customer: Customer) 
 
 
 @pytest.mark.parametrize(
-    "handlers", [{"customer.updated": "tests.stripe_integrations.actions.own_handlers:note"}]
+    "handlers", [{"customer.updated": "tests.stripe_integrations.actions.custom_handlers:note"}]
 )
 def test_what_only_a_handler_made_something_of_is_not_published(
     world: World, customer: Customer
@@ -258,7 +258,7 @@ def test_without_time_for_what_follows_an_event_is_put_off(
 ) -> None:
     stripe_id = rename(world, customer)
     world.context.begin_invocation(10_000)
-    with pytest.raises(FollowUpError):
+    with pytest.raises(SideEffectFailedError):
         StripeEvent.apply(stripe_id)
     assert StripeCustomer.get(USER).name == "Newest"
     assert (state(stripe_id), published(world)) == ("pending", [])

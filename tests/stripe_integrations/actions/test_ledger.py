@@ -12,13 +12,13 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     DatabaseRefusedError,
-    FollowUpError,
     MessageNotSentError,
+    SideEffectFailedError,
     StripeUnavailableError,
     UnprocessableEventError,
 )
 from stripe_integrations.models import Customer, Event
-from stripe_integrations.models.event import MOST_ATTEMPTS
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from tests.world import World
 
 USER = User("u-1")
@@ -148,10 +148,10 @@ def test_an_event_whose_process_died_is_tried_alone_and_after_the_others(
 def test_an_event_that_kills_its_process_every_time_fails_and_is_reported(
     world: World, stripe_id: str
 ) -> None:
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         kill(world, stripe_id)
         world.time += 200
-    assert state(stripe_id) == ("pending", MOST_ATTEMPTS)
+    assert state(stripe_id) == ("pending", MAX_ATTEMPTS)
     world.stripe.faults.kill_client_after(None, match="GET /v1/customers/*")
 
     world.reconcile()
@@ -173,7 +173,7 @@ def test_an_event_that_fails_every_time_is_given_up_within_three_days(
         tries += 1
         world.reconcile()
         world.time = max(world.time, Event.find(stripe_id).next_try)
-    assert tries == MOST_ATTEMPTS + 1 or tries == MOST_ATTEMPTS + 2
+    assert tries == MAX_ATTEMPTS + 1 or tries == MAX_ATTEMPTS + 2
     assert 1 * DAY < world.time - began < 3 * DAY
     assert state(stripe_id)[0] == "failed"
     assert "StripeUnavailableError" in Event.find(stripe_id).reason
@@ -183,10 +183,10 @@ def test_an_event_that_fails_every_time_is_given_up_within_three_days(
 def test_the_dead_letter_is_sent_before_the_event_is_marked(world: World, stripe_id: str) -> None:
     states: list[tuple[str | None, int | None]] = []
     world.context.send_dead_letter = lambda _: states.append(state(stripe_id))
-    Event.find(stripe_id).update([Event.attempts.set(MOST_ATTEMPTS)])
+    Event.find(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS)])
     world.time += 200
     StripeEvent.apply(stripe_id)
-    assert states == [("pending", MOST_ATTEMPTS + 1)]
+    assert states == [("pending", MAX_ATTEMPTS + 1)]
     assert state(stripe_id)[0] == "failed"
 
 
@@ -199,7 +199,7 @@ def test_a_queue_that_refuses_the_dead_letter_puts_the_event_off_until_it_takes_
         raise MessageNotSentError("sqs: it is full")
 
     world.context.send_dead_letter = refuse
-    Event.find(stripe_id).update([Event.attempts.set(MOST_ATTEMPTS)])
+    Event.find(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS)])
     world.time += 200
     StripeEvent.apply(stripe_id)
 
@@ -216,7 +216,7 @@ def test_an_exhausted_event_does_not_take_the_others_of_its_customer_along(
     world: World, customer: Customer, stripe_id: str
 ) -> None:
     other = rename(world, customer, "Newer")
-    Event.find(stripe_id).update([Event.attempts.set(MOST_ATTEMPTS)])
+    Event.find(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS)])
     world.time += 200
     world.reconcile()
     assert (state(stripe_id)[0], state(other)[0]) == ("failed", "applied")
@@ -252,7 +252,7 @@ def test_what_a_handler_says_it_can_never_do_fails_at_once(table_name: str) -> N
     world = World(table_name, event_handlers=handlers)
     with use(world.context):
         stripe_id = rename(world, StripeCustomer.create(USER, EMAIL), "Newest")
-        with pytest.raises(FollowUpError):
+        with pytest.raises(SideEffectFailedError):
             StripeEvent.apply(stripe_id)
         assert state(stripe_id) == ("failed", 1)
         assert Event.find(stripe_id).reason == "UnprocessableEventError"
@@ -320,7 +320,7 @@ def test_no_value_is_in_what_the_ledger_and_the_dead_letters_say(table_name: str
     with use(world.context):
         customer = StripeCustomer.create(USER, EMAIL)
         odd = rename(world, customer, "Jane Roe")
-        with pytest.raises(FollowUpError):
+        with pytest.raises(SideEffectFailedError):
             StripeEvent.apply(odd)
         assert Event.find(odd).last_error == "ValueError"
         refused = rename(world, customer, "Jane Poe")
@@ -329,7 +329,7 @@ def test_no_value_is_in_what_the_ledger_and_the_dead_letters_say(table_name: str
             StripeEvent.apply(refused)
         world.stripe.faults.clear()
         for stripe_id in (odd, refused):
-            Event.find(stripe_id).update([Event.attempts.set(MOST_ATTEMPTS)])
+            Event.find(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS)])
         world.time += DAY
         world.reconcile()
 

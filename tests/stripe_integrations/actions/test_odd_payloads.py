@@ -49,7 +49,7 @@ def on_stripe(world: World, customer: Customer) -> Json:
 
 
 def bring(world: World, payload: Json) -> str | None:
-    """Deliver an event and wake for it; the state that it comes to."""
+    """Deliver an event and run_apply_event for it; the state that it comes to."""
     StripeEvent.receive(payload)
     world.stream((f"EVENT#{payload['id']}", "EVENT"))
     return Event.find(payload["id"]).state

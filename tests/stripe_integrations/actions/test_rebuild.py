@@ -19,7 +19,7 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import ActiveCustomer, Pointer, UserRecords
+from stripe_integrations.models import CustomerClaim, Pointer, UserRecords
 from stripe_integrations.models.table import Record
 from tests.world import World
 
@@ -169,7 +169,7 @@ def test_a_create_that_stripe_alone_knows_of_is_finished(world: World) -> None:
 
 
 def test_a_claim_that_a_later_customer_came_after_gives_way_to_it(world: World) -> None:
-    ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     backup = world.images()
     forget(world)
     stripe_id = create(world)
@@ -185,12 +185,12 @@ def test_a_claim_that_came_after_a_lost_customer_stays(world: World) -> None:
     old = create(world)
     forget(world)
     world.time += 60
-    claim, _ = ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    claim, _ = CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
 
     world.rebuild()
 
     assert customers(world) == {old: False}
-    assert ActiveCustomer.read("u-1").token == claim.token
+    assert CustomerClaim.read("u-1").token == claim.token
     assert create(world) != old
 
 
@@ -545,10 +545,10 @@ def test_an_active_one_from_before_the_claim_is_soft_deleted_and_the_claim_stays
     old = create(world)
     forget(world, "ACTIVE")
     world.time += 60
-    claim, _ = ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    claim, _ = CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     world.rebuild()
     assert customers(world) == {old: False}
-    assert ActiveCustomer.read("u-1").token == claim.token
+    assert CustomerClaim.read("u-1").token == claim.token
 
 
 def test_one_that_is_not_pointed_to_is_soft_deleted_and_the_pointer_stays(world: World) -> None:
@@ -599,7 +599,7 @@ def test_it_goes_through_as_many_pages_as_there_are(
     for number in range(5):
         add_by_hand(world, f"u-{number}", f"stripe-customers/{number}")
     assert world.rebuild() == whole(listed=5, rebuilt=5)
-    assert len(world.items(record_type="ActiveCustomer")) == 5
+    assert len(world.items(record_type="CustomerClaim")) == 5
 
 
 def test_a_failure_on_the_way_says_where_to_go_on(
@@ -613,7 +613,7 @@ def test_a_failure_on_the_way_says_where_to_go_on(
     world.stripe.faults.clear()
     done = world.rebuild({"resume_from": stopped["resume_from"]})
     assert (done["listed"], done["resume_from"], done["error"]) == (2, None, None)
-    assert len(world.items(record_type="ActiveCustomer")) == 5
+    assert len(world.items(record_type="CustomerClaim")) == 5
 
 
 def test_only_customers_since_a_time_are_looked_at_where_that_is_asked_for(world: World) -> None:
@@ -662,7 +662,7 @@ def test_a_customer_whose_cards_do_not_fit_keeps_no_other_waiting(
     def refuse(customer: Any) -> None:
         raise DatabaseRefusedError("DynamoDB: ValidationException")
 
-    monkeypatch.setattr("stripe_integrations.actions.customers.rebuild.bring_up_to_date", refuse)
+    monkeypatch.setattr("stripe_integrations.actions.customers.rebuild.refresh_from_stripe", refuse)
     assert world.rebuild()["rebuilt"] == 2
     assert [active(world), active(world, "u-2")] == made
     assert log.getvalue().count("not brought up to date") == 2
@@ -733,7 +733,7 @@ def a_crashed_create(world: World) -> list[Json]:
 
 
 def a_claim_that_was_overtaken(world: World) -> list[Json]:
-    ActiveCustomer.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     backup = world.images()
     forget(world)
     create(world, default_source="tok_visa")
@@ -766,7 +766,7 @@ def outcome(world: World) -> set[tuple[str, ...]]:
             str(item.get("stripe_id")),
             str(item.get("token")),
             str(item.get("removed_at") is None),
-            str("cards_until" in item),
+            str("cards_observed_to" in item),
         )
         for item in world.items()
     }

@@ -22,7 +22,7 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     WrongModeError,
 )
-from stripe_integrations.models import ActiveCustomer, Customer
+from stripe_integrations.models import Customer, CustomerClaim
 from tests.world import World
 
 USER = User("u-1")
@@ -490,7 +490,7 @@ def test_a_soft_deleted_record_is_not_synchronised(world: World, customer: Custo
 def test_require_tells_a_missing_customer_from_one_that_is_being_created(world: World) -> None:
     with pytest.raises(CustomerNotFoundError):
         StripeCustomer.require(USER)
-    ActiveCustomer.claim("u-1", {"stripe": {}, "local": {}})
+    CustomerClaim.claim("u-1", {"stripe": {}, "local": {}})
     with pytest.raises(CustomerBeingCreatedError):
         StripeCustomer.require(USER)
     assert StripeCustomer.get(USER) is None

@@ -8,7 +8,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
-from stripe_integrations.models import ActiveCustomer, Card, Event, Pointer
+from stripe_integrations.models import Card, CustomerClaim, Event, Pointer
 from tests.world import World
 
 USER = User("u-1")
@@ -150,7 +150,7 @@ def test_a_customer_of_a_former_token_is_come_back_to_only_if_it_is_still_there(
 ) -> None:
     for is_there, state in ((False, "waiting"), (True, "applied")):
         created = receive_created(world)
-        ActiveCustomer.read("u-1").renew_token()
+        CustomerClaim.read("u-1").renew_token()
         if not is_there:
             world.stripe.account.deleted_customers.add(on_stripe)
         StripeEvent.apply(created)

@@ -9,7 +9,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import DatabaseRefusedError, DatabaseUnavailableError
-from stripe_integrations.models import ActiveCustomer, Event, Pointer, UserRecords
+from stripe_integrations.models import CustomerClaim, Event, Pointer, UserRecords
 from tests.stripe_integrations.actions.test_events import event
 from tests.world import World
 
@@ -50,14 +50,14 @@ USES_OF_THE_DATABASE = pytest.mark.parametrize(
     "use_the_database",
     [
         lambda: UserRecords.read("u-1"),
-        lambda: ActiveCustomer.read("u-1"),
+        lambda: CustomerClaim.read("u-1"),
         lambda: Pointer.find("cus_1"),
         lambda: Event.find("evt_1"),
         lambda: Event.claim("evt_1"),
         lambda: list(Event.ids_of_customer("cus_1")),
         lambda: StripeEvent.receive(event("price.created", data={})),
         lambda: Event("EVENT#evt_1", "EVENT").finish("applied"),
-        lambda: ActiveCustomer.claim("u-1", {}),
+        lambda: CustomerClaim.claim("u-1", {}),
     ],
 )
 
@@ -94,21 +94,21 @@ def test_every_function_answers_503_where_the_database_refuses(world: World) -> 
 
 
 def test_a_claim_says_whose_it_is(world: World) -> None:
-    mine, is_mine = ActiveCustomer.claim("u-1", {"a": 1})
-    standing, is_theirs = ActiveCustomer.claim("u-1", {"a": 2})
+    mine, is_mine = CustomerClaim.claim("u-1", {"a": 1})
+    standing, is_theirs = CustomerClaim.claim("u-1", {"a": 2})
     assert (is_mine, is_theirs) == (True, False)
     assert (standing.token, standing.parameters) == (mine.token, {"a": 1})
 
 
 def test_a_claim_is_released_and_renewed_by_its_token_only(world: World) -> None:
-    claim, _ = ActiveCustomer.claim("u-1", {})
+    claim, _ = CustomerClaim.claim("u-1", {})
     renewed = claim.renew_token()
     assert renewed.tokens == [claim.token, renewed.token]
     assert claim.renew_token() is None
     claim.release()
-    assert ActiveCustomer.read("u-1").token == renewed.token
+    assert CustomerClaim.read("u-1").token == renewed.token
     renewed.release()
-    assert ActiveCustomer.read("u-1") is None
+    assert CustomerClaim.read("u-1") is None
 
 
 def test_a_claim_that_is_gone_when_it_is_looked_at_is_put_up_again(world: World) -> None:
@@ -118,7 +118,7 @@ def test_a_claim_that_is_gone_when_it_is_looked_at_is_put_up_again(world: World)
         "TransactWriteItems",
         reasons=["ConditionalCheckFailed"],
     ):
-        _, is_mine = ActiveCustomer.claim("u-1", {})
+        _, is_mine = CustomerClaim.claim("u-1", {})
     assert is_mine
 
 
@@ -141,7 +141,7 @@ def test_children_without_their_customer_are_nobodys(world: World) -> None:
 def test_all_records_share_one_connection(world: World) -> None:
     StripeCustomer.create(USER, EMAIL)
     StripeEvent.receive(event())
-    connections = {model._get_connection() for model in (ActiveCustomer, Event, Pointer)}
+    connections = {model._get_connection() for model in (CustomerClaim, Event, Pointer)}
     assert len(connections) == 1
 
 
@@ -150,7 +150,7 @@ def test_what_decides_is_read_strongly_consistent(world: World) -> None:
     StripeEvent.receive(event())
     with world.counting() as counts:
         UserRecords.read("u-1")
-        ActiveCustomer.read("u-1")
+        CustomerClaim.read("u-1")
         Pointer.find("cus_1")
         Event.find("evt_1")
     assert counts.operations == ["Query", "GetItem", "GetItem", "GetItem"]

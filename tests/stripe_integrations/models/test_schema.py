@@ -18,9 +18,9 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
-    ActiveCustomer,
     Card,
     Customer,
+    CustomerClaim,
     Event,
     Pointer,
     Subscription,
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.many_calls
 Json = dict[str, Any]
 
 SHAPE = Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json"
-RECORDS = (ActiveCustomer, Card, Customer, Event, Pointer, Subscription, Sweep)
+RECORDS = (CustomerClaim, Card, Customer, Event, Pointer, Subscription, Sweep)
 USER = User("u-1")
 
 
@@ -197,8 +197,8 @@ def test_a_newer_event_is_left_to_those_who_know_it(
     read_before = Event(Event.key(stripe_id), Event.SORT_KEY, attempts=0)
     read_before.finish("applied")
     read_before.fail("a reason")
-    read_before.postpone(ValueError())
-    read_before.keep_waiting()
+    read_before.schedule_retry(ValueError())
+    read_before.continue_waiting()
     with pytest.raises(NewerSchemaError):
         Event.find(stripe_id)
     assert standing(world, "EVENT") == before
@@ -222,16 +222,16 @@ def test_a_newer_event_that_comes_again_is_safe_already_and_stays_as_it_is(world
         lambda claim: claim.renew_token(),
         lambda claim: table.transact(lambda t: claim.activate(t, "cus_1")),
         lambda claim: table.transact(
-            lambda t: ActiveCustomer.adopt(t, "u-1", "cus_1", "token", claim)
+            lambda t: CustomerClaim.adopt(t, "u-1", "cus_1", "token", claim)
         ),
-        lambda _: ActiveCustomer.claim("u-1", {}),
-        lambda _: ActiveCustomer.read("u-1"),
+        lambda _: CustomerClaim.claim("u-1", {}),
+        lambda _: CustomerClaim.read("u-1"),
     ],
 )
 def test_a_claim_that_has_become_a_newer_one_is_changed_by_nobody_who_read_it_before(
-    world: World, write: Callable[[ActiveCustomer], object]
+    world: World, write: Callable[[CustomerClaim], object]
 ) -> None:
-    claim, _ = ActiveCustomer.claim("u-1", {"a": 1})
+    claim, _ = CustomerClaim.claim("u-1", {"a": 1})
     before = newer(world, "ACTIVE")
     with suppress(NewerSchemaError, table.ConditionFailedError):
         write(claim)
@@ -247,7 +247,7 @@ def test_a_record_that_has_become_a_newer_one_is_not_changed_by_who_read_it_befo
     card = customer.cards[0]
     for write in (
         lambda: table.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
-        lambda: customer.bring_to({"name": "Jane"}, [card.tombstone(card.validity)]),
+        lambda: customer.update_with({"name": "Jane"}, [card.tombstone(card.observation)]),
         customer.purge,
     ):
         with suppress(table.ConditionFailedError, StaleRecordError, NewerSchemaError):

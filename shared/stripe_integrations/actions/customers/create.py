@@ -31,15 +31,15 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
 )
 from stripe_integrations.models import (
-    ActiveCustomer,
     Card,
     Customer,
+    CustomerClaim,
     Pointer,
     Subscription,
     UserRecords,
 )
 from stripe_integrations.models.fields import depth, fields_of, value_at
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.table import ConditionFailedError, transact
 
 Json = Mapping[str, Any]
@@ -80,36 +80,36 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
             return customer
         raise
     for _ in range(_ROUNDS):
-        claim, is_mine = ActiveCustomer.claim(user_id, request)
+        claim, is_mine = CustomerClaim.claim(user_id, request)
         if claim.stripe_id:
             customer = _existing(user_id)
         else:
-            customer = _fulfil(user_id, claim, is_mine=is_mine)
+            customer = _ask_stripe(user_id, claim, is_mine=is_mine)
         if customer:
             return customer
     raise ConflictError("others kept creating and deleting this user's customer")
 
 
 @dataclass(frozen=True)
-class Made:
+class CustomerSnapshot:
     """A customer that Stripe has made for a claim.
 
     Parameters
     ----------
     stripe_customer : mapping
         Stripe's customer.
-    validity : Validity
+    observation : Observation
         When it was so.
     is_first : bool
         Whether it is shown as it was made, with no card or subscription yet.
     """
 
     stripe_customer: Json
-    validity: Validity
+    observation: Observation
     is_first: bool
 
     @classmethod
-    def answered(cls, stripe_customer: Json) -> Made:
+    def answered(cls, stripe_customer: Json) -> CustomerSnapshot:
         """What the create call, or the event of the creation, shows.
 
         It may be an old answer, replayed: it is true as of the customer's own second, no later.
@@ -117,13 +117,13 @@ class Made:
         created = created_second(stripe_customer)
         if not created:
             return cls.found(stripe_customer)
-        return cls(stripe_customer, Validity.of_event(created), is_first=True)
+        return cls(stripe_customer, Observation.of_event(created), is_first=True)
 
     @classmethod
-    def found(cls, stripe_customer: Json) -> Made:
+    def found(cls, stripe_customer: Json) -> CustomerSnapshot:
         """What a list shows, or a look at the customer: it may have changed since it was made."""
-        validity = Validity.of_fetch(created_second(stripe_customer), current().clock())
-        return cls(stripe_customer, validity, is_first=False)
+        observation = Observation.of_fetch(created_second(stripe_customer), current().clock())
+        return cls(stripe_customer, observation, is_first=False)
 
 
 def created_second(stripe_customer: Json) -> int:
@@ -132,7 +132,7 @@ def created_second(stripe_customer: Json) -> int:
     return created if isinstance(created, int) else 0
 
 
-def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Customer | None:
+def complete_create(user_id: str, claim: CustomerClaim, made: CustomerSnapshot) -> Customer | None:
     """Make the record of a customer that Stripe made for this claim.
 
     Finding it made already, of the same customer, is success.
@@ -141,9 +141,9 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
     ----------
     user_id : str
         Whose claim it is.
-    claim : ActiveCustomer
+    claim : CustomerClaim
         The claim, as it was read.
-    made : Made
+    made : CustomerSnapshot
         What Stripe has made.
 
     Returns
@@ -156,10 +156,10 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
     values = {
         **(claim.parameters or {}).get("local", {}),
         **customer_values(made.stripe_customer),
-        **made.validity.as_fields(),
+        **made.observation.as_fields(),
     }
     if made.is_first:
-        values |= {**Card.listed(made.validity), **Subscription.listed(made.validity)}
+        values |= {**Card.listed(made.observation), **Subscription.listed(made.observation)}
     try:
         return _put(user_id, customer, values, lambda t: claim.activate(t, stripe_id))
     except CustomerSoftDeletedError:
@@ -168,17 +168,19 @@ def complete_creation(user_id: str, claim: ActiveCustomer, made: Made) -> Custom
         return None
 
 
-def adopt_customer(user_id: str, standing: ActiveCustomer | None, made: Made) -> Customer | None:
+def adopt_customer(
+    user_id: str, standing: CustomerClaim | None, made: CustomerSnapshot
+) -> Customer | None:
     """Make the record of a customer of ours whose claim is lost.
 
     Parameters
     ----------
     user_id : str
         Whose customer it is.
-    standing : ActiveCustomer or None
+    standing : CustomerClaim or None
         What stands in the claim's place, as it was read: a claim that the customer came after, or
         a pointer to this very customer.
-    made : Made
+    made : CustomerSnapshot
         What Stripe has made.
 
     Returns
@@ -188,18 +190,18 @@ def adopt_customer(user_id: str, standing: ActiveCustomer | None, made: Made) ->
     """
     stripe_id: str = made.stripe_customer["id"]
     token = str(token_of(made.stripe_customer))
-    values = {**customer_values(made.stripe_customer), **made.validity.as_fields()}
+    values = {**customer_values(made.stripe_customer), **made.observation.as_fields()}
     with suppress(CustomerSoftDeletedError):
         return _put(
             user_id,
-            record_as_made(user_id, made.stripe_customer),
+            record_as_created(user_id, made.stripe_customer),
             values,
-            lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, standing),
+            lambda t: CustomerClaim.adopt(t, user_id, stripe_id, token, standing),
         )
     return None
 
 
-def record_as_made(user_id: str, stripe_customer: Json) -> Customer:
+def record_as_created(user_id: str, stripe_customer: Json) -> Customer:
     """The record of a customer that Stripe made some time ago, not in the table yet."""
     moment = datetime.fromtimestamp(created_second(stripe_customer), UTC)
     return Customer.new(user_id, stripe_customer["id"], moment)
@@ -230,16 +232,16 @@ def _put(
     try:
         transact(compose)
     except ConditionFailedError as error:
-        standing = error.old_item(0, ActiveCustomer)
+        standing = error.old_item(0, CustomerClaim)
         if standing and standing.stripe_id == stripe_id:
             return UserRecords.read(user_id).active_customer
         is_unchanged = error.reasons[0] is None
-        return _take_up(user_id, stripe_id, point_to_it) if is_unchanged else None
+        return _use_existing_record(user_id, stripe_id, point_to_it) if is_unchanged else None
     customer.is_new = True
     return customer
 
 
-def _take_up(
+def _use_existing_record(
     user_id: str, stripe_id: str, point_to_it: Callable[[TransactWrite], None]
 ) -> Customer | None:
     """Point to a record that stands already, as a backup that was made beside a create has it."""
@@ -249,17 +251,17 @@ def _take_up(
     # By itself: together they would need a role that may update what leads to a customer.
     transact(lambda t: t.save(Pointer.to(stripe_id, user_id)))
     with suppress(StaleRecordError):
-        record.bring_to({}, also=[point_to_it])
+        record.update_with({}, also=[point_to_it])
         return record
     return None
 
 
-def made_for(claim: ActiveCustomer, stripe_customer: Json) -> bool:
+def is_for_claim(claim: CustomerClaim, stripe_customer: Json) -> bool:
     """Whether Stripe made this customer when it was asked for this claim."""
     return claim.is_creating and token_of(stripe_customer) in claim.tokens
 
 
-def made_for_its_token(claim: ActiveCustomer, stripe_customer: Json) -> bool:
+def is_for_current_token(claim: CustomerClaim, stripe_customer: Json) -> bool:
     """Whether that was under the token with which Stripe is asked now, and no former one."""
     return token_of(stripe_customer) == claim.token
 
@@ -273,7 +275,7 @@ def _existing(user_id: str) -> Customer | None:
     records = UserRecords.read(user_id)
     customer = records.active_customer
     if customer is None:
-        return _existing_unseen(user_id, records)
+        return _repair_pointer(user_id, records)
     try:
         deleted = current().stripe.retrieve_customer(customer.stripe_id or "").get("deleted")
     except (StripeError, ConfigurationError, SecretUnavailableError):
@@ -282,11 +284,11 @@ def _existing(user_id: str) -> Customer | None:
         return customer
     # Where somebody else changed it, the next round sees to what.
     with suppress(StaleRecordError, CustomerSoftDeletedError):
-        customer.purge(gone_from_stripe=True)
+        customer.purge(deleted_on_stripe=True)
     return None
 
 
-def _existing_unseen(user_id: str, records: UserRecords) -> Customer | None:
+def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
     """What comes of a pointer that leads to no active record, as in a backup made beside a write.
 
     Its customer is put back, or the user is free again.
@@ -298,13 +300,13 @@ def _existing_unseen(user_id: str, records: UserRecords) -> Customer | None:
     if records.customer(stripe_id) is None:
         stripe_customer = current().stripe.retrieve_customer(stripe_id)
         if not stripe_customer.get("deleted"):
-            return adopt_customer(user_id, pointer, Made.found(stripe_customer))
+            return adopt_customer(user_id, pointer, CustomerSnapshot.found(stripe_customer))
     with suppress(ConditionFailedError):
-        transact(lambda t: ActiveCustomer.let_go(t, user_id, stripe_id))
+        transact(lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id))
     return None
 
 
-def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer | None:
+def _ask_stripe(user_id: str, claim: CustomerClaim, *, is_mine: bool) -> Customer | None:
     if not is_mine:
         standing = _wait_for_owner(user_id, claim)
         if standing is None:
@@ -313,7 +315,7 @@ def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer |
             return UserRecords.read(user_id).active_customer
         claim = standing
     key_is_forgotten = current().clock() > float(claim.since or 0) + _KEY_IS_KEPT_SECONDS
-    made = _made_earlier(claim) if key_is_forgotten else None
+    made = _find_created(claim) if key_is_forgotten else None
     try:
         made = made or _post(user_id, claim)
     except StripeRefusedError as error:
@@ -335,13 +337,13 @@ def _fulfil(user_id: str, claim: ActiveCustomer, *, is_mine: bool) -> Customer |
         if not error.replayed:
             raise
         # Stripe gives the failure that it keeps under this token, and would for a day.
-        made = _made_earlier(claim) or _post_anew(user_id, claim)
-    return complete_creation(user_id, claim, made) if made else None
+        made = _find_created(claim) or _post_with_new_token(user_id, claim)
+    return complete_create(user_id, claim, made) if made else None
 
 
-def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | None:
+def _wait_for_owner(user_id: str, claim: CustomerClaim) -> CustomerClaim | None:
     """Wait while the claim is young and unfinished; the claim as it stands then, if it does."""
-    standing: ActiveCustomer | None = claim
+    standing: CustomerClaim | None = claim
     pause = _FIRST_POLL_SECONDS
     while (
         standing
@@ -351,11 +353,11 @@ def _wait_for_owner(user_id: str, claim: ActiveCustomer) -> ActiveCustomer | Non
     ):
         current().pause(pause)
         pause = min(2 * pause, _LONGEST_POLL_SECONDS)
-        standing = ActiveCustomer.read(user_id)
+        standing = CustomerClaim.read(user_id)
     return standing
 
 
-def _post(user_id: str, claim: ActiveCustomer) -> Made:
+def _post(user_id: str, claim: CustomerClaim) -> CustomerSnapshot:
     """Ask Stripe for the claim's customer: whoever asks, the question is the same."""
     parameters = (claim.parameters or {})["stripe"]
     metadata = {
@@ -364,16 +366,16 @@ def _post(user_id: str, claim: ActiveCustomer) -> Made:
         TOKEN_KEY: claim.token,
     }
     answer = current().stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
-    return Made.answered(answer)
+    return CustomerSnapshot.answered(answer)
 
 
-def _post_anew(user_id: str, claim: ActiveCustomer) -> Made | None:
+def _post_with_new_token(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | None:
     """Ask under another token, once: the next caller goes on from there."""
     renewed = claim.renew_token()
     return _post(user_id, renewed) if renewed else None
 
 
-def _made_earlier(claim: ActiveCustomer) -> Made | None:
+def _find_created(claim: CustomerClaim) -> CustomerSnapshot | None:
     """What Stripe has made for this claim, where its answer can't be had by the token any more."""
     since = int(claim.since or 0) - _CLOCKS_DIFFER_SECONDS
     # Its e-mail may have been changed since. Only where all that were made are too many to look
@@ -381,7 +383,10 @@ def _made_earlier(claim: ActiveCustomer) -> Made | None:
     are_few = current().clock() < since + _LOOKED_THROUGH_SECONDS
     email = None if are_few else (claim.parameters or {})["stripe"]["email"]
     listed = current().stripe.list_customers(since, email)
-    return next((Made.found(customer) for customer in listed if made_for(claim, customer)), None)
+    return next(
+        (CustomerSnapshot.found(customer) for customer in listed if is_for_claim(claim, customer)),
+        None,
+    )
 
 
 def _request(billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,18 +20,18 @@ from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.actions.customers.create import (
     USER_KEY,
-    Made,
+    CustomerSnapshot,
     adopt_customer,
-    complete_creation,
+    complete_create,
     created_second,
-    made_for,
-    record_as_made,
+    is_for_claim,
+    record_as_created,
     token_of,
 )
 from stripe_integrations.actions.customers.refresh import (
-    bring_up_to_date,
     customer_values,
-    until_unrivalled,
+    refresh_from_stripe,
+    retry_on_conflict,
 )
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -42,17 +42,17 @@ from stripe_integrations.errors import (
     StripeRefusedError,
 )
 from stripe_integrations.models import (
-    ActiveCustomer,
     Card,
     Customer,
+    CustomerClaim,
     Pointer,
     Subscription,
     UserRecords,
 )
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.models.observation import CLOCKS_DIFFER_SECONDS
+from stripe_integrations.models.observation import CLOCK_SKEW_SECONDS
 from stripe_integrations.models.table import ConditionFailedError, transact
-from stripe_integrations.observability import logger, told
+from stripe_integrations.observability import error_log_fields, logger
 
 Json = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
                 # The next release can read it; the others must not wait for that.
                 logger.warning(
                     "left out: a later release has written a record of its user",
-                    extra={"stripe_customer_id": stripe_customer["id"], **told(error)},
+                    extra={"stripe_customer_id": stripe_customer["id"], **error_log_fields(error)},
                 )
                 done.unreadable += 1
             done.listed += 1
@@ -112,7 +112,9 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
     except StripeIntegrationsError as error:
         if not done.listed:
             raise
-        logger.warning("stopped", extra={"stripe_customer_id": done.resume_from, **told(error)})
+        logger.warning(
+            "stopped", extra={"stripe_customer_id": done.resume_from, **error_log_fields(error)}
+        )
         done.error = type(error).__name__
         return done
     done.resume_from = None
@@ -122,7 +124,7 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
 def _user_of(stripe_customer: Json) -> str | None:
     """Whose customer it is, where this deployment has made it."""
     user_id = value_at(stripe_customer, "metadata", USER_KEY)
-    is_ours = ActiveCustomer.is_ours(token_of(stripe_customer))
+    is_ours = CustomerClaim.is_ours(token_of(stripe_customer))
     return user_id if is_ours and isinstance(user_id, str) else None
 
 
@@ -140,15 +142,15 @@ def _put_back(user_id: str, stripe_customer: Json) -> bool:
             return False  # the metadata was changed on Stripe since
         return _add(user_id, records, stripe_customer)
 
-    return until_unrivalled(attempt)
+    return retry_on_conflict(attempt)
 
 
 def _add(user_id: str, records: UserRecords, stripe_customer: Json) -> bool:
     claim = records.active
-    made = Made.found(stripe_customer)
-    if claim and made_for(claim, stripe_customer):
+    made = CustomerSnapshot.found(stripe_customer)
+    if claim and is_for_claim(claim, stripe_customer):
         _soft_delete_others(records, stripe_customer)
-        return _bring_up_to_date(complete_creation(user_id, claim, made))
+        return _bring_up_to_date(complete_create(user_id, claim, made))
     if _is_a_copy(records, stripe_customer):
         return False
     if _is_superseded(records, stripe_customer):
@@ -158,7 +160,7 @@ def _add(user_id: str, records: UserRecords, stripe_customer: Json) -> bool:
     return _bring_up_to_date(adopt_customer(user_id, standing, made))
 
 
-def _soft_delete_others(records: UserRecords, stripe_customer: Json) -> ActiveCustomer | None:
+def _soft_delete_others(records: UserRecords, stripe_customer: Json) -> CustomerClaim | None:
     """Let a user have no active record but this customer's; the claim that stands after that.
 
     Whichever the claim points to, there may be more: half of a soft delete leaves one behind.
@@ -167,7 +169,7 @@ def _soft_delete_others(records: UserRecords, stripe_customer: Json) -> ActiveCu
     for customer in records.customers.values():
         if not customer.is_active or customer.stripe_id == stripe_customer["id"]:
             continue
-        customer.purge(gone_from_stripe=bool(_on_stripe(customer).get("deleted")))
+        customer.purge(deleted_on_stripe=bool(_on_stripe(customer).get("deleted")))
         if claim and claim.stripe_id == customer.stripe_id:
             claim = None
     return claim
@@ -201,8 +203,8 @@ def _token_of_record(customer: Customer) -> object:
 def _is_superseded(records: UserRecords, stripe_customer: Json) -> bool:
     """Whether the user has got another customer, or asked for one, after this one."""
     claim = records.active
-    if claim and claim.is_creating and not made_for(claim, stripe_customer):
-        asked = float(claim.since or 0) - CLOCKS_DIFFER_SECONDS
+    if claim and claim.is_creating and not is_for_claim(claim, stripe_customer):
+        asked = float(claim.since or 0) - CLOCK_SKEW_SECONDS
         if created_second(stripe_customer) < asked:
             return True
     return any(
@@ -220,7 +222,7 @@ def _is_newer(stripe_customer: Json, *, than: Customer) -> bool:
         # Stripe does not say any more. The record was made with it by our clock, or by its date.
         # In doubt it is the newer one: whom Stripe still has must not be taken from the user.
         made = than.created_at.timestamp() if than.created_at else 0
-        return second >= int(made) - CLOCKS_DIFFER_SECONDS
+        return second >= int(made) - CLOCK_SKEW_SECONDS
     if second != other:
         return second > other
     listed = current().stripe.list_customers(second, created_until=second)
@@ -241,7 +243,7 @@ def _on_stripe(customer: Customer) -> Json:
 
 def _add_soft_deleted(user_id: str, stripe_customer: Json) -> None:
     """Put the record of a customer that its user has no more: its late events find it then."""
-    customer = record_as_made(user_id, stripe_customer)
+    customer = record_as_created(user_id, stripe_customer)
     for name, value in customer_values(stripe_customer).items():
         setattr(customer, name, value)
     customer.is_active = False
@@ -265,7 +267,7 @@ def _complete(user_id: str, records: UserRecords, record: Customer, stripe_custo
     is_pointed_to = claim is not None and claim.stripe_id == stripe_id
     if not record.is_active:
         if is_pointed_to:
-            _write_or_read_again(lambda t: ActiveCustomer.let_go(t, user_id, stripe_id))
+            _write_or_read_again(lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id))
         return is_pointed_to
     others = any(other.is_active for other in records.customers.values() if other is not record)
     if (others or not is_pointed_to) and _is_superseded(records, stripe_customer):
@@ -274,17 +276,17 @@ def _complete(user_id: str, records: UserRecords, record: Customer, stripe_custo
     standing = _soft_delete_others(records, stripe_customer)
     if not is_pointed_to or not Pointer.find(stripe_id):
         token = str(token_of(stripe_customer))
-        record.bring_to(
+        record.update_with(
             {},
             also=(
-                lambda t: ActiveCustomer.adopt(t, user_id, stripe_id, token, standing),
+                lambda t: CustomerClaim.adopt(t, user_id, stripe_id, token, standing),
                 lambda t: t.save(Pointer.to(stripe_id, user_id)),
             ),
         )
         return True
     stored = current().settings.stored_records
     kinds = [kind for kind in (Card, Subscription) if kind.__name__ in stored]
-    if all(record.listing_validity(kind) for kind in kinds):
+    if all(record.listing_observation(kind) for kind in kinds):
         return False
     return _bring_up_to_date(record)
 
@@ -293,12 +295,12 @@ def _bring_up_to_date(customer: Customer | None) -> bool:
     if customer is None:
         raise StaleRecordError("the user's claim is another one now")
     try:
-        bring_up_to_date(customer)
+        refresh_from_stripe(customer)
     except DatabaseRefusedError as error:
         # The user has the customer, which is what this is for; the others must not wait.
         logger.warning(
             "not brought up to date",
-            extra={"stripe_customer_id": customer.stripe_id, **told(error)},
+            extra={"stripe_customer_id": customer.stripe_id, **error_log_fields(error)},
         )
     return True
 

@@ -17,9 +17,9 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StaleRecordError, StripeRefusedError
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.customer import Also
+from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.fields import read_stripe
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 
 Json = Mapping[str, Any]
 R = TypeVar("R")
@@ -28,7 +28,7 @@ _ATTEMPTS = 8
 _PAUSE_SECONDS = 0.05
 
 
-def until_unrivalled(attempt: Callable[[int], R]) -> R:
+def retry_on_conflict(attempt: Callable[[int], R]) -> R:
     """Repeat what reads and then writes, for as long as others write in between.
 
     Parameters
@@ -65,11 +65,11 @@ def customer_values(stripe_customer: Json) -> dict[str, Any]:
     return values
 
 
-def bring_up_to_date(
+def refresh_from_stripe(
     customer: Customer,
     *,
     stripe_customer: Json | None = None,
-    also: Iterable[Also] = (),
+    also: Iterable[ExtraItem] = (),
 ) -> None:
     """Bring a customer and what the deployment keeps under it to what Stripe says.
 
@@ -97,7 +97,7 @@ def bring_up_to_date(
     if stripe_customer is None or not is_given:
         stripe_customer = current().stripe.retrieve_customer(stripe_id)
     if stripe_customer.get("deleted"):
-        customer.purge(gone_from_stripe=True, also=also)
+        customer.purge(deleted_on_stripe=True, also=also)
         return
     methods: list[Json] = []
     subscriptions: list[Json] = []
@@ -111,31 +111,31 @@ def bring_up_to_date(
             raise
         # Stripe had the customer a moment ago: it may be gone now, which the next try is told.
         raise StaleRecordError(f"{stripe_id} is not what it was a moment ago") from error
-    validity = (
-        validity_of_given(customer)
+    observation = (
+        observation_of_given(customer)
         if is_given
-        else Validity.of_fetch(sent, received=current().clock())
+        else Observation.of_fetch(sent, received=current().clock())
     )
     user_id = customer.user_id or ""
     children: list[Child] = []
-    values = {**customer_values(stripe_customer), **validity.as_fields()}
+    values = {**customer_values(stripe_customer), **observation.as_fields()}
     if "Card" in stored_records:
-        values |= Card.listed(validity)
-        cards = cards_from_stripe(user_id, stripe_customer, methods, validity)
-        children += [*cards, *_removed(customer.cards, cards, validity)]
+        values |= Card.listed(observation)
+        cards = cards_from_stripe(user_id, stripe_customer, methods, observation)
+        children += [*cards, *_removed(customer.cards, cards, observation)]
     if "Subscription" in stored_records:
-        values |= Subscription.listed(validity)
-        listed = subscriptions_from_stripe(user_id, stripe_id, subscriptions, validity)
-        children += [*listed, *_removed(customer.subscriptions, listed, validity)]
+        values |= Subscription.listed(observation)
+        listed = subscriptions_from_stripe(user_id, stripe_id, subscriptions, observation)
+        children += [*listed, *_removed(customer.subscriptions, listed, observation)]
     known = {child.sk: child for child in customer.children}
-    customer.bring_to(
+    customer.update_with(
         values, [child for child in children if not child.same_as(known.get(child.sk))], also
     )
 
 
-def validity_of_given(customer: Customer) -> Validity:
+def observation_of_given(customer: Customer) -> Observation:
     """When an object of unknown age, that is not older than the record, was true."""
-    return Validity.of_fetch(customer.true_since or 0, received=current().clock())
+    return Observation.of_fetch(customer.observed_from or 0, received=current().clock())
 
 
 def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> bool:
@@ -145,6 +145,8 @@ def _lacks_sources(stripe_customer: Json, stored_records: frozenset[str]) -> boo
     return sources is None or bool(sources.get("has_more"))
 
 
-def _removed(known: Iterable[Child], found: Iterable[Child], validity: Validity) -> list[Child]:
+def _removed(
+    known: Iterable[Child], found: Iterable[Child], observation: Observation
+) -> list[Child]:
     there = {child.sk for child in found}
-    return [child.tombstone(validity) for child in known if child.sk not in there]
+    return [child.tombstone(observation) for child in known if child.sk not in there]

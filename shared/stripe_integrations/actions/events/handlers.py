@@ -45,7 +45,7 @@ _OF_SUBSCRIPTIONS = (
 )
 
 
-def applied_kinds() -> tuple[str, ...]:
+def applied_event_types() -> tuple[str, ...]:
     """The types of event that change what this deployment keeps; 20 at most."""
     stored_records = current().settings.stored_records
     return (
@@ -58,7 +58,7 @@ def applied_kinds() -> tuple[str, ...]:
 def changes_records(event: Event) -> bool:
     """Whether an event changes a customer of ours, or something under one."""
     kind = event.kind or ""
-    if kind not in applied_kinds() or not (event.customer_id or event.payment_method_id):
+    if kind not in applied_event_types() or not (event.customer_id or event.payment_method_id):
         return False
     if kind in _OF_CARDS:
         subject = event.subject

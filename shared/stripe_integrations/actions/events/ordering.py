@@ -17,13 +17,13 @@ from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.customer import Also
+from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.observation import (
-    CLOCKS_DIFFER_SECONDS,
-    Order,
-    Validity,
-    validity_of,
+    CLOCK_SKEW_SECONDS,
+    Freshness,
+    Observation,
+    observation_of,
 )
 
 Json = Mapping[str, Any]
@@ -33,7 +33,7 @@ _LAST_OF_A_CARD = frozenset({"payment_method.detached", "customer.source.deleted
 _FINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})
 
 
-class Draft:
+class PendingChanges:
     """What a customer and its children become by the payloads of events.
 
     Parameters
@@ -52,7 +52,7 @@ class Draft:
         """Whether anything was taken in."""
         return bool(self._values or self._children)
 
-    def write(self, also: Iterable[Also]) -> None:
+    def write(self, also: Iterable[ExtraItem]) -> None:
         """Write what was taken in, under the version of the record.
 
         Raises
@@ -60,9 +60,9 @@ class Draft:
         StaleRecordError
             The record was changed since it was read.
         """
-        self._customer.bring_to(self._values, self._children.values(), also)
+        self._customer.update_with(self._values, self._children.values(), also)
 
-    def take(self, event: Event) -> Order:
+    def take(self, event: Event) -> Freshness:
         """Take a payload in where it is newer; bring events in the order of their stamps.
 
         Parameters
@@ -72,22 +72,22 @@ class Draft:
 
         Returns
         -------
-        Order
+        Freshness
             How the event stands to what the record showed: only a newer one was taken in.
         """
-        if _says_too_little(event) or self._customer.test_clock:
-            return Order.IN_DOUBT
-        if not _speaks_of(event, self._customer):
-            return Order.IN_DOUBT
+        if is_untrusted(event) or self._customer.test_clock:
+            return Freshness.AMBIGUOUS
+        if not matches_customer(event, self._customer):
+            return Freshness.AMBIGUOUS
         try:
             return self._take(event)
         except (AttributeError, KeyError, TypeError, ValueError):
-            return Order.IN_DOUBT  # what can't be read is Stripe's to say again
+            return Freshness.AMBIGUOUS  # what can't be read is Stripe's to say again
 
-    def _take(self, event: Event) -> Order:
+    def _take(self, event: Event) -> Freshness:
         match (event.kind or "").split("."):
             case ["customer", "created"]:
-                order = Order.SHOWN
+                order = Freshness.CURRENT
             case ["customer", "updated"]:
                 order = self._take_customer(event)
             case ["customer", "subscription", _]:
@@ -97,58 +97,58 @@ class Draft:
             case ["payment_method", _]:
                 order = self._take_payment_method(event)
             case _:
-                order = Order.IN_DOUBT
+                order = Freshness.AMBIGUOUS
         return order
 
-    def _take_customer(self, event: Event) -> Order:
-        shown = self._customer.validity
+    def _take_customer(self, event: Event) -> Freshness:
+        shown = self._customer.observation
         if self._values:
-            shown = validity_of(self._values["true_since"], self._values["true_until"])
+            shown = observation_of(self._values["observed_from"], self._values["observed_to"])
         order = _order(event, shown)
-        if order is not Order.NEWER:
+        if order is not Freshness.NEWER:
             return order
         values = customer_values(event.subject)
         if any(self._is_removed(card) for card in _cards_named(values)):
-            return Order.IN_DOUBT
-        self._values = {**values, **Validity.of_event(event.created or 0).as_fields()}
+            return Freshness.AMBIGUOUS
+        self._values = {**values, **Observation.of_event(event.created or 0).as_fields()}
         return order
 
-    def _take_subscription(self, event: Event) -> Order:
+    def _take_subscription(self, event: Event) -> Freshness:
         known = self._known(Subscription, event)
         order = self._order_of_child(Subscription, event, known)
-        if order is not Order.NEWER:
+        if order is not Freshness.NEWER:
             return order
         if value_at(event.subject, "items", "has_more") is not False:
-            return Order.IN_DOUBT
+            return Freshness.AMBIGUOUS
         (child,) = subscriptions_from_stripe(
             self._customer.user_id or "",
             self._customer.stripe_id or "",
             [event.subject],
-            Validity.of_event(event.created or 0),
+            Observation.of_event(event.created or 0),
         )
-        if isinstance(known, Subscription) and _lives_again(known, child):
-            return Order.IN_DOUBT
+        if isinstance(known, Subscription) and _is_resurrection(known, child):
+            return Freshness.AMBIGUOUS
         if any(self._is_removed(card) for card in _cards_named(child.attribute_values)):
-            return Order.IN_DOUBT
+            return Freshness.AMBIGUOUS
         return self._keep(child)
 
-    def _take_payment_method(self, event: Event) -> Order:
+    def _take_payment_method(self, event: Event) -> Freshness:
         """A card of the older shape is wrapped here, and lacks what only that shape has."""
         if not str(event.subject.get("id")).startswith("pm_"):
-            return Order.IN_DOUBT
+            return Freshness.AMBIGUOUS
         order = self._order_of_child(Card, event, self._known(Card, event))
-        if order is not Order.NEWER:
+        if order is not Freshness.NEWER:
             return order
         return self._keep(
             card_from_payment_method(
                 self._customer.user_id or "",
                 self._customer.stripe_id or "",
                 event.subject,
-                Validity.of_event(event.created or 0),
+                Observation.of_event(event.created or 0),
             )
         )
 
-    def _take_removal(self, event: Event) -> Order:
+    def _take_removal(self, event: Event) -> Freshness:
         """A removed card does not come back; an unknown one is kept as removed all the same.
 
         An event of it that is still on its way then finds something to be older than. Where the
@@ -156,36 +156,36 @@ class Draft:
         """
         stripe_id = str(event.subject.get("id"))
         if self._is_named(stripe_id):
-            return Order.IN_DOUBT
+            return Freshness.AMBIGUOUS
         known = self._known(Card, event)
         order = self._order_of_child(Card, event, known)
-        if order is not Order.NEWER:
+        if order is not Freshness.NEWER:
             return order
-        validity = Validity.of_event(event.created or 0)
+        observation = Observation.of_event(event.created or 0)
         card = known or Card.under(
             self._customer.user_id or "",
             self._customer.stripe_id or "",
             {"stripe_id": stripe_id},
-            validity,
+            observation,
         )
-        return self._keep(card.tombstone(validity))
+        return self._keep(card.tombstone(observation))
 
     def _known(self, kind: type[Child], event: Event) -> Child | None:
         stripe_id = str(event.subject.get("id"))
         key = kind.key_under(self._customer.stripe_id or "", stripe_id)
         return self._children.get(key) or self._customer.child(kind, stripe_id)
 
-    def _order_of_child(self, kind: type[Child], event: Event, known: Child | None) -> Order:
+    def _order_of_child(self, kind: type[Child], event: Event, known: Child | None) -> Freshness:
         if known is None:
             # It would have been listed, had it been there when all were.
-            return _order(event, self._customer.listing_validity(kind))
+            return _order(event, self._customer.listing_observation(kind))
         if event.kind in _FIRST_OF_A_CHILD:
-            return Order.SHOWN
+            return Freshness.CURRENT
         taken = known.sk in self._children
-        shown = known.validity if taken else self._customer.validity_of_child(known)
+        shown = known.observation if taken else self._customer.observation_of_child(known)
         order = _order(event, shown)
-        if order is Order.NEWER and not known.is_attached and event.kind not in _LAST_OF_A_CARD:
-            return Order.IN_DOUBT
+        if order is Freshness.NEWER and not known.is_attached and event.kind not in _LAST_OF_A_CARD:
+            return Freshness.AMBIGUOUS
         return order
 
     def _is_named(self, card_id: str) -> bool:
@@ -200,21 +200,21 @@ class Draft:
         card = self._children.get(key) or self._customer.child(Card, card_id)
         return card is not None and not card.is_attached
 
-    def _keep(self, child: Child) -> Order:
+    def _keep(self, child: Child) -> Freshness:
         self._children[child.sk] = child
-        return Order.NEWER
+        return Freshness.NEWER
 
 
-def _order(event: Event, shown: Validity | None) -> Order:
-    return shown.order(event.created or 0) if shown else Order.IN_DOUBT
+def _order(event: Event, shown: Observation | None) -> Freshness:
+    return shown.order(event.created or 0) if shown else Freshness.AMBIGUOUS
 
 
 def is_deletion(event: Event, customer: Customer) -> bool:
     """Whether an event says that the customer is deleted: for good, in whatever order it comes."""
-    return event.kind == "customer.deleted" and _speaks_of(event, customer)
+    return event.kind == "customer.deleted" and matches_customer(event, customer)
 
 
-def _speaks_of(event: Event, customer: Customer) -> bool:
+def matches_customer(event: Event, customer: Customer) -> bool:
     """Whether the payload is the object that the type promises, of this customer and this mode."""
     subject = event.subject
     kind = event.kind or ""
@@ -234,14 +234,14 @@ def _speaks_of(event: Event, customer: Customer) -> bool:
     return subject.get("object") == "customer" and subject["id"] == customer.stripe_id
 
 
-def _says_too_little(event: Event) -> bool:
+def is_untrusted(event: Event) -> bool:
     """Whether a payload can't be taken at its word, whenever it was made."""
     return (
         event.replayed_at is not None
         or value_at(event.webhook_message, "created") != event.created
         or event.api_version != API_VERSION
         or event.subject.get("test_clock") is not None
-        or (event.created or 0) > current().clock() + CLOCKS_DIFFER_SECONDS
+        or (event.created or 0) > current().clock() + CLOCK_SKEW_SECONDS
     )
 
 
@@ -255,6 +255,6 @@ def _cards_named(values: Json) -> list[str]:
     return [card for card in named if isinstance(card, str)]
 
 
-def _lives_again(known: Subscription, child: Subscription) -> bool:
+def _is_resurrection(known: Subscription, child: Subscription) -> bool:
     """Whether a subscription that has ended would live again: nothing on Stripe does."""
     return known.status in _FINAL_STATUSES and child.status not in _FINAL_STATUSES

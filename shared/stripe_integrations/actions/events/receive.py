@@ -19,7 +19,7 @@ def receive_event(payload: Mapping[str, Any]) -> Event:
     """`StripeEvent.receive`."""
     event = Event.received(payload, valid=True)
     standing = _keep(event)
-    current().note(Metric.EVENTS_RECEIVED)
+    current().add_metric(Metric.EVENTS_RECEIVED)
     if standing is event:
         _note_new(event)
     return standing
@@ -42,6 +42,6 @@ def _keep(event: Event) -> Event:
 
 def _note_new(event: Event) -> None:
     if event.processed:
-        current().note(Metric.EVENTS_IGNORED)
+        current().add_metric(Metric.EVENTS_IGNORED)
     elif changes_records(event) and event.api_version != API_VERSION:
-        current().note(Metric.API_VERSION_MISMATCHES)
+        current().add_metric(Metric.API_VERSION_MISMATCHES)

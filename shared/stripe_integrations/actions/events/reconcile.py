@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stripe_integrations.actions.events.apply import NEEDED_SECONDS, apply_together
-from stripe_integrations.actions.events.handlers import applied_kinds, has_handlers
+from stripe_integrations.actions.events.apply import NEEDED_SECONDS, apply_events
+from stripe_integrations.actions.events.handlers import applied_event_types, has_handlers
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -105,7 +105,7 @@ def sweep(done: Reconciliation) -> None:
         return
 
 
-def redrive(done: Reconciliation) -> None:
+def retry_due(done: Reconciliation) -> None:
     """Try again what is unfinished and due, customer by customer, for as long as there is time.
 
     Where Stripe can't be asked now, or asks to slow down, the rest is left to the next run.
@@ -117,7 +117,7 @@ def redrive(done: Reconciliation) -> None:
                 return
             done.tried += len(stripe_ids)
             try:
-                failure = apply_together(stripe_ids)
+                failure = apply_events(stripe_ids)
             except DatabaseUnavailableError:
                 raise
             except Exception as error:
@@ -128,11 +128,11 @@ def redrive(done: Reconciliation) -> None:
                 return
 
 
-def take_stock(_: Reconciliation) -> None:
+def emit_backlog_metrics(_: Reconciliation) -> None:
     """Note how old what is unfinished is, and the last whole sweep: the alarms watch both."""
     swept_until = int(Sweep.read().swept_until)
-    current().note(Metric.SWEEP_AGE, max(int(current().clock()) - swept_until, 0))
-    current().note(Metric.OLDEST_UNFINISHED_EVENT_AGE, int(Event.oldest_pending_seconds()))
+    current().add_metric(Metric.SWEEP_AGE, max(int(current().clock()) - swept_until, 0))
+    current().add_metric(Metric.OLDEST_UNFINISHED_EVENT_AGE, int(Event.oldest_pending_seconds()))
 
 
 def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
@@ -164,7 +164,7 @@ def _swept_kinds() -> tuple[str, ...]:
 
     The list takes twenty types and no patterns, and refuses a type that Stripe does not have.
     """
-    return () if current().settings.event_handlers else applied_kinds()
+    return () if current().settings.event_handlers else applied_event_types()
 
 
 def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
@@ -172,7 +172,7 @@ def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
         event["id"]: event
         for event in events
         if isinstance(event.get("type"), str)
-        and (event["type"] in applied_kinds() or has_handlers(event["type"]))
+        and (event["type"] in applied_event_types() or has_handlers(event["type"]))
     }
     unknown = wanted.keys() - Event.known(wanted)
     received = 0
@@ -182,7 +182,7 @@ def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
             try:
                 receive_event(wanted[stripe_id])
                 received += 1
-                current().note(Metric.EVENTS_RECOVERED)
+                current().add_metric(Metric.EVENTS_RECOVERED)
             except (DatabaseRefusedError, MalformedRequestError) as error:
                 # It will be refused again, and must not keep the others from being received.
                 done.failures.append(error)

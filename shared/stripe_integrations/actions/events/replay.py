@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from stripe_integrations.actions.events.apply import apply_together
+from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.reconcile import grouped
 from stripe_integrations.context import current
 from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
@@ -42,7 +42,7 @@ def replay_one(stripe_id: str) -> Replay:
     """`StripeEvent.replay`."""
     if not Event.requeue(stripe_id):
         raise EventNotFoundError(f"there is no event {stripe_id}")
-    apply_together([stripe_id])
+    apply_events([stripe_id])
     return Replay(replayed=1)
 
 
@@ -78,5 +78,5 @@ def _replay(entries: Iterable[QueueEntry]) -> int:
     for stripe_ids in grouped(back):
         if current().remaining_seconds() < _NEEDS_SECONDS:
             break
-        apply_together(stripe_ids)
+        apply_events(stripe_ids)
     return len(back)

@@ -12,7 +12,7 @@ from stripe_integrations.errors import (
     OutOfTimeError,
 )
 from stripe_integrations.models import Customer, Event
-from stripe_integrations.models.customer import Also
+from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.observability import Metric, logger
 
 OLDER = "older than what the record shows"
@@ -35,14 +35,14 @@ class Outcome:
         Whether the record shows what it says, by this try or an earlier one.
     reason : str or None
         Why it has none.
-    was_in_doubt : bool
+    was_ambiguous : bool
         Whether Stripe was asked, since nobody could tell if it is newer than the record.
     """
 
     event: Event
     has_effect: bool = True
     reason: str | None = None
-    was_in_doubt: bool = False
+    was_ambiguous: bool = False
 
     @property
     def is_handled(self) -> bool:
@@ -50,14 +50,14 @@ class Outcome:
         return has_handlers(self.event.kind or "")
 
     @property
-    def is_announced(self) -> bool:
+    def is_published(self) -> bool:
         """Whether the bus hears of it."""
         return self.has_effect and current().settings.event_bus_name is not None
 
     @property
-    def is_followed(self) -> bool:
+    def has_side_effects(self) -> bool:
         """Whether anything is to be done between its effect and its mark."""
-        return self.is_handled or self.is_announced
+        return self.is_handled or self.is_published
 
     @property
     def state(self) -> str:
@@ -65,14 +65,14 @@ class Outcome:
         return "applied" if self.has_effect or self.is_handled else "ignored"
 
     @property
-    def goes_along(self) -> bool:
+    def is_in_transaction(self) -> bool:
         """Whether the transaction of the effect says anything of it."""
-        return self.has_effect or not self.is_followed
+        return self.has_effect or not self.has_side_effects
 
-    def beside_the_effect(self) -> Also:
+    def transaction_item(self) -> ExtraItem:
         """What is written in the transaction of the effect: its mark, or that it took effect."""
-        if self.is_followed:
-            return self.event.taking_effect()
+        if self.has_side_effects:
+            return self.event.effect_mark()
         return self.event.ending(self.state, self.reason)
 
     def end(self) -> None:
@@ -96,8 +96,8 @@ class Outcome:
         kind = self.event.kind or ""
         for handle in handlers_of(kind):
             handle(self.event, customer)
-        if self.is_announced:
-            current().announce(
+        if self.is_published:
+            current().publish_change(
                 {
                     "event_id": self.event.stripe_id,
                     "type": kind,
@@ -125,9 +125,9 @@ def finish(event: Event, state: str, reason: str | None) -> None:
 
 def _report(event: Event, state: str, reason: str | None) -> None:
     is_applied = state == "applied"
-    current().note(Metric.EVENTS_APPLIED if is_applied else Metric.EVENTS_IGNORED)
+    current().add_metric(Metric.EVENTS_APPLIED if is_applied else Metric.EVENTS_IGNORED)
     if reason == OLDER:
-        current().note(Metric.STALE_EVENTS_DROPPED)
+        current().add_metric(Metric.STALE_EVENTS_DROPPED)
     logger.info(
         "event ended",
         extra={
