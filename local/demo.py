@@ -468,7 +468,7 @@ GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Subscription": lambda item: str(item["status"]),
     "Pointer": lambda item: f"belongs to {item['user_id']}",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
-    "Sweep": lambda _: "how far Stripe's events were swept",
+    "SweepCursor": lambda _: "how far Stripe's events were swept",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.actions.customers.create import USER_KEY
+from stripe_integrations.actions.customers.snapshot import USER_KEY
 from tests.stripe_integrations.actions.test_rebuild import EMAIL, POST, forget
 from tests.world import World
 from tools.copy_table import copy_table

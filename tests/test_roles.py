@@ -150,7 +150,7 @@ def create_customer(stage: Stage) -> None:
     stage.create()
     stage.ask("DELETE", f"/v1/customers/{stripe_id}")
     stage.create()
-    CustomerClaim.claim("u-2", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.acquire("u-2", {"stripe": {"email": EMAIL}, "local": {}})
     stage.create("u-2")
 
 

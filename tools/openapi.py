@@ -1,7 +1,7 @@
-"""openapi.json: the HTTP API as a contract, made from what the code itself goes by.
+"""openapi.json: the HTTP API as a contract, generated from the code.
 
-Fields come from the field table, limits from where they are checked, problems from where errors
-become answers, and the examples from Stripe's double through the product's own mapping. Follows
+Fields come from the field table, limits from where they are checked, problems from the translation
+of errors, and the examples from the Stripe double through the product's mapping. Follows
 https://spec.openapis.org/oas/v3.1.1.html.
 """
 
@@ -19,15 +19,14 @@ from typing import Any
 
 from local.stripe_double import StripeDouble
 from stripe_integrations import errors
-from stripe_integrations.actions.cards import cards_from_stripe
-from stripe_integrations.actions.customers import create
-from stripe_integrations.actions.customers.refresh import customer_values
-from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
+from stripe_integrations.actions.customers import create_request
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.entrypoints import http
 from stripe_integrations.entrypoints.serialization import customer_to_json
-from stripe_integrations.models import Card, Customer, Pointer, Subscription
+from stripe_integrations.models import KINDS, Card, Customer, Pointer, Subscription
+from stripe_integrations.models.child import Child
 from stripe_integrations.models.fields import Text, fields_of
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.table import Record
@@ -84,7 +83,7 @@ MEANINGS = {
     "forbidden": "The token is another user's.",
     "customer-not-found": "This user has no customer.",
     "customer-being-created": "A create for this user is under way.",
-    "conflict": "Others kept changing the same record; nothing was written.",
+    "conflict": "Concurrent writers kept changing the same record; nothing was written.",
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The body says that it is something other than JSON.",
     "invalid-field": "The `field` was refused, by us or by Stripe.",
@@ -163,7 +162,7 @@ ROUTES = (
         "create_customer",
         "Create a user's customer",
         "On Stripe and here; or answer with the one that the user has, which stays as it is."
-        " Parallel calls, and calls after a crash, come to the same customer. null stands for a"
+        " Parallel calls, and calls after a crash, return the same customer. null means a"
         " field that is not given.",
         {200: "The customer that the user has already.", 201: "The customer that was created."},
         (
@@ -180,7 +179,7 @@ ROUTES = (
         "/customers/{user_id}",
         "get_customer",
         "Read a user's customer",
-        "With its cards and subscriptions, as they are known here. Stripe is not asked.",
+        "With its cards and subscriptions, as the table has them. Stripe is not called.",
         {200: "The customer."},
         (*EVERYWHERE, errors.CustomerNotFoundError),
     ),
@@ -205,7 +204,7 @@ ROUTES = (
         "/customers/{user_id}",
         "soft_delete_customer",
         "Soft-delete a user's customer",
-        "The record stays as it is from now on, and Stripe is not asked. A later create makes a"
+        "The record never changes again, and Stripe is not called. A later create makes a"
         " new customer.",
         {204: "It is soft-deleted."},
         (*EVERYWHERE, *OF_WRITING, *OF_REQUIRING),
@@ -223,7 +222,7 @@ def document() -> Json:
         "openapi": "3.1.1",
         "info": {
             "title": "Stripe customers",
-            "summary": "Your users' Stripe customers, kept in your own AWS account.",
+            "summary": "The Stripe customers of your users, stored in your own AWS account.",
             "description": ABOUT,
             "version": project["version"],
             "license": {"name": project["license"], "identifier": project["license"]},
@@ -314,7 +313,7 @@ def json_content(name: str) -> Json:
 def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> Json:
     """An answer that tells of a failure: problems of ours by slug, a message of API Gateway's."""
     content: Json = {}
-    told = [MEANINGS[slug] for slug in problems]
+    parts = [MEANINGS[slug] for slug in problems]
     if problems:
         types = [body["type"] for body in problems.values()]
         of_this = {"type": {"enum": types}, "status": {"const": status}}
@@ -326,8 +325,8 @@ def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> J
         example = {"message": gateway}
         schema = reference("schemas", "Message")
         content["application/json"] = {"schema": schema, "example": example}
-        told.append("API Gateway's own answer has a `message`." if problems else f"{gateway}.")
-    answer: Json = {"description": " ".join(told)}
+        parts.append("API Gateway's own answer has a `message`." if problems else f"{gateway}.")
+    answer: Json = {"description": " ".join(parts)}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         answer["headers"] = {"Retry-After": reference("headers", "RetryAfter")}
     return {**answer, "content": content}
@@ -351,22 +350,17 @@ def slug_of(problem: Json) -> str:
 
 
 def schemas() -> Json:
-    """The shapes of bodies, sent and answered."""
-    card = answered(Card)
-    card["properties"]["is_default"] = {
-        "type": "boolean",
-        "description": "Whether it is the one that is charged by default.",
-    }
-    card["required"].append("is_default")
+    """The schemas of the bodies of requests and answers."""
     customer = answered(Customer)
-    for name, shape in (("cards", "Card"), ("subscriptions", "Subscription")):
-        customer["properties"][name] = {"type": "array", "items": reference("schemas", shape)}
-        customer["required"].append(name)
+    for kind in KINDS:
+        items = {"type": "array", "items": reference("schemas", kind.__name__)}
+        customer["properties"][kind.COLLECTION] = items
+        if kind.IS_DEFAULT:
+            customer["required"].append(kind.COLLECTION)
     return {
         "CustomerToCreate": customer_to_create(),
         "Customer": customer,
-        "Card": card,
-        "Subscription": answered(Subscription),
+        **{kind.__name__: answered_child(kind) for kind in KINDS},
         "Problem": {
             "description": "Problem details (RFC 9457).",
             "type": "object",
@@ -390,20 +384,29 @@ def schemas() -> Json:
 
 
 def answered(model: type[Record]) -> Json:
-    """A record as it is answered: every public field, null or not."""
-    shown = {
+    """The schema of a record in an answer: every public field, null or not."""
+    properties = {
         name: field.answer_schema for name, field in fields_of(model).items() if not field.private
     }
     return {
         "description": inspect.getdoc(model),
         "type": "object",
-        "properties": shown,
-        "required": list(shown),
+        "properties": properties,
+        "required": list(properties),
     }
 
 
+def answered_child(kind: type[Child]) -> Json:
+    """The schema of a child in an answer: its fields and its computed flags."""
+    schema = answered(kind)
+    for flag, description in kind.COMPUTED_FLAGS.items():
+        schema["properties"][flag] = {"type": "boolean", "description": description}
+        schema["required"].append(flag)
+    return schema
+
+
 def customer_to_create() -> Json:
-    """The body of a create, as it is checked before anything else is done."""
+    """The schema of the body of a create."""
     table = fields_of(Customer)
     settable = {
         name: field.request_schema
@@ -412,30 +415,30 @@ def customer_to_create() -> Json:
     }
     settable["metadata"] |= {
         "description": "Keys and values of your own.",
-        "maxProperties": create.METADATA_KEYS,
+        "maxProperties": create_request.MAX_METADATA_KEYS,
         "propertyNames": {
             "minLength": 1,
-            "maxLength": create.METADATA_KEY_LENGTH,
-            "not": {"enum": [create.USER_KEY, create.TOKEN_KEY]},
+            "maxLength": create_request.MAX_METADATA_KEY_LENGTH,
+            "not": {"enum": [USER_KEY, TOKEN_KEY]},
         },
         "additionalProperties": {
             "type": "string",
-            "maxLength": create.METADATA_VALUE_LENGTH,
+            "maxLength": create_request.MAX_METADATA_VALUE_LENGTH,
         },
     }
     settable["default_source"]["description"] = "Goes to Stripe as `source`."
     for name in ("currency", "delinquent"):
-        settable[name]["description"] = "Stands here until Stripe reports it."
+        settable[name]["description"] = "Stored in the record until Stripe reports it."
     return {
-        "description": "Who the customer is of, and what Stripe is to know of it. What Stripe"
-        " refuses is refused here too, with the name of the field. Objects may be nested"
-        f" {create.DEEPEST_FIELD} levels deep.",
+        "description": "The user, and the customer's values on Stripe. What Stripe refuses is"
+        " refused here too, with the name of the field. Objects may be nested"
+        f" {create_request.MAX_DEPTH} levels deep.",
         "type": "object",
         "properties": {
             "user_id": user_id_schema(),
             "billing_email": {
                 "type": "string",
-                "description": "Becomes Stripe's `email`; Stripe tells whether it can be one.",
+                "description": "Becomes Stripe's `email`; Stripe checks its syntax.",
                 "maxLength": Text.MAX_LENGTH,
                 "pattern": r"\S",
             },
@@ -452,7 +455,7 @@ def user_id_schema() -> Json:
         "type": "string",
         "description": "What the user is known by, for good.",
         "minLength": 1,
-        "maxLength": Pointer.LONGEST_USER_ID,
+        "maxLength": Pointer.MAX_USER_ID_LENGTH,
     }
 
 
@@ -499,7 +502,7 @@ def reference(kind: str, name: str) -> Json:
 
 
 def example_customer() -> Json:
-    """A customer with a card and a subscription, made on Stripe's double and answered as usual."""
+    """A customer with a card and a subscription, created on the Stripe double."""
     double = StripeDouble(now=lambda: MOMENT, random=random.Random(1))  # noqa: S311
 
     def ask(method: str, path: str, given: Json | None = None) -> Json:
@@ -510,7 +513,7 @@ def example_customer() -> Json:
 
     given = dict(EXAMPLE_REQUEST)
     user_id, email = given.pop("user_id"), given.pop("billing_email")
-    ours = {create.USER_KEY: user_id, create.TOKEN_KEY: EXAMPLE_TOKEN}
+    ours = {USER_KEY: user_id, TOKEN_KEY: EXAMPLE_TOKEN}
     given |= {"email": email, "metadata": {**given["metadata"], **ours}}
     stripe_id = ask("POST", "/v1/customers", given)["id"]
     method = ask("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": stripe_id})
@@ -520,22 +523,22 @@ def example_customer() -> Json:
     plan = {"customer": stripe_id, "items": items, "default_payment_method": method["id"]}
     subscription = ask("POST", "/v1/subscriptions", plan)
     default = {"invoice_settings": {"default_payment_method": method["id"]}}
-    shown = ask("POST", f"/v1/customers/{stripe_id}", default)
+    fetched = ask("POST", f"/v1/customers/{stripe_id}", default)
 
     observation = Observation.of_event(MOMENT)
     with use(Context(Settings(table_name="unused"), clock=lambda: MOMENT)) as context:
         customer = Customer.new(user_id, stripe_id, context.now())
-        for name, value in customer_values(shown).items():
+        for name, value in Customer.values_of(fetched).items():
             setattr(customer, name, value)
         customer.children = [
-            *cards_from_stripe(user_id, shown, [method], observation),
-            *subscriptions_from_stripe(user_id, stripe_id, [subscription], observation),
+            *Card.from_stripe(user_id, fetched, [method], observation),
+            *Subscription.from_stripe(user_id, fetched, [subscription], observation),
         ]
         return customer_to_json(customer)
 
 
 def text() -> str:
-    """The document as it stands in the file."""
+    """The document as text."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The table's stream: applies new events, and those that were ahead of a new customer."""
+"""The table's stream: applies new events, and those that arrived before a new customer."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from aws_lambda_powertools.utilities.batch.types import (
     PartialItemFailures,
 )
 
-from stripe_integrations.actions.stripe_event import StreamRecord, StripeEvent
+from stripe_integrations.actions import StripeEvent
+from stripe_integrations.actions.events.stream import StreamRecord
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import error_log_fields, logger
@@ -16,22 +17,22 @@ from stripe_integrations.observability import error_log_fields, logger
 @invocation_handler
 def handler(event: dict[str, Any]) -> PartialItemFailureResponse:
     records = event.get("Records")
-    numbers = {}
+    sequence_numbers = {}
     for record in records if isinstance(records, list) else []:
-        item = _item(record)
-        if item is None:
-            # What it speaks of stands in the table all the same: the schedule finds it there.
+        parsed = _parse(record)
+        if parsed is None:
+            # Its item is in the table nevertheless: the schedule finds it there.
             logger.error("unreadable record")
         else:
-            numbers[item] = str(value_at(record, "dynamodb", "SequenceNumber"))
+            sequence_numbers[parsed] = str(value_at(record, "dynamodb", "SequenceNumber"))
     failed: list[PartialItemFailures] = []
-    for item, error in StripeEvent.process_stream_records(numbers):
-        logger.warning("failed", extra={"item": item.subject, **error_log_fields(error)})
-        failed.append({"itemIdentifier": numbers[item]})
+    for parsed, error in StripeEvent.process_stream_records(sequence_numbers):
+        logger.warning("failed", extra={"item": parsed.log_id, **error_log_fields(error)})
+        failed.append({"itemIdentifier": sequence_numbers[parsed]})
     return {"batchItemFailures": failed}
 
 
-def _item(record: object) -> StreamRecord | None:
+def _parse(record: object) -> StreamRecord | None:
     pk = value_at(record, "dynamodb", "Keys", "pk", "S")
     sk = value_at(record, "dynamodb", "Keys", "sk", "S")
     customer_id = value_at(record, "dynamodb", "NewImage", "customer_id", "S")

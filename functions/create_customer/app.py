@@ -1,4 +1,4 @@
-"""POST /customers: creates a user's customer, or answers with the one that the user has."""
+"""POST /customers: creates the customer of a user, or returns the existing one."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, http_handler

@@ -1,4 +1,4 @@
-"""GET /customers/{user_id}: the user's customer with its cards and subscriptions."""
+"""GET /customers/{user_id}: the customer of a user with its children."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, http_handler

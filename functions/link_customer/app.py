@@ -1,4 +1,4 @@
-"""Stripe's webhook: keeps a signed event, linked to its customer, and says so."""
+"""The webhook of Stripe: stores a signed event, linked to its customer."""
 
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.adapters import secrets
@@ -16,5 +16,5 @@ def handler(request: Request) -> Response:
         current().clock(),
     )
     event = StripeEvent.receive(request.json())
-    told = {"stripe_event_id": event.stripe_id, "state": event.state}
-    return Response(200, {"id": event.stripe_id, "state": event.state}, logged=told)
+    log_fields = {"stripe_event_id": event.stripe_id, "state": event.state}
+    return Response(200, {"id": event.stripe_id, "state": event.state}, logged=log_fields)

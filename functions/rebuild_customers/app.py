@@ -1,4 +1,4 @@
-"""Called by hand after a restore: puts back the customers that Stripe has and the table has not."""
+"""Invoked by hand after a restore: stores the customers that Stripe has and the table lacks."""
 
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +17,6 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
         raise InvalidFieldError("created_from", "must be in Unix seconds")
     if resume_from is not None and not is_text(resume_from):
         raise InvalidFieldError("resume_from", "must be the id of a customer")
-    done = asdict(StripeCustomer.rebuild(created_from, resume_from))
-    logger.info("rebuilt", extra=done)
-    return done
+    result = asdict(StripeCustomer.rebuild(created_from, resume_from))
+    logger.info("rebuilt", extra=result)
+    return result

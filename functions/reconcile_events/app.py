@@ -1,4 +1,4 @@
-"""The schedule: asks Stripe for events that never arrived, and tries again what is unfinished."""
+"""The schedule: recovers events that never arrived, and retries unfinished ones."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from stripe_integrations.observability import error_log_fields, logger
 
 @invocation_handler
 def handler(_: dict[str, Any]) -> dict[str, int]:
-    done = StripeEvent.reconcile()
-    for error in done.failures:
+    result = StripeEvent.reconcile()
+    for error in result.failures:
         logger.warning("failed", extra=error_log_fields(error))
-    counts = {"swept": done.swept, "recovered": done.recovered, "tried": done.tried}
+    counts = {"swept": result.swept, "recovered": result.recovered, "tried": result.tried}
     logger.info("reconciled", extra=counts)
     return counts

@@ -1,4 +1,4 @@
-"""Called by hand: applies events again, one, all failed ones, or those of a range of time."""
+"""Invoked by hand: applies events again, one, all failed ones, or those of a range of time."""
 
 from dataclasses import asdict
 from typing import Any
@@ -14,14 +14,14 @@ from stripe_integrations.observability import logger
 def handler(event: dict[str, Any]) -> dict[str, Any]:
     match event:
         case {"event_id": stripe_id} if is_text(stripe_id):
-            done = StripeEvent.replay(stripe_id)
+            result = StripeEvent.replay(stripe_id)
         case {"failed": True}:
-            done = StripeEvent.replay_failed()
+            result = StripeEvent.replay_failed()
         case {"created_from": int(earliest), "created_to": int(latest)} if earliest <= latest:
-            done = StripeEvent.replay_created_between(earliest, latest, event.get("resume_from"))
+            result = StripeEvent.replay_created_between(earliest, latest, event.get("resume_from"))
         case _:
             raise InvalidFieldError(
                 "event", "must have event_id, failed: true, or created_from before created_to"
             )
-    logger.info("replayed", extra={"replayed": done.replayed})
-    return asdict(done)
+    logger.info("replayed", extra={"replayed": result.replayed})
+    return asdict(result)

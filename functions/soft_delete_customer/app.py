@@ -1,4 +1,4 @@
-"""DELETE /customers/{user_id}: soft-deletes the user's customer."""
+"""DELETE /customers/{user_id}: soft-deletes the customer of a user."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, http_handler

@@ -1,4 +1,4 @@
-"""POST /customers/{user_id}/sync: brings the user's customer to what Stripe says."""
+"""POST /customers/{user_id}/sync: updates the customer of a user from Stripe."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, http_handler

@@ -1,4 +1,4 @@
-"""What a deployment decides, read from the environment when it is first needed."""
+"""The settings of a deployment, read from the environment when they are first needed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from importlib import import_module
 from stripe_integrations.errors import ConfigurationError
 
 API_VERSION = "2026-10-28.endive"
-"""The version of Stripe's API that every call of ours asks for, and webhook endpoints should."""
+"""The version of Stripe's API that every call uses, and that webhook endpoints should have."""
 
 STRIPE_API_BASE = "https://api.stripe.com"
 
 _MODES = {"test": False, "live": True}
-_RECORDS = frozenset({"Card", "Subscription"})
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -35,29 +34,30 @@ class Settings:
     livemode : bool
         Whether the deployment serves Stripe's live mode.
     api_key_name, webhook_secret_name : str or None
-        Where the secret is kept: ``secretsmanager:NAME`` or ``ssm:NAME``.
+        Where the secret is stored: ``secretsmanager:NAME`` or ``ssm:NAME``.
     api_key, webhook_secret : str or None
-        The secret itself, for local use; counts only where there is no name.
+        The secret itself, for local use; ignored where there is a name.
     api_base : str
         Base URL of Stripe's API.
-    stored_records : frozenset of str
-        Which of Card and Subscription are kept beside the Customer; both by default.
+    stored_records : frozenset of str or None
+        The kinds of records that are stored under a customer, by name; by default, Card and
+        Subscription.
     event_retention_days : int
-        How long a finished event is kept, at least 31 days: Stripe lists events for 30.
+        How long a finished event is stored, at least 31 days: Stripe lists events for 30.
     event_handlers : mapping
-        The deployment's own handlers: a type of event, ``invoice.paid`` or ``invoice.*``, to the
-        function that is called for it, ``module:function``. They stand as `HANDLERS` in a module
-        of the deployment's own, `stripe_event_handlers`, if there is one.
+        The custom handlers: a type of event, ``invoice.paid`` or ``invoice.*``, to the function
+        that is called for it, ``module:function``. They are declared as `HANDLERS` in the module
+        `stripe_event_handlers`, if the deployment has one.
     event_bus_name : str or None
-        The EventBridge bus that hears of applied changes; without one, nobody does.
+        The EventBridge bus that applied changes are published to, if any.
     dead_letters_url : str or None
-        The SQS queue that hears of failed events.
+        The SQS queue for failed events.
     deployment_name : str
-        By which this deployment knows the customers that it has made on Stripe: no other that uses
-        the same Stripe account may have it, and it stays for as long as the customers do.
+        Identifies the customers that this deployment created on Stripe: it must be unique among the
+        deployments on one Stripe account, and never change.
     jwt_admin_scope : str or None
-        The scope whose bearer may see and change every user's customer; without one, nobody's
-        token does.
+        The scope that lets a token read and change every user's customer; without one, no token
+        may.
     """
 
     table_name: str
@@ -67,7 +67,7 @@ class Settings:
     api_key: str | None = None
     webhook_secret: str | None = None
     api_base: str = STRIPE_API_BASE
-    stored_records: frozenset[str] = _RECORDS
+    stored_records: frozenset[str] | None = None
     event_retention_days: int = 90
     event_handlers: Mapping[str, str] = field(default_factory=dict)
     event_bus_name: str | None = None
@@ -82,7 +82,7 @@ class Settings:
         Raises
         ------
         ConfigurationError
-            A variable is missing or has a value that can't be right; the message names it.
+            A variable is missing or invalid; the message names it.
         """
         table_name = environment.get("TABLE_NAME")
         if not table_name:
@@ -97,7 +97,7 @@ class Settings:
             api_base=(environment.get("STRIPE_API_BASE") or STRIPE_API_BASE).rstrip("/"),
             stored_records=_stored_records(environment.get("STORED_RECORDS")),
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
-            event_handlers=_own_handlers(),
+            event_handlers=_custom_handlers(),
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
             deployment_name=_name(environment.get("DEPLOYMENT_NAME") or cls.deployment_name),
@@ -119,13 +119,10 @@ def _name(name: str) -> str:
     return name
 
 
-def _stored_records(names: str | None) -> frozenset[str]:
+def _stored_records(names: str | None) -> frozenset[str] | None:
     if names is None:
-        return _RECORDS
-    records = frozenset(name.strip() for name in names.split(",") if name.strip())
-    if not records <= _RECORDS:
-        raise ConfigurationError("STORED_RECORDS may name Card and Subscription")
-    return records
+        return None
+    return frozenset(name.strip() for name in names.split(",") if name.strip())
 
 
 def _retention(days: str) -> int:
@@ -136,7 +133,7 @@ def _retention(days: str) -> int:
     return int(days)
 
 
-def _own_handlers() -> Mapping[str, str]:
+def _custom_handlers() -> Mapping[str, str]:
     try:
         handlers = getattr(import_module(_HANDLERS_MODULE), "HANDLERS", None)
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""What the actions are given by their surroundings: settings, Stripe, time and chance.
+"""What the actions depend on: settings, Stripe, the clock and randomness.
 
 A process makes its context once, from the environment, when an action first needs it; a test or
-a simulation puts its own in place with `use`.
+the simulation replaces it with `use`.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """The surroundings of the actions.
+    """The dependencies of the actions.
 
     Parameters
     ----------
     settings : Settings
-        What the deployment decides.
+        The deployment's settings.
     clock : callable
         Unix time in seconds.
     sleep : callable
-        Waits for so many seconds.
+        Waits for a number of seconds.
     random : random.Random
-        Chance, for tokens and jitter.
+        For tokens and jitter.
     make_stripe : callable, optional
-        Makes the gateway to Stripe on first use; takes what `StripeGateway` does.
+        Makes the gateway to Stripe on first use, with the parameters of `StripeGateway`.
     send_dead_letter, publish : callable, optional
-        Take a message to the dead-letter queue, and one to the event bus; by default, to the ones
-        of the settings.
+        Send a message to the dead-letter queue, and to the event bus; by default, to those of the
+        settings.
     measure : callable
-        Takes a metric and a value; by default, for CloudWatch.
+        Adds a value to a metric; by default, for CloudWatch.
     deadline : float
-        Unix time at which the invocation ends that is being served; never, outside of Lambda.
+        Unix time at which the current invocation ends; infinite outside of Lambda.
     """
 
     settings: Settings
@@ -65,7 +65,7 @@ class Context:
 
     @cached_property
     def stripe(self) -> StripeGateway:
-        """The gateway to Stripe; made, and `stripe` imported, only where it is needed."""
+        """The gateway to Stripe; made, and `stripe` imported, on first use."""
         from stripe_integrations.adapters.stripe_gateway import StripeGateway  # noqa: PLC0415
 
         make = self.make_stripe or StripeGateway
@@ -78,54 +78,58 @@ class Context:
         )
 
     def report_dead_letter(self, message: Mapping[str, Any]) -> None:
-        """Tell the dead-letter queue of an event that has failed."""
+        """Send a failed event to the dead-letter queue."""
         send = self.send_dead_letter or partial(publisher.send_dead_letter, self.settings)
         send(message)
 
     def publish_change(self, detail: Mapping[str, Any]) -> None:
-        """Tell the event bus of a change that was applied."""
+        """Publish an applied change to the event bus."""
         send = self.publish or partial(publisher.publish, self.settings)
         send(detail)
 
     def add_metric(self, metric: Metric, value: float = 1) -> None:
-        """Add to a metric; nothing is sent, nor kept, outside of an invocation."""
+        """Add a value to a metric; ignored outside of an invocation."""
         if self._is_invocation:
             self.measure(metric, value)
 
     def begin_invocation(self, remaining_milliseconds: int) -> None:
-        """Take note of the time that an invocation of a Lambda function has."""
+        """Note when the current invocation of a Lambda function ends."""
         self.deadline = self.clock() + remaining_milliseconds / 1000
 
     @property
     def _is_invocation(self) -> bool:
         return math.isfinite(self.deadline)
 
-    def _report_call(self, asked: StripeCall) -> None:
+    def _report_call(self, call: StripeCall) -> None:
         if not self._is_invocation:
             return
-        self.add_metric(Metric.STRIPE_LATENCY, round(asked.seconds * 1000))
-        if asked.status == HTTPStatus.TOO_MANY_REQUESTS:
+        self.add_metric(Metric.STRIPE_LATENCY, round(call.seconds * 1000))
+        if call.status == HTTPStatus.TOO_MANY_REQUESTS:
             self.add_metric(Metric.STRIPE_RATE_LIMITED)
         logger.info(
-            "asked Stripe",
+            "called Stripe",
             extra={
-                "asked": asked.what,
-                "stripe_status": asked.status,
-                "stripe_request_id": asked.request_id,
-                "milliseconds": round(asked.seconds * 1000),
+                "operation": call.operation,
+                "stripe_status": call.status,
+                "stripe_request_id": call.request_id,
+                "milliseconds": round(call.seconds * 1000),
             },
         )
 
     def remaining_seconds(self) -> float:
-        """How long the invocation may still take."""
+        """The time until the invocation ends."""
         return self.deadline - self.clock()
+
+    def has_time_for(self, seconds: float) -> bool:
+        """Whether the invocation has this many seconds left."""
+        return self.remaining_seconds() >= seconds
 
     def now(self) -> datetime:
         """The time, in UTC."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def pause(self, seconds: float) -> None:
-        """Wait between half of these seconds and all of them, so that rivals don't keep step."""
+        """Wait between half of these seconds and all of them: concurrent writers diverge."""
         self.sleep(self.jittered(seconds))
 
     def jittered(self, seconds: float) -> float:
@@ -133,7 +137,7 @@ class Context:
         return seconds * (0.5 + self.random.random() / 2)
 
     def new_token(self) -> str:
-        """A name that nobody else has."""
+        """A random UUID."""
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
 
@@ -146,13 +150,13 @@ def _of_process() -> Context:
 
 
 def current() -> Context:
-    """The context that counts here."""
+    """The context that is in use."""
     return _given.get() or _of_process()
 
 
 @contextmanager
 def use(context: Context) -> Iterator[Context]:
-    """Let this context count inside the block."""
+    """Use this context inside the block."""
     token = _given.set(context)
     try:
         yield context

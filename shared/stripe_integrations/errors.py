@@ -1,44 +1,83 @@
-"""What can go wrong, as types under one base.
+"""All errors that this package raises on purpose.
 
-Messages carry ids and field names only, never a field's value: they end up in logs and answers.
+::
+
+    StripeIntegrationsError
+    ├── ConfigurationError
+    │   ├── RecordsNotStoredError
+    │   └── StripeNotInstalledError
+    ├── SecretUnavailableError
+    ├── WrongModeError
+    ├── InvalidFieldError
+    ├── MalformedRequestError
+    ├── RequestTooLargeError
+    ├── UnsupportedMediaTypeError
+    ├── ForbiddenError
+    ├── SignatureVerificationError
+    ├── CustomerNotFoundError
+    ├── CustomerBeingCreatedError
+    ├── CustomerSoftDeletedError
+    ├── EventNotFoundError
+    ├── EventHandlerNotFoundError
+    ├── UnprocessableEventError
+    ├── ApplyFailedError
+    ├── SideEffectFailedError
+    ├── MessageNotSentError
+    ├── OutOfTimeError
+    ├── InvocationFailedError
+    ├── ConflictError
+    │   └── StaleRecordError
+    ├── DatabaseUnavailableError
+    ├── DatabaseRefusedError
+    ├── NewerSchemaError
+    └── StripeError
+        ├── StripeRefusedError
+        ├── StripeAccessError
+        └── StripeUnavailableError
+            └── StripeObjectChangedError
+
+Messages contain ids and field names only, never a field's value: they appear in logs and answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 
 class StripeIntegrationsError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all of them."""
 
 
 class ConfigurationError(StripeIntegrationsError):
-    """The deployment lacks a setting, or has one that can't be right."""
+    """A setting of the deployment is missing or invalid."""
 
 
 class SecretUnavailableError(StripeIntegrationsError):
-    """The store of the secrets could not be asked, or refused for now."""
+    """The secret store could not be reached, or refused for now."""
 
 
 class StripeNotInstalledError(ConfigurationError):
-    """An action needs Stripe, and the `stripe` extra is not installed."""
+    """An action calls Stripe, and the `stripe` extra is not installed."""
 
 
 class RecordsNotStoredError(ConfigurationError):
-    """An action needs records which this deployment leaves out (`STORED_RECORDS`)."""
+    """An action needs records that this deployment does not store (`STORED_RECORDS`)."""
 
 
 class WrongModeError(StripeIntegrationsError):
-    """A test-mode object or key met a live-mode deployment, or the other way round."""
+    """A test-mode object or key was used in a live-mode deployment, or the reverse."""
 
 
 class InvalidFieldError(StripeIntegrationsError):
-    """A value was refused before anything was changed.
+    """A value was refused before anything was written.
 
     Parameters
     ----------
     field : str
         Name of the field, as the caller passed it.
     reason : str
-        Why, in words that don't repeat the value.
+        Why, without the value.
     """
 
     def __init__(self, field: str, reason: str) -> None:
@@ -48,7 +87,7 @@ class InvalidFieldError(StripeIntegrationsError):
 
 
 class MalformedRequestError(StripeIntegrationsError):
-    """The request can't be read at all: not JSON, not an object, not UTF-8."""
+    """The request can't be parsed: not JSON, not an object, not UTF-8."""
 
 
 class RequestTooLargeError(StripeIntegrationsError):
@@ -56,11 +95,11 @@ class RequestTooLargeError(StripeIntegrationsError):
 
 
 class UnsupportedMediaTypeError(StripeIntegrationsError):
-    """The body says that it is something other than JSON."""
+    """The content type of the body is not JSON."""
 
 
 class ForbiddenError(StripeIntegrationsError):
-    """The caller may not see or change this user's customer."""
+    """The caller may not read or change this user's customer."""
 
 
 class SignatureVerificationError(StripeIntegrationsError):
@@ -68,23 +107,23 @@ class SignatureVerificationError(StripeIntegrationsError):
 
 
 class CustomerNotFoundError(StripeIntegrationsError):
-    """No customer is known here for this user, or under this Stripe id."""
+    """No customer is stored for this user, or with this Stripe id."""
 
 
 class EventNotFoundError(StripeIntegrationsError):
-    """No event of this id stands in the table."""
+    """No event with this id is stored."""
 
 
 class CustomerBeingCreatedError(StripeIntegrationsError):
-    """The customer of this user is being created at this moment."""
+    """The customer of this user is being created."""
 
 
 class CustomerSoftDeletedError(StripeIntegrationsError):
-    """The record was soft-deleted; it stays as it is."""
+    """The record is soft-deleted, and a soft-deleted record never changes."""
 
 
 class ConflictError(StripeIntegrationsError):
-    """Others kept changing the same record; nothing was written."""
+    """Concurrent writers kept changing the same record; nothing was written."""
 
 
 class StaleRecordError(ConflictError):
@@ -92,59 +131,69 @@ class StaleRecordError(ConflictError):
 
 
 class DatabaseUnavailableError(StripeIntegrationsError):
-    """DynamoDB could not be asked, or refused for now."""
+    """DynamoDB could not be reached, or refused for now."""
 
 
 class NewerSchemaError(StripeIntegrationsError):
-    """A record has a shape that this release does not know: a later one has written it."""
+    """A record has the schema version of a later release."""
 
 
 class DatabaseRefusedError(StripeIntegrationsError):
-    """DynamoDB refuses what was to be written, and will again: an item that is too large."""
+    """DynamoDB refuses an item, and will refuse it again: it is too large, for example."""
 
 
 class MessageNotSentError(StripeIntegrationsError):
-    """A message to the dead-letter queue, or to the event bus, was not taken."""
+    """The dead-letter queue or the event bus did not accept a message."""
 
 
 class EventHandlerNotFoundError(StripeIntegrationsError):
-    """A deployment's own event handler is not where it is said to be."""
+    """A custom event handler can't be imported from where `HANDLERS` declares it."""
+
+
+class ApplyFailedError(StripeIntegrationsError, ExceptionGroup[Exception]):
+    """Events of a batch were not applied; `exceptions` has each failure.
+
+    Every failure is recorded with its events: they have a retry scheduled, or are dead letters.
+    """
+
+    def derive(self, excs: Sequence[Exception]) -> Self:  # type: ignore[override]
+        return type(self)(self.message, excs)
 
 
 class SideEffectFailedError(StripeIntegrationsError):
-    """A handler of the deployment's own, or the event bus, failed; its cause says with what.
+    """A custom handler or the event bus failed for an event; the cause is chained.
 
-    The event had its effect; it is unfinished, and what follows on it is tried again.
+    The event took effect. It is unfinished, and its side effects will be retried.
     """
 
 
 class OutOfTimeError(StripeIntegrationsError):
-    """The invocation would end before what is to be done is done."""
+    """The invocation would end before the work is done."""
 
 
 class InvocationFailedError(StripeIntegrationsError):
-    """An invocation failed by a fault of ours; its message is the kind of the error alone."""
+    """An invocation failed unexpectedly; the message is the type of the error alone."""
 
 
 class UnprocessableEventError(StripeIntegrationsError):
-    """For event handlers to raise: this event can never be handled, however often it is tried."""
+    """Raised by custom handlers: the event can never be handled, however often it is retried."""
 
 
 class StripeError(StripeIntegrationsError):
-    """Stripe did not do what it was asked.
+    """A call to Stripe failed.
 
     Parameters
     ----------
     message : str
-        What was asked, in ids only; Stripe's own message is left out, since it quotes values.
+        What was called, in ids only; Stripe's own message is left out, since it quotes values.
     status : int or None
-        HTTP status of Stripe's answer; None where there was none.
+        HTTP status of Stripe's answer; None without an answer.
     code : str or None
         Stripe's error code, such as ``resource_missing``.
     param : str or None
         Name of the request parameter that Stripe refused.
     request_id : str or None
-        Stripe's id of the request, for its support and dashboard.
+        Stripe's id of the request, as its dashboard and support use it.
     """
 
     def __init__(
@@ -164,22 +213,38 @@ class StripeError(StripeIntegrationsError):
 
 
 class StripeRefusedError(StripeError):
-    """Stripe refused the request for what it says; the same request will be refused again."""
+    """Stripe refused the request; the same request will be refused again."""
 
 
 class StripeAccessError(StripeError):
-    """Stripe refused the API key, or what the key may do."""
+    """Stripe refused the API key, or its permissions."""
 
 
 class StripeUnavailableError(StripeError):
-    """Stripe can't be reached, is failing or asks to slow down; worth trying again later.
+    """Stripe can't be reached, fails or limits the rate; a retry may succeed.
 
-    `replayed` is true where Stripe gave a failure that it has kept under the idempotency key:
-    the same key will get the same failure for as long as Stripe keeps it.
+    `replayed` is true for a failure that Stripe has stored for the idempotency key: the same key
+    will get the same failure for as long as Stripe stores it.
     """
 
     replayed: bool = False
 
 
 class StripeObjectChangedError(StripeUnavailableError):
-    """One customer changed while it was asked about; Stripe itself is well."""
+    """An object changed between two calls about it; Stripe itself is available."""
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Tell whether an error will be raised again, however often the work is retried."""
+    return isinstance(error, DatabaseRefusedError | UnprocessableEventError)
+
+
+def is_stripe_outage(error: BaseException) -> bool:
+    """Tell whether no call to Stripe can succeed now, for whichever object."""
+    outages = (
+        ConfigurationError,
+        SecretUnavailableError,
+        StripeAccessError,
+        StripeUnavailableError,
+    )
+    return isinstance(error, outages) and not isinstance(error, StripeObjectChangedError)

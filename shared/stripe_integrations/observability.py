@@ -1,4 +1,4 @@
-"""What the functions say of themselves: structured logs and metrics. Ids, and nothing personal."""
+"""Structured logs and metrics: they contain ids, and nothing personal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _metrics = Metrics(namespace=NAMESPACE)
 
 
 class Metric(Enum):
-    """The metrics: the title that CloudWatch shows, what the values mean, and their unit.
+    """The metrics: their name in CloudWatch, their meaning, and their unit.
 
     They have one dimension, `service`, which is the stack.
     """
@@ -29,21 +29,24 @@ class Metric(Enum):
         self.unit = unit
 
     CUSTOMERS_CREATED = "CustomersCreated", "creates that made a customer"
-    CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the customer that was there"
-    EVENTS_RECEIVED = "EventsReceived", "events that are kept, repeats included"
-    EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose own handlers ran"
+    CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the user's existing customer"
+    EVENTS_RECEIVED = "EventsReceived", "events that were stored, or were stored already"
+    EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"
-    STALE_EVENTS_DROPPED = "StaleEventsDropped", "of those, older than what the record shows"
+    STALE_EVENTS_DROPPED = "StaleEventsDropped", "of those, older than the stored state"
     AMBIGUOUS_EVENTS_REFETCHED = (
         "AmbiguousEventsRefetched",
-        "events whose order was in doubt, so Stripe was asked",
+        "events whose order was ambiguous, so that the customer was fetched",
     )
     EVENT_RETRIES_SCHEDULED = (
         "EventRetriesScheduled",
-        "tries of an event that failed, and will be repeated",
+        "tries of an event that failed, and will be retried",
     )
-    EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that have failed for good"
-    EVENTS_RECOVERED = "EventsRecovered", "events that never arrived, found in Stripe's list"
+    EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that were dead-lettered"
+    EVENTS_RECOVERED = (
+        "EventsRecovered",
+        "events that never arrived, and were found in Stripe's list",
+    )
     API_VERSION_MISMATCHES = (
         "ApiVersionMismatches",
         "events in another API version than ours, which cost a fetch each",
@@ -52,28 +55,28 @@ class Metric(Enum):
     STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that were answered 429"
     STRIPE_LATENCY = (
         "StripeLatency",
-        "how long a call to Stripe took, repeats by its library included",
+        "duration of a call to Stripe, retries by its library included",
         MetricUnit.Milliseconds,
     )
     OLDEST_UNFINISHED_EVENT_AGE = (
         "OldestUnfinishedEventAge",
-        "for how long the oldest pending event has been here; 0 where there is none",
+        "age of the oldest pending event since its receipt; 0 without one",
         MetricUnit.Seconds,
     )
     SWEEP_AGE = (
         "SweepAge",
-        "how long ago the last whole sweep of Stripe's list began",
+        "time since the last complete sweep of Stripe's list began",
         MetricUnit.Seconds,
     )
 
 
 def measure(metric: Metric, value: float) -> None:
-    """Add a value to what this invocation sends."""
+    """Add a value to the metrics of this invocation."""
     _metrics.add_metric(metric.title, metric.unit, value)
 
 
 def send_metrics() -> None:
-    """Print what was measured, in CloudWatch's embedded metric format.
+    """Print the metrics of this invocation in CloudWatch's embedded metric format.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
@@ -82,7 +85,7 @@ def send_metrics() -> None:
 
 
 def error_log_fields(error: BaseException) -> dict[str, Any]:
-    """What a log may tell of a failure: its kind, ids and places, and no message but our own."""
+    """The log fields of an error: its type, ids and location, and no message but our own."""
     match error:
         case errors.StripeError():
             return {
@@ -99,12 +102,12 @@ def error_log_fields(error: BaseException) -> dict[str, Any]:
 
 
 def error_location_fields(error: BaseException) -> dict[str, Any]:
-    """What a log may tell of a failure whose message can be anybody's."""
+    """The log fields of an error whose message is not ours."""
     return {"error": type(error).__name__, "where": where(error)}
 
 
 def where(error: BaseException) -> list[str]:
-    """The places a failure came through, without its message: that may quote what was sent."""
+    """The locations of an error's traceback, without its message: that may quote a payload."""
     return [
         f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

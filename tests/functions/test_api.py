@@ -61,7 +61,7 @@ def test_an_unknown_user_is_not_found(world: World, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", ["sync", "delete"])
 def test_a_customer_that_is_being_created_is_a_conflict(world: World, operation: str) -> None:
-    CustomerClaim.claim("u-1", {"stripe": {}, "local": {}})
+    CustomerClaim.acquire("u-1", {"stripe": {}, "local": {}})
     assert problem_of(getattr(world, operation)()) == (409, "customer-being-created")
 
 

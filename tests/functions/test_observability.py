@@ -18,7 +18,7 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import use
 from stripe_integrations.errors import InvocationFailedError
-from stripe_integrations.models import Event, Pointer
+from stripe_integrations.models import Event, Pointer, event_queue
 from stripe_integrations.observability import Metric
 from tests.world import WEBHOOK_SECRET, World
 from tools.lambda_events import api_event, lambda_context
@@ -185,7 +185,7 @@ def test_an_event_whose_customer_is_known_and_whose_tries_fail_is_unfinished(wor
 def test_taking_stock_costs_one_page_a_queue(world: World) -> None:
     begin(world)
     with world.counting() as counts:
-        Event.oldest_pending_seconds()
+        event_queue.oldest_pending_seconds()
     assert counts.operations == ["Query"] * 8
     assert {body["Limit"] for body in counts.bodies} == {1000}
 
@@ -196,9 +196,9 @@ def test_a_replayed_event_is_as_old_as_its_replay(world: World) -> None:
     world.time += 5 * 86_400
     (stored,) = world.items(record_type="Event")
     Event.requeue(stored["stripe_id"])
-    assert Event.oldest_pending_seconds() == 0
+    assert event_queue.oldest_pending_seconds() == 0
     world.time += 60
-    assert Event.oldest_pending_seconds() == 60
+    assert event_queue.oldest_pending_seconds() == 60
 
 
 def test_stripe_is_timed_and_its_429s_are_counted(world: World) -> None:
@@ -252,7 +252,7 @@ def test_a_request_is_followed_by_its_id_and_stripes(world: World, log: io.Strin
     world.call(create_customer, event)
     asked, answered = lines(log)
     assert [line["correlation_id"] for line in (asked, answered)] == ["api-1", "api-1"]
-    assert asked["message"] == "asked Stripe"
+    assert asked["message"] == "called Stripe"
     assert asked["stripe_request_id"].startswith("req_")
     assert asked["stripe_status"] == 200
     assert answered["status"] == 201
@@ -279,9 +279,9 @@ def test_an_event_is_followed_by_its_id_from_the_webhook_to_its_end(
     of_it = [line for line in lines(log) if updated["stripe_id"] in line.get("stripe_event_id", "")]
     assert [line["message"] for line in of_it] == [
         "answered",
-        "asked Stripe",
-        "asked Stripe",
-        "asked Stripe",
+        "called Stripe",
+        "called Stripe",
+        "called Stripe",
         "event ended",
     ]
     assert of_it[-1]["state"] == "applied"

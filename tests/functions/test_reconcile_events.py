@@ -10,7 +10,7 @@ import pytest
 from local.stripe_double.client import ClientKilledError
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
-from stripe_integrations.models import Customer, Event, Sweep
+from stripe_integrations.models import Customer, Event, SweepCursor
 from tests.world import START, World
 
 pytestmark = pytest.mark.many_calls
@@ -66,8 +66,8 @@ def die() -> None:
     raise ClientKilledError
 
 
-def cursor() -> Sweep:
-    return Sweep.read()
+def cursor() -> SweepCursor:
+    return SweepCursor.read()
 
 
 def attempts(stripe_id: str) -> int | None:
@@ -142,7 +142,7 @@ def test_many_pages_are_swept_to_the_end(world: World, customer: Customer) -> No
     assert world.reconcile()["recovered"] == 210
     assert {item["stripe_id"] for item in world.items(record_type="Event")} >= set(lost)
     assert cursor().swept_until == world.time
-    assert (cursor().began, cursor().after) == (None, None)
+    assert (cursor().started_at, cursor().after) == (None, None)
 
 
 def test_a_sweep_that_runs_out_of_time_is_gone_on_with_by_the_next(
@@ -162,7 +162,7 @@ def test_a_sweep_that_runs_out_of_time_is_gone_on_with_by_the_next(
     done = world.reconcile()
     assert (done["swept"], done["recovered"]) == (10, 10)
     assert cursor().swept_until == began
-    assert (cursor().began, cursor().after) == (None, None)
+    assert (cursor().started_at, cursor().after) == (None, None)
 
 
 def test_a_sweep_that_is_killed_on_its_way_is_gone_on_with_by_the_next(
@@ -202,7 +202,7 @@ def test_a_sweep_that_finds_the_database_out_of_reach_moves_no_cursor(
     (lost,) = lose(world, customer, 1)
     with world.failing_database("InternalServerError", operation="BatchGetItem"):
         world.reconcile()
-    assert cursor().began is not None
+    assert cursor().started_at is not None
     world.time += 5000
     assert world.reconcile()["recovered"] == 1
     assert Event.find(lost)
@@ -235,7 +235,7 @@ def test_of_two_runs_at_once_one_sweeps_and_the_other_leaves_it(
     assert '"message":"failed"' not in log.getvalue()
     assert {item["stripe_id"] for item in world.items(record_type="Event")} >= set(lost)
     assert cursor().swept_until == world.time
-    assert (cursor().began, cursor().after) == (None, None)
+    assert (cursor().started_at, cursor().after) == (None, None)
 
 
 def test_an_event_to_go_on_from_that_is_listed_no_longer_begins_the_sweep_again(

@@ -9,7 +9,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
-from stripe_integrations.models import Customer, Event, Pointer
+from stripe_integrations.models import Customer, Event, Pointer, event_queue
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from tests.world import World
@@ -247,8 +247,8 @@ def test_a_range_of_very_many_events_is_looked_up_in_parts(
     with Event.batch_write() as batch:
         for number in range(1010):
             batch.save(Event.received({**payload, "id": f"evt_{number}"}, valid=True))
-    first, resume_from = Event.created_between(0, 2**33)
-    rest, end = Event.created_between(0, 2**33, resume_from)
+    first, resume_from = event_queue.created_between(0, 2**33)
+    rest, end = event_queue.created_between(0, 2**33, resume_from)
     assert resume_from
     assert end is None
     assert len({entry.stripe_id for entry in [*first, *rest]}) == 1010

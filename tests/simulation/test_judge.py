@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stripe_integrations.actions.cards import cards_from_stripe
 
 from local.stripe_double.double import StripeDouble
 from simulation.deliveries import Deliveries
@@ -22,7 +23,6 @@ from simulation.schedule import START, Schedule
 from simulation.stripe_actions import Others
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
 from simulation.watch import Violation, Watch
-from stripe_integrations.actions.cards import cards_from_stripe
 from stripe_integrations.actions.customers.create import USER_KEY
 from stripe_integrations.actions.customers.refresh import customer_values
 from stripe_integrations.config import Settings

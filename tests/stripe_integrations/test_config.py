@@ -18,7 +18,7 @@ def test_a_deployment_needs_little() -> None:
     settings = Settings.from_environment({"TABLE_NAME": "customers"})
     assert settings == Settings(table_name="customers")
     assert (settings.livemode, settings.event_retention_days) == (False, 90)
-    assert settings.stored_records == {"Card", "Subscription"}
+    assert settings.stored_records is None
 
 
 def test_every_setting_is_read() -> None:
@@ -61,7 +61,6 @@ def test_every_setting_is_read() -> None:
     [
         ("TABLE_NAME", ""),
         ("STRIPE_MODE", "production"),
-        ("STORED_RECORDS", "Card,Invoice"),
         ("EVENT_RETENTION_DAYS", "30"),
         ("EVENT_RETENTION_DAYS", "many"),
         ("DEPLOYMENT_NAME", "shop/prod"),

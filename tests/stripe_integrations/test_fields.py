@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.actions.cards import cards_from_stripe
-from stripe_integrations.actions.subscriptions import subscriptions_from_stripe
 from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.observation import Observation
@@ -389,21 +387,21 @@ def test_the_subscription_of_before_2025_03_31_has_its_period_on_itself() -> Non
         "discount": {"id": "di_old"},
     }
     del old["discounts"]
-    (record,) = subscriptions_from_stripe("u-1", "cus_1", [old], NOW)
+    (record,) = Subscription.from_stripe("u-1", {"id": "cus_1"}, [old], NOW)
     assert (record.current_period_start, record.current_period_end) == (100, 200)
     assert (record.quantity, record.discounts) == (5, [{"id": "di_old"}])
 
 
 def test_a_single_item_tells_the_quantity() -> None:
     one = {**SUBSCRIPTION, "items": {"data": [{"id": "si_1", "quantity": 3}]}}
-    (record,) = subscriptions_from_stripe("u-1", "cus_1", [one], NOW)
+    (record,) = Subscription.from_stripe("u-1", {"id": "cus_1"}, [one], NOW)
     assert record.quantity == 3
     assert record.current_period_start is None
 
 
 def test_an_expanded_object_is_kept_by_its_id() -> None:
     expanded = {**SUBSCRIPTION, "latest_invoice": {"id": "in_1", "object": "invoice"}}
-    (record,) = subscriptions_from_stripe("u-1", "cus_1", [expanded], NOW)
+    (record,) = Subscription.from_stripe("u-1", {"id": "cus_1"}, [expanded], NOW)
     assert record.latest_invoice == "in_1"
 
 
@@ -500,5 +498,5 @@ def test_the_shapes_that_stripe_publishes_survive_the_round_trip(
 def test_cards_keep_their_order_of_arrival_and_stand_once() -> None:
     customer = {"id": "cus_1", "livemode": False, "sources": {"data": [CARD_SOURCE]}}
     wrapped = {**PAYMENT_METHOD, "id": "card_1"}
-    cards = cards_from_stripe("u-1", customer, [PAYMENT_METHOD, wrapped], NOW)
+    cards = Card.from_stripe("u-1", customer, [PAYMENT_METHOD, wrapped], NOW)
     assert [card.stripe_id for card in cards] == ["pm_1", "card_1"]

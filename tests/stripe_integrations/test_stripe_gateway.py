@@ -154,7 +154,7 @@ def test_a_pause_that_does_not_fit_the_invocation_is_not_begun(
     world.context.begin_invocation(8_200)
     world.stripe.faults.fail_next(None, status=429)
     before = world.time
-    with pytest.raises(StripeUnavailableError, match="slow down") as told:
+    with pytest.raises(StripeUnavailableError, match="limits the rate") as told:
         gateway.retrieve_customer(stripe_id)
     assert told.value.status == 429
     assert world.time == before
@@ -240,7 +240,7 @@ def test_a_list_of_events_that_makes_no_sense_is_none(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
     monkeypatch.setattr(world.stripe, "request", lambda *_: Response(200, {}, answer))
-    with pytest.raises(StripeUnavailableError, match="no sense"):
+    with pytest.raises(StripeUnavailableError, match="malformed"):
         world.context.stripe.list_events(0, [], None)
 
 
@@ -255,5 +255,5 @@ def test_a_list_that_goes_on_from_nothing_makes_no_sense(world: World, data: lis
             return (json.dumps(listed) if "payment_methods" in url else content), status, headers
 
     gateway = StripeGateway(world.settings, Odd(world.stripe))
-    with pytest.raises(StripeUnavailableError, match="no sense"):
+    with pytest.raises(StripeUnavailableError, match="malformed"):
         gateway.list_card_payment_methods(customer.stripe_id)

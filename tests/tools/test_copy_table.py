@@ -31,7 +31,7 @@ def restored(dynamodb: Any, table_name: str) -> Iterator[str]:
 
 def fill(dynamodb: Any, table: str, count: int, mark: str) -> None:
     for number in range(count):
-        item = {"pk": f"USER#{mark}{number}", "sk": "ACTIVE", "token": mark, "padding": "x" * 100}
+        item = {"pk": f"USER#{mark}{number}", "sk": "CLAIM", "token": mark, "padding": "x" * 100}
         dynamodb.put_item(TableName=table, Item={n: {"S": value} for n, value in item.items()})
 
 

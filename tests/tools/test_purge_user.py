@@ -34,7 +34,7 @@ def keys(table: Any) -> set[tuple[str, str]]:
 
 def of_user(user_id: str) -> list[tuple[str, str, dict[str, Any]]]:
     return [
-        (f"USER#{user_id}", "ACTIVE", {"stripe_id": "cus_1"}),
+        (f"USER#{user_id}", "CLAIM", {"stripe_id": "cus_1"}),
         (f"USER#{user_id}", "CUSTOMER#cus_1", {}),
         (f"USER#{user_id}", "CUSTOMER#cus_1#CARD#pm_1", {}),
         (f"USER#{user_id}", "CUSTOMER#cus_1#SUBSCRIPTION#sub_1", {}),

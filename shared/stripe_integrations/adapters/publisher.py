@@ -1,4 +1,4 @@
-"""What is told to others: dead letters to a queue, applied changes to an event bus. Ids only."""
+"""Messages to other services: dead letters to a queue, changes to an event bus. Ids only."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from stripe_integrations.adapters.aws import client_config
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import MessageNotSentError
 
 SOURCE = "stripe-integrations"
 
-CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 1, 4, 2
-
 
 def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
-    """Send a message to the dead-letter queue; a deployment without one has its ledger alone.
+    """Send a message to the dead-letter queue, if the deployment has one.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 
     Parameters
     ----------
     settings : Settings
-        Which queue it is.
+        Has the queue.
     message : mapping
         What has failed, in ids.
 
     Raises
     ------
     MessageNotSentError
-        The queue did not take it.
+        The queue did not accept it.
     """
     if settings.dead_letters_url:
         _call(
@@ -49,14 +48,14 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
     Parameters
     ----------
     settings : Settings
-        Which bus it is.
+        Has the bus.
     detail : mapping
-        What was applied, in ids: `event_id`, to dedupe by, and `type` among them.
+        What was applied, in ids: `event_id`, to deduplicate by, and `type` among them.
 
     Raises
     ------
     MessageNotSentError
-        The bus did not take it.
+        The bus did not accept it.
     """
     entry = {
         "EventBusName": settings.event_bus_name,
@@ -66,7 +65,7 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
     }
     answer = _call("events", "put_events", Entries=[entry])
     if answer.get("FailedEntryCount"):
-        raise MessageNotSentError("events: the entry was not taken")
+        raise MessageNotSentError("events: the entry was not accepted")
 
 
 def _call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -83,13 +82,7 @@ def _call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
 
 @cache
 def _client(service: str) -> Any:
-    """Made, and boto3 imported, only where there is something to tell."""
+    """Made, and boto3 imported, when the first message is sent."""
     import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
 
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        retries={"total_max_attempts": ATTEMPTS},
-    )
-    return boto3.client(service, config=config)
+    return boto3.client(service, config=client_config())

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from stripe_integrations.adapters.aws import client_config
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 
-CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 1, 4, 2
-
 _CACHE_SECONDS = 300
-_FOR_GOOD = {
+_UNREADABLE_CODES = {
     "AccessDeniedException",
     "DecryptionFailure",
     "InvalidRequestException",
@@ -19,7 +18,7 @@ _FOR_GOOD = {
     "ResourceNotFoundException",
     "ValidationException",
 }
-"""What the stores say of a secret that won't be there, or readable, a moment later either."""
+"""The stores' error codes for a secret that a retry can't read either."""
 
 
 def api_key(settings: Settings, *, refresh: bool = False) -> str:
@@ -28,14 +27,14 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
     Parameters
     ----------
     refresh : bool
-        Ask the store again even where the cache has an answer.
+        Read the store even where the cache has the value.
 
     Raises
     ------
     ConfigurationError
-        No key is configured, it can't be read, or its prefix says the other mode.
+        No key is configured, it can't be read, or its prefix is of the other mode.
     SecretUnavailableError
-        The store can't be asked now.
+        The store can't be reached now.
     """
     key = _read(settings.api_key_name, settings.api_key, "STRIPE_API_KEY", refresh).strip()
     mode = "live" if settings.livemode else "test"
@@ -45,19 +44,19 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
 
 
 def webhook_secrets(settings: Settings) -> list[str]:
-    """The signing secrets of the webhook endpoint: while one is rolled, the old one counts too.
+    """The signing secrets of the webhook endpoint: while one is rolled, the old one is valid too.
 
     Returns
     -------
     list of str
-        What white space separates in the stored value.
+        The parts of the stored value, which white space separates.
 
     Raises
     ------
     ConfigurationError
         None is configured, or it can't be read.
     SecretUnavailableError
-        The store can't be asked now.
+        The store can't be reached now.
     """
     return _read(
         settings.webhook_secret_name, settings.webhook_secret, "STRIPE_WEBHOOK_SECRET", False
@@ -86,7 +85,7 @@ def _fetch(reference: str, refresh: bool) -> str:
     except GetParameterError as error:
         cause = error.__cause__ or error.__context__
         code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else None
-        if code in _FOR_GOOD:
+        if code in _UNREADABLE_CODES:
             raise ConfigurationError(f"the secret {name} can't be read: {code}") from error
         raise SecretUnavailableError(f"the secret {name} can't be read now") from error
     return value if isinstance(value, str) else ""
@@ -94,15 +93,9 @@ def _fetch(reference: str, refresh: bool) -> str:
 
 @cache
 def _provider(store: str) -> Any:
-    """The store's client: made, and boto3 imported, only where a secret is read by name."""
+    """The store's client: made, and boto3 imported, when a secret is first read by name."""
     from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
 
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        retries={"total_max_attempts": ATTEMPTS},
-    )
     if store == "ssm":
-        return parameters.SSMProvider(boto_config=config)
-    return parameters.SecretsProvider(boto_config=config)
+        return parameters.SSMProvider(boto_config=client_config())
+    return parameters.SecretsProvider(boto_config=client_config())

@@ -1,7 +1,7 @@
-"""Every call to Stripe, in one place: time-outs, retries, idempotency keys, API version, mode.
+"""All calls to Stripe: time-outs, retries, idempotency keys, API version, mode.
 
-Answers are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not
-when this module is: functions that never ask Stripe don't ship it.
+Answers are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not with
+this module: functions that never call Stripe don't ship it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from stripe_integrations.errors import (
 if TYPE_CHECKING:
     import stripe
 
+    Call = Callable[[stripe.StripeClient], stripe.StripeObject]
+
 Json = dict[str, Any]
 
 CONNECT_SECONDS = 2
 READ_SECONDS = 6
 RETRIES = 1
-"""Beyond the first try, of what Stripe's library finds worth repeating."""
+"""Retries by Stripe's library, after the first try."""
 PAUSE_SECONDS = 1
 """The library's longest pause before a first retry, rounded up."""
 
@@ -41,6 +43,8 @@ _ONE_TRY_SECONDS = CONNECT_SECONDS + READ_SECONDS
 _ALL_TRIES_SECONDS = _ONE_TRY_SECONDS * (1 + RETRIES) + PAUSE_SECONDS * RETRIES
 
 _PAGE = 100
+MAX_EVENT_TYPES = 20
+"""How many types of event Stripe's list of events takes."""
 
 _TOO_MANY_REQUESTS = 429
 _RATE_TRIES = 3
@@ -49,41 +53,41 @@ _FIRST_SLOWDOWN_SECONDS, _LONGEST_SLOWDOWN_SECONDS = 0.5, 8.0
 
 @dataclass(frozen=True)
 class StripeCall:
-    """One call to Stripe, as it went.
+    """A call to Stripe and its outcome.
 
     Parameters
     ----------
-    what : str
-        What was asked, in ids only.
+    operation : str
+        What was called, in ids only.
     seconds : float
-        How long it took, with what Stripe's library repeated.
+        Its duration, retries by Stripe's library included.
     status : int or None
-        HTTP status of the answer; None where there was none.
+        HTTP status of the answer; None without an answer.
     request_id : str or None
         Stripe's id of the request.
     """
 
-    what: str
+    operation: str
     seconds: float
     status: int | None
     request_id: str | None
 
 
 class StripeGateway:
-    """Asks Stripe on behalf of one deployment.
+    """Calls Stripe on behalf of one deployment.
 
     Parameters
     ----------
     settings : Settings
-        The mode, the address and where the API key is kept.
+        The mode, the address and where the API key is stored.
     http_client : stripe.HTTPClient, optional
-        Carries the requests; by default one with our time-outs.
+        Sends the requests; by default one with our time-outs.
     remaining_seconds : callable, optional
-        How long the caller may still take; by default, for ever.
+        The time until the caller's invocation ends; by default, infinite.
     clock, pause : callable, optional
-        Unix time, and what waits for about so many seconds.
+        Unix time, and a wait of about a number of seconds.
     report : callable, optional
-        Is told of each call, an `StripeCall`.
+        Receives each `StripeCall`.
 
     Raises
     ------
@@ -92,9 +96,9 @@ class StripeGateway:
 
     Notes
     -----
-    Every method raises `StripeRefusedError` where Stripe refuses what is asked,
-    `StripeAccessError` where it refuses the key, `StripeUnavailableError` where it fails or can't
-    be reached, and `WrongModeError` where an object is of the other mode.
+    Every method raises `StripeRefusedError` where Stripe refuses the request, `StripeAccessError`
+    where it refuses the key, `StripeUnavailableError` where it fails or can't be reached, and
+    `WrongModeError` where an object is of the other mode.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class StripeGateway:
             import stripe  # noqa: PLC0415 - see the module's docstring
         except ImportError as error:
             raise StripeNotInstalledError(
-                "this action asks Stripe: install stripe-integrations with its `stripe` extra"
+                "this action calls Stripe: install stripe-integrations with its `stripe` extra"
             ) from error
         self._stripe = stripe
         self._settings = settings
@@ -136,7 +140,7 @@ class StripeGateway:
     def retrieve_customer(self, stripe_id: str) -> Json:
         """The customer with its sources: https://docs.stripe.com/api/customers/retrieve.
 
-        A deleted one is an answer too: ``{"id": …, "object": "customer", "deleted": true}``.
+        Stripe answers for a deleted one too: ``{"id": …, "object": "customer", "deleted": true}``.
         """
         customer = self._object(
             f"retrieve {stripe_id}",
@@ -158,16 +162,16 @@ class StripeGateway:
     ) -> Iterator[Json]:
         """Customers, newest first; deleted ones are not listed.
 
-        https://docs.stripe.com/api/customers/list; unlike search, it sees what was just made.
+        https://docs.stripe.com/api/customers/list; unlike search, it has just created ones.
 
         Parameters
         ----------
         created_since, created_until : int, optional
             Unix seconds, both included.
         email : str, optional
-            Only those that have it.
+            Only those with this e-mail.
         starting_after : str, optional
-            The customer behind which to go on.
+            The customer after which the list begins.
         """
         seconds = {"gte": created_since, "lte": created_until}
         params = {
@@ -195,7 +199,7 @@ class StripeGateway:
         )
 
     def list_subscriptions(self, stripe_id: str) -> list[Json]:
-        """All subscriptions of a customer, in whatever status, each with all of its items.
+        """All subscriptions of a customer, of any status, each with all of its items.
 
         https://docs.stripe.com/api/subscriptions/list
         """
@@ -220,7 +224,7 @@ class StripeGateway:
         created_since : int
             Unix seconds.
         types : sequence of str
-            The types that count, 20 at most; none for all.
+            The types to list, at most `MAX_EVENT_TYPES`; none for all.
         starting_after : str or None
             The last event of the page before.
 
@@ -237,7 +241,7 @@ class StripeGateway:
         listed = self._call("list events", lambda client: client.v1.events.list(params))
         data = listed.get("data")
         if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
-            raise StripeUnavailableError("Stripe's answer makes no sense: list events")
+            raise StripeUnavailableError("Stripe's answer is malformed: list events")
         return [event for event in data if _ids([event])], bool(listed.get("has_more"))
 
     def _complete_sources(self, stripe_id: str, customer: Json) -> None:
@@ -266,32 +270,32 @@ class StripeGateway:
 
     def _pages(
         self,
-        what: str,
-        ask: Callable[..., stripe.ListObject[Any]],
+        operation: str,
+        call: Callable[..., stripe.ListObject[Any]],
         params: Json,
     ) -> Iterator[Json]:
         page = first = {**params, "limit": _PAGE}
         while True:
             try:
-                listed = self._call(what, partial(ask, params=page))
+                listed = self._call(operation, partial(call, params=page))
             except StripeRefusedError as error:
                 if page is first:
                     raise
                 # The object that the page was to start after is gone.
-                raise StripeObjectChangedError(f"the list changed: {what}") from error
+                raise StripeObjectChangedError(f"the list changed: {operation}") from error
             data = listed.get("data")
             if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
-                raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
+                raise StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
             for obj in data:
                 yield self._checked(obj)
             if not listed.get("has_more"):
                 return
             page = {**page, "starting_after": data[-1]["id"]}
 
-    def _object(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
-        answer = self._call(what, ask)
+    def _object(self, operation: str, call: Call) -> Json:
+        answer = self._call(operation, call)
         if not isinstance(answer.get("id"), str):
-            raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
+            raise StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
         return self._checked(answer)
 
     def _checked(self, obj: Json) -> Json:
@@ -300,11 +304,11 @@ class StripeGateway:
             raise WrongModeError(f"{obj.get('id')} is of the other mode")
         return obj
 
-    def _call(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
+    def _call(self, operation: str, call: Call) -> Json:
         for _ in range(_RATE_TRIES):
-            self._give_way(what)
+            self._wait_for_rate_limit(operation)
             try:
-                return self._ask(what, ask)
+                return self._request(operation, call)
             except StripeUnavailableError as error:
                 if error.status != _TOO_MANY_REQUESTS:
                     raise
@@ -313,54 +317,52 @@ class StripeGateway:
         raise refused
 
     def _slow_down(self) -> None:
-        """Let every call of this process wait, the longer the more often Stripe asks for it."""
+        """Delay every call of this process, longer each time that Stripe limits the rate."""
         self._slowdown = min(
             max(2 * self._slowdown, _FIRST_SLOWDOWN_SECONDS), _LONGEST_SLOWDOWN_SECONDS
         )
         self._slow_until = self._clock() + self._slowdown
 
-    def _give_way(self, what: str) -> None:
+    def _wait_for_rate_limit(self, operation: str) -> None:
         wait = self._slow_until - self._clock()
         if wait <= 0:
             self._slowdown /= 2
             return
         if wait > self._remaining_seconds() - _ONE_TRY_SECONDS:
             raise StripeUnavailableError(
-                f"Stripe asks to slow down: {what}", status=_TOO_MANY_REQUESTS
+                f"Stripe limits the rate: {operation}", status=_TOO_MANY_REQUESTS
             )
         self._pause(wait)
 
-    def _ask(self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]) -> Json:
+    def _request(self, operation: str, call: Call) -> Json:
         try:
             try:
-                answer = self._timed(what, ask)
+                answer = self._timed(operation, call)
             except self._stripe.AuthenticationError:
                 self._connect(secrets.api_key(self._settings, refresh=True))
-                answer = self._timed(what, ask)
+                answer = self._timed(operation, call)
         except self._stripe.StripeError as error:
-            # Not chained: Stripe's message quotes values, and a traceback would show it.
-            raise self._translated(what, error) from None
-        # The JSON as Stripe sent it: the library's objects turn some of its strings into decimals.
+            # Not chained: Stripe's message quotes values, and a traceback would contain it.
+            raise self._translated(operation, error) from None
+        # The JSON as Stripe sent it: the library's objects turn some strings into decimals.
         data = getattr(getattr(answer, "last_response", None), "data", None)
         if not isinstance(data, dict):
-            raise StripeUnavailableError(f"Stripe's answer makes no sense: {what}")
+            raise StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
         return data
 
-    def _timed(
-        self, what: str, ask: Callable[[stripe.StripeClient], stripe.StripeObject]
-    ) -> stripe.StripeObject:
-        client = self._client_in_time(what)
+    def _timed(self, operation: str, call: Call) -> stripe.StripeObject:
+        client = self._client_in_time(operation)
         began = self._clock()
         try:
-            answer = ask(client)
+            answer = call(client)
         except self._stripe.StripeError as error:
             took = self._clock() - began
-            self._report(StripeCall(what, took, error.http_status, error.request_id))
+            self._report(StripeCall(operation, took, error.http_status, error.request_id))
             raise
         response = getattr(answer, "last_response", None)
         request_id = getattr(response, "request_id", None)
         status = getattr(response, "code", None)
-        self._report(StripeCall(what, self._clock() - began, status, request_id))
+        self._report(StripeCall(operation, self._clock() - began, status, request_id))
         return answer
 
     def _connect(self, api_key: str) -> None:
@@ -375,14 +377,14 @@ class StripeGateway:
             for retries in (RETRIES, 0)
         )
 
-    def _client_in_time(self, what: str) -> stripe.StripeClient:
-        """The client whose longest answer still fits into the invocation."""
+    def _client_in_time(self, operation: str) -> stripe.StripeClient:
+        """The client whose longest call fits into the rest of the invocation."""
         remaining = self._remaining_seconds()
         if remaining < _ONE_TRY_SECONDS:
-            raise StripeUnavailableError(f"no time is left to {what}")
+            raise StripeUnavailableError(f"no time is left to {operation}")
         return self._retrying_client if remaining >= _ALL_TRIES_SECONDS else self._single_try_client
 
-    def _translated(self, what: str, error: stripe.StripeError) -> StripeError:
+    def _translated(self, operation: str, error: stripe.StripeError) -> StripeError:
         status = error.http_status
         kind: type[StripeError] = StripeUnavailableError
         if isinstance(error, self._stripe.AuthenticationError | self._stripe.PermissionError):
@@ -390,7 +392,7 @@ class StripeGateway:
         elif isinstance(error, self._stripe.InvalidRequestError | self._stripe.CardError):
             kind = StripeRefusedError
         translated = kind(
-            f"Stripe did not {what}: {type(error).__name__}",
+            f"Stripe did not {operation}: {type(error).__name__}",
             status=status,
             code=error.code,
             param=getattr(error, "param", None),
@@ -403,6 +405,6 @@ class StripeGateway:
 
 
 def _ids(objects: list[Any]) -> list[str]:
-    """The ids of Stripe's objects, of those that have one."""
+    """The ids of those objects that have one."""
     ids = [obj.get("id") for obj in objects if isinstance(obj, dict)]
     return [stripe_id for stripe_id in ids if isinstance(stripe_id, str) and stripe_id]

@@ -1,7 +1,6 @@
-"""Between HTTP and the actions: requests decoded, answers and errors encoded, in one place.
+"""HTTP requests and answers: decoding, encoding, and errors as problem details (RFC 9457).
 
-Requests come in the payload format 2.0 that HTTP APIs and Lambda Function URLs share. Errors are
-problem details (RFC 9457).
+Requests have payload format 2.0, which HTTP APIs and Lambda Function URLs share.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import errors
 from stripe_integrations.context import current
-from stripe_integrations.entrypoints.invocation import Handler, observed
+from stripe_integrations.entrypoints.invocation import LambdaHandler, observed
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
 
@@ -29,13 +28,13 @@ Json = dict[str, Any]
 MAX_API_BODY_BYTES = 64 * 1024
 _RETRY_AFTER_SECONDS = "5"
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
-"""RFC 9110's words, where Python has others before 3.13: a title does not change with it."""
+"""RFC 9110's phrases, of which Python before 3.13 has older ones."""
 _OUR_FAULT = "The request failed on our side."
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the API or the Function URL hands it on.
+    """A request from the API or the Function URL.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ class Request:
 
     @cached_property
     def body(self) -> bytes:
-        """The raw bytes of the body, whichever way they were carried."""
+        """The raw bytes of the body, base64-decoded if necessary."""
         body = self.event.get("body") or ""
         if not self.event.get("isBase64Encoded"):
             return str(body).encode("utf-8", "surrogatepass")
@@ -83,7 +82,7 @@ class Request:
         return parsed
 
     def api_json(self) -> Json:
-        """`json`, for the API: within its limit, and said to be JSON."""
+        """The body as a JSON object, for the API, which limits its content type and size."""
         media_type = self.headers.get("content-type", "application/json").partition(";")[0]
         if media_type.strip().lower() != "application/json":
             raise errors.UnsupportedMediaTypeError("the body must be application/json")
@@ -92,9 +91,9 @@ class Request:
         return self.json()
 
     def authorized_user_id(self, user_id: object) -> str:
-        """The user that the request is about, who has to be the caller where the caller is a user.
+        """Return the user of a request, who must be the subject of the caller's JWT, if it has one.
 
-        A token with the admin scope of the deployment is no user's: it may ask for anybody.
+        A token with the deployment's admin scope may name any user.
 
         Raises
         ------
@@ -111,26 +110,26 @@ class Request:
         return user_id
 
     def path_user_id(self) -> str:
-        """`authorized_user_id`, as the path has it."""
+        """`authorized_user_id` of the user in the path."""
         return self.authorized_user_id(value_at(self.event, "pathParameters", "user_id"))
 
 
 @dataclass(frozen=True)
 class Response:
-    """An answer.
+    """An HTTP answer.
 
     Parameters
     ----------
     status : int
         HTTP status.
     body : mapping, optional
-        JSON object; none where there is nothing to say.
+        JSON object; None for no body.
     headers : mapping
         Beyond the content type.
     media_type : str
         Of the body.
     logged : mapping
-        What the log tells of it beside the status: ids, and no value.
+        Log fields besides the status: ids, and no value.
     """
 
     status: int
@@ -150,8 +149,8 @@ class Response:
         }
 
 
-def http_handler(operation: Callable[[Request], Response]) -> Handler[Json]:
-    """Make a Lambda handler of an operation: errors become problem details, outcomes are logged."""
+def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json]:
+    """Make a Lambda handler of an operation: it translates errors, and logs the outcome."""
 
     @observed
     def handler(event: Any, context: LambdaContext) -> Json:
@@ -180,9 +179,9 @@ def _request_id(event: object) -> str | None:
 
 
 def _is_admin(token: object) -> bool:
-    """Whether a token has the admin scope: in `scope`, a text, or in `scp`, a text or a list.
+    """Whether a token has the admin scope: in `scope`, a string, or in `scp`, a string or a list.
 
-    API Gateway hands a list on as a text in brackets.
+    API Gateway passes a list as a string in brackets.
     """
     wanted = current().settings.jwt_admin_scope
     scope, scp = (value_at(token, "claims", name) for name in ("scope", "scp"))
@@ -194,10 +193,10 @@ def _is_admin(token: object) -> bool:
 
 
 def problem(error: errors.StripeIntegrationsError) -> Response:
-    """The problem details of an error of ours."""
+    """Translate an error of ours to problem details."""
     kind = next(kind for kind in _PROBLEMS if isinstance(error, kind))
     status, slug, detail = _PROBLEMS[kind]
-    response = _problem(status, slug, detail or str(error), **_particulars(error))
+    response = _problem(status, slug, detail or str(error), **_error_members(error))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["retry-after"] = _RETRY_AFTER_SECONDS
     return response
@@ -225,10 +224,11 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
     errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),
 }
-"""Status, type and detail by error, the first that fits; without a detail, the error says it."""
+"""Status, type and detail by error, of which the first that fits is used; by default the detail is
+the error's message."""
 
 
-def _particulars(error: errors.StripeIntegrationsError) -> dict[str, str]:
+def _error_members(error: errors.StripeIntegrationsError) -> dict[str, str]:
     match error:
         case errors.InvalidFieldError(field=name):
             return {"field": name}
@@ -237,13 +237,13 @@ def _particulars(error: errors.StripeIntegrationsError) -> dict[str, str]:
     return {}
 
 
-def _problem(status: int, slug: str, detail: str, **particulars: str) -> Response:
+def _problem(status: int, slug: str, detail: str, **members: str) -> Response:
     body = {
         "type": f"urn:stripe-integrations:problem:{slug}",
         "title": _TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        **particulars,
+        **members,
     }
     return Response(status, body, media_type="application/problem+json")
 

@@ -1,4 +1,4 @@
-"""What every invocation of a function has around it: its time, its logs, its metrics."""
+"""The invocation of a Lambda function: its deadline, its logs, its metrics."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Json = dict[str, Any]
 
 T = TypeVar("T")
 
-Handler = Callable[[Any, LambdaContext], T]
+LambdaHandler = Callable[[Any, LambdaContext], T]
 
 
-def observed(handler: Handler[T]) -> Handler[T]:
-    """Log with the invocation's ids, and send its metrics, however it ends."""
+def observed(handler: LambdaHandler[T]) -> LambdaHandler[T]:
+    """Add the invocation's ids to its log lines, and send its metrics, however it ends."""
 
     @logger.inject_lambda_context(clear_state=True)
     @wraps(handler)
@@ -33,16 +33,16 @@ def observed(handler: Handler[T]) -> Handler[T]:
     return invoked
 
 
-def invocation_handler(operation: Callable[[Json], T]) -> Handler[T]:
-    """Make a Lambda handler of an operation that is not called over HTTP.
+def invocation_handler(operation: Callable[[Json], T]) -> LambdaHandler[T]:
+    """Make a Lambda handler of an operation that is not invoked over HTTP.
 
-    Lambda logs an exception with its message, which may quote what was sent: of one that isn't
-    ours, only the kind gets out.
+    Lambda logs an exception with its message, which may quote a payload: of one that isn't ours,
+    only the type is raised.
 
     Raises
     ------
     StripeIntegrationsError
-        The operation's own, or an `InvocationFailedError` in the place of anything else.
+        The operation's own, or an `InvocationFailedError` in place of any other error.
     """
 
     @observed

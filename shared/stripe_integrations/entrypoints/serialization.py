@@ -1,25 +1,34 @@
-"""How a customer stands in an HTTP answer: every public field of the field table, null or not."""
+"""A customer in an HTTP answer: every public field of the field table, null or not."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stripe_integrations.models import Customer
+from stripe_integrations.models import KINDS, Customer, stored_kinds
+from stripe_integrations.models.child import Child
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.table import Record
 
 
-def customer_to_json(customer: Customer) -> dict[str, Any]:
-    """A customer with its cards and subscriptions, as a JSON object.
+def answered_kinds() -> list[type[Child]]:
+    """Return the kinds that a customer in an answer has: the optional ones only if stored."""
+    return [kind for kind in KINDS if kind.IS_DEFAULT or kind in stored_kinds()]
 
-    Times of Stripe's are Unix seconds, our own are ISO 8601; amounts are in the currency's
-    smallest unit. Each card says whether it `is_default`.
+
+def customer_to_json(customer: Customer) -> dict[str, Any]:
+    """Convert a customer and its children to a JSON object.
+
+    Stripe's times are Unix seconds, our own are ISO 8601; amounts are in the currency's smallest
+    unit. Each card has `is_default`.
     """
-    return {
-        **_to_json(customer),
-        "cards": [{**_to_json(card), "is_default": card.is_default} for card in customer.cards],
-        "subscriptions": [_to_json(subscription) for subscription in customer.subscriptions],
+    children = {
+        kind.COLLECTION: [
+            {**_to_json(child), **{flag: getattr(child, flag) for flag in kind.COMPUTED_FLAGS}}
+            for child in getattr(customer, kind.COLLECTION)
+        ]
+        for kind in answered_kinds()
     }
+    return {**_to_json(customer), **children}
 
 
 def _to_json(record: Record) -> dict[str, Any]:

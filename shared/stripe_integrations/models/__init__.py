@@ -3,18 +3,23 @@
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.claim import CustomerClaim
 from stripe_integrations.models.customer import Customer, UserRecords
-from stripe_integrations.models.event import Event
+from stripe_integrations.models.event import Event, EventState
+from stripe_integrations.models.kinds import KINDS, kind_of_event, stored_kinds
 from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.subscription import Subscription
-from stripe_integrations.models.sweep_cursor import Sweep
+from stripe_integrations.models.sweep_cursor import SweepCursor
 
 __all__ = [
+    "KINDS",
     "Card",
     "Customer",
     "CustomerClaim",
     "Event",
+    "EventState",
     "Pointer",
     "Subscription",
-    "Sweep",
+    "SweepCursor",
     "UserRecords",
+    "kind_of_event",
+    "stored_kinds",
 ]

@@ -1,9 +1,23 @@
-"""A card, in whichever of Stripe's two shapes it reached us."""
+"""A card, in either of Stripe's two shapes."""
 
 from __future__ import annotations
 
-from stripe_integrations.models.child import Child
-from stripe_integrations.models.fields import Document, Flag, Integer, Text
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from stripe_integrations.models.child import Child, EventRole, Json
+from stripe_integrations.models.fields import (
+    Document,
+    Flag,
+    Integer,
+    Text,
+    read_stripe,
+    required,
+)
+from stripe_integrations.models.observation import Observation
+
+if TYPE_CHECKING:
+    from stripe_integrations.adapters.stripe_gateway import StripeGateway
 
 
 class Card(Child, discriminator="Card"):
@@ -13,11 +27,23 @@ class Card(Child, discriminator="Card"):
     https://docs.stripe.com/api/payment_methods/object (shape ``payment_method``).
     """
 
-    KIND = "CARD"
-    LISTED_AS = "cards"
-    POINTED_TO = "pm_"  # a PaymentMethod that was detached names its customer no longer
+    SORT_KEY = "CARD"
+    COLLECTION = "cards"
+    SHAPE = "payment_method"
+    EVENTS = {  # noqa: RUF012 - a ClassVar of Child
+        "customer.source.created": EventRole.UNORDERED,
+        "customer.source.updated": EventRole.UNORDERED,
+        "customer.source.expiring": EventRole.UNORDERED,
+        "customer.source.deleted": EventRole.REMOVED,
+        "payment_method.attached": EventRole.CREATED,
+        "payment_method.updated": EventRole.CHANGED,
+        "payment_method.automatically_updated": EventRole.CHANGED,
+        "payment_method.detached": EventRole.REMOVED,
+    }
+    COMPUTED_FLAGS = {"is_default": "Whether it is charged by default."}  # noqa: RUF012
+    POINTER_PREFIX = "pm_"  # a detached PaymentMethod names its customer no longer
 
-    stripe_id = Text(card="id", payment_method="id")
+    stripe_id = required(Text(card="id", payment_method="id"))
     livemode = Flag(payment_method="livemode")
     metadata = Document(card="metadata", payment_method="metadata")
     name = Text(card="name", payment_method="billing_details.name")
@@ -45,4 +71,52 @@ class Card(Child, discriminator="Card"):
     fingerprint = Text(card="fingerprint", payment_method="card.fingerprint")
 
     is_default = False
-    """Whether it is the one that is charged by default; told by the customer it was read with."""
+    """Whether it is charged by default; set by the customer that it was read with."""
+
+    @classmethod
+    def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
+        return stripe.list_card_payment_methods(stripe_customer["id"])
+
+    @classmethod
+    def from_stripe(
+        cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
+    ) -> list[Self]:
+        """Make the records of PaymentMethods and of the customer's sources.
+
+        A card of the older shape is in both: what only one of its two shapes has is stored.
+        """
+        values = {method["id"]: cls.values_of(method) for method in objects}
+        for source in (stripe_customer.get("sources") or {}).get("data", []):
+            if source.get("object") == "card":
+                card = values.setdefault(source["id"], {})
+                card.update(
+                    (name, value)
+                    for name, value in read_stripe(cls, "card", source).items()
+                    if name not in card or value not in (None, {})
+                )
+                card["livemode"] = stripe_customer.get("livemode")
+        return [
+            cls.under(user_id, stripe_customer["id"], card, observation) for card in values.values()
+        ]
+
+    @classmethod
+    def is_included(cls, stripe_customer: Json) -> bool:
+        sources = stripe_customer.get("sources")
+        return sources is not None and not sources.get("has_more")
+
+    @classmethod
+    def concerns(cls, obj: Json) -> bool:
+        return "card" in (obj.get("object"), obj.get("type"))
+
+    @classmethod
+    def matches_customer(cls, obj: Json, customer_id: str, event_type: str) -> bool:
+        if event_type.startswith("customer.source."):
+            return obj.get("object") == "card" and obj.get("customer") == customer_id
+        owner = None if event_type == "payment_method.detached" else customer_id
+        is_card = (obj.get("object"), obj.get("type")) == ("payment_method", "card")
+        return is_card and obj.get("customer") == owner
+
+    @classmethod
+    def is_complete(cls, obj: Json) -> bool:
+        """A card of the older shape lacks, as a PaymentMethod, what only the older shape has."""
+        return str(obj.get("id")).startswith("pm_")

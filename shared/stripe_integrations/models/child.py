@@ -1,68 +1,163 @@
-"""What cards and subscriptions have in common: a place under a customer, and a tombstone."""
+"""The base of records that belong to a customer, and what each kind of them declares."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from stripe_integrations.context import current
-from stripe_integrations.models.fields import Integer, Moment, StripeField, Text, fields_of
+from stripe_integrations.models.fields import (
+    Integer,
+    Moment,
+    Shape,
+    StripeField,
+    Text,
+    fields_of,
+    read_stripe,
+    required,
+)
 from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.table import Record
 
+if TYPE_CHECKING:
+    from stripe_integrations.adapters.stripe_gateway import StripeGateway
+
+Json = Mapping[str, Any]
+
+
+class EventRole(Enum):
+    """What an event of a type means for the object in its payload."""
+
+    CREATED = "created"
+    """The first event of the object: a stored record includes it, or is later."""
+    CHANGED = "changed"
+    """The payload is the object's new state."""
+    REMOVED = "removed"
+    """The customer has the object no longer."""
+    UNORDERED = "unordered"
+    """The payload doesn't decide which state is newer: the customer is fetched."""
+
 
 class Child(Record):
-    """A record under a customer, written only together with it."""
+    """A record of one of a customer's Stripe objects, written only together with the customer.
 
-    KIND: ClassVar[str]
-    LISTED_AS: ClassVar[str]
-    """How the customer's fields begin that say when all of the kind were listed."""
-    POINTED_TO: ClassVar[str] = ""
-    """How the ids begin of those whose events may name no customer; none by default."""
+    A subclass is a kind: it declares its fields and the class variables below, and overrides the
+    methods whose default doesn't fit. `models.kinds` registers it.
+    """
 
-    stripe_id: StripeField[str | None]
-    customer_id = Text()
+    SORT_KEY: ClassVar[str]
+    """The segment of the sort key."""
+    COLLECTION: ClassVar[str]
+    """The name of the kind's list on a customer, in Python and in HTTP answers."""
+    SHAPE: ClassVar[Shape]
+    """Stripe's `object` of the kind, which is the shape that its fields are read from."""
+    EVENTS: ClassVar[Mapping[str, EventRole]]
+    """The types of Stripe event that concern the kind."""
+    IS_DEFAULT: ClassVar[bool] = True
+    """Whether a deployment stores the kind unless `STORED_RECORDS` says otherwise."""
+    POINTER_PREFIX: ClassVar[str | None] = None
+    """The prefix of the ids that get a pointer, since their events may name no customer."""
+
+    stripe_id: StripeField[str]
+    customer_id = required(Text())
     removed_at = Moment(private=True)
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
 
-    @classmethod
-    def listing_names(cls) -> tuple[str, str]:
-        """The customer's fields that say since and until when the last list of all was true."""
-        return f"{cls.LISTED_AS}_observed_from", f"{cls.LISTED_AS}_observed_to"
+    COMPUTED_FLAGS: ClassVar[Mapping[str, str]] = {}
+    """Boolean attributes that HTTP answers contain besides the fields, with their descriptions."""
+
+    # ---- what a kind may override
 
     @classmethod
-    def listed(cls, observation: Observation) -> dict[str, Any]:
-        """The values of those fields."""
-        return dict(
-            zip(
-                cls.listing_names(),
-                (observation.observed_from, observation.observed_to),
-                strict=True,
-            )
-        )
+    def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
+        """List all objects of the kind that a customer has on Stripe.
+
+        Parameters
+        ----------
+        stripe : StripeGateway
+            Makes the calls.
+        stripe_customer : mapping
+            Stripe's customer with its `sources`.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_stripe(
+        cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
+    ) -> list[Self]:
+        """Make the records of all of a customer's objects, each once.
+
+        Parameters
+        ----------
+        user_id : str
+            The customer's user.
+        stripe_customer : mapping
+            Stripe's customer with its `sources`.
+        objects : iterable of mapping
+            What `fetch` returned.
+        observation : Observation
+            When they were observed.
+        """
+        return [
+            cls.under(user_id, stripe_customer["id"], cls.values_of(obj), observation)
+            for obj in objects
+        ]
+
+    @classmethod
+    def values_of(cls, obj: Json) -> dict[str, Any]:
+        """Read the fields of one object."""
+        return read_stripe(cls, cls.SHAPE, obj)
+
+    @classmethod
+    def is_included(cls, stripe_customer: Json) -> bool:
+        """Tell whether Stripe's customer contains all that `from_stripe` reads from it."""
+        return True
+
+    @classmethod
+    def concerns(cls, obj: Json) -> bool:
+        """Tell whether an object that shares its event types with others is of this kind."""
+        return True
+
+    @classmethod
+    def matches_customer(cls, obj: Json, customer_id: str, event_type: str) -> bool:
+        """Tell whether a payload is what its event type promises, of this customer."""
+        return obj.get("object") == cls.SHAPE and obj.get("customer") == customer_id
+
+    @classmethod
+    def is_complete(cls, obj: Json) -> bool:
+        """Tell whether a payload has every field that a fetch would have."""
+        return True
+
+    def is_resurrection_of(self, stored: Child) -> bool:
+        """Tell whether this state can't follow the stored one, since that is final."""
+        return False
+
+    # ---- what all kinds share
 
     @classmethod
     def key_under(cls, customer_id: str, stripe_id: str) -> str:
         """The sort key of one of a customer's objects."""
-        return f"{customer_key(customer_id)}#{cls.KIND}#{stripe_id}"
+        return f"{customer_key(customer_id)}#{cls.SORT_KEY}#{stripe_id}"
 
     @classmethod
     def under(
         cls, user_id: str, customer_id: str, values: dict[str, Any], observation: Observation
     ) -> Self:
-        """The record of one of Stripe's objects, not in the table yet.
+        """Make the record of one of a customer's objects, not stored yet.
 
         Parameters
         ----------
         user_id, customer_id : str
-            Whose it is.
+            The customer, and its user.
         values : dict
             Field name to value; `stripe_id` among them.
         observation : Observation
-            When the values were true.
+            When the values were observed.
         """
         key = cls.key_under(customer_id, values["stripe_id"])
         return cls(
@@ -71,21 +166,21 @@ class Child(Record):
 
     @property
     def is_attached(self) -> bool:
-        """Whether the customer still has it: a removed one stays as a tombstone."""
+        """Whether the customer still has it: a removed one remains as a tombstone."""
         return self.removed_at is None
 
     @property
     def size(self) -> int:
-        """About how many bytes its item takes, rather more than fewer."""
+        """An upper estimate of the item's bytes."""
         return len(json.dumps(self.attribute_values, default=str))
 
     @property
     def observation(self) -> Observation | None:
-        """When what it shows was true."""
+        """When the stored state was observed."""
         return observation_of(self.observed_from, self.observed_to)
 
     def tombstone(self, observation: Observation) -> Self:
-        """What is kept once Stripe has it no longer: that it was there, and no more."""
+        """The record of a removed object: that it existed, and no more."""
         return type(self)(
             self.pk,
             self.sk,
@@ -95,8 +190,8 @@ class Child(Record):
             **observation.as_fields(),
         )
 
-    def same_as(self, other: Record | None) -> bool:
-        """Whether another record shows the same, as of whenever."""
+    def has_state_of(self, other: Record | None) -> bool:
+        """Tell whether another record has the same state, whenever it was observed."""
         if other is None:
             return False
         return all(
@@ -106,8 +201,7 @@ class Child(Record):
         )
 
     def pointer(self, user_id: str) -> Pointer | None:
-        """What leads to its customer by its own id, where Stripe's events may need that."""
-        stripe_id = self.stripe_id or ""
-        if not self.POINTED_TO or not stripe_id.startswith(self.POINTED_TO):
+        """The pointer from its id to its customer, where events may need one."""
+        if not self.POINTER_PREFIX or not self.stripe_id.startswith(self.POINTER_PREFIX):
             return None
-        return Pointer.to(stripe_id, user_id, customer_id=self.customer_id)
+        return Pointer.to(self.stripe_id, user_id, customer_id=self.customer_id)

@@ -1,13 +1,14 @@
-"""The claim on a user: the lock that makes one customer per user, then the pointer to it.
+"""The claim on a user: the lock that allows one customer per user, then the pointer to it.
 
-It stands from the first moment of a create until the customer is soft-deleted. While it is
-`creating`, it carries the idempotency token and the parameters with which Stripe is asked, so that
-whoever comes second, or after a crash, asks the same question and gets the same customer.
+It exists from the start of a create until the customer is soft-deleted. While the customer is being
+created, it holds the idempotency token and the parameters of the call to Stripe: a concurrent
+caller, or one after a crash, repeats the same call and gets the same customer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute
@@ -17,42 +18,47 @@ from pynamodb.transactions import TransactWrite
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StripeUnavailableError
 from stripe_integrations.models.keys import user_key
+from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, Record, transact
 
-_SK = "ACTIVE"
-_ATTEMPTS = 8
-_MOST_TOKENS = 100
+_SK = "CLAIM"
+_MAX_TOKENS = 100
 
 
 class CustomerClaim(Record, discriminator="CustomerClaim"):
-    """Says which customer a user has, or that one is being created."""
+    """The customer that a user has, or that one is being created.
 
-    token = UnicodeAttribute(null=True)
+    `parameters` has what Stripe is called with (`stripe`), and the values that only the record
+    stores (`local`); `claimed_at` is in Unix seconds. Only a claim whose customer is still being
+    created has them.
+    """
+
+    token = UnicodeAttribute()
     former_tokens = JSONAttribute(null=True)
     parameters = JSONAttribute(null=True)
-    since = NumberAttribute(null=True)
+    claimed_at = NumberAttribute(null=True)
     stripe_id = UnicodeAttribute(null=True)
 
     @property
     def is_creating(self) -> bool:
-        """Whether no customer has come of this claim yet."""
+        """Whether the customer is still being created."""
         return self.stripe_id is None
 
     @classmethod
-    def claim(cls, user_id: str, parameters: dict[str, Any]) -> tuple[CustomerClaim, bool]:
-        """Put up a claim, unless one stands already; one round trip tells.
+    def acquire(cls, user_id: str, parameters: dict[str, Any]) -> tuple[CustomerClaim, bool]:
+        """Write a claim unless the user has one, in one round trip.
 
         Parameters
         ----------
         user_id : str
-            The user to have a customer.
+            The user who is to have a customer.
         parameters : dict
-            What Stripe will be asked with.
+            See the class.
 
         Returns
         -------
         tuple
-            The claim that stands now, and whether it is this one.
+            The stored claim, and whether this call wrote it.
         """
         claim = cls(
             user_key(user_id),
@@ -60,119 +66,110 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
             token=_new_token(),
             former_tokens=[],
             parameters=parameters,
-            since=current().clock(),
+            claimed_at=current().clock(),
         )
-        for _ in range(_ATTEMPTS):
+        for _ in attempts():
             try:
                 transact(lambda t: t.save(claim, cls.pk.does_not_exist(), return_values="ALL_OLD"))
             except ConditionFailedError as error:
-                standing = error.old_item(0, cls)
-                if standing:
-                    return standing, standing.token == claim.token
+                stored = error.old_item(0, cls)
+                if stored:
+                    return stored, stored.token == claim.token
             else:
                 return claim, True
-        raise ConflictError("claims on this user keep coming and going")
+        raise ConflictError("concurrent writers kept writing and removing claims of this user")
 
     @classmethod
     def read(cls, user_id: str) -> CustomerClaim | None:
-        """The claim that stands, strongly consistent."""
+        """The stored claim, strongly consistent."""
         return cls.read_one(user_key(user_id), _SK)
 
-    def activate(self, transaction: TransactWrite, stripe_id: str) -> None:
-        """Make the claim point to its customer, on condition that it is still this claim."""
-        active = CustomerClaim(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
-        transaction.save(active, self._is_owner(), return_values="ALL_OLD")
+    def completed(self, stripe_id: str) -> ClaimReplacement:
+        """This claim as the pointer to its customer, on condition that it is still stored."""
+        pointer = CustomerClaim(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
+        return ClaimReplacement(pointer, self._is_owner())
 
     @classmethod
-    def adopt(
-        cls,
-        transaction: TransactWrite,
-        user_id: str,
-        stripe_id: str,
-        token: str,
-        standing: CustomerClaim | None,
-    ) -> None:
-        """Point to a customer that no claim stands for any more.
+    def assigned(
+        cls, user_id: str, stripe_id: str, token: str, replaced: CustomerClaim | None
+    ) -> ClaimReplacement:
+        """A pointer to a customer whose own claim is lost.
 
         Parameters
         ----------
-        transaction : TransactWrite
-            What the pointer is written with.
         user_id, stripe_id, token : str
-            Whose customer, which, and what Stripe was asked with for it.
-        standing : CustomerClaim or None
-            What the pointer takes the place of, on condition that it is still there: a claim that
-            this customer came after, or a pointer to the same customer.
+            The user, the customer, and the token that the customer was created with.
+        replaced : CustomerClaim or None
+            What the pointer replaces, on condition that it is still stored: an earlier claim, or a
+            pointer to the same customer.
         """
         pointer = cls(user_key(user_id), _SK, token=token, stripe_id=stripe_id)
-        unchanged: Condition
-        if standing is None:
-            unchanged = cls.pk.does_not_exist()
-        elif standing.is_creating:
-            unchanged = standing._is_owner()
-        else:
-            unchanged = cls.stripe_id == standing.stripe_id
-        transaction.save(pointer, unchanged, return_values="ALL_OLD")
+        if replaced is None:
+            return ClaimReplacement(pointer, cls.pk.does_not_exist())
+        if replaced.is_creating:
+            return ClaimReplacement(pointer, replaced._is_owner())
+        return ClaimReplacement(pointer, cls.stripe_id == replaced.stripe_id)
 
     def release(self) -> None:
-        """Take the claim away, after a refusal that can't have made a customer.
+        """Delete the claim, after a refusal that can't have created a customer.
 
-        Where it is this claim no longer, nothing happens.
+        Does nothing where another claim is stored by now.
         """
-        self._alter(lambda t: t.delete(self, self._is_owner()))
+        self._write_if_stored(lambda t: t.delete(self, self._is_owner()))
 
     def renew_token(self) -> CustomerClaim | None:
-        """Take another token, after Stripe has kept a failure under this one.
+        """Take another token, after Stripe has stored a failure for this one.
 
-        The old ones stay known: a customer may yet turn up that was made under one of them.
+        Former tokens remain known: a customer that was created with one may still be found.
 
         Returns
         -------
         CustomerClaim or None
-            The claim with its new token; None where it is this claim no longer.
+            The claim with its new token; None where another claim is stored by now.
 
         Raises
         ------
         StripeUnavailableError
-            Stripe has failed under very many tokens: no further one is tried.
+            Stripe has failed for very many tokens: no further one is tried.
         """
-        if len(self.tokens) >= _MOST_TOKENS:
-            raise StripeUnavailableError("Stripe has failed under every token of this claim")
+        if len(self.tokens) >= _MAX_TOKENS:
+            raise StripeUnavailableError("Stripe has failed for every token of this claim")
         renewed = CustomerClaim(
             self.pk,
             self.sk,
             token=_new_token(),
-            former_tokens=[*self.tokens],
+            former_tokens=self.tokens,
             parameters=self.parameters,
-            since=self.since,
+            claimed_at=self.claimed_at,
         )
-        return renewed if self._alter(lambda t: t.save(renewed, self._is_owner())) else None
+        is_written = self._write_if_stored(lambda t: t.save(renewed, self._is_owner()))
+        return renewed if is_written else None
 
     @property
     def tokens(self) -> list[str]:
-        """Every token that this claim has asked Stripe with."""
+        """Every token that Stripe was called with for this claim."""
         return [*(self.former_tokens or []), self.token]
 
     @staticmethod
     def is_ours(token: object) -> bool:
-        """Whether a token is one that this deployment has made up, and no other."""
+        """Tell whether this deployment made a token."""
         name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
         return name == current().settings.deployment_name and bool(rest)
 
     @staticmethod
     def remove_pointer(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
-        """Take the pointer away, on condition that it points to this customer."""
+        """Delete the pointer, on condition that it points to this customer."""
         transaction.delete(
             CustomerClaim(user_key(user_id), _SK), CustomerClaim.stripe_id == stripe_id
         )
 
     def _is_owner(self) -> Condition:
-        creating: Condition = CustomerClaim.stripe_id.does_not_exist()
-        mine: Condition = creating & (CustomerClaim.token == self.token)
-        return mine
+        is_creating: Condition = CustomerClaim.stripe_id.does_not_exist()
+        is_owner: Condition = is_creating & (CustomerClaim.token == self.token)
+        return is_owner
 
     @staticmethod
-    def _alter(compose: Callable[[TransactWrite], None]) -> bool:
+    def _write_if_stored(compose: Callable[[TransactWrite], None]) -> bool:
         try:
             transact(compose)
         except ConditionFailedError:
@@ -180,6 +177,26 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         return True
 
 
+@dataclass(frozen=True)
+class ClaimReplacement:
+    """The write that makes a user's claim the pointer to a customer.
+
+    Parameters
+    ----------
+    pointer : CustomerClaim
+        The claim to store.
+    condition : Condition
+        What must hold for the claim that is stored until then.
+    """
+
+    pointer: CustomerClaim
+    condition: Condition
+
+    def add_to(self, transaction: TransactWrite) -> None:
+        """Add the write to a transaction; a failure returns the claim that is stored instead."""
+        transaction.save(self.pointer, self.condition, return_values="ALL_OLD")
+
+
 def _new_token() -> str:
-    """A token that nobody else has, and by which this deployment knows its own again."""
+    """A unique token by which this deployment recognizes its own customers."""
     return f"{current().settings.deployment_name}/{current().new_token()}"

@@ -1,17 +1,17 @@
-"""A user's customer: the record, what stands under it, and the conditional writes it is changed by.
+"""A user's customer: the record, its children, and the conditional writes that change them.
 
-The items of one user stand in one partition, so one consistent query reads them all. Every write
-of a customer or of anything under it is on condition that the customer's `version` is the one
-that was read, and raises it: two workers can't interleave, and nothing is written under a record
-that was soft-deleted in the meantime.
+The items of one user share a partition, so one consistent query reads them all. Every write of a
+customer or of its children is on condition that the customer's `version` is the one that was read,
+and raises it: two writers can't interleave, and nothing is written under a record that was
+soft-deleted in the meantime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pynamodb.attributes import VersionAttribute
 from pynamodb.exceptions import PynamoDBException
@@ -31,9 +31,12 @@ from stripe_integrations.models.fields import (
     Moment,
     Text,
     fields_of,
+    read_stripe,
+    required,
     value_at,
 )
 from stripe_integrations.models.keys import customer_key, user_key
+from stripe_integrations.models.kinds import stored_kinds
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
@@ -45,6 +48,9 @@ from stripe_integrations.models.table import (
     unavailable,
 )
 
+K = TypeVar("K", bound=Child)
+Json = Mapping[str, Any]
+
 ExtraItem = Callable[[TransactWrite], None]
 """Adds an item to the transaction that writes a customer, so that both are written or neither."""
 
@@ -52,19 +58,19 @@ MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
 _ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 2
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
-"""What is left in a transaction beside those, the customer and the claim."""
+"""What is left in a transaction besides those, the customer and the claim."""
 
 
 class Customer(Record, discriminator="Customer"):
     """A Stripe customer of one of our users.
 
-    The fields are Stripe's, under Stripe's names, but for `user_id`, `is_active`, `date_purged`,
+    The fields are Stripe's, under Stripe's names, except `user_id`, `is_active`, `date_purged`,
     `created_at` and `modified_at`. Follows https://docs.stripe.com/api/customers/object.
     """
 
-    user_id = Text()
-    stripe_id = Text(customer="id")
-    livemode = Flag(customer="livemode")
+    user_id = required(Text())
+    stripe_id = required(Text(customer="id"))
+    livemode = required(Flag(customer="livemode"))
     metadata = Document(customer="metadata", param="metadata")
     name = Text(customer="name", param="name")
     description = Text(customer="description", param="description")
@@ -80,24 +86,22 @@ class Customer(Record, discriminator="Customer"):
     preferred_locales = Listing(customer="preferred_locales", param="preferred_locales")
     invoice_prefix = Text(customer="invoice_prefix", param="invoice_prefix")
     invoice_settings = Document(customer="invoice_settings", param="invoice_settings")
-    is_active = Flag()
+    is_active = required(Flag())
     date_purged = Moment()
-    created_at = Moment()
-    modified_at = Moment()
+    created_at = required(Moment())
+    modified_at = required(Moment())
     test_clock = Text(customer="test_clock", private=True)
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
-    cards_observed_from = Integer(private=True)
-    cards_observed_to = Integer(private=True)
-    subscriptions_observed_from = Integer(private=True)
-    subscriptions_observed_to = Integer(private=True)
+    listings = Document(private=True)
+    """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
     version = VersionAttribute()
 
     is_new = False
-    """True on the object that `create` returned for a customer which that very call made."""
+    """True on the object that `create` returned for a customer that this call created."""
 
     children: list[Child]
-    """Cards and subscriptions as they were read with the customer, removed ones included."""
+    """The children that were read with the customer, removed ones included."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -105,7 +109,7 @@ class Customer(Record, discriminator="Customer"):
 
     @classmethod
     def new(cls, user_id: str, stripe_id: str, moment: datetime) -> Customer:
-        """A record that is not in the table yet."""
+        """Make a record that is not stored yet."""
         return cls(
             user_key(user_id),
             customer_key(stripe_id),
@@ -117,27 +121,39 @@ class Customer(Record, discriminator="Customer"):
             modified_at=moment,
         )
 
+    @staticmethod
+    def values_of(stripe_customer: Json) -> dict[str, Any]:
+        """Read a customer's fields from Stripe's object.
+
+        Stripe computes `currency` and `delinquent` itself; null does not report them, nor the mode.
+        """
+        values = read_stripe(Customer, "customer", stripe_customer)
+        for computed in ("currency", "delinquent", "livemode"):
+            if values[computed] is None:
+                del values[computed]
+        return values
+
     @property
     def cards(self) -> list[Card]:
-        """The cards attached to the customer; which one is the default, each says itself."""
+        """The attached cards; each has `is_default`."""
         default = self.default_card_id
-        cards = [child for child in self.children if isinstance(child, Card) and child.is_attached]
+        cards = self.attached(Card)
         for card in cards:
             card.is_default = card.stripe_id == default
         return cards
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """The customer's subscriptions, cancelled ones included."""
-        return [
-            child
-            for child in self.children
-            if isinstance(child, Subscription) and child.is_attached
-        ]
+        """The subscriptions, cancelled ones included."""
+        return self.attached(Subscription)
+
+    def attached(self, kind: type[K]) -> list[K]:
+        """The children of a kind, without removed ones."""
+        return [child for child in self.children if isinstance(child, kind) and child.is_attached]
 
     @property
     def default_card_id(self) -> str | None:
-        """Stripe's id of what is charged by default: the invoice settings' choice goes first."""
+        """The id of what Stripe charges by default: the invoice settings precede the source."""
         chosen = value_at(self.invoice_settings, "default_payment_method")
         if isinstance(chosen, dict):
             chosen = chosen.get("id")
@@ -145,100 +161,122 @@ class Customer(Record, discriminator="Customer"):
 
     @property
     def observation(self) -> Observation | None:
-        """When the record's own fields were true."""
+        """When the record's own fields were observed."""
         return observation_of(self.observed_from, self.observed_to)
 
     def listing_observation(self, kind: type[Child]) -> Observation | None:
-        """When the cards, or the subscriptions, that it had were last known to be all there are."""
-        since, until = kind.listing_names()
-        return observation_of(getattr(self, since), getattr(self, until))
+        """When all children of a kind were last listed; None where they never were."""
+        return observation_of(*(self.listings or {}).get(kind.COLLECTION, (None, None)))
 
-    def observation_of_child(self, child: Child) -> Observation | None:
-        """When what a card or subscription shows was true: as it came, or as it was last listed."""
-        listed = self.listing_observation(type(child))
-        known = [v for v in (child.observation, listed) if v is not None]
-        return max(known, default=None)
+    def listed(self, kinds: Iterable[type[Child]], observation: Observation) -> dict[str, Any]:
+        """The field value that notes when all children of these kinds were listed."""
+        interval = [observation.observed_from, observation.observed_to]
+        listings = {kind.COLLECTION: interval for kind in kinds}
+        return {"listings": {**(self.listings or {}), **listings}}
+
+    def child_observation(self, child: Child) -> Observation | None:
+        """When a child's state was observed, by itself or in a list of all of its kind."""
+        observations = (child.observation, self.listing_observation(type(child)))
+        return max((seen for seen in observations if seen is not None), default=None)
 
     def child(self, kind: type[Child], stripe_id: str) -> Child | None:
-        """The record of one of its cards or subscriptions, a removed one included."""
-        key = kind.key_under(self.stripe_id or "", stripe_id)
+        """The record of one child, a removed one included."""
+        key = kind.key_under(self.stripe_id, stripe_id)
         return next((child for child in self.children if child.sk == key), None)
 
     def update_with(
-        self, values: dict[str, Any], children: Iterable[Child] = (), also: Iterable[ExtraItem] = ()
+        self,
+        values: dict[str, Any],
+        children: Iterable[Child] = (),
+        extra_items: Iterable[ExtraItem] = (),
     ) -> None:
-        """Bring the record and what stands under it to what Stripe says.
+        """Write a state of the customer and its children that Stripe has reported.
 
-        The version is raised even where nothing is new: whoever fetched an older answer, and
-        still has the version that was read here, must not write it any more.
+        The version is raised even where nothing changes: a process that fetched an older state
+        under the version that was read here can't write it any more.
 
         Parameters
         ----------
         values : dict
             Field name to value.
         children : iterable
-            Cards and subscriptions that are to be written.
-        also : iterable of callable
-            Each adds an item that is written in the same transaction, 20 at most.
+            The children to write.
+        extra_items : iterable of callable
+            Written in the same transaction, 20 at most.
 
         Raises
         ------
         StaleRecordError
             The record was changed since it was read. Read again and decide again.
         CustomerSoftDeletedError
-            The record was soft-deleted: it stays as it is.
+            The record is soft-deleted.
         """
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
         written = list(children)
-        news = {name: value for name, value in values.items() if getattr(self, name) != value}
+        changes = {name: value for name, value in values.items() if getattr(self, name) != value}
         rest = self._write_most(written)
-        if written or not all(fields_of(Customer)[name].private for name in news):
-            news["modified_at"] = current().now()
-        self._update(news, rest, also)
+        if written or not all(fields_of(Customer)[name].private for name in changes):
+            changes["modified_at"] = current().now()
+        self._write(changes, rest, extra_items)
 
-    def purge(self, *, deleted_on_stripe: bool = False, also: Iterable[ExtraItem] = ()) -> None:
-        """Soft-delete the record and let go of the user, so that a later create starts anew.
+    def soft_delete(self) -> None:
+        """Soft-delete the record and free the user: a later create makes another customer.
 
-        Where the user's claim does not point to this customer, as after a restore, the claim is
-        left as it is.
-
-        Parameters
-        ----------
-        deleted_on_stripe : bool
-            Stripe has no such customer any more: its cards are gone with it.
+        A claim that does not point to this customer, as after a restore, is not changed.
 
         Raises
         ------
         StaleRecordError
             The record was changed since it was read. Read again and decide again.
+        CustomerSoftDeletedError
+            The record is soft-deleted already.
         NewerSchemaError
             A later release has written a record of the user since.
         """
+        self._soft_delete(current().now(), [], ())
+
+    def soft_delete_as_deleted_on_stripe(self, extra_items: Iterable[ExtraItem] = ()) -> None:
+        """Soft-delete the record of a customer that Stripe has deleted, and its cards with it.
+
+        Parameters
+        ----------
+        extra_items : iterable of callable
+            Written in the same transaction, 20 at most.
+
+        Raises
+        ------
+        StaleRecordError, CustomerSoftDeletedError, NewerSchemaError
+            As in `soft_delete`.
+        """
+        moment = current().now()
+        observation = Observation.of_event(int(moment.timestamp()))
+        tombstones: list[Child] = [card.tombstone(observation) for card in self.cards]
+        self._soft_delete(moment, tombstones, extra_items)
+
+    def _soft_delete(
+        self, moment: datetime, tombstones: list[Child], extra_items: Iterable[ExtraItem]
+    ) -> None:
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
-        moment = current().now()
-        removed: list[Child] = []
-        if deleted_on_stripe:
-            gone = Observation.of_event(int(moment.timestamp()))
-            removed = [card.tombstone(gone) for card in self.cards]
-        user_id, stripe_id = self.user_id or "", self.stripe_id or ""
-        marks = {"is_active": False, "date_purged": moment, "modified_at": moment}
-        rest = self._write_most(removed)
-        also = list(also)
+        extra_items = list(extra_items)
+        changes = {"is_active": False, "date_purged": moment, "modified_at": moment}
+        rest = self._write_most(tombstones)
+
+        def free_user(transaction: TransactWrite) -> None:
+            CustomerClaim.remove_pointer(transaction, self.user_id, self.stripe_id)
+
         try:
-            self._update(
-                marks, rest, [lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id), *also]
-            )
+            self._write(changes, rest, [free_user, *extra_items])
         except StaleRecordError:
-            standing = UserRecords.read(user_id).active
-            if standing and standing.stripe_id == stripe_id:
+            claim = UserRecords.read(self.user_id).claim
+            if claim and claim.stripe_id == self.stripe_id:
                 raise
-            # What points to a record raises its version: at the one read here none points to it.
-            self._update(marks, rest, also)
+            # A new pointer to a record raises its version: at the one read here there is none.
+            self._write(changes, rest, extra_items)
 
     def _write_most(self, children: list[Child]) -> list[Child]:
-        """Write the children that one transaction with the customer has no room for.
+        """Write the children that don't fit into one transaction with the customer.
 
         Returns
         -------
@@ -250,7 +288,7 @@ class Customer(Record, discriminator="Customer"):
         for child in children:
             more = len(self._items_of(child))
             if chunk and (items + more > _ROOM_ITEMS or size + child.size > _ROOM_BYTES):
-                self._update({}, chunk)
+                self._write({}, chunk)
                 chunk, items, size = [], 0, 0
             chunk.append(child)
             items += more
@@ -258,23 +296,26 @@ class Customer(Record, discriminator="Customer"):
         return chunk
 
     def _items_of(self, child: Child) -> list[Record]:
-        """What is written for a card or subscription: with a new one, what leads to it."""
+        """The items of a child: a new one may need a pointer."""
         is_new = child.is_attached and all(known.sk != child.sk for known in self.children)
-        pointer = child.pointer(self.user_id or "") if is_new else None
+        pointer = child.pointer(self.user_id) if is_new else None
         return [child, pointer] if pointer else [child]
 
-    def _update(
-        self, values: dict[str, Any], children: list[Child], also: Iterable[ExtraItem] = ()
+    def _write(
+        self,
+        values: dict[str, Any],
+        children: list[Child],
+        extra_items: Iterable[ExtraItem] = (),
     ) -> None:
         items = [item for child in children for item in self._items_of(child)]
 
         def compose(transaction: TransactWrite) -> None:
-            # A new list each time: the version's own action is added to it.
+            # A new list each time: PynamoDB appends the action of the version to it.
             transaction.update(self, [_setting(name, value) for name, value in values.items()])
             for item in items:
                 transaction.save(item)
-            for add in also:
-                add(transaction)
+            for add_item in extra_items:
+                add_item(transaction)
 
         try:
             transact(compose)
@@ -294,9 +335,9 @@ def _setting(name: str, value: object) -> Action:
 
 @dataclass
 class UserRecords:
-    """What one user's partition holds, as one query read it."""
+    """The items of one user's partition, as one query read them."""
 
-    active: CustomerClaim | None = None
+    claim: CustomerClaim | None = None
     customers: dict[str, Customer] = field(default_factory=dict)
 
     _READS = 3
@@ -305,12 +346,12 @@ class UserRecords:
     def read(cls, user_id: str) -> UserRecords:
         """Read a user's partition, strongly consistent.
 
-        A query is not isolated from a transaction that commits beside it: a claim that names a
-        customer the query did not see, or saw deleted, is read again.
+        A query is not isolated from a concurrent transaction: where the claim points to a customer
+        that the query did not see, or saw deleted, the partition is read again.
         """
         records = cls._query(user_id)
         for _ in range(cls._READS - 1):
-            if records.is_whole:
+            if records.is_consistent:
                 break
             records = cls._query(user_id)
         return records
@@ -323,33 +364,30 @@ class UserRecords:
             for item in Record.query(user_key(user_id), consistent_read=True):
                 match item:
                     case CustomerClaim():
-                        records.active = item
+                        records.claim = item
                     case Customer():
                         records.customers[item.sk] = item
                     case Child():
                         children.append(item)
         except PynamoDBException as error:
             raise unavailable(error) from error
-        stored = current().settings.stored_records
         for child in children:
-            if type(child).__name__ not in stored:
-                continue
-            parent = records.customers.get(customer_key(child.customer_id or ""))
-            if parent:
+            parent = records.customers.get(customer_key(child.customer_id))
+            if parent and isinstance(child, stored_kinds()):
                 parent.children.append(child)
         return records
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the customer that the claim names is there, and active."""
-        return not self.active or not self.active.stripe_id or self.active_customer is not None
+    def is_consistent(self) -> bool:
+        """Whether the customer that the claim points to was read, and is active."""
+        return not self.claim or self.claim.is_creating or self.active_customer is not None
 
     @property
     def active_customer(self) -> Customer | None:
-        """The user's one active customer, if there is one."""
-        if not self.active or not self.active.stripe_id:
+        """The user's active customer; None without one."""
+        if not self.claim or not self.claim.stripe_id:
             return None
-        customer = self.customer(self.active.stripe_id)
+        customer = self.customer(self.claim.stripe_id)
         return customer if customer and customer.is_active else None
 
     def customer(self, stripe_id: str) -> Customer | None:

@@ -1,7 +1,7 @@
-"""The field table: a record says what each field is, where Stripe has it and who sets it.
+"""The field table: a record declares each field's type, its place on Stripe and who may set it.
 
-Validation, storage, the mapping from Stripe's objects, the HTTP answers and their description in
-openapi.json all read these declarations; there is no second list of fields.
+Validation, storage, the mapping from Stripe's objects, the HTTP answers and openapi.json all read
+these declarations; there is no second list of fields.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import BOOLEAN, NUMBER, STRING
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from pynamodb.models import Model
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
-_BEYOND_DYNAMODB = 10**38
-"""DynamoDB keeps 38 digits."""
+_DYNAMODB_LIMIT = 10**38
+"""DynamoDB stores 38 digits."""
 
 Shape = str
-"""Which of Stripe's objects a value is read from: customer, card, payment_method, subscription."""
+"""The kind of Stripe object that a value is read from: customer, card, subscription, …"""
 
 
 class StripeField(Attribute[T]):
@@ -37,9 +39,9 @@ class StripeField(Attribute[T]):
     settable : bool, optional
         Whether `create` takes the field; by default, whether Stripe does.
     private : bool, optional
-        Kept for our own book-keeping: no HTTP answer shows it.
+        For internal use: no HTTP answer contains it.
     **paths : str
-        Where the value stands in each of Stripe's objects, as ``shape="dotted.path"``.
+        Where each shape of Stripe object has the value, as ``shape="dotted.path"``.
     """
 
     def __init__(
@@ -57,35 +59,35 @@ class StripeField(Attribute[T]):
         self.paths: Mapping[Shape, str] = paths
 
     JSON_TYPE: ClassVar[str]
-    """What JSON Schema calls a value of this kind."""
+    """The JSON Schema type of a value."""
     JSON_LIMITS: ClassVar[Mapping[str, Any]] = {}
-    """What `refusal` asks of a value beside its type, in the keywords of JSON Schema."""
+    """What `refusal` requires of a value besides its type, as JSON Schema keywords."""
 
     @property
     def request_schema(self) -> dict[str, Any]:
-        """The JSON Schema of what a caller may give: what `refusal` lets pass, or null for none."""
+        """The JSON Schema of a caller's value: what `refusal` accepts, or null for none."""
         return {"type": [self.JSON_TYPE, "null"], **self.JSON_LIMITS}
 
     @property
     def answer_schema(self) -> dict[str, Any]:
-        """The JSON Schema of what `to_json` makes of a value, or of there being none."""
-        return {"type": [self.JSON_TYPE, "null"]}
+        """The JSON Schema of what `to_json` returns; null where a record may lack the value."""
+        return {"type": [self.JSON_TYPE, "null"] if self.null else self.JSON_TYPE}
 
     def refusal(self, value: object) -> str | None:
-        """Why a caller's value can't stand in this field; None where it can."""
+        """Why a caller's value is refused; None where it is accepted."""
         raise NotImplementedError
 
     def from_stripe(self, value: object) -> object:
-        """What is kept of the value in Stripe's object: None where it is not of this kind."""
+        """Convert the value of Stripe's object: None where it is of another type."""
         return value
 
     def to_json(self, value: T) -> object:
-        """The value as it stands in an HTTP answer."""
+        """Convert the value for an HTTP answer."""
         return value
 
 
 class Text(StripeField[str | None]):
-    """A string. Where Stripe has put a whole object in the place of its id, the id is kept."""
+    """A string. Where Stripe has expanded an id to the whole object, the id is stored."""
 
     attr_type = STRING
     MAX_LENGTH = 5000
@@ -103,7 +105,7 @@ class Text(StripeField[str | None]):
     def from_stripe(self, value: object) -> object:
         if isinstance(value, Mapping):
             value = value.get("id")
-        # Half a surrogate pair can stand in JSON, and in no string of DynamoDB's.
+        # JSON can contain half a surrogate pair, and DynamoDB's strings can't.
         return value.encode(errors="replace").decode() if isinstance(value, str) else None
 
 
@@ -133,8 +135,8 @@ class Integer(StripeField[int | None]):
 
 
 def whole_number(value: object) -> int | None:
-    """A number of Stripe's that an `Integer` can hold; None for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= _BEYOND_DYNAMODB:
+    """Return a number of Stripe's that an `Integer` can hold; None for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= _DYNAMODB_LIMIT:
         return None
     return value
 
@@ -170,7 +172,7 @@ class Flag(StripeField[bool | None]):
 
 
 class Document(StripeField[Any]):
-    """A nested value, kept as the JSON text that Stripe's documentation shows it in."""
+    """A nested value, stored as JSON text."""
 
     attr_type = STRING
     JSON_TYPE = "object"
@@ -204,7 +206,7 @@ class Listing(Document):
 
 
 class Moment(StripeField[datetime | None]):
-    """A time of our own, in UTC; ISO 8601 in HTTP answers."""
+    """A time by our clock, in UTC; ISO 8601 in HTTP answers."""
 
     attr_type = STRING
     JSON_TYPE = "string"
@@ -223,9 +225,32 @@ class Moment(StripeField[datetime | None]):
         return None if value is None else value.isoformat()
 
 
+class Choice(StripeField[E | None]):
+    """A value of an enumeration of ours, stored as its text."""
+
+    attr_type = STRING
+    JSON_TYPE = "string"
+
+    def __init__(self, choices: type[E], *, private: bool = False) -> None:
+        super().__init__(private=private)
+        self._choices = choices
+
+    def serialize(self, value: E) -> str:
+        return value.value
+
+    def deserialize(self, value: str) -> E:
+        return self._choices(value)
+
+
+def required(field: StripeField[T | None]) -> StripeField[T]:
+    """Declare that every stored record has a value for a field."""
+    field.null = False
+    return cast("StripeField[T]", field)
+
+
 @cache
 def fields_of(model: type[Model]) -> dict[str, StripeField[Any]]:
-    """The rows of a record's field table by name, in the order of their declaration."""
+    """Return a record's fields by name, in the order of their declaration."""
     return {
         name: value
         for parent in reversed(model.__mro__)
@@ -240,16 +265,16 @@ def read_stripe(model: type[Model], shape: Shape, obj: Mapping[str, Any]) -> dic
     Parameters
     ----------
     model : type
-        The record whose field table says what to read.
+        The record whose fields are read.
     shape : str
-        Which kind of object `obj` is; picks the paths.
+        The shape of `obj`; selects the paths.
     obj : mapping
-        Stripe's object. A key that it lacks reads as None.
+        Stripe's object. A missing key reads as None.
 
     Returns
     -------
     dict
-        Name to value, for every field that this shape has a place for.
+        Name to value, for every field that has a path in this shape.
     """
     return {
         name: field.from_stripe(value_at(obj, *field.paths[shape].split(".")))
@@ -259,7 +284,7 @@ def read_stripe(model: type[Model], shape: Shape, obj: Mapping[str, Any]) -> dic
 
 
 def value_at(obj: object, *path: str) -> object:
-    """What stands at a path of keys in nested mappings; None where there is no such place."""
+    """Return the value at a path of keys in nested mappings; None where there is none."""
     for key in path:
         if not isinstance(obj, Mapping):
             return None
@@ -268,7 +293,7 @@ def value_at(obj: object, *path: str) -> object:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a string that UTF-8 can carry: half a surrogate pair can stand in JSON."""
+    """Tell whether a value is a string in UTF-8: JSON can contain half a surrogate pair."""
     if not isinstance(value, str):
         return False
     try:
@@ -279,7 +304,7 @@ def is_text(value: object) -> bool:
 
 
 def depth(value: object, deepest: int) -> int:
-    """How many levels a value has, counted no further than one beyond the deepest allowed."""
+    """Count a value's levels of nesting, up to one more than the deepest allowed."""
     levels, level = 0, [value]
     while level and levels <= deepest:
         levels += 1

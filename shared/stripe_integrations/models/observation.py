@@ -1,7 +1,7 @@
-"""When what a record shows was true, in the whole seconds in which Stripe stamps its events.
+"""When a stored state was observed on Stripe, in whole seconds like the stamps of Stripe's events.
 
-The order rule compares events with this: what surely came later may be written without a fetch,
-what surely came earlier is dropped, and whatever is in doubt is fetched.
+Events are compared with it: one that is certainly newer may be written without a fetch, one that
+is certainly older is dropped, and an ambiguous one needs a fetch.
 """
 
 from __future__ import annotations
@@ -10,29 +10,28 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
 
-CLOCK_SKEW_SECONDS = 5
-"""How far any two clocks may be apart, Stripe's among them."""
+from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 
 
 class Freshness(Enum):
-    """How an event stands to what a record shows."""
+    """How an event compares to a stored state."""
 
     NEWER = "newer"
-    CURRENT = "shown"
-    """Nothing comes before it: whatever the record shows came with it, or after it."""
+    CURRENT = "current"
+    """No event precedes this one: the stored state includes it, or is later."""
     OLDER = "older"
     AMBIGUOUS = "ambiguous"
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class Observation:
-    """An interval within which what is shown was true, both ends included.
+    """An interval that contains the instant at which a state was Stripe's, both ends included.
 
     Parameters
     ----------
     observed_to, observed_from : int
-        Unix seconds by Stripe's clock. What is shown was true at some instant between them; what
-        was true before and after is not known.
+        Unix seconds by Stripe's clock. Whether the state was Stripe's at the other instants of the
+        interval is unknown.
     """
 
     observed_to: int
@@ -40,32 +39,30 @@ class Observation:
 
     @classmethod
     def of_event(cls, created: int) -> Self:
-        """What an event shows was true in the second of its stamp."""
+        """The payload of an event: observed in the second of its stamp."""
         return cls(observed_from=created, observed_to=created)
 
     @classmethod
     def of_fetch(cls, sent: float, received: float) -> Self:
-        """What a fetch shows was true between its request and its answer, by our clock."""
+        """The answer to a fetch: observed between request and answer, by our clock."""
         return cls(
             observed_from=int(sent - CLOCK_SKEW_SECONDS),
             observed_to=int(received + CLOCK_SKEW_SECONDS),
         )
 
-    def order(self, created: int) -> Freshness:
-        """How an event of this second stands to it; a second that touches it is in doubt."""
+    def freshness_of(self, created: int) -> Freshness:
+        """Compare an event's second; one that touches the interval is ambiguous."""
         if created > self.observed_to:
             return Freshness.NEWER
         return Freshness.OLDER if created < self.observed_from else Freshness.AMBIGUOUS
 
     def as_fields(self) -> dict[str, Any]:
-        """The fields in which a record keeps it."""
+        """The fields in which a record stores it."""
         return {"observed_from": self.observed_from, "observed_to": self.observed_to}
 
 
 def observation_of(observed_from: int | None, observed_to: int | None) -> Observation | None:
-    """The observation that a record keeps in two fields; None where it keeps none."""
-    return (
-        None
-        if observed_from is None or observed_to is None
-        else Observation(observed_from=observed_from, observed_to=observed_to)
-    )
+    """The observation that a record stores in two fields; None without one."""
+    if observed_from is None or observed_to is None:
+        return None
+    return Observation(observed_from=observed_from, observed_to=observed_to)

@@ -1,4 +1,4 @@
-"""From a Stripe id to the user: how a webhook finds whose customer it speaks of."""
+"""From a Stripe id to its user: how an event finds its customer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _SK = "POINTER"
 
 
 class Owner(NamedTuple):
-    """Whose something on Stripe is: our user's, under that Stripe customer."""
+    """The user and the Stripe customer that an object on Stripe belongs to."""
 
     user_id: str
     customer_id: str
 
 
 class Pointer(Record, discriminator="Pointer"):
-    """Says whose a Stripe customer, or one of its PaymentMethods, is.
+    """The owner of a Stripe customer, or of one of its PaymentMethods.
 
-    It outlives a soft delete, since events still come.
+    It remains after a soft delete, since events still arrive.
     """
 
-    LONGEST_USER_ID = 500
+    MAX_USER_ID_LENGTH = 500
     """In characters: a user id has to fit a value of Stripe's metadata, and a key of ours."""
 
     user_id = UnicodeAttribute()
@@ -32,14 +32,14 @@ class Pointer(Record, discriminator="Pointer"):
 
     @classmethod
     def to(cls, stripe_id: str, user_id: str, *, customer_id: str | None = None) -> Pointer:
-        """A pointer that is not in the table yet.
+        """A new pointer, not stored yet.
 
         Parameters
         ----------
         stripe_id : str
-            What it leads from: a customer's id, or a PaymentMethod's.
+            The id that it leads from: a customer's, or a PaymentMethod's.
         user_id : str
-            Whose it is.
+            The owner.
         customer_id : str, optional
             The customer that a PaymentMethod is attached to.
         """
@@ -47,7 +47,7 @@ class Pointer(Record, discriminator="Pointer"):
 
     @classmethod
     def find(cls, stripe_id: str) -> Owner | None:
-        """Whose it is, strongly consistent; None where we have no such."""
+        """The owner of a Stripe id, strongly consistent; None if there is none."""
         pointer = cls.read_one(_key(stripe_id), _SK)
         return Owner(pointer.user_id, pointer.customer_id or stripe_id) if pointer else None
 

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from stripe_integrations.models.child import Child
-from stripe_integrations.models.fields import Decimal, Document, Flag, Integer, Listing, Text
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stripe_integrations.models.child import Child, EventRole, Json
+from stripe_integrations.models.fields import (
+    Decimal,
+    Document,
+    Flag,
+    Integer,
+    Listing,
+    Text,
+    required,
+    value_at,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from stripe_integrations.adapters.stripe_gateway import StripeGateway
+
+_FINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})
 
 
 class Subscription(Child, discriminator="Subscription"):
@@ -13,10 +31,21 @@ class Subscription(Child, discriminator="Subscription"):
     https://docs.stripe.com/api/subscriptions/object.
     """
 
-    KIND = "SUBSCRIPTION"
-    LISTED_AS = "subscriptions"
+    SORT_KEY = "SUBSCRIPTION"
+    COLLECTION = "subscriptions"
+    SHAPE = "subscription"
+    EVENTS = {  # noqa: RUF012 - a ClassVar of Child
+        "customer.subscription.created": EventRole.CREATED,
+        "customer.subscription.updated": EventRole.CHANGED,
+        "customer.subscription.deleted": EventRole.CHANGED,
+        "customer.subscription.paused": EventRole.CHANGED,
+        "customer.subscription.resumed": EventRole.CHANGED,
+        "customer.subscription.pending_update_applied": EventRole.CHANGED,
+        "customer.subscription.pending_update_expired": EventRole.CHANGED,
+        "customer.subscription.trial_will_end": EventRole.CHANGED,
+    }
 
-    stripe_id = Text(subscription="id")
+    stripe_id = required(Text(subscription="id"))
     livemode = Flag(subscription="livemode")
     metadata = Document(subscription="metadata")
     status = Text(subscription="status")
@@ -49,3 +78,40 @@ class Subscription(Child, discriminator="Subscription"):
     trial_start = Integer(subscription="trial_start")
     trial_end = Integer(subscription="trial_end")
     trial_settings = Document(subscription="trial_settings")
+
+    @classmethod
+    def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
+        return stripe.list_subscriptions(stripe_customer["id"])
+
+    @classmethod
+    def values_of(cls, obj: Json) -> dict[str, Any]:
+        """Read the fields of one subscription.
+
+        Since 2025-03-31 the items have the period and the quantity, and discounts are a list; the
+        older subscription has them itself, and one discount.
+        """
+        values = super().values_of(obj)
+        items = [item for item in values["items"] or [] if isinstance(item, Mapping)]
+        if values["current_period_start"] is None:
+            values["current_period_start"] = _extreme(min, items, "current_period_start")
+        if values["current_period_end"] is None:
+            values["current_period_end"] = _extreme(max, items, "current_period_end")
+        if values["quantity"] is None and len(items) == 1:
+            values["quantity"] = whole_number(items[0].get("quantity"))
+        if values["discounts"] is None and obj.get("discount"):
+            values["discounts"] = [obj["discount"]]
+        return values
+
+    @classmethod
+    def is_complete(cls, obj: Json) -> bool:
+        """The payload has only the first page of the items."""
+        return value_at(obj, "items", "has_more") is False
+
+    def is_resurrection_of(self, stored: Child) -> bool:
+        is_final = isinstance(stored, Subscription) and stored.status in _FINAL_STATUSES
+        return is_final and self.status not in _FINAL_STATUSES
+
+
+def _extreme(choose: Callable[[list[int]], int], items: Iterable[Json], name: str) -> int | None:
+    times = [time for item in items if (time := whole_number(item.get(name))) is not None]
+    return choose(times) if times else None

@@ -1,10 +1,11 @@
-"""How far Stripe's list of events has been swept for those that never arrived."""
+"""How far Stripe's list of events has been swept for events that never arrived."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pynamodb.attributes import NumberAttribute, UnicodeAttribute, VersionAttribute
+from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute, VersionAttribute
 from pynamodb.exceptions import PutError
 
 from stripe_integrations.context import current
@@ -14,46 +15,56 @@ from stripe_integrations.models.table import CONDITION_FAILED, Record, error_cod
 _PK, _SK = "SWEEP", "CURSOR"
 
 
-class Sweep(Record, discriminator="Sweep"):
-    """The cursor: where the last whole sweep began, and how far the one under way has come.
+class SweepCursor(Record, discriminator="SweepCursor"):
+    """When the last complete sweep began, and the progress of the current one.
 
-    Stripe lists the newest event first, so a sweep has reached its goal only when it has gone
-    through the whole list. `after` is the last event that it has seen on its way.
+    Stripe takes few event types a call, so a sweep lists them in chunks, one after the other, and
+    each list newest first: a sweep is complete when every list was read to its end. Times are Unix
+    seconds; `after` is the last event that was read of the chunk's list.
     """
 
     swept_until = NumberAttribute()
-    began = NumberAttribute(null=True)
+    started_at = NumberAttribute(null=True)
+    event_types = JSONAttribute(null=True)
+    chunk = NumberAttribute(default=0)
     after = UnicodeAttribute(null=True)
     version = VersionAttribute()
 
     @classmethod
-    def read(cls) -> Sweep:
-        """The cursor as it stands; where there is none yet, sweeping begins now."""
+    def read(cls) -> SweepCursor:
+        """Read the stored cursor; without one, sweeping begins now."""
         return cls.read_one(_PK, _SK) or cls(_PK, _SK, swept_until=int(current().clock()))
 
-    def begin(self) -> None:
-        """Begin a sweep, unless one is under way, which then goes on."""
-        if self.began is None:
-            self._move(began=int(current().clock()))
+    def start(self, event_types: Sequence[str]) -> None:
+        """Start a sweep, unless one of these event types is in progress, which is resumed."""
+        if self.started_at is None or self.event_types != list(event_types):
+            now = int(current().clock())
+            self._save(started_at=now, event_types=list(event_types), chunk=0, after=None)
 
-    def reach(self, stripe_id: str) -> None:
-        """Note that everything down to this event was seen."""
-        self._move(after=stripe_id)
+    def advance(self, stripe_id: str) -> None:
+        """Note that the chunk's list was read down to this event."""
+        self._save(after=stripe_id)
 
-    def restart(self) -> None:
-        """Begin at the top again: the event to go on from is listed no longer."""
-        self._move(after=None)
+    def restart_chunk(self) -> None:
+        """Read the chunk's list again from its newest event, since `after` is not listed now."""
+        self._save(after=None)
 
-    def end(self) -> None:
-        """Note that everything until the begin of this sweep was seen."""
-        self._move(swept_until=self.began, began=None, after=None)
+    def finish_chunk(self) -> None:
+        """Note that the chunk's list was read to its end."""
+        self._save(chunk=int(self.chunk) + 1, after=None)
 
-    def _move(self, **values: Any) -> None:
+    def finish(self) -> None:
+        """Note that every event from before the start of this sweep was seen."""
+        self._save(
+            swept_until=self.started_at, started_at=None, event_types=None, chunk=0, after=None
+        )
+
+    def _save(self, **values: Any) -> None:
         for name, value in values.items():
             setattr(self, name, value)
         try:
             self.save()
         except PutError as error:
             if error_code(error) == CONDITION_FAILED:
-                raise StaleRecordError("another sweep is under way") from error
+                raise StaleRecordError("another run is sweeping") from error
             raise unavailable(error) from error

@@ -1,4 +1,4 @@
-"""The one table, and the one way in which several of its items are written together."""
+"""The table: the base of its records, and transactions of several items."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from stripe_integrations.errors import (
     NewerSchemaError,
     StripeIntegrationsError,
 )
+from stripe_integrations.models.retry import attempts
 
 SCHEMA_VERSION = 1
-"""The shape in which new records are written."""
+"""The schema version of new records."""
 KNOWN_SCHEMA_VERSION = 1
-"""The newest shape that is read. While a change is rolled out it is one ahead of what is written,
-so that neither a canary nor the step back from it meets what it can't read."""
+"""The newest version that is read. While a change is rolled out it is one ahead of the written one,
+so that neither a canary nor a rollback meets a record that it can't read."""
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
 
 TRANSACTION_ITEMS = 100
 TRANSACTION_BYTES = 4 * 1024 * 1024
-"""What one DynamoDB transaction holds at most."""
+"""The limits of one DynamoDB transaction."""
 
-_PASSING = {
+_TRANSIENT_CODES = {
     "TransactionConflict",
     "ThrottlingError",
     "ProvisionedThroughputExceeded",
     "TransactionInProgressException",
 }
-_FOR_GOOD = {"ValidationException", "ItemCollectionSizeLimitExceededException"}
+_PERMANENT_CODES = {"ValidationException", "ItemCollectionSizeLimitExceededException"}
 _ATTEMPTS = 6
-_FIRST_PAUSE_SECONDS = 0.05
 
 R = TypeVar("R")
 
 
 class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
-    """The events that name one Stripe customer, by the second in which they came to be."""
+    """The events that name one Stripe customer, by Stripe's `created`."""
 
     class Meta:
         index_name = "by_customer"
@@ -65,7 +65,7 @@ class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
 
 
 class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
-    """The unfinished events by when they are to be tried next, and the failed ones."""
+    """The unfinished events by the time of their next try, and the failed ones."""
 
     class Meta:
         index_name = "by_queue"
@@ -78,7 +78,7 @@ class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
 
 
 class Record(Model):
-    """Anything that stands in the table. The settings say, at the first use, which table it is."""
+    """An item of the table, whose name the settings have when it is first used."""
 
     class Meta:
         table_name: str | None = None
@@ -116,7 +116,7 @@ class Record(Model):
         """The connection that all records share."""
         return Record._get_connection().connection
 
-    # ---- a record that a later release has written is neither misread nor changed
+    # ---- a record of a later release is neither misread nor changed
 
     @classmethod
     def from_raw_data(cls, data: dict[str, Any]) -> Self:
@@ -126,37 +126,39 @@ class Record(Model):
     def update(
         self, actions: list[Action], condition: Condition | None = None, **settings: Any
     ) -> Any:
-        return super().update(actions, _of_known_schema(condition), **settings)
+        return super().update(actions, _with_known_schema(condition), **settings)
 
     def get_update_kwargs_from_instance(
         self, actions: list[Action], condition: Condition | None = None, *rest: Any, **settings: Any
     ) -> dict[str, Any]:
         return super().get_update_kwargs_from_instance(
-            actions, _of_known_schema(condition), *rest, **settings
+            actions, _with_known_schema(condition), *rest, **settings
         )
 
     def get_save_kwargs_from_instance(
         self, condition: Condition | None = None, *rest: Any, **settings: Any
     ) -> dict[str, Any]:
-        return super().get_save_kwargs_from_instance(_of_known_schema(condition), *rest, **settings)
+        return super().get_save_kwargs_from_instance(
+            _with_known_schema(condition), *rest, **settings
+        )
 
     def get_delete_kwargs_from_instance(
         self, condition: Condition | None = None, *rest: Any, **settings: Any
     ) -> dict[str, Any]:
         return super().get_delete_kwargs_from_instance(
-            _of_known_schema(condition), *rest, **settings
+            _with_known_schema(condition), *rest, **settings
         )
 
 
 def _refuse_newer(item: Mapping[str, Any]) -> None:
-    """Refuse an item of a shape that is not known here; without a number it has the first one."""
+    """Refuse an item of an unknown schema version; without a number it has the first one."""
     version = item.get("schema_version", {}).get("N", "1")
     if int(version) > KNOWN_SCHEMA_VERSION:
         raise NewerSchemaError(f"a record has schema {version}")
 
 
-def _of_known_schema(condition: Condition | None) -> Condition:
-    """A condition that fails, beside its own, where a record of a newer shape stands.
+def _with_known_schema(condition: Condition | None) -> Condition:
+    """Extend a condition: it also fails where a record of a newer schema version is stored.
 
     A write that was decided without a read, or before a later release wrote, has no effect then.
     """
@@ -171,8 +173,8 @@ class ConditionFailedError(Exception):
     Parameters
     ----------
     reasons : list
-        One entry per item, None for those whose condition held; with the item that stands
-        in the table where it was asked for.
+        One entry per item, None where its condition held; with the stored item where the write
+        asked for it.
     """
 
     def __init__(self, reasons: list[CancellationReason | None]) -> None:
@@ -180,7 +182,7 @@ class ConditionFailedError(Exception):
         self.reasons = reasons
 
     def old_item(self, position: int, model: type[R]) -> R | None:
-        """The item that stood in the way at this position of the transaction, if any did."""
+        """The stored item that failed the condition at this position of the transaction, if any."""
         reason = self.reasons[position]
         if reason is None or not reason.raw_item:
             return None
@@ -191,27 +193,25 @@ class ConditionFailedError(Exception):
 def transact(compose: Callable[[TransactWrite], None]) -> None:
     """Write items together, all or none.
 
-    Conflicts with another transaction and throttling are repeated with growing, jittered pauses:
-    nothing was written then, and the conditions still decide.
+    Repeats after a conflict with another transaction and after throttling: nothing was written
+    then, and the conditions still decide.
 
     Parameters
     ----------
     compose : callable
-        Adds the items to the transaction it is given; called anew for each attempt.
+        Adds the items to the transaction that it is given; called again for each attempt.
 
     Raises
     ------
     ConditionFailedError
         A condition did not hold.
     DatabaseRefusedError
-        DynamoDB refuses an item, and will again.
+        DynamoDB refuses an item, and will refuse it again.
     DatabaseUnavailableError
-        DynamoDB refused for now, or could not be reached; the items may have been written
-        where no answer came.
+        DynamoDB refused for now, or could not be reached; without an answer the items may have
+        been written.
     """
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            current().pause(_FIRST_PAUSE_SECONDS * 2**attempt)
+    for _ in attempts(_ATTEMPTS):
         try:
             with TransactWrite(connection=Record.connection()) as transaction:
                 compose(transaction)
@@ -220,7 +220,7 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
             if any(reason and reason.code == "ConditionalCheckFailed" for reason in reasons):
                 raise ConditionFailedError(reasons) from error
             codes = {reason.code for reason in reasons if reason}
-            if not (codes or {error_code(error) or ""}) <= _PASSING:
+            if not (codes or {error_code(error) or ""}) <= _TRANSIENT_CODES:
                 raise unavailable(error) from error
         else:
             return
@@ -228,14 +228,14 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
 
 
 def unavailable(error: PynamoDBException) -> StripeIntegrationsError:
-    """What a failed call to DynamoDB is to our callers: its error code, without its message."""
-    if error_code(error) in _FOR_GOOD:
+    """Translate a failed call to DynamoDB: its error code, without its message."""
+    if error_code(error) in _PERMANENT_CODES:
         return DatabaseRefusedError(f"DynamoDB: {error_code(error)}")
     return DatabaseUnavailableError(f"DynamoDB: {error_code(error) or type(error.cause).__name__}")
 
 
 def error_code(error: PynamoDBException) -> str | None:
-    """DynamoDB's code of an error; None where it gave no answer."""
+    """DynamoDB's code of an error; None without an answer."""
     if not isinstance(error.cause, ClientError):
         return None
     code: str = error.cause.response["Error"]["Code"]

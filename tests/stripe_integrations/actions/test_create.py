@@ -228,7 +228,7 @@ def test_the_claim_stays_where_stripe_may_have_made_the_customer(world: World, s
         StripeCustomer.create(USER, EMAIL)
 
     (claim,) = world.items()
-    assert claim["sk"] == "ACTIVE"
+    assert claim["sk"] == "CLAIM"
     world.stripe.faults.clear()
     assert StripeCustomer.create(USER, EMAIL).is_new
     assert len(world.stripe_customers()) == 1
@@ -303,7 +303,7 @@ def test_a_kept_failure_that_made_the_customer_all_the_same_makes_no_second(worl
 
 def claim_of(world: World, **parameters: str) -> CustomerClaim:
     """The claim of a process that has got this far."""
-    claim, is_mine = CustomerClaim.claim(
+    claim, is_mine = CustomerClaim.acquire(
         "u-1", {"stripe": {"email": EMAIL, **parameters}, "local": {}}
     )
     assert is_mine
@@ -456,7 +456,7 @@ def test_a_404_does_not_free_the_user(world: World) -> None:
     with pytest.raises(StripeRefusedError):
         StripeCustomer.create(USER, EMAIL)
     (claim,) = world.items()
-    assert claim["sk"] == "ACTIVE"
+    assert claim["sk"] == "CLAIM"
 
 
 def test_a_stripe_that_keeps_failing_is_asked_a_few_times_only(world: World) -> None:

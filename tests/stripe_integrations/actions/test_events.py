@@ -15,7 +15,7 @@ from stripe_integrations.errors import (
     MalformedRequestError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import Customer, CustomerClaim, Event
+from stripe_integrations.models import Customer, CustomerClaim, Event, EventState
 from tests.world import START, World
 
 USER = User("u-1")
@@ -204,7 +204,7 @@ def test_an_event_that_has_ended_stays_as_it_is(world: World, customer: Customer
     ended = world.items(record_type="Event", stripe_id="evt_1")
     world.time += 100
 
-    slow.finish("ignored", "too late")
+    slow.finish(EventState.IGNORED, "too late")
     slow.schedule_retry(ValueError())
     slow.continue_waiting()
     slow.fail("too late")
@@ -412,7 +412,7 @@ def test_customer_created_finishes_a_create_that_got_no_further_than_stripe(worl
 
 
 def test_customer_created_of_somebody_elses_customer_is_not_adopted(world: World) -> None:
-    CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     for metadata in ({}, {"stripe_integrations_user_id": "u-1"}):
         world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
     world.settle()

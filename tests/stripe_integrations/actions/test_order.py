@@ -19,7 +19,7 @@ from tests.world import Counts, World
 
 USER = User("u-1")
 EMAIL = "jane@example.com"
-OLDER = ("ignored", "older than what the record shows")
+OLDER = ("ignored", "older than the stored state")
 APPLIED = ("applied", None)
 A_FETCH = 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from local.stripe_double.client import ClientKilledError
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.actions.customers.create import TOKEN_KEY, USER_KEY
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.context import use
 from stripe_integrations.errors import (
     DatabaseRefusedError,
@@ -169,7 +169,7 @@ def test_a_create_that_stripe_alone_knows_of_is_finished(world: World) -> None:
 
 
 def test_a_claim_that_a_later_customer_came_after_gives_way_to_it(world: World) -> None:
-    CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     backup = world.images()
     forget(world)
     stripe_id = create(world)
@@ -185,7 +185,7 @@ def test_a_claim_that_came_after_a_lost_customer_stays(world: World) -> None:
     old = create(world)
     forget(world)
     world.time += 60
-    claim, _ = CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    claim, _ = CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
 
     world.rebuild()
 
@@ -363,7 +363,7 @@ def test_of_copies_one_is_put_back_and_the_log_names_the_others(world: World, lo
     forget(world)
     assert world.rebuild()["rebuilt"] == 1
     assert active(world) == copy
-    warning = next(line for line in log.getvalue().splitlines() if "left out" in line)
+    warning = next(line for line in log.getvalue().splitlines() if "skipped" in line)
     assert stripe_id in warning
     assert copy in warning
 
@@ -380,7 +380,7 @@ def test_a_customer_whose_metadata_was_given_to_another_user_stays_where_it_is(
 # ---- a backup beside which a transaction was under way
 
 
-@pytest.mark.parametrize("lost", ["ACTIVE", "CUSTOMER", "POINTER"])
+@pytest.mark.parametrize("lost", ["CLAIM", "CUSTOMER", "POINTER"])
 def test_half_of_a_create_is_made_whole(world: World, lost: str) -> None:
     stripe_id = create(world)
     forget(world, lost)
@@ -395,7 +395,7 @@ def test_half_of_a_create_is_made_whole(world: World, lost: str) -> None:
 
 def test_half_of_a_soft_delete_keeps_no_user_from_a_new_customer(world: World) -> None:
     old = create(world)
-    pointer = [image for image in world.images() if image["sk"]["S"] == "ACTIVE"]
+    pointer = [image for image in world.images() if image["sk"]["S"] == "CLAIM"]
     world.delete()
     put_back(world, world.images() + pointer)
     assert world.rebuild()["rebuilt"] == 1
@@ -406,9 +406,9 @@ def half_an_activation(world: World) -> str:
     """The record of a create and its pointer by Stripe's id are there, the claim is as before."""
     world.time += 10
     crash_a_create(world)
-    claim = images_of(world, "ACTIVE")
+    claim = images_of(world, "CLAIM")
     stripe_id: str = world.create()["json"]["stripe_id"]
-    forget(world, "ACTIVE")
+    forget(world, "CLAIM")
     put_back(world, world.images() + claim)
     return stripe_id
 
@@ -416,9 +416,11 @@ def half_an_activation(world: World) -> str:
 @pytest.mark.parametrize("ahead", [0, 60])
 def test_a_claim_whose_customer_is_there_already_points_to_it(world: World, ahead: int) -> None:
     stripe_id = half_an_activation(world)
-    (claim,) = images_of(world, "ACTIVE")
-    forget(world, "ACTIVE")
-    claim["since"]["N"] = str(float(claim["since"]["N"]) + ahead)  # our clock before Stripe's
+    (claim,) = images_of(world, "CLAIM")
+    forget(world, "CLAIM")
+    claim["claimed_at"]["N"] = str(
+        float(claim["claimed_at"]["N"]) + ahead
+    )  # our clock before Stripe's
     put_back(world, [*world.images(), claim])
     assert world.rebuild()["rebuilt"] == 1
     assert active(world) == stripe_id
@@ -438,8 +440,8 @@ def test_a_claim_whose_customer_was_soft_deleted_keeps_no_user_from_a_new_one(
     world: World,
 ) -> None:
     old = half_an_activation(world)
-    claim = images_of(world, "ACTIVE")
-    forget(world, "ACTIVE")
+    claim = images_of(world, "CLAIM")
+    forget(world, "CLAIM")
     StripeCustomer.soft_delete(UserRecords.read("u-1").customer(old))
     put_back(world, world.images() + claim)
     assert create(world) != old
@@ -451,7 +453,7 @@ def test_a_pointer_to_one_that_stripe_has_deleted_keeps_no_user_from_a_new_one(
     world: World, is_there: bool
 ) -> None:
     old = create(world)
-    pointer = images_of(world, "ACTIVE")
+    pointer = images_of(world, "CLAIM")
     world.ask("DELETE", f"/v1/customers/{old}")
     world.settle()
     put_back(world, (world.images() if is_there else []) + pointer)
@@ -463,7 +465,7 @@ def test_a_pointer_to_one_that_stripe_has_deleted_keeps_no_user_from_a_new_one(
 
 def test_a_create_that_finds_a_pointer_alone_puts_its_customer_back(world: World) -> None:
     stripe_id = create(world)
-    put_back(world, images_of(world, "ACTIVE"))
+    put_back(world, images_of(world, "CLAIM"))
     assert world.create()["json"]["stripe_id"] == stripe_id
     assert active(world) == stripe_id
     assert Pointer.find(stripe_id).user_id == "u-1"
@@ -511,7 +513,7 @@ def test_an_active_one_that_stripe_has_deleted_does_not_stay_beside_a_create_tha
     world.delete()
     world.time += 10
     crash_a_create(world)
-    put_back(world, record + images_of(world, "ACTIVE"))
+    put_back(world, record + images_of(world, "CLAIM"))
     world.ask("DELETE", f"/v1/customers/{old}")
     world.rebuild()
     (new,) = (made["id"] for made in world.stripe_customers())
@@ -524,11 +526,11 @@ def test_an_active_one_that_nothing_points_to_does_not_stay_beside_the_newest(
     world: World, lost: str, is_deleted: bool
 ) -> None:
     old = create(world)
-    backup = [image for image in world.images() if image["sk"]["S"] != "ACTIVE"]
+    backup = [image for image in world.images() if image["sk"]["S"] != "CLAIM"]
     world.delete()
     new = create(world)
     if lost == "its record":
-        backup += images_of(world, "ACTIVE")
+        backup += images_of(world, "CLAIM")
     if lost == "its pointer":
         backup += images_of(world, f"CUSTOMER#{new}")
     put_back(world, backup)
@@ -543,9 +545,9 @@ def test_an_active_one_from_before_the_claim_is_soft_deleted_and_the_claim_stays
     world: World,
 ) -> None:
     old = create(world)
-    forget(world, "ACTIVE")
+    forget(world, "CLAIM")
     world.time += 60
-    claim, _ = CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    claim, _ = CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     world.rebuild()
     assert customers(world) == {old: False}
     assert CustomerClaim.read("u-1").token == claim.token
@@ -573,7 +575,7 @@ def test_a_soft_delete_of_a_record_that_was_changed_leaves_all_as_it_is(world: W
     stale = UserRecords.read("u-1").customer(stripe_id)
     StripeCustomer.sync(StripeCustomer.get(USER))
     with pytest.raises(StaleRecordError):
-        stale.purge()
+        stale.soft_delete()
     assert active(world) == stripe_id
 
 
@@ -665,10 +667,10 @@ def test_a_customer_whose_cards_do_not_fit_keeps_no_other_waiting(
     monkeypatch.setattr("stripe_integrations.actions.customers.rebuild.refresh_from_stripe", refuse)
     assert world.rebuild()["rebuilt"] == 2
     assert [active(world), active(world, "u-2")] == made
-    assert log.getvalue().count("not brought up to date") == 2
+    assert log.getvalue().count("not refreshed") == 2
 
 
-@pytest.mark.parametrize("newer", ["ACTIVE", "CUSTOMER"])
+@pytest.mark.parametrize("newer", ["CLAIM", "CUSTOMER"])
 def test_a_record_of_a_later_release_keeps_no_other_waiting_and_the_log_names_it(
     world: World, log: Any, newer: str
 ) -> None:
@@ -733,7 +735,7 @@ def a_crashed_create(world: World) -> list[Json]:
 
 
 def a_claim_that_was_overtaken(world: World) -> list[Json]:
-    CustomerClaim.claim("u-1", {"stripe": {"email": EMAIL}, "local": {}})
+    CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     backup = world.images()
     forget(world)
     create(world, default_source="tok_visa")
@@ -742,7 +744,7 @@ def a_claim_that_was_overtaken(world: World) -> list[Json]:
 
 def half_a_create(world: World) -> list[Json]:
     create(world, default_source="tok_visa")
-    return [image for image in world.images() if image["sk"]["S"] != "ACTIVE"]
+    return [image for image in world.images() if image["sk"]["S"] != "CLAIM"]
 
 
 LOSSES = (

@@ -490,7 +490,7 @@ def test_a_soft_deleted_record_is_not_synchronised(world: World, customer: Custo
 def test_require_tells_a_missing_customer_from_one_that_is_being_created(world: World) -> None:
     with pytest.raises(CustomerNotFoundError):
         StripeCustomer.require(USER)
-    CustomerClaim.claim("u-1", {"stripe": {}, "local": {}})
+    CustomerClaim.acquire("u-1", {"stripe": {}, "local": {}})
     with pytest.raises(CustomerBeingCreatedError):
         StripeCustomer.require(USER)
     assert StripeCustomer.get(USER) is None

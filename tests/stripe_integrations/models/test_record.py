@@ -9,7 +9,14 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import DatabaseRefusedError, DatabaseUnavailableError
-from stripe_integrations.models import CustomerClaim, Event, Pointer, UserRecords
+from stripe_integrations.models import (
+    CustomerClaim,
+    Event,
+    EventState,
+    Pointer,
+    UserRecords,
+    event_queue,
+)
 from tests.stripe_integrations.actions.test_events import event
 from tests.world import World
 
@@ -54,10 +61,10 @@ USES_OF_THE_DATABASE = pytest.mark.parametrize(
         lambda: Pointer.find("cus_1"),
         lambda: Event.find("evt_1"),
         lambda: Event.claim("evt_1"),
-        lambda: list(Event.ids_of_customer("cus_1")),
+        lambda: list(event_queue.ids_of_customer("cus_1")),
         lambda: StripeEvent.receive(event("price.created", data={})),
-        lambda: Event("EVENT#evt_1", "EVENT").finish("applied"),
-        lambda: CustomerClaim.claim("u-1", {}),
+        lambda: Event("EVENT#evt_1", "EVENT").finish(EventState.APPLIED),
+        lambda: CustomerClaim.acquire("u-1", {}),
     ],
 )
 
@@ -94,14 +101,14 @@ def test_every_function_answers_503_where_the_database_refuses(world: World) -> 
 
 
 def test_a_claim_says_whose_it_is(world: World) -> None:
-    mine, is_mine = CustomerClaim.claim("u-1", {"a": 1})
-    standing, is_theirs = CustomerClaim.claim("u-1", {"a": 2})
+    mine, is_mine = CustomerClaim.acquire("u-1", {"a": 1})
+    standing, is_theirs = CustomerClaim.acquire("u-1", {"a": 2})
     assert (is_mine, is_theirs) == (True, False)
     assert (standing.token, standing.parameters) == (mine.token, {"a": 1})
 
 
 def test_a_claim_is_released_and_renewed_by_its_token_only(world: World) -> None:
-    claim, _ = CustomerClaim.claim("u-1", {})
+    claim, _ = CustomerClaim.acquire("u-1", {})
     renewed = claim.renew_token()
     assert renewed.tokens == [claim.token, renewed.token]
     assert claim.renew_token() is None
@@ -118,7 +125,7 @@ def test_a_claim_that_is_gone_when_it_is_looked_at_is_put_up_again(world: World)
         "TransactWriteItems",
         reasons=["ConditionalCheckFailed"],
     ):
-        _, is_mine = CustomerClaim.claim("u-1", {})
+        _, is_mine = CustomerClaim.acquire("u-1", {})
     assert is_mine
 
 

@@ -18,13 +18,13 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
-    Card,
+    KINDS,
     Customer,
     CustomerClaim,
     Event,
+    EventState,
     Pointer,
-    Subscription,
-    Sweep,
+    SweepCursor,
     UserRecords,
     table,
 )
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.many_calls
 Json = dict[str, Any]
 
 SHAPE = Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json"
-RECORDS = (CustomerClaim, Card, Customer, Event, Pointer, Subscription, Sweep)
+RECORDS = (CustomerClaim, Customer, *KINDS, Event, Pointer, SweepCursor)
 USER = User("u-1")
 
 
@@ -145,7 +145,7 @@ def test_an_item_without_a_version_is_of_the_first(lived: World) -> None:
     assert lived.delete()["statusCode"] == 204
 
 
-@pytest.mark.parametrize("kind", ["ACTIVE", "CUSTOMER#"])
+@pytest.mark.parametrize("kind", ["CLAIM", "CUSTOMER#"])
 def test_a_newer_record_is_refused_for_now_and_stays_as_it_is(lived: World, kind: str) -> None:
     before = newer(lived, kind)
     for answer in (lived.create(), lived.get(), lived.sync(), lived.delete()):
@@ -156,7 +156,7 @@ def test_a_newer_record_is_refused_for_now_and_stays_as_it_is(lived: World, kind
     assert standing(lived, kind) == before
 
 
-@pytest.mark.parametrize("kind", ["ACTIVE", "CUSTOMER#", "POINTER"])
+@pytest.mark.parametrize("kind", ["CLAIM", "CUSTOMER#", "POINTER"])
 def test_an_event_of_a_newer_record_is_put_off_until_it_is_known(
     lived: World, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +195,7 @@ def test_a_newer_event_is_left_to_those_who_know_it(
     with pytest.raises(EventNotFoundError):
         world.replay({"event_id": stripe_id})
     read_before = Event(Event.key(stripe_id), Event.SORT_KEY, attempts=0)
-    read_before.finish("applied")
+    read_before.finish(EventState.APPLIED)
     read_before.fail("a reason")
     read_before.schedule_retry(ValueError())
     read_before.continue_waiting()
@@ -220,25 +220,25 @@ def test_a_newer_event_that_comes_again_is_safe_already_and_stays_as_it_is(world
     [
         lambda claim: claim.release(),
         lambda claim: claim.renew_token(),
-        lambda claim: table.transact(lambda t: claim.activate(t, "cus_1")),
+        lambda claim: table.transact(lambda t: claim.completed("cus_1").add_to(t)),
         lambda claim: table.transact(
-            lambda t: CustomerClaim.adopt(t, "u-1", "cus_1", "token", claim)
+            lambda t: CustomerClaim.assigned("u-1", "cus_1", "token", claim).add_to(t)
         ),
-        lambda _: CustomerClaim.claim("u-1", {}),
+        lambda _: CustomerClaim.acquire("u-1", {}),
         lambda _: CustomerClaim.read("u-1"),
     ],
 )
 def test_a_claim_that_has_become_a_newer_one_is_changed_by_nobody_who_read_it_before(
     world: World, write: Callable[[CustomerClaim], object]
 ) -> None:
-    claim, _ = CustomerClaim.claim("u-1", {"a": 1})
-    before = newer(world, "ACTIVE")
+    claim, _ = CustomerClaim.acquire("u-1", {"a": 1})
+    before = newer(world, "CLAIM")
     with suppress(NewerSchemaError, table.ConditionFailedError):
         write(claim)
-    assert standing(world, "ACTIVE") == before
+    assert standing(world, "CLAIM") == before
 
 
-@pytest.mark.parametrize("kind", ["CUSTOMER#", "POINTER", "ACTIVE"])
+@pytest.mark.parametrize("kind", ["CUSTOMER#", "POINTER", "CLAIM"])
 def test_a_record_that_has_become_a_newer_one_is_not_changed_by_who_read_it_before(
     lived: World, kind: str
 ) -> None:
@@ -248,7 +248,7 @@ def test_a_record_that_has_become_a_newer_one_is_not_changed_by_who_read_it_befo
     for write in (
         lambda: table.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
         lambda: customer.update_with({"name": "Jane"}, [card.tombstone(card.observation)]),
-        customer.purge,
+        customer.soft_delete,
     ):
         with suppress(table.ConditionFailedError, StaleRecordError, NewerSchemaError):
             write()
@@ -259,7 +259,7 @@ def test_a_newer_cursor_of_the_sweep_stays_where_it_is(lived: World) -> None:
     before = newer(lived, "CURSOR")
     lived.reconcile()
     with pytest.raises(NewerSchemaError):
-        Sweep.read()
+        SweepCursor.read()
     assert standing(lived, "CURSOR") == before
 
 

@@ -1,12 +1,12 @@
-"""Rebuilding: after a restore, the customers that Stripe has of ours are put back into the table.
+"""Rebuilding after a restore: Stripe's customers of this deployment are stored again.
 
-A table that is restored shows an earlier time. A user who got a customer since then has none in it,
-and the next `create` would make a second one on Stripe. So Stripe's customers are gone through, and
-those that this deployment made and the table does not know are put back. What the table knows stays
-as it is: the sweep of Stripe's events brings what has happened to it.
+A restored table has the state of an earlier time. A user who got a customer since then has none in
+it, and the next `create` would create a second one on Stripe. So Stripe's customers are listed, and
+those that this deployment created and the table lacks are stored. Stored records are not changed:
+the sweep of Stripe's events brings them up to date.
 
-A user gets another customer only after the one before was soft-deleted. So of several the newest is
-the active one, and the others are soft-deleted.
+A user gets another customer only after the previous one was soft-deleted. So of several the newest
+is the active one, and the others are soft-deleted.
 """
 
 from __future__ import annotations
@@ -18,20 +18,13 @@ from typing import Any
 
 from pynamodb.transactions import TransactWrite
 
-from stripe_integrations.actions.customers.create import (
-    USER_KEY,
+from stripe_integrations import limits
+from stripe_integrations.actions.customers.assign import assign_customer, complete_create
+from stripe_integrations.actions.customers.refresh import refresh_from_stripe
+from stripe_integrations.actions.customers.snapshot import (
     CustomerSnapshot,
-    adopt_customer,
-    complete_create,
     created_second,
-    is_for_claim,
-    record_as_created,
     token_of,
-)
-from stripe_integrations.actions.customers.refresh import (
-    customer_values,
-    refresh_from_stripe,
-    retry_on_conflict,
 )
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -42,42 +35,37 @@ from stripe_integrations.errors import (
     StripeRefusedError,
 )
 from stripe_integrations.models import (
-    Card,
     Customer,
     CustomerClaim,
     Pointer,
-    Subscription,
     UserRecords,
+    stored_kinds,
 )
-from stripe_integrations.models.fields import value_at
-from stripe_integrations.models.observation import CLOCK_SKEW_SECONDS
+from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.table import ConditionFailedError, transact
 from stripe_integrations.observability import error_log_fields, logger
 
 Json = Mapping[str, Any]
 
-_NEEDS_SECONDS = 60
-"""What has to be left of the invocation for another customer."""
-
 
 @dataclass
 class Rebuild:
-    """What one call has done.
+    """The outcome of one call.
 
     Parameters
     ----------
     listed : int
-        Customers seen in Stripe's list, those of others included.
+        Customers in Stripe's list, those of other deployments included.
     rebuilt : int
         Of those, the ones that something was written for.
     resume_from : str or None
-        Where to go on, with the same call, since the time did not suffice, or something failed;
+        Where the next call resumes, since the time did not suffice, or an error stopped this one;
         None at the end.
     error : str or None
-        The kind of error that stopped it.
+        The type of the error that stopped it.
     unreadable : int
-        Of those listed, the ones left as they are, which did not stop it: a later release has
-        written a record of their user. The log names them.
+        Of those listed, the ones that were skipped: a later release has written a record of their
+        user. The log names them.
     """
 
     listed: int = 0
@@ -88,224 +76,221 @@ class Rebuild:
 
 
 def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebuild:
-    """`StripeCustomer.rebuild`."""
-    done = Rebuild(resume_from=resume_from)
+    """Store the customers that Stripe has and the table lacks: see `StripeCustomer.rebuild`."""
+    result = Rebuild(resume_from=resume_from)
     try:
         for stripe_customer in current().stripe.list_customers(
             created_from, starting_after=resume_from
         ):
-            user_id = _user_of(stripe_customer)
+            snapshot = CustomerSnapshot.from_fetch(stripe_customer)
             try:
-                if user_id and _put_back(user_id, stripe_customer):
-                    done.rebuilt += 1
+                if _is_ours(snapshot) and _restore(snapshot):
+                    result.rebuilt += 1
             except NewerSchemaError as error:
-                # The next release can read it; the others must not wait for that.
+                # The later release can read it; the others must not wait for that.
                 logger.warning(
-                    "left out: a later release has written a record of its user",
-                    extra={"stripe_customer_id": stripe_customer["id"], **error_log_fields(error)},
+                    "skipped: a later release has written a record of its user",
+                    extra={"stripe_customer_id": snapshot.stripe_id, **error_log_fields(error)},
                 )
-                done.unreadable += 1
-            done.listed += 1
-            done.resume_from = stripe_customer["id"]
-            if current().remaining_seconds() < _NEEDS_SECONDS:
-                return done
+                result.unreadable += 1
+            result.listed += 1
+            result.resume_from = snapshot.stripe_id
+            if not current().has_time_for(limits.REBUILD_CUSTOMER_SECONDS):
+                return result
     except StripeIntegrationsError as error:
-        if not done.listed:
+        if not result.listed:
             raise
         logger.warning(
-            "stopped", extra={"stripe_customer_id": done.resume_from, **error_log_fields(error)}
+            "stopped", extra={"stripe_customer_id": result.resume_from, **error_log_fields(error)}
         )
-        done.error = type(error).__name__
-        return done
-    done.resume_from = None
-    return done
+        result.error = type(error).__name__
+        return result
+    result.resume_from = None
+    return result
 
 
-def _user_of(stripe_customer: Json) -> str | None:
-    """Whose customer it is, where this deployment has made it."""
-    user_id = value_at(stripe_customer, "metadata", USER_KEY)
-    is_ours = CustomerClaim.is_ours(token_of(stripe_customer))
-    return user_id if is_ours and isinstance(user_id, str) else None
+def _is_ours(snapshot: CustomerSnapshot) -> bool:
+    """Whether this deployment created it."""
+    return snapshot.user_id is not None and CustomerClaim.is_ours(snapshot.token)
 
 
-def _put_back(user_id: str, stripe_customer: Json) -> bool:
-    """Whether something was missing."""
-    stripe_id: str = stripe_customer["id"]
+def _restore(snapshot: CustomerSnapshot) -> bool:
+    """Store what is missing, and tell whether something was."""
+    user_id = str(snapshot.user_id)
 
     def attempt(_: int) -> bool:
         records = UserRecords.read(user_id)
-        record = records.customer(stripe_id)
+        record = records.customer(snapshot.stripe_id)
         if record:
-            return _complete(user_id, records, record, stripe_customer)
-        owner = Pointer.find(stripe_id)
+            return _complete(user_id, records, record, snapshot)
+        owner = Pointer.find(snapshot.stripe_id)
         if owner and owner.user_id != user_id:
-            return False  # the metadata was changed on Stripe since
-        return _add(user_id, records, stripe_customer)
+            return False  # its metadata was changed on Stripe
+        return _add(user_id, records, snapshot)
 
     return retry_on_conflict(attempt)
 
 
-def _add(user_id: str, records: UserRecords, stripe_customer: Json) -> bool:
-    claim = records.active
-    made = CustomerSnapshot.found(stripe_customer)
-    if claim and is_for_claim(claim, stripe_customer):
-        _soft_delete_others(records, stripe_customer)
-        return _bring_up_to_date(complete_create(user_id, claim, made))
-    if _is_a_copy(records, stripe_customer):
+def _add(user_id: str, records: UserRecords, snapshot: CustomerSnapshot) -> bool:
+    claim = records.claim
+    if claim and snapshot.is_for_claim(claim):
+        _soft_delete_others(records, snapshot)
+        return _refresh(complete_create(user_id, claim, snapshot))
+    if _is_copy(records, snapshot):
         return False
-    if _is_superseded(records, stripe_customer):
-        _add_soft_deleted(user_id, stripe_customer)
+    if _is_superseded(records, snapshot):
+        _add_soft_deleted(user_id, snapshot)
         return True
-    standing = _soft_delete_others(records, stripe_customer)
-    return _bring_up_to_date(adopt_customer(user_id, standing, made))
+    replaced = _soft_delete_others(records, snapshot)
+    return _refresh(assign_customer(user_id, replaced, snapshot))
 
 
-def _soft_delete_others(records: UserRecords, stripe_customer: Json) -> CustomerClaim | None:
-    """Let a user have no active record but this customer's; the claim that stands after that.
+def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> CustomerClaim | None:
+    """Soft-delete a user's other active records, and return the claim that remains.
 
-    Whichever the claim points to, there may be more: half of a soft delete leaves one behind.
+    There may be more than the claim points to: half of a soft delete leaves an active record.
     """
-    claim = records.active
+    claim = records.claim
     for customer in records.customers.values():
-        if not customer.is_active or customer.stripe_id == stripe_customer["id"]:
+        if not customer.is_active or customer.stripe_id == snapshot.stripe_id:
             continue
-        customer.purge(deleted_on_stripe=bool(_on_stripe(customer).get("deleted")))
+        if _fetch(customer).get("deleted"):
+            customer.soft_delete_as_deleted_on_stripe()
+        else:
+            customer.soft_delete()
         if claim and claim.stripe_id == customer.stripe_id:
             claim = None
     return claim
 
 
-def _is_a_copy(records: UserRecords, stripe_customer: Json) -> bool:
+def _is_copy(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
     """Whether the table has the customer of this token already, so that the token was copied.
 
-    A token makes one customer. Another that carries it was made by hand, and never takes the place
-    of the one that is known.
+    A token creates one customer. Another one with it was made by hand, and never replaces the
+    stored one.
     """
-    token = token_of(stripe_customer)
-    known = next((c for c in records.customers.values() if _token_of_record(c) == token), None)
-    if known is None:
+    original = next(
+        (
+            customer
+            for customer in records.customers.values()
+            if token_of({"metadata": customer.metadata}) == snapshot.token
+        ),
+        None,
+    )
+    if original is None:
         return False
     logger.warning(
-        "left out: another customer has its token",
+        "skipped: another customer has its token",
         extra={
-            "stripe_customer_id": stripe_customer["id"],
-            "known_customer_id": known.stripe_id,
+            "stripe_customer_id": snapshot.stripe_id,
+            "stored_customer_id": original.stripe_id,
         },
     )
     return True
 
 
-def _token_of_record(customer: Customer) -> object:
-    """What Stripe was asked with for the customer of a record."""
-    return token_of({"metadata": customer.metadata})
-
-
-def _is_superseded(records: UserRecords, stripe_customer: Json) -> bool:
-    """Whether the user has got another customer, or asked for one, after this one."""
-    claim = records.active
-    if claim and claim.is_creating and not is_for_claim(claim, stripe_customer):
-        asked = float(claim.since or 0) - CLOCK_SKEW_SECONDS
-        if created_second(stripe_customer) < asked:
-            return True
+def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
+    """Whether the user got another customer, or asked for one, after this one."""
+    claim = records.claim
+    if (
+        claim
+        and claim.is_creating
+        and not snapshot.is_for_claim(claim)
+        and snapshot.created < claim.claimed_at - limits.CLOCK_SKEW_SECONDS
+    ):
+        return True
     return any(
-        not _is_newer(stripe_customer, than=customer)
+        not _is_newer(snapshot, than=customer)
         for customer in records.customers.values()
-        if customer.stripe_id != stripe_customer["id"]
+        if customer.stripe_id != snapshot.stripe_id
     )
 
 
-def _is_newer(stripe_customer: Json, *, than: Customer) -> bool:
-    """Whether Stripe has made a customer after the one of a record."""
-    second = created_second(stripe_customer)
-    other = created_second(_on_stripe(than))
+def _is_newer(snapshot: CustomerSnapshot, *, than: Customer) -> bool:
+    """Whether Stripe created a customer after that of a record."""
+    created = snapshot.created
+    other = created_second(_fetch(than))
     if not other:
-        # Stripe does not say any more. The record was made with it by our clock, or by its date.
-        # In doubt it is the newer one: whom Stripe still has must not be taken from the user.
-        made = than.created_at.timestamp() if than.created_at else 0
-        return second >= int(made) - CLOCK_SKEW_SECONDS
-    if second != other:
-        return second > other
-    listed = current().stripe.list_customers(second, created_until=second)
+        # Stripe has its date no longer. The record was made by our clock, or has Stripe's date.
+        # Where that is ambiguous the snapshot counts as newer: Stripe still has its customer.
+        return created >= int(than.created_at.timestamp()) - limits.CLOCK_SKEW_SECONDS
+    if created != other:
+        return created > other
+    listed = current().stripe.list_customers(created, created_until=created)
     places = {customer["id"]: place for place, customer in enumerate(listed)}
     last = len(places)
-    return places.get(stripe_customer["id"], last) < places.get(than.stripe_id, last)
+    return places.get(snapshot.stripe_id, last) < places.get(than.stripe_id, last)
 
 
-def _on_stripe(customer: Customer) -> Json:
-    """What Stripe has of a record's customer; nothing where it does not know it."""
+def _fetch(customer: Customer) -> Json:
+    """Stripe's object of a record's customer; empty where Stripe does not know it."""
     try:
-        return current().stripe.retrieve_customer(customer.stripe_id or "")
+        return current().stripe.retrieve_customer(customer.stripe_id)
     except StripeRefusedError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         return {}
 
 
-def _add_soft_deleted(user_id: str, stripe_customer: Json) -> None:
-    """Put the record of a customer that its user has no more: its late events find it then."""
-    customer = record_as_created(user_id, stripe_customer)
-    for name, value in customer_values(stripe_customer).items():
-        setattr(customer, name, value)
+def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
+    """Store the record of a customer that its user has no more: its late events find it then."""
+    customer = snapshot.new_record(user_id)
     customer.is_active = False
     customer.date_purged = customer.modified_at = current().now()
 
     def compose(transaction: TransactWrite) -> None:
         transaction.save(customer)
-        transaction.save(Pointer.to(stripe_customer["id"], user_id))
+        transaction.save(Pointer.to(snapshot.stripe_id, user_id))
 
-    _write_or_read_again(compose)
+    _transact_unless_changed(compose)
 
 
-def _complete(user_id: str, records: UserRecords, record: Customer, stripe_customer: Json) -> bool:
-    """Make whole what a record lacks that stands already.
+def _complete(
+    user_id: str, records: UserRecords, record: Customer, snapshot: CustomerSnapshot
+) -> bool:
+    """Add what a stored record lacks, and tell whether something was missing.
 
-    Beside a backup a transaction may have been under way: a backup is of one moment only almost.
-    And a run before this one may have ended between the record and its cards.
+    A backup is not of exactly one moment: it may have a part of a transaction. And an earlier run
+    may have ended between the record and its children.
     """
-    stripe_id = record.stripe_id or ""
-    claim = records.active
+    stripe_id = record.stripe_id
+    claim = records.claim
     is_pointed_to = claim is not None and claim.stripe_id == stripe_id
     if not record.is_active:
         if is_pointed_to:
-            _write_or_read_again(lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id))
+            _transact_unless_changed(lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id))
         return is_pointed_to
     others = any(other.is_active for other in records.customers.values() if other is not record)
-    if (others or not is_pointed_to) and _is_superseded(records, stripe_customer):
-        record.purge()
+    if (others or not is_pointed_to) and _is_superseded(records, snapshot):
+        record.soft_delete()
         return True
-    standing = _soft_delete_others(records, stripe_customer)
+    replaced = _soft_delete_others(records, snapshot)
     if not is_pointed_to or not Pointer.find(stripe_id):
-        token = str(token_of(stripe_customer))
-        record.update_with(
-            {},
-            also=(
-                lambda t: CustomerClaim.adopt(t, user_id, stripe_id, token, standing),
-                lambda t: t.save(Pointer.to(stripe_id, user_id)),
-            ),
-        )
+        token = str(snapshot.token)
+        replacement = CustomerClaim.assigned(user_id, stripe_id, token, replaced)
+        pointer = Pointer.to(stripe_id, user_id)
+        record.update_with({}, extra_items=(replacement.add_to, lambda t: t.save(pointer)))
         return True
-    stored = current().settings.stored_records
-    kinds = [kind for kind in (Card, Subscription) if kind.__name__ in stored]
-    if all(record.listing_observation(kind) for kind in kinds):
+    if all(record.listing_observation(kind) for kind in stored_kinds()):
         return False
-    return _bring_up_to_date(record)
+    return _refresh(record)
 
 
-def _bring_up_to_date(customer: Customer | None) -> bool:
+def _refresh(customer: Customer | None) -> bool:
     if customer is None:
-        raise StaleRecordError("the user's claim is another one now")
+        raise StaleRecordError("the user has another claim by now")
     try:
         refresh_from_stripe(customer)
     except DatabaseRefusedError as error:
-        # The user has the customer, which is what this is for; the others must not wait.
+        # The user has the customer, which is the purpose; the other users must not wait.
         logger.warning(
-            "not brought up to date",
+            "not refreshed",
             extra={"stripe_customer_id": customer.stripe_id, **error_log_fields(error)},
         )
     return True
 
 
-def _write_or_read_again(compose: Callable[[TransactWrite], None]) -> None:
+def _transact_unless_changed(compose: Callable[[TransactWrite], None]) -> None:
     try:
         transact(compose)
     except ConditionFailedError as error:

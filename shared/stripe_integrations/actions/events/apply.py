@@ -1,318 +1,317 @@
-"""Applying events: brought about together for one customer, and safe to repeat at every point.
+"""Applying events: together for one customer, and safe to repeat at every point.
 
-An event is claimed, which counts the try, then brought about, then error_log_fields to whoever follows, then
-marked. A process that dies anywhere on the way leaves the event unfinished, and it is tried again.
+A try claims its events, which counts it; loads the customer; plans one change for all of them;
+commits it; runs the side effects of each event; and marks it. A process that dies anywhere leaves
+the event unfinished, and it is tried again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
-from stripe_integrations.actions.customers.create import (
-    USER_KEY,
-    CustomerSnapshot,
-    complete_create,
-    is_for_claim,
-    is_for_current_token,
-)
-from stripe_integrations.actions.customers.refresh import refresh_from_stripe, retry_on_conflict
-from stripe_integrations.actions.events.handlers import changes_records, has_handlers
+from stripe_integrations import limits
+from stripe_integrations.actions.customers.assign import complete_create
+from stripe_integrations.actions.customers.refresh import refresh_from_stripe
+from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
+from stripe_integrations.actions.events.event_types import NO_CHANGE, changes_records, foreign
+from stripe_integrations.actions.events.failures import dead_letter, record_failure
+from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.ordering import PendingChanges, is_deletion
-from stripe_integrations.actions.events.side_effects import (
-    OLDER,
-    OUR_OWN,
-    Outcome,
-    finish,
-    is_failure,
-)
-from stripe_integrations.config import API_VERSION
+from stripe_integrations.actions.events.payload_trust import is_untrusted
+from stripe_integrations.actions.events.side_effects import OLDER, Outcome, finish
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
-    DatabaseRefusedError,
-    MessageNotSentError,
+    ApplyFailedError,
     SideEffectFailedError,
     StaleRecordError,
     StripeIntegrationsError,
-    UnprocessableEventError,
+    is_permanent,
 )
-from stripe_integrations.models import Customer, CustomerClaim, Event, Pointer, UserRecords
+from stripe_integrations.models import (
+    Customer,
+    CustomerClaim,
+    Event,
+    EventState,
+    Pointer,
+    UserRecords,
+)
 from stripe_integrations.models.customer import MAX_EXTRA_ITEMS
-from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.observation import Freshness
 from stripe_integrations.models.pointer import Owner
-from stripe_integrations.observability import (
-    Metric,
-    error_location_fields,
-    error_log_fields,
-    logger,
-)
+from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.observability import Metric, logger
 
-Json = Mapping[str, Any]
-
-NOTHING_TO_DO = "changes no record of ours"
 _SOFT_DELETED = "the customer is soft-deleted"
 _UNKNOWN = "not a customer of ours"
 
-NEEDED_SECONDS = 30
-"""What has to be left of an invocation for a fetch and a write."""
-_FOR_GOOD = (DatabaseRefusedError, UnprocessableEventError)
-"""What will be raised again, however often the event is tried."""
+
+class Change(Enum):
+    """The one change of a customer that a batch of events makes."""
+
+    NONE = "none"
+    SOFT_DELETE = "soft-delete the record, since Stripe has deleted the customer"
+    REFETCH = "fetch the customer, since an event is ambiguous"
+    APPLY_PAYLOADS = "write the payloads, which are newer than the stored state"
 
 
-def apply_events(stripe_ids: Sequence[str]) -> Exception | None:
-    """Bring about what events of one customer say: one fetch for all of them.
+@dataclass(frozen=True)
+class Plan:
+    """What a try does: one change, and an outcome for each event.
+
+    Parameters
+    ----------
+    change : Change
+        Of the customer.
+    outcomes : list of Outcome
+        One for each event.
+    pending : PendingChanges or None
+        What `APPLY_PAYLOADS` writes.
+    """
+
+    change: Change
+    outcomes: list[Outcome]
+    pending: PendingChanges | None = None
+
+
+def apply_events(stripe_ids: Sequence[str]) -> None:
+    """Apply events of one customer: one fetch serves all of them.
 
     Parameters
     ----------
     stripe_ids : sequence of str
-        Ids of events that name the same Stripe customer. Those that are finished, or that somebody
-        else is at, are left out.
-
-    Returns
-    -------
-    Exception or None
-        What the try failed with; the events are put off then, or have failed.
+        Ids of events that name the same Stripe customer. Those that are finished, or claimed by
+        another worker, are left out.
 
     Raises
     ------
+    ApplyFailedError
+        Some failed: their next tries are scheduled, or they are dead-lettered.
     DatabaseUnavailableError
         Not even that could be written.
     """
-    failure: Exception | None = None
+    failures: list[Exception] = []
     for first in range(0, len(stripe_ids), MAX_EXTRA_ITEMS):
-        if first and current().remaining_seconds() < NEEDED_SECONDS:
-            break  # the rest is left unclaimed, for the schedule
-        failure = _apply_chunk(stripe_ids[first : first + MAX_EXTRA_ITEMS]) or failure
-    return failure
+        if first and not current().has_time_for(limits.APPLY_SECONDS):
+            break  # the rest is not claimed, and the schedule tries it
+        events = _claim(stripe_ids[first : first + MAX_EXTRA_ITEMS])
+        # For the log lines of the calls to Stripe that are made for all of them.
+        with logger.append_context_keys(stripe_event_id=" ".join(e.stripe_id for e in events)):
+            try:
+                _apply_batch(events)
+            except ApplyFailedError as group:
+                failures += group.exceptions
+    if failures:
+        raise ApplyFailedError("events were not applied", failures)
 
 
-def foreign(event: Event) -> str | None:
-    """Why an event is none of this deployment's business, if it is not."""
-    if event.object != "event":
-        return "not an event of Stripe's API v1"
-    if event.livemode is not current().settings.livemode:
-        return "of the other mode"
-    if event.account:
-        return "of a connected account"
-    return None
-
-
-def _apply_chunk(stripe_ids: Iterable[str]) -> Exception | None:
+def _claim(stripe_ids: Iterable[str]) -> list[Event]:
     claimed = [event for event in map(Event.claim, stripe_ids) if event]
-    # For the lines of the calls to Stripe that are made for all of them.
-    with logger.append_context_keys(stripe_event_id=" ".join(str(e.stripe_id) for e in claimed)):
-        for event in claimed:
-            if event.is_exhausted:
-                _dead_letter(
-                    event, f"tried too often, at last: {event.last_error or 'interrupted'}"
-                )
-        return _try([event for event in claimed if not event.is_exhausted])
+    for event in claimed:
+        if event.is_exhausted:
+            dead_letter(event, f"tried too often, at last: {event.last_error or 'interrupted'}")
+    return [event for event in claimed if not event.is_exhausted]
 
 
-def _try(events: list[Event]) -> Exception | None:
-    def attempt(number: int) -> Exception | None:
-        still = [event for event in events if not (number and event.is_finished_meanwhile())]
-        return _attempt(still) if still else None
+def _apply_batch(events: list[Event]) -> None:
+    """Apply claimed events, and record each failure."""
+
+    def attempt(number: int) -> None:
+        _apply_once([e for e in events if not (number and e.is_finished_meanwhile())])
 
     try:
-        return retry_on_conflict(attempt)
+        retry_on_conflict(attempt)
+    except ApplyFailedError:
+        raise  # side effects failed, which is recorded
     except Exception as error:
-        is_ones_own = isinstance(error, _FOR_GOOD) or not isinstance(error, StripeIntegrationsError)
-        if is_ones_own and len(events) > 1:
-            # One of them can't work. Each alone, it takes no other with it.
-            return next(filter(None, [_try([event]) for event in events]), None)
+        if _concerns_one_event(error) and len(events) > 1:
+            _apply_separately(events)
+            return
         for event in events:
-            _record_failure(event, error)
-        return error
+            record_failure(event, error)
+        raise ApplyFailedError("events were not applied", [error]) from error
 
 
-def _record_failure(
-    event: Event, error: BaseException, say: Callable[[BaseException], Json] = error_log_fields
-) -> None:
-    """Say in the ledger what comes after a try that failed; one that has ended stays ended."""
-    if not isinstance(error, _FOR_GOOD):
-        _schedule_retry(event, error, say)
-    elif not event.is_finished_meanwhile():
-        _dead_letter(event, type(error).__name__)
+def _apply_separately(events: list[Event]) -> None:
+    """Apply each event alone, so that one that always fails does not fail the others."""
+    failures: list[Exception] = []
+    for event in events:
+        try:
+            _apply_batch([event])
+        except ApplyFailedError as group:
+            failures += group.exceptions
+    if failures:
+        raise ApplyFailedError("events were not applied", failures)
 
 
-def _dead_letter(event: Event, reason: str) -> None:
-    """Tell the dead-letter queue, then let the event fail: neither without the other for long."""
-    message = {
-        "event_id": event.stripe_id,
-        "type": event.kind,
-        "customer_id": event.customer_id,
-        "attempts": event.attempts,
-        "reason": reason,
-    }
-    try:
-        current().report_dead_letter(message)
-    except MessageNotSentError as error:
-        _schedule_retry(event, error)
-        return
-    event.fail(reason)
-    current().add_metric(Metric.EVENTS_DEAD_LETTERED)
-    logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
+def _concerns_one_event(error: Exception) -> bool:
+    return is_permanent(error) or not isinstance(error, StripeIntegrationsError)
 
 
-def _schedule_retry(
-    event: Event, error: BaseException, say: Callable[[BaseException], Json] = error_log_fields
-) -> None:
-    logger.warning(
-        "event put off",
-        extra={
-            "stripe_event_id": event.stripe_id,
-            "attempts": event.attempts,
-            **say(error),
-        },
-    )
-    event.schedule_retry(error)
-    current().add_metric(Metric.EVENT_RETRIES_SCHEDULED)
+def _apply_once(events: list[Event]) -> None:
+    """Try claimed events: load, plan, commit, side effects, mark."""
+    events = _ignore_foreign(events)
+    customer = _load_customer(events)
+    plan = _plan(customer, events) if customer else _plan_without_customer(events)
+    _commit(customer, plan)
+    failures: list[Exception] = []
+    for outcome in plan.outcomes:
+        try:
+            if outcome.has_side_effects:
+                outcome.run_side_effects(customer)
+        except SideEffectFailedError as failure:
+            record_failure(outcome.event, failure)
+            failures.append(failure)
+        else:
+            if plan.change is Change.NONE or outcome.has_side_effects:
+                outcome.mark()
+    if failures:
+        raise ApplyFailedError("side effects failed", failures)
 
 
-def _attempt(events: list[Event]) -> Exception | None:
+def _ignore_foreign(events: list[Event]) -> list[Event]:
+    """End the events that do not concern this deployment, which come here by a replay."""
     for event in events:
         reason = foreign(event)
-        if reason:  # a replay brings such events here
-            finish(event, "ignored", reason)
-    events = [event for event in events if not foreign(event)]
-    if not events:
-        return None
-    named = events[0].customer_id or events[0].payment_method_id
+        if reason:
+            finish(event, EventState.IGNORED, reason)
+    return [event for event in events if not foreign(event)]
+
+
+# ---- load
+
+
+def _load_customer(events: list[Event]) -> Customer | None:
+    """Read the customer that the events name, and link them; None where it is unknown."""
+    named = next((e.customer_id or e.payment_method_id for e in events), None)
     if named is None:
-        return _apply_to_customer(None, events)
-    owner = _owner(events[0]) or Pointer.find(named)
+        return None
+    owner = _linked_owner(events) or Pointer.find(named) or _complete_pending_create(events)
     if owner is None:
-        return _await_customer(events)
+        return None
     customer = UserRecords.read(owner.user_id).customer(owner.customer_id)
     if customer is None:
-        # The transaction that made the pointer is not visible as a whole yet.
-        raise StaleRecordError(f"{owner.customer_id} is not there yet")
+        # The read of the pointer preceded that of the transaction that has written both.
+        raise StaleRecordError(f"{owner.customer_id} is not visible yet")
     for event in events:
         event.user_id, event.customer_id = owner
-    return _apply_to_customer(customer, events)
+    return customer
 
 
-def _owner(event: Event) -> Owner | None:
-    if event.user_id is None or event.customer_id is None:
-        return None
-    return Owner(event.user_id, event.customer_id)
-
-
-def _await_customer(events: list[Event]) -> Exception | None:
-    """Finish the create that these events are ahead of, or let them wait until somebody has."""
+def _linked_owner(events: list[Event]) -> Owner | None:
     for event in events:
-        if event.kind == "customer.created" and _complete_creation(event):
-            raise StaleRecordError(f"{event.customer_id} is known now")
-    given_up = [event for event in events if event.has_waited_too_long()]
-    for event in events:
-        if not event.has_waited_too_long():
-            event.continue_waiting()
-    failures = [_follow(Outcome(e, has_effect=False, reason=_UNKNOWN), None) for e in given_up]
-    return next(filter(None, failures), None)
-
-
-def _complete_creation(event: Event) -> bool:
-    """Finish a create of ours that got no further than Stripe; any other customer stays unknown."""
-    made = _snapshot_from_event(event) or _snapshot_from_stripe(event)
-    if made is None:
-        return False
-    user_id = value_at(made.stripe_customer, "metadata", USER_KEY)
-    if not isinstance(user_id, str) or not user_id:
-        return False
-    claim = CustomerClaim.read(user_id)
-    if claim is None or not is_for_claim(claim, made.stripe_customer):
-        return False
-    if not is_for_current_token(claim, made.stripe_customer):
-        # Another token was taken since, after a look at what Stripe has: a customer that was
-        # deleted by then is none to come back to.
-        made = _snapshot_from_stripe(event)
-    return made is not None and complete_create(user_id, claim, made) is not None
-
-
-def _snapshot_from_event(event: Event) -> CustomerSnapshot | None:
-    """What the event of a creation shows, if that can be taken at its word."""
-    if not event.subject or event.api_version != API_VERSION or event.replayed_at:
-        return None
-    return CustomerSnapshot.answered(event.subject)
-
-
-def _snapshot_from_stripe(event: Event) -> CustomerSnapshot | None:
-    """What Stripe has of an event's customer; None where it was deleted."""
-    customer = current().stripe.retrieve_customer(event.customer_id or "")
-    return None if customer.get("deleted") else CustomerSnapshot.found(customer)
-
-
-def _apply_to_customer(customer: Customer | None, events: list[Event]) -> Exception | None:
-    """Effect, then what follows, then the mark; the mark comes with the effect if nothing does."""
-    outcomes, write = _plan(customer, events)
-    if write:
-        write(
-            also=[outcome.transaction_item() for outcome in outcomes if outcome.is_in_transaction]
-        )
-        for outcome in outcomes:
-            if outcome.was_ambiguous:
-                current().add_metric(Metric.AMBIGUOUS_EVENTS_REFETCHED)
-            if outcome.is_in_transaction and not outcome.has_side_effects:
-                outcome.report()
-    failures = [_follow(o, customer) for o in outcomes if o.has_side_effects or not write]
-    return next(filter(None, failures), None)
-
-
-def _follow(outcome: Outcome, customer: Customer | None) -> Exception | None:
-    try:
-        if outcome.has_side_effects:
-            outcome.follow(customer)
-    except BaseException as error:
-        if not is_failure(error):
-            raise
-        _record_failure(
-            outcome.event,
-            error,
-            error_log_fields if isinstance(error, OUR_OWN) else error_location_fields,
-        )
-        failure = SideEffectFailedError(f"what follows on {outcome.event.stripe_id} failed")
-        failure.__cause__ = error
-        return failure
-    outcome.end()
+        if event.user_id is not None and event.customer_id is not None:
+            return Owner(event.user_id, event.customer_id)
     return None
 
 
-def _plan(
-    customer: Customer | None, events: list[Event]
-) -> tuple[list[Outcome], partial[None] | None]:
-    """How the events end, and what has to be written for that."""
+def _complete_pending_create(events: list[Event]) -> Owner | None:
+    """Complete the create of ours that the events' customer belongs to, if its process died."""
+    for event in events:
+        if event.kind == "customer.created":
+            snapshot = _created_customer(event)
+            if snapshot and snapshot.user_id and _complete(snapshot.user_id, event, snapshot):
+                return Owner(snapshot.user_id, snapshot.stripe_id)
+    return None
+
+
+def _complete(user_id: str, event: Event, snapshot: CustomerSnapshot) -> bool:
+    claim = CustomerClaim.read(user_id)
+    if claim is None or not snapshot.is_for_claim(claim):
+        return False
+    if snapshot.is_for_current_token(claim):
+        return complete_create(user_id, claim, snapshot) is not None
+    # The claim has another token since, because this customer was not found on Stripe: it is used
+    # only if Stripe still has it.
+    fetched = _fetch_customer(event)
+    return fetched is not None and complete_create(user_id, claim, fetched) is not None
+
+
+def _created_customer(event: Event) -> CustomerSnapshot | None:
+    if is_untrusted(event):
+        return _fetch_customer(event)
+    return CustomerSnapshot.from_creation(event.data_object)
+
+
+def _fetch_customer(event: Event) -> CustomerSnapshot | None:
+    """Fetch the customer of an event; None where Stripe has deleted it."""
+    customer = current().stripe.retrieve_customer(event.customer_id or "")
+    return None if customer.get("deleted") else CustomerSnapshot.from_fetch(customer)
+
+
+# ---- plan
+
+
+def _plan_without_customer(events: list[Event]) -> Plan:
+    """Let events wait for an unknown customer, and end those that name none or waited too long."""
+    outcomes: list[Outcome] = []
+    for event in events:
+        if not event.names_customer:
+            outcomes.append(_without_effect(event))
+        elif event.has_waited_too_long():
+            outcomes.append(Outcome(event, has_effect=False, reason=_UNKNOWN))
+        else:
+            event.continue_waiting()
+    return Plan(Change.NONE, outcomes)
+
+
+def _plan(customer: Customer, events: list[Event]) -> Plan:
+    """Plan one change for all events of a customer."""
     changing: list[Event] = []
-    idle: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for event in events:
         if event.effected_at:
-            idle.append(Outcome(event))  # an earlier try came as far as its effect
-        elif customer is None or not changes_records(event):
-            idle.append(Outcome(event, has_effect=False, reason=_nothing_to_do(event)))
+            outcomes.append(Outcome(event))  # an earlier try has committed its change
+        elif not changes_records(event):
+            outcomes.append(_without_effect(event))
         else:
             changing.append(event)
-    if customer is None or not changing:
-        return idle, None
     if not customer.is_active:
-        return idle + [Outcome(e, has_effect=False, reason=_SOFT_DELETED) for e in changing], None
+        outcomes += [Outcome(e, has_effect=False, reason=_SOFT_DELETED) for e in changing]
+        return Plan(Change.NONE, outcomes)
     if any(is_deletion(event, customer) for event in changing):
-        purge = partial(customer.purge, deleted_on_stripe=True)
-        return idle + [Outcome(event) for event in changing], purge
-    draft = PendingChanges(customer)
-    orders = [(e, draft.take(e)) for e in sorted(changing, key=lambda e: e.created or 0)]
-    if any(order is Freshness.AMBIGUOUS for _, order in orders):
-        fetched = [Outcome(e, was_ambiguous=order is Freshness.AMBIGUOUS) for e, order in orders]
-        return idle + fetched, partial(refresh_from_stripe, customer)
-    taken = [
+        return Plan(Change.SOFT_DELETE, outcomes + [Outcome(event) for event in changing])
+    pending = PendingChanges(customer)
+    compared = [(e, pending.add(e)) for e in sorted(changing, key=lambda e: e.created)]
+    if any(freshness is Freshness.AMBIGUOUS for _, freshness in compared):
+        outcomes += [
+            Outcome(event, was_ambiguous=freshness is Freshness.AMBIGUOUS)
+            for event, freshness in compared
+        ]
+        return Plan(Change.REFETCH, outcomes)
+    outcomes += [
         Outcome(event, has_effect=False, reason=OLDER)
-        if order is Freshness.OLDER
+        if freshness is Freshness.OLDER
         else Outcome(event)
-        for event, order in orders
+        for event, freshness in compared
     ]
-    return idle + taken, partial(draft.write) if draft.has_news else None
+    change = Change.NONE if pending.are_empty else Change.APPLY_PAYLOADS
+    return Plan(change, outcomes, pending)
 
 
-def _nothing_to_do(event: Event) -> str | None:
-    return None if has_handlers(event.kind or "") else NOTHING_TO_DO
+def _without_effect(event: Event) -> Outcome:
+    reason = None if has_handlers(event.kind) else NO_CHANGE
+    return Outcome(event, has_effect=False, reason=reason)
+
+
+# ---- commit
+
+
+def _commit(customer: Customer | None, plan: Plan) -> None:
+    """Write the change and the marks of the events in one transaction."""
+    if customer is None or plan.change is Change.NONE:
+        return
+    extra_items = [outcome.add_to for outcome in plan.outcomes if outcome.in_transaction]
+    match plan.change:
+        case Change.SOFT_DELETE:
+            customer.soft_delete_as_deleted_on_stripe(extra_items)
+        case Change.REFETCH:
+            refresh_from_stripe(customer, extra_items=extra_items)
+        case Change.APPLY_PAYLOADS if plan.pending:
+            plan.pending.write(extra_items)
+    for outcome in plan.outcomes:
+        if outcome.was_ambiguous:
+            current().add_metric(Metric.AMBIGUOUS_EVENTS_REFETCHED)
+        if not outcome.has_side_effects:
+            outcome.report()

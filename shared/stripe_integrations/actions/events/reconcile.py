@@ -1,67 +1,58 @@
-"""What the schedule does: brings home what the webhook and the stream have not.
+"""The schedule: recovers what the webhook and the stream have lost.
 
-Nothing here is needed as long as nothing is lost. It asks Stripe for the events that never arrived,
-and tries again what is unfinished and due; it deletes nothing.
+It lists Stripe's events for those that never arrived, and retries unfinished events that are due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stripe_integrations.actions.events.apply import NEEDED_SECONDS, apply_events
-from stripe_integrations.actions.events.handlers import applied_event_types, has_handlers
+from stripe_integrations import limits
+from stripe_integrations.actions.events.apply import apply_events
+from stripe_integrations.actions.events.event_types import applied_event_types
+from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.receive import receive_event
+from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
-    ConfigurationError,
+    ApplyFailedError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     MalformedRequestError,
-    SecretUnavailableError,
     StaleRecordError,
-    StripeAccessError,
-    StripeObjectChangedError,
     StripeRefusedError,
-    StripeUnavailableError,
+    is_stripe_outage,
 )
-from stripe_integrations.models import Event, Sweep
-from stripe_integrations.models.event import QueueEntry
+from stripe_integrations.models import Event, SweepCursor, event_queue
+from stripe_integrations.models.event_queue import QueueEntry
 from stripe_integrations.observability import Metric
 
 Json = dict[str, Any]
 
 OVERLAP_SECONDS = 600
-"""How far back each sweep begins before the last one's begin: clocks differ, lists lag behind."""
-_STRIPE_CANT_BE_ASKED = (
-    ConfigurationError,
-    SecretUnavailableError,
-    StripeAccessError,
-    StripeUnavailableError,
-)
-_RESTARTS = 2
-_PAGE_NEEDS_SECONDS = 45
-"""What has to be left of the invocation for another page."""
-_AT_ONCE = 1000
-"""How many unfinished events are looked at, and grouped, before the first is tried."""
+"""How much each sweep overlaps the previous one: clocks differ, and lists lag behind."""
+_MAX_RESTARTS = 2
+_BATCH_EVENTS = 1000
+"""How many unfinished events are read and grouped before the first is tried."""
 
 
 @dataclass
 class Reconciliation:
-    """What one run has done, in numbers of events.
+    """The outcome of one run, in numbers of events.
 
     Parameters
     ----------
     swept : int
-        Seen in Stripe's list.
+        Listed by Stripe.
     recovered : int
         Of those, the ones that had never arrived.
     tried : int
-        Unfinished and due, and tried again.
+        Unfinished and due, and tried.
     failures : list of Exception
-        What stopped it, if anything did.
+        What stopped a part of it.
     """
 
     swept: int = 0
@@ -70,111 +61,121 @@ class Reconciliation:
     failures: list[Exception] = field(default_factory=list)
 
 
-def sweep(done: Reconciliation) -> None:
-    """Receive what Stripe's list has and we have not, from where the last sweep began.
+def emit_backlog_metrics() -> None:
+    """Emit the ages of the oldest pending event and of the last complete sweep, for alarms."""
+    swept_until = int(SweepCursor.read().swept_until)
+    current().add_metric(Metric.SWEEP_AGE, max(int(current().clock()) - swept_until, 0))
+    oldest = int(event_queue.oldest_pending_seconds())
+    current().add_metric(Metric.OLDEST_UNFINISHED_EVENT_AGE, oldest)
 
-    A sweep that runs out of time is gone on with by the next run. One that another run is at is
-    left to it.
+
+def sweep(result: Reconciliation) -> None:
+    """Receive the events that Stripe lists and the table lacks, since the last sweep.
+
+    A sweep that runs out of time is resumed by the next run. One of a concurrent run is left to it.
 
     Raises
     ------
     StripeError
-        Stripe can't say now.
+        Stripe did not answer.
     """
-    cursor = Sweep.read()
+    cursor = SweepCursor.read()
+    event_types = _swept_event_types()
+    chunks = _chunks(event_types)
+    restarts = _MAX_RESTARTS
     try:
-        cursor.begin()
-        restarts = _RESTARTS
-        while current().remaining_seconds() > _PAGE_NEEDS_SECONDS:
+        cursor.start(event_types)
+        while current().has_time_for(limits.EVENTS_PAGE_SECONDS):
             try:
-                events, has_more = _page(cursor)
+                events, has_more = _page(cursor, chunks)
             except StripeRefusedError:
                 if cursor.after is None or not restarts:
                     raise
-                # The event to go on from is listed no longer.
+                # Stripe does not list the event any more after which the page begins.
                 restarts -= 1
-                cursor.restart()
+                cursor.restart_chunk()
                 continue
-            done.swept += len(events)
-            done.recovered += _receive_unknown(events, done)
-            if not has_more:
-                cursor.end()
+            result.swept += len(events)
+            result.recovered += _receive_unknown(events, result)
+            if has_more:
+                cursor.advance(events[-1]["id"])
+            elif cursor.chunk < len(chunks) - 1:
+                cursor.finish_chunk()
+            else:
+                cursor.finish()
                 return
-            cursor.reach(events[-1]["id"])
     except StaleRecordError:
         return
 
 
-def retry_due(done: Reconciliation) -> None:
-    """Try again what is unfinished and due, customer by customer, for as long as there is time.
+def retry_due(result: Reconciliation) -> None:
+    """Try the unfinished events that are due, customer by customer, for as long as there is time.
 
-    Where Stripe can't be asked now, or asks to slow down, the rest is left to the next run.
+    During an outage of Stripe the rest is left to the next run.
     """
-    due = Event.due()
-    while batch := list(islice(due, _AT_ONCE)):
+    due = event_queue.due()
+    while batch := list(islice(due, _BATCH_EVENTS)):
         for stripe_ids in grouped(batch):
-            if current().remaining_seconds() < NEEDED_SECONDS:
+            if not current().has_time_for(limits.APPLY_SECONDS):
                 return
-            done.tried += len(stripe_ids)
+            result.tried += len(stripe_ids)
             try:
-                failure = apply_events(stripe_ids)
+                apply_events(stripe_ids)
+            except ApplyFailedError as group:
+                if any(map(is_stripe_outage, group.exceptions)):
+                    return
             except DatabaseUnavailableError:
                 raise
             except Exception as error:
-                done.failures.append(error)
-                continue
-            concerns_one = isinstance(failure, StripeObjectChangedError)
-            if isinstance(failure, _STRIPE_CANT_BE_ASKED) and not concerns_one:
-                return
-
-
-def emit_backlog_metrics(_: Reconciliation) -> None:
-    """Note how old what is unfinished is, and the last whole sweep: the alarms watch both."""
-    swept_until = int(Sweep.read().swept_until)
-    current().add_metric(Metric.SWEEP_AGE, max(int(current().clock()) - swept_until, 0))
-    current().add_metric(Metric.OLDEST_UNFINISHED_EVENT_AGE, int(Event.oldest_pending_seconds()))
+                result.failures.append(error)
 
 
 def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
-    """Ids of events by customer; those whose last try did not end come last, and alone.
+    """Group ids of events by customer; those whose last try was interrupted come last, and alone.
 
-    One of them may have taken its process with it, and the others of its group would be counted as
-    tried.
+    Such an event may have ended its process, and would count a try of each other of its group.
     """
     groups: dict[str, list[str]] = {}
-    suspects: list[list[str]] = []
+    interrupted: list[list[str]] = []
     for entry in entries:
         if entry.was_interrupted:
-            suspects.append([entry.stripe_id])
+            interrupted.append([entry.stripe_id])
         else:
             groups.setdefault(entry.customer_id or entry.stripe_id, []).append(entry.stripe_id)
     yield from groups.values()
-    # In no certain order: those behind one that ends the run must not be the same each time.
-    current().random.shuffle(suspects)
-    yield from suspects
+    # In random order: one that ends its run must not always precede the same others.
+    current().random.shuffle(interrupted)
+    yield from interrupted
 
 
-def _page(cursor: Sweep) -> tuple[list[Json], bool]:
-    since = int(cursor.swept_until) - OVERLAP_SECONDS
-    return current().stripe.list_events(since, _swept_kinds(), cursor.after)
+def _swept_event_types() -> tuple[str, ...]:
+    """The types to list; none, which means all, where the deployment has custom handlers.
 
-
-def _swept_kinds() -> tuple[str, ...]:
-    """The types to ask Stripe's list for; none, which means all, with handlers of one's own.
-
-    The list takes twenty types and no patterns, and refuses a type that Stripe does not have.
+    Stripe takes no patterns, and refuses unknown types.
     """
     return () if current().settings.event_handlers else applied_event_types()
 
 
-def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
+def _chunks(event_types: Sequence[str]) -> list[Sequence[str]]:
+    """Event types by as many as Stripe takes in one call."""
+    starts = range(0, max(len(event_types), 1), MAX_EVENT_TYPES)
+    return [event_types[start : start + MAX_EVENT_TYPES] for start in starts]
+
+
+def _page(cursor: SweepCursor, chunks: list[Sequence[str]]) -> tuple[list[Json], bool]:
+    since = int(cursor.swept_until) - OVERLAP_SECONDS
+    return current().stripe.list_events(since, chunks[int(cursor.chunk)], cursor.after)
+
+
+def _receive_unknown(events: list[Json], result: Reconciliation) -> int:
+    event_types = applied_event_types()
     wanted = {
         event["id"]: event
         for event in events
         if isinstance(event.get("type"), str)
-        and (event["type"] in applied_event_types() or has_handlers(event["type"]))
+        and (event["type"] in event_types or has_handlers(event["type"]))
     }
-    unknown = wanted.keys() - Event.known(wanted)
+    unknown = wanted.keys() - Event.stored_ids(wanted)
     received = 0
     # Oldest first, as they would have arrived.
     for stripe_id in reversed(wanted):
@@ -184,6 +185,6 @@ def _receive_unknown(events: list[Json], done: Reconciliation) -> int:
                 received += 1
                 current().add_metric(Metric.EVENTS_RECOVERED)
             except (DatabaseRefusedError, MalformedRequestError) as error:
-                # It will be refused again, and must not keep the others from being received.
-                done.failures.append(error)
+                # It will be refused again, and must not prevent the receipt of the others.
+                result.failures.append(error)
     return received

@@ -1,42 +1,35 @@
-"""What follows on an event's effect, before it is marked: own handlers, then the event bus."""
+"""The outcome of an event: its mark, its side effects (custom handlers, event bus), its report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations import limits
 from stripe_integrations.actions.events.handlers import handlers_of, has_handlers
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    EventHandlerNotFoundError,
-    MessageNotSentError,
-    OutOfTimeError,
-)
-from stripe_integrations.models import Customer, Event
-from stripe_integrations.models.customer import ExtraItem
+from stripe_integrations.errors import OutOfTimeError, SideEffectFailedError
+from stripe_integrations.models import Customer, Event, EventState
 from stripe_integrations.observability import Metric, logger
 
-OLDER = "older than what the record shows"
-OUR_OWN = (EventHandlerNotFoundError, MessageNotSentError, OutOfTimeError)
-"""What fails here by no fault of a handler's, so that its message is known to hold no value."""
-
-_NEEDED_SECONDS = 12
-"""What one event may take here: as long as the event bus may, and the mark."""
+OLDER = "older than the stored state"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an event is to end, once what it calls for was done.
+    """How an event ends, once its change is committed.
 
     Parameters
     ----------
     event : Event
         The event, claimed.
     has_effect : bool
-        Whether the record shows what it says, by this try or an earlier one.
+        Whether the record includes its change, by this try or an earlier one.
     reason : str or None
-        Why it has none.
+        Why it has no effect.
     was_ambiguous : bool
-        Whether Stripe was asked, since nobody could tell if it is newer than the record.
+        Whether Stripe was called, since the event was not certainly newer or older.
     """
 
     event: Event
@@ -46,61 +39,63 @@ class Outcome:
 
     @property
     def is_handled(self) -> bool:
-        """Whether the deployment has a handler of its own for it."""
-        return has_handlers(self.event.kind or "")
+        """Whether the deployment has a custom handler for it."""
+        return has_handlers(self.event.kind)
 
     @property
     def is_published(self) -> bool:
-        """Whether the bus hears of it."""
+        """Whether it is published to the event bus."""
         return self.has_effect and current().settings.event_bus_name is not None
 
     @property
     def has_side_effects(self) -> bool:
-        """Whether anything is to be done between its effect and its mark."""
+        """Whether anything happens between its effect and its mark."""
         return self.is_handled or self.is_published
 
     @property
-    def state(self) -> str:
+    def state(self) -> EventState:
         """The state that it ends in."""
-        return "applied" if self.has_effect or self.is_handled else "ignored"
+        is_applied = self.has_effect or self.is_handled
+        return EventState.APPLIED if is_applied else EventState.IGNORED
 
     @property
-    def is_in_transaction(self) -> bool:
-        """Whether the transaction of the effect says anything of it."""
+    def in_transaction(self) -> bool:
+        """Whether the transaction of the change includes a write of the event."""
         return self.has_effect or not self.has_side_effects
 
-    def transaction_item(self) -> ExtraItem:
-        """What is written in the transaction of the effect: its mark, or that it took effect."""
+    def add_to(self, transaction: TransactWrite) -> None:
+        """Add the event's write to the transaction: its mark, or that it took effect."""
         if self.has_side_effects:
-            return self.event.effect_mark()
-        return self.event.ending(self.state, self.reason)
+            self.event.note_effect(transaction)
+        else:
+            self.event.finish_in(transaction, self.state, self.reason)
 
-    def end(self) -> None:
-        """Mark the event."""
-        finish(self.event, self.state, self.reason)
-
-    def report(self) -> None:
-        """Tell how the event has ended, where its mark was written with the effect."""
-        _report(self.event, self.state, self.reason)
-
-    def follow(self, customer: Customer | None) -> None:
-        """Call the deployment's own functions, and announce the change.
+    def run_side_effects(self, customer: Customer | None) -> None:
+        """Call the custom handlers, and publish the change.
 
         Raises
         ------
-        OutOfTimeError
-            The invocation would end before it is done.
+        SideEffectFailedError
+            One failed, or the invocation would end before they are done; the cause is chained.
         """
-        if current().remaining_seconds() < _NEEDED_SECONDS:
-            raise OutOfTimeError("no time is left for what follows on the event")
-        kind = self.event.kind or ""
-        for handle in handlers_of(kind):
+        try:
+            self._run_side_effects(customer)
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            message = f"side effects of {self.event.stripe_id} failed"
+            raise SideEffectFailedError(message) from error
+
+    def _run_side_effects(self, customer: Customer | None) -> None:
+        if not current().has_time_for(limits.SIDE_EFFECTS_SECONDS):
+            raise OutOfTimeError("no time is left for the side effects of the event")
+        for handle in handlers_of(self.event.kind):
             handle(self.event, customer)
         if self.is_published:
             current().publish_change(
                 {
                     "event_id": self.event.stripe_id,
-                    "type": kind,
+                    "type": self.event.kind,
                     "created": self.event.created,
                     "customer_id": self.event.customer_id,
                     "user_id": self.event.user_id,
@@ -108,23 +103,23 @@ class Outcome:
                 }
             )
 
+    def mark(self) -> None:
+        """End the event, and report that unless another worker has ended it."""
+        finish(self.event, self.state, self.reason)
 
-def is_failure(error: BaseException) -> bool:
-    """Whether this is how code of the deployment's own may fail, and not the end of the process."""
-    from asyncio import CancelledError  # noqa: PLC0415 - most processes never need it
-
-    raised = (Exception, SystemExit, GeneratorExit, BaseExceptionGroup, CancelledError)
-    return isinstance(error, raised)
+    def report(self) -> None:
+        """Report the end of an event that was marked in the transaction of its change."""
+        _report(self.event, self.state, self.reason)
 
 
-def finish(event: Event, state: str, reason: str | None) -> None:
-    """End an event, and tell how, unless somebody else has ended it."""
+def finish(event: Event, state: EventState, reason: str | None) -> None:
+    """End an event by a write of its own, and report that unless another worker has ended it."""
     if event.finish(state, reason):
         _report(event, state, reason)
 
 
-def _report(event: Event, state: str, reason: str | None) -> None:
-    is_applied = state == "applied"
+def _report(event: Event, state: EventState, reason: str | None) -> None:
+    is_applied = state is EventState.APPLIED
     current().add_metric(Metric.EVENTS_APPLIED if is_applied else Metric.EVENTS_IGNORED)
     if reason == OLDER:
         current().add_metric(Metric.STALE_EVENTS_DROPPED)
@@ -137,3 +132,11 @@ def _report(event: Event, state: str, reason: str | None) -> None:
             "event_reason": reason,
         },
     )
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether a custom handler has failed with this, rather than the process ending."""
+    from asyncio import CancelledError  # noqa: PLC0415 - most processes never need it
+
+    raised = (Exception, SystemExit, GeneratorExit, BaseExceptionGroup, CancelledError)
+    return isinstance(error, raised)

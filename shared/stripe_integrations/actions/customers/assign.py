@@ -1,0 +1,111 @@
+"""Storing the customer that Stripe has created for a user: claim, record and pointer together."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
+from stripe_integrations.context import current
+from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
+from stripe_integrations.models import Customer, CustomerClaim, Pointer, UserRecords
+from stripe_integrations.models.claim import ClaimReplacement
+from stripe_integrations.models.table import ConditionFailedError, transact
+
+
+def complete_create(
+    user_id: str, claim: CustomerClaim, snapshot: CustomerSnapshot
+) -> Customer | None:
+    """Store the customer that Stripe created for a claim.
+
+    Succeeds as well where another worker has stored the same customer.
+
+    Parameters
+    ----------
+    user_id : str
+        The user.
+    claim : CustomerClaim
+        The claim, as it was read.
+    snapshot : CustomerSnapshot
+        The customer.
+
+    Returns
+    -------
+    Customer or None
+        None where the claim is stored no longer: read the user's records again.
+    """
+    customer = Customer.new(user_id, snapshot.stripe_id, current().now())
+    for name, value in claim.parameters["local"].items():
+        setattr(customer, name, value)
+    try:
+        return _store(snapshot.fill(customer), claim.completed(snapshot.stripe_id))
+    except CustomerSoftDeletedError:
+        # A backup that was made during writes has the claim as it was before its customer.
+        claim.release()
+        return None
+
+
+def assign_customer(
+    user_id: str, replaced: CustomerClaim | None, snapshot: CustomerSnapshot
+) -> Customer | None:
+    """Store a customer of ours whose claim is lost.
+
+    Parameters
+    ----------
+    user_id : str
+        The user.
+    replaced : CustomerClaim or None
+        The stored claim, as it was read: an earlier one than the customer's, or a pointer to this
+        very customer.
+    snapshot : CustomerSnapshot
+        The customer.
+
+    Returns
+    -------
+    Customer or None
+        None where another claim is stored by now: read the user's records again.
+    """
+    replacement = CustomerClaim.assigned(user_id, snapshot.stripe_id, str(snapshot.token), replaced)
+    with suppress(CustomerSoftDeletedError):
+        return _store(snapshot.new_record(user_id), replacement)
+    return None
+
+
+def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None:
+    """Store a new customer with its pointer and claim.
+
+    Raises
+    ------
+    CustomerSoftDeletedError
+        Its record exists, and is soft-deleted.
+    """
+
+    def compose(transaction: TransactWrite) -> None:
+        replacement.add_to(transaction)
+        transaction.save(customer)
+        transaction.save(Pointer.to(customer.stripe_id, customer.user_id))
+
+    try:
+        transact(compose)
+    except ConditionFailedError as error:
+        claim = error.old_item(0, CustomerClaim)
+        if claim and claim.stripe_id == customer.stripe_id:
+            return UserRecords.read(customer.user_id).active_customer
+        is_claim_unchanged = error.reasons[0] is None
+        return _use_existing_record(customer, replacement) if is_claim_unchanged else None
+    customer.is_new = True
+    return customer
+
+
+def _use_existing_record(customer: Customer, replacement: ClaimReplacement) -> Customer | None:
+    """Point to a record that exists already, as a backup that was made during a create has it."""
+    record = UserRecords.read(customer.user_id).customer(customer.stripe_id)
+    if record is None:
+        return None
+    # In a transaction of its own: roles that may update a customer can't update its pointer.
+    transact(lambda t: t.save(Pointer.to(customer.stripe_id, customer.user_id)))
+    with suppress(StaleRecordError):
+        record.update_with({}, extra_items=[replacement.add_to])
+        return record
+    return None

@@ -1,0 +1,115 @@
+"""A customer that Stripe has created for one of our users, recognized by its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from stripe_integrations.context import current
+from stripe_integrations.models import Customer, CustomerClaim, stored_kinds
+from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.observation import Observation
+
+Json = Mapping[str, Any]
+
+USER_KEY = "stripe_integrations_user_id"
+TOKEN_KEY = "stripe_integrations_token"  # noqa: S105 - the name of a metadata key
+"""The keys of Stripe's metadata that identify our customers."""
+
+
+@dataclass(frozen=True)
+class CustomerSnapshot:
+    """A state of a customer that Stripe has created with a token of ours.
+
+    Parameters
+    ----------
+    stripe_customer : mapping
+        Stripe's customer.
+    observation : Observation
+        When it had this state.
+    is_initial : bool
+        Whether this is its state at its creation, with no children yet.
+    """
+
+    stripe_customer: Json
+    observation: Observation
+    is_initial: bool
+
+    @classmethod
+    def from_creation(cls, stripe_customer: Json) -> CustomerSnapshot:
+        """From the answer to the create call, or from customer.created.
+
+        The answer may be an old one that Stripe replays: it is observed in the second of the
+        customer's creation, and no later.
+        """
+        created = created_second(stripe_customer)
+        if not created:
+            return cls.from_fetch(stripe_customer)
+        return cls(stripe_customer, Observation.of_event(created), is_initial=True)
+
+    @classmethod
+    def from_fetch(cls, stripe_customer: Json) -> CustomerSnapshot:
+        """From a list or a fetch: the customer may have changed since its creation."""
+        observation = Observation.of_fetch(created_second(stripe_customer), current().clock())
+        return cls(stripe_customer, observation, is_initial=False)
+
+    @property
+    def stripe_id(self) -> str:
+        """The customer's id."""
+        stripe_id: str = self.stripe_customer["id"]
+        return stripe_id
+
+    @property
+    def created(self) -> int:
+        """When Stripe created it, in Unix seconds; 0 where it does not say."""
+        return created_second(self.stripe_customer)
+
+    @property
+    def user_id(self) -> str | None:
+        """The user that it was created for; None where its metadata names none."""
+        user_id = value_at(self.stripe_customer, "metadata", USER_KEY)
+        return user_id if isinstance(user_id, str) and user_id else None
+
+    @property
+    def token(self) -> object:
+        """The token that it was created with."""
+        return token_of(self.stripe_customer)
+
+    def is_for_claim(self, claim: CustomerClaim) -> bool:
+        """Tell whether Stripe created it for this claim, with any of its tokens."""
+        return claim.is_creating and self.token in claim.tokens
+
+    def is_for_current_token(self, claim: CustomerClaim) -> bool:
+        """Tell whether it was created with the claim's current token, and no former one."""
+        return self.token == claim.token
+
+    def values(self) -> dict[str, Any]:
+        """The field values of its record."""
+        return {**Customer.values_of(self.stripe_customer), **self.observation.as_fields()}
+
+    def new_record(self, user_id: str) -> Customer:
+        """Make its record, dated by Stripe and not stored yet."""
+        moment = datetime.fromtimestamp(self.created, UTC)
+        return self.fill(Customer.new(user_id, self.stripe_id, moment))
+
+    def fill(self, customer: Customer) -> Customer:
+        """Set the field values of a record that is not stored yet."""
+        values = self.values()
+        if self.is_initial:
+            values |= customer.listed(stored_kinds(), self.observation)
+        for name, value in values.items():
+            setattr(customer, name, value)
+        return customer
+
+
+def created_second(stripe_customer: Json) -> int:
+    """When Stripe created a customer, in Unix seconds; 0 where it does not say."""
+    created = stripe_customer.get("created")
+    return created if isinstance(created, int) else 0
+
+
+def token_of(stripe_customer: Json) -> object:
+    """The token that a customer was created with, if it was one of ours."""
+    return value_at(stripe_customer, "metadata", TOKEN_KEY)

@@ -1,0 +1,79 @@
+"""Recording a failed try of an event: the next try is scheduled, or the event is dead-lettered."""
+
+from __future__ import annotations
+
+from stripe_integrations.context import current
+from stripe_integrations.errors import (
+    EventHandlerNotFoundError,
+    MessageNotSentError,
+    OutOfTimeError,
+    SideEffectFailedError,
+    is_permanent,
+)
+from stripe_integrations.models import Event
+from stripe_integrations.observability import (
+    Metric,
+    error_location_fields,
+    error_log_fields,
+    logger,
+)
+
+_OWN_SIDE_EFFECT_ERRORS = (EventHandlerNotFoundError, MessageNotSentError, OutOfTimeError)
+"""Side effects fail with these outside of a handler, so that their messages contain no values."""
+
+
+def record_failure(event: Event, error: BaseException) -> None:
+    """Schedule the next try, or dead-letter the event; one that has ended is not changed.
+
+    Parameters
+    ----------
+    event : Event
+        The event, claimed.
+    error : BaseException
+        What the try failed with.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        Not even that could be written.
+    """
+    cause = error.__cause__ if isinstance(error, SideEffectFailedError) else None
+    error = cause or error
+    if not is_permanent(error):
+        _schedule_retry(event, error, is_of_handler=_is_of_handler(cause))
+    elif not event.is_finished_meanwhile():
+        dead_letter(event, type(error).__name__)
+
+
+def dead_letter(event: Event, reason: str) -> None:
+    """Send the event to the dead-letter queue, then let it fail: if the queue fails, retry both."""
+    message = {
+        "event_id": event.stripe_id,
+        "type": event.kind,
+        "customer_id": event.customer_id,
+        "attempts": event.attempts,
+        "reason": reason,
+    }
+    try:
+        current().report_dead_letter(message)
+    except MessageNotSentError as error:
+        _schedule_retry(event, error, is_of_handler=False)
+        return
+    event.fail(reason)
+    current().add_metric(Metric.EVENTS_DEAD_LETTERED)
+    logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
+
+
+def _schedule_retry(event: Event, error: BaseException, *, is_of_handler: bool) -> None:
+    fields = error_location_fields(error) if is_of_handler else error_log_fields(error)
+    logger.warning(
+        "event retry scheduled",
+        extra={"stripe_event_id": event.stripe_id, "attempts": event.attempts, **fields},
+    )
+    event.schedule_retry(error)
+    current().add_metric(Metric.EVENT_RETRIES_SCHEDULED)
+
+
+def _is_of_handler(cause: BaseException | None) -> bool:
+    """Whether a custom handler raised it: its message may contain anything."""
+    return cause is not None and not isinstance(cause, _OWN_SIDE_EFFECT_ERRORS)

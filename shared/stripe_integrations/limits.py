@@ -1,0 +1,16 @@
+"""Time limits that more than one module relies on, in seconds."""
+
+CLOCK_SKEW_SECONDS = 5
+"""The most that any two clocks differ, Stripe's and ours included."""
+
+CREATED_LOOKUP_MARGIN_SECONDS = 300
+"""How much earlier than its claim a customer's `created` may be: listing more is harmless."""
+
+SIDE_EFFECTS_SECONDS = 12
+"""Time that the side effects and the mark of one event need."""
+APPLY_SECONDS = 30
+"""Time that a batch of events needs: one fetch and one write."""
+EVENTS_PAGE_SECONDS = 45
+"""Time that a page of events needs, in a sweep or a replay."""
+REBUILD_CUSTOMER_SECONDS = 60
+"""Time that a rebuild needs for one more customer."""

@@ -1,0 +1,120 @@
+"""The queue of unfinished events, and other look-ups of events: all are eventually consistent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from pynamodb.exceptions import PynamoDBException
+from pynamodb.expressions.condition import Condition
+
+from stripe_integrations.context import current
+from stripe_integrations.models.event import FAILED_QUEUE, QUEUES, Event, EventState
+from stripe_integrations.models.table import unavailable
+
+Json = dict[str, Any]
+
+_PAGE_ITEMS = 1000
+_ENTRY_ATTRIBUTES = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """An event as the queue's index has it, with a small delay.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The event's id.
+    customer_id : str or None
+        The Stripe customer that it names.
+    was_interrupted : bool
+        Whether its last try has not ended, or not yet.
+    """
+
+    stripe_id: str
+    customer_id: str | None
+    was_interrupted: bool
+
+
+def due() -> Iterator[QueueEntry]:
+    """Find the unfinished events whose next try is due."""
+    now = int(current().clock())
+    for queue in QUEUES:
+        yield from map(_entry, _in_queue(queue, Event.next_try <= now))
+
+
+def failed() -> Iterator[QueueEntry]:
+    """Find the failed events, oldest failure first."""
+    yield from map(_entry, _in_queue(FAILED_QUEUE))
+
+
+def oldest_pending_seconds() -> float:
+    """Measure how long ago the oldest pending event was received or replayed; 0 without one.
+
+    Events that wait for an unknown customer don't count: they end after a day. Of each queue one
+    page is read, the events that are due first.
+    """
+    ages = (
+        event.age().total_seconds()
+        for queue in QUEUES
+        for event in islice(_in_queue(queue, page_size=_PAGE_ITEMS), _PAGE_ITEMS)
+        if event.state == EventState.PENDING
+    )
+    return max(ages, default=0)
+
+
+def ids_of_customer(customer_id: str) -> Iterator[str]:
+    """Find the ids of the events that name a Stripe customer, oldest first."""
+    try:
+        for event in Event.by_customer.query(customer_id):
+            yield event.id_in_key
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+
+
+def created_between(
+    earliest: int, latest: int, resume_from: Json | None = None
+) -> tuple[list[QueueEntry], Json | None]:
+    """Find one page of the events of a range of time, by a scan of the table.
+
+    Parameters
+    ----------
+    earliest, latest : int
+        Unix seconds of Stripe's `created`, both included.
+    resume_from : mapping, optional
+        What the previous call returned.
+
+    Returns
+    -------
+    tuple
+        Events, and where the next call resumes; None at the end.
+    """
+    # By the page: a limit would count what was found, and scan the whole table for it.
+    pages = Event.scan(
+        Event.created.between(earliest, latest),
+        attributes_to_get=_ENTRY_ATTRIBUTES,
+        last_evaluated_key=resume_from,
+        page_size=_PAGE_ITEMS,
+    ).page_iter
+    try:
+        items = next(pages)["Items"]
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+    return [_entry(Event.from_raw_data(item)) for item in items], pages.last_evaluated_key
+
+
+def _in_queue(
+    queue: str, condition: Condition | None = None, page_size: int | None = None
+) -> Iterator[Event]:
+    """Events with the attributes that the index has."""
+    try:
+        yield from Event.by_queue.query(queue, condition, page_size=page_size)
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+
+
+def _entry(event: Event) -> QueueEntry:
+    return QueueEntry(event.id_in_key, event.customer_id, event.claimed_at is not None)

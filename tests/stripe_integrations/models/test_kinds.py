@@ -1,0 +1,53 @@
+"""The registry of child kinds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
+from stripe_integrations.config import Settings
+from stripe_integrations.context import Context, use
+from stripe_integrations.errors import ConfigurationError
+from stripe_integrations.models import KINDS, Card, Customer, Subscription, stored_kinds
+from stripe_integrations.models.fields import fields_of
+
+
+def stored(names: frozenset[str] | None) -> tuple[type, ...]:
+    settings = replace(Settings(table_name="customers"), stored_records=names)
+    with use(Context(settings)):
+        return stored_kinds()
+
+
+class TestStoredKinds:
+    def test_default_is_cards_and_subscriptions(self) -> None:
+        assert stored(None) == (Card, Subscription)
+
+    def test_setting_selects_by_name(self) -> None:
+        assert stored(frozenset({"Subscription"})) == (Subscription,)
+        assert stored(frozenset()) == ()
+
+    def test_unknown_name_is_a_configuration_error(self) -> None:
+        with pytest.raises(ConfigurationError, match="STORED_RECORDS may name"):
+            stored(frozenset({"Card", "Invoice"}))
+
+
+class TestKinds:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_customer_has_collection(self, kind: type[Card]) -> None:
+        assert isinstance(vars(Customer)[kind.COLLECTION], property)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_fields_have_paths(self, kind: type[Card]) -> None:
+        assert "stripe_id" in fields_of(kind)
+        assert all(
+            kind.SHAPE in field.paths
+            for name, field in fields_of(kind).items()
+            if not field.private and name != "customer_id"
+        )
+
+    def test_event_types_and_sort_keys_are_distinct(self) -> None:
+        types = [*CUSTOMER_EVENT_TYPES, *(name for kind in KINDS for name in kind.EVENTS)]
+        assert len(types) == len(set(types))
+        assert len({kind.SORT_KEY for kind in KINDS}) == len(KINDS)
