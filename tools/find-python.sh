@@ -9,7 +9,7 @@ assert sys.version_info >= (3, 11)
 print(os.path.realpath(sys.executable))'
 
 for version in 3.13 3.12 3.11; do
-    for candidate in "python$version" "$HOME"/.pyenv/versions/"$version"*/bin/"python$version"; do
+    for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version"*/bin/"python$version"; do
         "$candidate" -c "$check" 2>/dev/null && exit 0
     done
 done
