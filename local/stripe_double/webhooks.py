@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import random as random_module
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .errors import Json
 from .versions import in_version
-
-if TYPE_CHECKING:
-    from .account import Account
 
 _MAX_BACKOFF = 12 * 3600.0
 _GIVE_UP_AFTER = 3 * 24 * 3600.0
@@ -136,6 +134,17 @@ class _Meddling:
         return True
 
 
+class EventSource(Protocol):
+    """What deliveries need of the account whose events they carry."""
+
+    clock: Callable[[], float]
+    random: random_module.Random
+    events: dict[str, Json]
+
+    def new_id(self, prefix: str) -> str:
+        """Return a fresh id."""
+
+
 @dataclass
 class Webhooks:
     """The queue of deliveries: at least once, retried with growing pauses, in no promised order.
@@ -149,7 +158,7 @@ class Webhooks:
         One line for each attempt that was marked: event id, type, endpoint, attempt, status.
     """
 
-    account: Account
+    account: EventSource
     first_backoff: float = 60.0
     backoff_factor: float = 2.0
     max_backoff: float = _MAX_BACKOFF
