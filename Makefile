@@ -52,7 +52,7 @@ test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", so
 check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, template
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/ruff format --check $(SOURCES)
-	.venv/bin/mypy shared functions local simulation
+	.venv/bin/mypy shared functions local simulation tools
 	$(SAM) validate --lint
 	.tools/docs/bin/python -m tools.reference --check
 

@@ -115,7 +115,8 @@ def rendered(
     }
     if members is not None:
         chosen["members"] = members
-    return render_object_docs(documented, {**STYLE, **chosen})
+    page: str = render_object_docs(documented, {**STYLE, **chosen})
+    return page
 
 
 def fields(record: Class) -> str:

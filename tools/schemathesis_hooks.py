@@ -19,7 +19,7 @@ USERS = [f"user-{number}" for number in range(8)]
 NEEDED = ("user_id", "billing_email")
 
 
-@schemathesis.hook("before_call")
+@schemathesis.hook("before_call")  # type: ignore[untyped-decorator]
 def get_further(_: HookContext, case: Case, __: dict[str, Any]) -> None:
     """Change a request that is to be taken, the same one always in the same way."""
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
