@@ -49,10 +49,11 @@ test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", so
 	.venv/bin/pytest --quiet --numprocesses auto $(or $(ARGS),--cov --cov-fail-under 95)
 
 .PHONY: check
-check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, template
+check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, imports, template
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy shared functions local simulation tools
+	.venv/bin/lint-imports --no-logo
 	$(SAM) validate --lint
 	.tools/docs/bin/python -m tools.reference --check
 
