@@ -59,7 +59,7 @@ check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, type
 
 # Whatever git has or would take, and not the environments.
 .PHONY: scan
-scan: .tools/checkov/ready ## the template against the rules of an auditor, and secrets anywhere; asks nobody
+scan: .tools/checkov/ready ## the template against the rules of an auditor, and secrets anywhere; offline
 	.tools/checkov/bin/checkov --framework cloudformation secrets --enable-secret-scan-all-files \
 		--skip-download --compact --quiet \
 		--file $$(git ls-files --cached --others --exclude-standard)
@@ -99,12 +99,12 @@ test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready .tools/aws
 	.venv/bin/pytest --quiet tests/local_cloud $(ARGS)
 
 .PHONY: simulate
-simulate: .venv/ready ## random histories with faults, judged; HISTORIES=1000 SEED=1 JOBS=2
+simulate: .venv/ready ## random histories with faults, checked; HISTORIES=1000 SEED=1 JOBS=2
 	@.venv/bin/python -m simulation --histories $(or $(HISTORIES),1000) --seed $(or $(SEED),1) \
 		--jobs $(or $(JOBS),2) $(ARGS)
 
 .PHONY: fuzz
-fuzz: .venv/ready ## all functions, called with what nobody should send; CASES=20000 SEED=1 JOBS=2 CASE=7
+fuzz: .venv/ready ## all functions, called with malformed input; CASES=20000 SEED=1 JOBS=2 CASE=7
 	@.venv/bin/python -m tests.fuzz --cases $(or $(CASES),20000) --seed $(or $(SEED),1) \
 		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
 

@@ -4,7 +4,7 @@ DynamoDB restores only to a new table, and CloudFormation keeps to the one that 
 
     python -m tools.copy_table --from RESTORED --to TABLE --empty-target
 
-It refuses a target that holds anything, unless it is told to empty it first. It can be run again
+It refuses a target that holds anything, unless `--empty-target` is given. It can be run again
 after it was stopped. Credentials, region and AWS_ENDPOINT_URL are taken as the AWS CLI takes them.
 """
 
@@ -45,7 +45,7 @@ def copy_table(
     empty_target: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[int, int]:
-    """Bring a table to hold what another holds.
+    """Make a table hold what another one holds.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import sys
 
 from tools import engine
 
-SAM_PYTHON = engine.KEPT / "sam" / "bin" / "python"
+SAM_PYTHON = engine.CACHE / "sam" / "bin" / "python"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ARCHITECTURE = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
 
@@ -26,14 +26,14 @@ def install() -> None:
     """
     bridge_address()
     asked = "from samcli.local.docker.lambda_image import LambdaImage as i;"
-    told = subprocess.run(
+    answer = subprocess.run(
         [SAM_PYTHON, "-c", f"{asked} print(i._INVOKE_REPO_PREFIX)"],
         capture_output=True,
         text=True,
         check=True,
     )
     tag = f"{RUNTIME.removeprefix('python')}-{ARCHITECTURE}"
-    image = f"{told.stdout.strip()}/python:{tag}"
+    image = f"{answer.stdout.strip()}/python:{tag}"
     docker = _docker()
     known = subprocess.run([docker, "image", "inspect", image], capture_output=True, check=False)
     if known.returncode:

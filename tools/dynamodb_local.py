@@ -26,15 +26,17 @@ def install() -> Path:
     """Fetch it where it isn't there yet; the folder with its jars."""
     java = engine.require("java", "DynamoDB Local is a Java program")
     compiler = engine.require("javac", "a JDK confines DynamoDB Local to one address")
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
-    release = re.search(r'version "(\d+)', told)
+    java_version = subprocess.run(
+        [java, "-version"], capture_output=True, text=True, check=True
+    ).stderr
+    release = re.search(r'version "(\d+)', java_version)
     if release is None or int(release[1]) < OLDEST_JAVA:
         raise engine.NotRunError(f"Java is older than {OLDEST_JAVA}")
-    home = engine.KEPT / f"dynamodb-local-{version()}"
+    home = engine.CACHE / f"dynamodb-local-{version()}"
     if home.exists():
         return home
     maven = engine.require("mvn", "DynamoDB Local comes from Maven Central")
-    with engine.kept_whole(home) as building:
+    with engine.complete_folder(home) as building:
         engine.fetch(
             [
                 maven,

@@ -1,7 +1,7 @@
-"""What every engine of the slower tests needs: a place to be kept, a port, a life and an end.
+"""What every engine of the slower tests needs: a folder, a port, a start and an end.
 
 An engine is a program that we did not write (AWS's DynamoDB Local, Stripe's stripe-mock, …). It
-is fetched once by the ordinary client of its registry, kept under `.tools/`, and started anew
+is fetched once by the ordinary client of its registry, cached under `.tools/`, and started anew
 for every test run.
 """
 
@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT = ROOT / ".tools"
+CACHE = ROOT / ".tools"
 
-# What go, mvn, pip and uv say when nobody answered. A registry that did answer, with a refusal or
+# What go, mvn, pip and uv print without an answer. A registry that did answer, with a refusal or
 # with a file that isn't the pinned one, is a failure of ours and must not pass for an absence.
-NOBODY_ANSWERED = re.compile(
+NO_ANSWER = re.compile(
     r"dial tcp|proxyconnect|no such host|i/o timeout|TLS handshake timeout"
     r"|Could not transfer artifact(?!.*(?:status: 4\d\d|[Cc]hecksum))"
     r"|UnknownHostException|Connection (?:refused|reset|timed out)|Network is unreachable"
@@ -62,13 +62,13 @@ def fetch(command: Sequence[str], *, registry: str, env: Mapping[str, str] | Non
     )
     if done.returncode == 0:
         return
-    if NOBODY_ANSWERED.search(done.stdout):
+    if NO_ANSWER.search(done.stdout):
         raise NotRunError(f"{registry} can't be reached")
     raise EngineError(f"{' '.join(command[:3])} … failed:\n{done.stdout[-4000:]}")
 
 
 @contextmanager
-def kept_whole(target: Path) -> Iterator[Path]:
+def complete_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder which becomes `target` only if the block succeeds.
 
     A fetch that is interrupted must not leave half an engine that the next run takes for whole.
@@ -84,7 +84,7 @@ def kept_whole(target: Path) -> Iterator[Path]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port on which nobody listens."""
+    """A TCP port on which no program listens."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -92,7 +92,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether somebody answers there."""
+    """Whether a program answers there."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
@@ -107,7 +107,7 @@ def running(
     name: str,
     ready: Callable[[], bool],
     env: Mapping[str, str] | None = None,
-    patience: float = 60.0,
+    timeout: float = 60.0,
 ) -> Iterator[None]:
     """Keep a server running for the length of the block.
 
@@ -115,12 +115,12 @@ def running(
     ----------
     command : sequence of str
     name : str
-        Its log is `.tools/log/<name>-<something>.log`, kept if the block fails.
+        Its log is `.tools/log/<name>-<something>.log`, left there if the block fails.
     ready : callable
-        StripeCall until it says yes.
+        Called until it returns true.
     env : mapping, optional
         Added to the environment.
-    patience : float
+    timeout : float
         Seconds to wait for `ready`.
 
     Raises
@@ -128,7 +128,7 @@ def running(
     EngineError
         It ended, or was not ready in time; with the end of its log.
     """
-    logs = KEPT / "log"
+    logs = CACHE / "log"
     logs.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         prefix=f"{name}-", suffix=".log", dir=logs, delete=False
@@ -143,7 +143,7 @@ def running(
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise EngineError(f"{name} did not come up:\n{log.read_text()[-4000:]}")

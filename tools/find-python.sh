@@ -2,7 +2,7 @@
 # Prints the path of the one Python that every environment and build of this project uses: the first
 # of 3.13, 3.12 and 3.11 that runs and can make virtual environments.
 #
-# A pyenv shim stands on PATH for versions that are not selected and fails when it is run, so each
+# A pyenv shim is on PATH for versions that are not selected and fails when it is run, so each
 # candidate is asked for the executable behind it, and pyenv's own folder is searched too.
 check='import os, sys, ensurepip, venv
 assert sys.version_info >= (3, 11)

@@ -20,11 +20,11 @@ SERVER = engine.ROOT / "tools" / "localstripe_server.py"
 def install() -> Path:
     """Fetch it where it isn't there yet; the Python of its environment."""
     lock = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    home = engine.KEPT / f"localstripe-{lock}"
+    home = engine.CACHE / f"localstripe-{lock}"
     python = home / "bin" / "python"
     if not home.exists():
         uv = [sys.executable, "-m", "uv", "--no-config"]
-        with engine.kept_whole(home) as building:
+        with engine.complete_folder(home) as building:
             engine.fetch(
                 [*uv, "venv", "--quiet", "--clear", f"--python={sys.executable}", str(building)],
                 registry="PyPI",

@@ -107,7 +107,7 @@ def rendered(
     *,
     show_signature: bool = True,
 ) -> str:
-    """Return what stands on the page of one object, with all members or with these."""
+    """Return the part of the page about one object, with all members or with these."""
     chosen: ConfigDict = {
         "heading_level": level,
         "separate_signature": show_signature,
@@ -164,7 +164,7 @@ def is_settable(given: dict[str, str]) -> bool:
 
 
 def tidied(page: str) -> str:
-    """Return the page with links to what stands on it alone, and no HTML."""
+    """Return the page with links to what it contains alone, and no HTML."""
     headings = set(re.findall(r"^#+ `(\w+)`$", page, re.MULTILINE))
 
     def link(found: re.Match[str]) -> str:

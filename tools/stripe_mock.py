@@ -18,10 +18,10 @@ VERSION = "v0.203.0"
 
 def install() -> Path:
     """Fetch and build it where it isn't there yet; the program."""
-    home = engine.KEPT / f"stripe-mock-{VERSION}"
+    home = engine.CACHE / f"stripe-mock-{VERSION}"
     if not home.exists():
         go = engine.require("go", "stripe-mock is a Go module")
-        with engine.kept_whole(home) as building:
+        with engine.complete_folder(home) as building:
             engine.fetch(
                 [go, "install", f"{MODULE}@{VERSION}"],
                 registry="the Go module proxy",
@@ -39,7 +39,7 @@ def serve() -> Iterator[str]:
         str(program),
         "-http-addr",
         f"127.0.0.1:{port}",
-        # Named although nobody asks for it: without it, HTTPS is served on every interface.
+        # Named although no test uses it: without it, HTTPS is served on every interface.
         "-https-addr",
         "127.0.0.1:0",
     ]

@@ -23,8 +23,8 @@ from local.stripe_double import StripeDouble, StripeDoubleServer
 from tools import docker_engine, engine
 from tools.template import table_properties
 
-SAM = engine.KEPT / "sam" / "bin" / "sam"
-LOCAL_AWS = engine.KEPT / "ministack" / "bin" / "python"
+SAM = engine.CACHE / "sam" / "bin" / "sam"
+LOCAL_AWS = engine.CACHE / "ministack" / "bin" / "python"
 BUILD = engine.ROOT / ".build" / "sam-local"
 REGION = "us-east-1"
 TABLE = "customers"

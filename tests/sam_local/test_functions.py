@@ -87,7 +87,7 @@ def _start_api_answers(sam_local: SamLocal, user_id: str, customer_id: str) -> N
     port = engine.free_port()
     command = ["start-api", "--host", "127.0.0.1", "--port", str(port), "--disable-authorizer"]
     with engine.running(
-        [str(engine.KEPT / "sam" / "bin" / "sam"), "local", *command, *sam_local.options],
+        [str(engine.CACHE / "sam" / "bin" / "sam"), "local", *command, *sam_local.options],
         name="sam-local-start-api",
         env=sam_local.environment,
         ready=lambda: engine.listens("127.0.0.1", port),

@@ -75,7 +75,7 @@ def test_a_target_ends_as_its_command_does(monkeypatch: pytest.MonkeyPatch, code
 
 def test_an_interrupted_fetch_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     home = tmp_path / "engine"
-    with pytest.raises(KeyboardInterrupt), engine.kept_whole(home) as building:
+    with pytest.raises(KeyboardInterrupt), engine.complete_folder(home) as building:
         (building / "half").touch()
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
