@@ -19,20 +19,25 @@ SOURCES := functions shared local simulation tests tools
 # ---- environments ------------------------------------------------------------------------------
 # Each is made anew when its list, or the interpreter, is another one.
 
+# What takes a while is announced, and says how many seconds it took.
+define step
+@printf '… $(1): '; began=$$(date +%s); { $(2); } || exit 1; echo "$$(($$(date +%s) - began)) s"
+endef
+
 .venv/ready: requirements/dev.txt pyproject.toml .tools/uv/ready
-	$(UV) venv --clear --python $(PYTHON) .venv
-	$(UV) pip sync --python .venv/bin/python --require-hashes requirements/dev.txt
-	$(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]'
+	$(call step,installing $< into .venv,$(UV) venv --clear --python $(PYTHON) .venv \
+		&& $(UV) pip sync --python .venv/bin/python --require-hashes $< \
+		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]')
 	@touch $@
 
 .tools/sam/ready .tools/ministack/ready .tools/awscli/ready .tools/docs/ready .tools/schemathesis/ready .tools/checkov/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
-	$(UV) venv --clear --python $(PYTHON) .tools/$*
-	$(UV) pip sync --python .tools/$*/bin/python --require-hashes requirements/$*.txt
+	$(call step,installing $< into .tools/$*,$(UV) venv --clear --python $(PYTHON) .tools/$* \
+		&& $(UV) pip sync --python .tools/$*/bin/python --require-hashes $<)
 	@touch $@
 
 .tools/uv/ready: requirements/uv.txt .tools/python
-	$(PYTHON) -m venv --clear .tools/uv
-	.tools/uv/bin/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	$(call step,installing $< into .tools/uv,$(PYTHON) -m venv --clear .tools/uv \
+		&& .tools/uv/bin/python -m pip install --quiet --require-hashes --requirement $<)
 	@touch $@
 
 .tools/python: always

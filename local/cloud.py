@@ -23,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -69,6 +69,10 @@ REQUESTS = "requests.log"
 FROM_OUTSIDE = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 """All that programs of the cloud get of the caller's environment: functions inherit it from the
 local AWS, and neither an AWS account nor a Stripe key of the caller's may reach them that way."""
+
+
+Step = Callable[[str], AbstractContextManager[object]]
+"""Takes the title of a step, and returns a context manager that lasts as long as the step."""
 
 
 class CloudError(Exception):
@@ -247,14 +251,14 @@ def aws_client(endpoint: str, service: str, config: Config | None = None) -> Any
 
 @contextmanager
 def local_cloud(
-    say: Callable[[str], None] = lambda _: None, parameters: Mapping[str, str] | None = None
+    step: Step = nullcontext, parameters: Mapping[str, str] | None = None
 ) -> Iterator[Cloud]:
-    """Bring a cloud up for the length of the block.
+    """Run a cloud for the length of the block.
 
     Parameters
     ----------
-    say : callable, optional
-        Told of each step in a few words.
+    step : callable, optional
+        Shows the progress, for example `printed_step`.
     parameters : mapping, optional
         Parameters of template.yaml, over the ones that a local stack needs.
 
@@ -265,29 +269,41 @@ def local_cloud(
     """
     with signals_unwind() as deaf, ExitStack() as running:
         try:
-            yield bring_up(running, say, parameters or {})
+            yield start_cloud(running, step, parameters or {})
         finally:
             # A second Ctrl-C must not leave behind what the first one has begun to take down.
             deaf()
 
 
-def bring_up(
-    running: ExitStack, say: Callable[[str], None], parameters: Mapping[str, str]
-) -> Cloud:
-    """Start everything in `running`, which takes it down again."""
+@contextmanager
+def printed_step(title: str) -> Iterator[None]:
+    """Print the title of a step when it starts, and the seconds that it took when it ends."""
+    print(f"… {title}: ", end="", flush=True)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        print(f"{time.monotonic() - started:.1f} s", flush=True)
+
+
+def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -> Cloud:
+    """Start everything in `running`, which stops it again."""
     WORK.mkdir(exist_ok=True)
     folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="cloud-", dir=WORK)))
-    say("starting the local AWS, building the functions")
-    endpoint = start_local_aws(running, folder)
-    used = which_stripe(running)
     build = running.enter_context(program("sam build", sam_build(folder), folder, bare=False))
-    make_secrets(endpoint, used)
-    build.succeed()
-    allow_http(folder / "build" / "template.yaml")
-    say("deploying template.yaml")
+    with step("starting the local AWS"):
+        endpoint = start_local_aws(running, folder)
+        used = which_stripe(running)
+        make_secrets(endpoint, used)
+    with step("building the functions"):
+        build.succeed()
+        allow_http(folder / "build" / "template.yaml")
     chosen = {**stack_parameters(used), **parameters}
     deploy = sam_deploy(folder, chosen)
-    with program("sam deploy", deploy, folder, environment=sam_environment(endpoint)) as deploying:
+    with (
+        step("deploying template.yaml"),
+        program("sam deploy", deploy, folder, environment=sam_environment(endpoint)) as deploying,
+    ):
         deploying.succeed()
     outputs = stack_outputs(endpoint)
     cloud = Cloud(

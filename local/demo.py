@@ -15,7 +15,7 @@ from typing import Any
 
 import stripe
 
-from local.cloud import Answer, Cloud, CloudError, local_cloud
+from local.cloud import Answer, Cloud, CloudError, local_cloud, printed_step
 from local.stripe_double import StripeDoubleServer, sign
 
 USER = "user-1"
@@ -134,7 +134,7 @@ class Story:
     def webhook_arrives(self, customer: str) -> None:
         self.page.step(
             "Stripe's webhook arrives",
-            "Stripe tells that a customer was created: stored and linked at once, then applied.",
+            "Stripe reports that a customer was created: stored and linked at once, then applied.",
         )
         self.page.request("Stripe POSTs customer.created to the Function URL")
         self.wait_for_event("customer.created", customer)
@@ -143,7 +143,7 @@ class Story:
     def card_and_subscription(self, customer: str) -> None:
         self.page.step(
             "The customer gets a card and a subscription",
-            "On Stripe's side, as a checkout page does it; webhooks bring them here.",
+            "On Stripe's side, as a checkout page does it; webhooks report them here.",
         )
         subscription = self.subscribe(customer)
         self.cloud.wait_until(
@@ -170,8 +170,8 @@ class Story:
 
     def change_on_stripe(self, customer: str) -> None:
         self.page.step(
-            "Somebody changes the customer on Stripe",
-            "In the dashboard, for example. The webhook brings the change, nobody asks for it.",
+            "The customer is changed on Stripe",
+            "In the dashboard, for example. The webhook delivers the change, no call asks for it.",
         )
         self.on_stripes_side(
             f"POST /v1/customers/{customer}",
@@ -189,7 +189,7 @@ class Story:
     def out_of_order(self, customer: str, double: StripeDoubleServer) -> None:
         self.page.step(
             "Stripe's webhooks come twice, and the newest first",
-            "Whatever order they come in, the record shows what Stripe has in the end.",
+            "Whatever order they come in, the record has what Stripe has in the end.",
         )
         with double.use() as own:
             own.webhooks.hold()
@@ -214,7 +214,7 @@ class Story:
         self.expect(statuses == [200] * 6, "each is answered 200")
         self.expect(self.read()["phone"] == "+15555550003", "the phone is the last one")
         stored = [item for item in self.cloud.items() if item.get("stripe_id") in changes]
-        self.expect(len(stored) == 3, "each event stands in the table once")
+        self.expect(len(stored) == 3, "each event is stored once")
         self.show_table()
 
     def lost_webhook(self, customer: str, double: StripeDoubleServer) -> None:
@@ -231,7 +231,7 @@ class Story:
         )
         with double.use() as own:
             lost = list(own.account.events)[-1]
-        self.expect(self.read()["phone"] == "+15555550003", "nobody here knows of the change")
+        self.expect(self.read()["phone"] == "+15555550003", "the change is not known here")
         answer = self.invoke("reconcile_events", self.cloud.reconcile_events, {})
         self.expect(answer["recovered"] >= 1, "the event is found")
         self.cloud.wait_until(lambda: self.state_of(lost) == "applied", "it is applied")
@@ -240,7 +240,7 @@ class Story:
 
     def replay(self, customer: str) -> None:
         self.page.step(
-            "Somebody replays an event",
+            "An event is replayed",
             "Whatever has become of it, it is applied again by what Stripe says now.",
         )
         event = next(
@@ -258,7 +258,7 @@ class Story:
     def sync(self, customer: str) -> None:
         self.page.step(
             "Synchronise the customer",
-            "Asks Stripe, and brings customer, cards and subscriptions to what it says.",
+            "Asks Stripe, and updates customer, cards and subscriptions to what it answers.",
         )
         double = self.cloud.stripe.double
         if double:
@@ -283,7 +283,7 @@ class Story:
 
     def forged_webhook(self, customer: str) -> None:
         self.page.step(
-            "Somebody forges a webhook",
+            "A webhook is forged",
             "It says that the customer is deleted, under a signature that is not Stripe's.",
         )
         forged = {
@@ -310,7 +310,7 @@ class Story:
         self.expect(answer.status == 204, "204")
         record = next(item for item in self.cloud.items() if item["sk"] == f"CUSTOMER#{customer}")
         self.expect(not record["is_active"], "the record is not active any more")
-        self.expect(bool(record["date_purged"]), "and tells since when")
+        self.expect(bool(record["date_purged"]), "and says since when")
         self.show_table()
 
     def not_found(self) -> None:
@@ -366,7 +366,7 @@ class Story:
         return str(subscription.id)
 
     def on_stripes_side(self, text: str, given: Any, call: Callable[[Any], Any]) -> Any:
-        """Do something on Stripe, as somebody else does, and show it."""
+        """Do something on Stripe, as another program does, and show it."""
         self.page.request(f"on Stripe: {text}", given)
         return call(given)
 
@@ -429,7 +429,7 @@ class Story:
 
 
 def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
-    """Return where an item stands in the story: users, pointers, then events as they came."""
+    """Return the place of an item in the story: users, pointers, then events as they came."""
     kind = item["pk"].partition("#")[0]
     return (
         ("USER", "STRIPE", "EVENT", "SWEEP").index(kind),
@@ -439,7 +439,7 @@ def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
 
 
 def short(text: str) -> str:
-    """Return `text` with Stripe's ids cut to what tells them apart."""
+    """Return `text` with Stripe's ids cut to what distinguishes them."""
     return re.sub(r"\b((?:cus|evt|pm|sub)_\w{6})\w+", r"\1…", text)
 
 
@@ -508,8 +508,8 @@ def errors_logged(cloud: Cloud) -> list[str]:
 
 
 def play(page: Page) -> None:
-    """Bring a cloud up, play the story, and take the cloud down."""
-    with local_cloud(lambda step: page.line(f"… {step}", "2")) as cloud:
+    """Start a cloud, play the story, and stop the cloud."""
+    with local_cloud(printed_step) as cloud:
         story = Story(cloud, page)
         try:
             story.play()

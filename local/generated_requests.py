@@ -21,6 +21,7 @@ from local.cloud import (
     Cloud,
     CloudError,
     local_cloud,
+    printed_step,
 )
 
 SCHEMATHESIS = ROOT / ".tools" / "schemathesis" / "bin" / "schemathesis"
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
     asked = parser.parse_args(arguments)
     try:
-        with local_cloud(lambda step: print(f"… {step}", flush=True)) as cloud:
+        with local_cloud(printed_step) as cloud:
             return run(cloud, asked.requests, asked.seed)
     except CloudError as error:
         print(error, file=sys.stderr)

@@ -17,6 +17,7 @@ from local.cloud import (
     Cloud,
     CloudError,
     local_cloud,
+    printed_step,
 )
 from local.page import DOCUMENT, api_page
 
@@ -166,7 +167,7 @@ def main() -> int:
     """Serve until Ctrl-C."""
     try:
         with (
-            local_cloud(lambda step: print(f"… {step}", flush=True)) as cloud,
+            local_cloud(printed_step) as cloud,
             api_page(cloud.request) as page,
         ):
             print(welcome(cloud, page), flush=True)
