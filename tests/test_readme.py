@@ -13,6 +13,9 @@ from stripe_integrations.actions import StripeEvent
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.entrypoints.http import _PROBLEMS
+from stripe_integrations.entrypoints.serialization import customer_to_json
+from stripe_integrations.models import Customer
+from stripe_integrations.models.fields import fields_of
 from tests.world import World
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -55,6 +58,16 @@ def run(example: str, names: dict[str, object]) -> None:
 
 def test_every_problem_is_told() -> None:
     assert {slug for _, slug, _ in _PROBLEMS.values()} <= set(re.findall(r"`([a-z-]+)`", README))
+
+
+def test_the_fields_of_a_customer_are_those_of_the_table() -> None:
+    paragraph = README.partition("`POST` takes these fields")[2].partition("In `metadata`")[0]
+    taken, answered = (
+        re.findall(r"`(\w+)`", part) for part in paragraph.split("A customer in an answer")
+    )
+    settable = [name for name, field in fields_of(Customer).items() if field.settable]
+    assert sorted(taken) == sorted(settable)
+    assert sorted(taken + answered) == sorted(customer_to_json(Customer()))
 
 
 def test_every_variable_of_the_environment_is_told() -> None:
