@@ -28,13 +28,13 @@ API. Every error that is raised on purpose is a `StripeIntegrationsError`.
 """
 
 ACTIONS = (
-    "actions.customers.StripeCustomer",
-    "actions.customers.User",
-    "actions.events.StripeEvent",
-    "actions.events.StreamRecord",
-    "actions.reconciliation.Reconciliation",
-    "actions.replay.Replay",
-    "actions.rebuilding.Rebuild",
+    "actions.stripe_customer.StripeCustomer",
+    "actions.stripe_customer.User",
+    "actions.stripe_event.StripeEvent",
+    "actions.stripe_event.StreamRecord",
+    "actions.events.reconcile.Reconciliation",
+    "actions.events.replay.Replay",
+    "actions.customers.rebuild.Rebuild",
 )
 RECORDS = {
     "models.customer.Customer": ["is_new", "cards", "subscriptions"],
