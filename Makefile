@@ -15,6 +15,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL
 UV := .tools/uv/bin/uv --no-config --quiet
 SAM := .tools/sam/bin/sam
 SOURCES := functions shared local simulation tests tools
+WORDED := functions shared local tools template.yaml docs $(wildcard *.md)
 
 # ---- environments ------------------------------------------------------------------------------
 # Each is made anew when its list, or the interpreter, is another one.
@@ -54,11 +55,12 @@ test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", so
 	.venv/bin/pytest --quiet --numprocesses auto $(or $(ARGS),--cov --cov-fail-under 95)
 
 .PHONY: check
-check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, imports, template
+check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, imports, words, template
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy shared functions local simulation tools
 	.venv/bin/lint-imports --no-logo
+	.venv/bin/codespell $(WORDED)
 	$(SAM) validate --lint
 	.tools/docs/bin/python -m tools.reference --check
 
