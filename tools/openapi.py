@@ -83,7 +83,7 @@ MEANINGS = {
     "forbidden": "The token is another user's.",
     "customer-not-found": "This user has no customer.",
     "customer-being-created": "A create for this user is under way.",
-    "conflict": "Concurrent writers kept changing the same record; nothing was written.",
+    "conflict": "Concurrent writers changed the same record every time; nothing was written.",
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The body says that it is something other than JSON.",
     "invalid-field": "The `field` was refused, by us or by Stripe.",
@@ -187,7 +187,7 @@ ROUTES = (
         "POST",
         "/customers/{user_id}/sync",
         "sync_customer",
-        "Bring a user's customer to what Stripe says",
+        "Update a user's customer to what Stripe says",
         "The customer, its cards and its subscriptions. One that Stripe has deleted is"
         " soft-deleted here, and answered as such.",
         {200: "The customer as Stripe has it now."},
@@ -311,7 +311,7 @@ def json_content(name: str) -> Json:
 
 
 def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> Json:
-    """An answer that tells of a failure: problems of ours by slug, a message of API Gateway's."""
+    """An answer that says of a failure: problems of ours by slug, a message of API Gateway's."""
     content: Json = {}
     parts = [MEANINGS[slug] for slug in problems]
     if problems:

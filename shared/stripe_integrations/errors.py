@@ -123,7 +123,7 @@ class CustomerSoftDeletedError(StripeIntegrationsError):
 
 
 class ConflictError(StripeIntegrationsError):
-    """Concurrent writers kept changing the same record; nothing was written."""
+    """Concurrent writers changed the same record every time; nothing was written."""
 
 
 class StaleRecordError(ConflictError):
@@ -235,12 +235,12 @@ class StripeObjectChangedError(StripeUnavailableError):
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Tell whether an error will be raised again, however often the work is retried."""
+    """Return whether an error will be raised again, however often the work is retried."""
     return isinstance(error, DatabaseRefusedError | UnprocessableEventError)
 
 
 def is_stripe_outage(error: BaseException) -> bool:
-    """Tell whether no call to Stripe can succeed now, for whichever object."""
+    """Return whether no call to Stripe can succeed now, for whichever object."""
     outages = (
         ConfigurationError,
         SecretUnavailableError,

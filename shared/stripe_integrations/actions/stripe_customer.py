@@ -94,7 +94,7 @@ class StripeCustomer:
         StripeUnavailableError
             Stripe can't be reached or fails. The next call resumes this one.
         ConflictError
-            Concurrent writers kept creating and deleting this user's customer.
+            Concurrent writers created and deleted this user's customer every time.
 
         Examples
         --------
@@ -218,7 +218,7 @@ class StripeCustomer:
         StaleRecordError
             With `stripe_customer`: the record was changed since it was read.
         ConflictError
-            Concurrent writers kept changing the record; nothing was written.
+            Concurrent writers changed the record every time; nothing was written.
 
         Notes
         -----
@@ -266,7 +266,7 @@ class StripeCustomer:
         Raises
         ------
         ConflictError
-            Concurrent writers kept changing the record; nothing was written.
+            Concurrent writers changed the record every time; nothing was written.
         """
         soft_delete_customer(customer)
 

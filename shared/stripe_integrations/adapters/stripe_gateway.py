@@ -115,7 +115,7 @@ class StripeGateway:
             import stripe  # noqa: PLC0415 - see the module's docstring
         except ImportError as error:
             raise StripeNotInstalledError(
-                "this action calls Stripe: install stripe-integrations with its `stripe` extra"
+                "this action calls Stripe: install stripe-integrations-aws with its `stripe` extra"
             ) from error
         self._stripe = stripe
         self._settings = settings

@@ -115,26 +115,26 @@ class Child(Record):
 
     @classmethod
     def is_included(cls, stripe_customer: Json) -> bool:
-        """Tell whether Stripe's customer contains all that `from_stripe` reads from it."""
+        """Return whether Stripe's customer contains all that `from_stripe` reads from it."""
         return True
 
     @classmethod
     def concerns(cls, obj: Json) -> bool:
-        """Tell whether an object that shares its event types with others is of this kind."""
+        """Return whether an object that shares its event types with others is of this kind."""
         return True
 
     @classmethod
     def matches_customer(cls, obj: Json, customer_id: str, event_type: str) -> bool:
-        """Tell whether a payload is what its event type promises, of this customer."""
+        """Return whether a payload is what its event type promises, of this customer."""
         return obj.get("object") == cls.SHAPE and obj.get("customer") == customer_id
 
     @classmethod
     def is_complete(cls, obj: Json) -> bool:
-        """Tell whether a payload has every field that a fetch would have."""
+        """Return whether a payload has every field that a fetch would have."""
         return True
 
     def is_resurrection_of(self, stored: Child) -> bool:
-        """Tell whether this state can't follow the stored one, since that is final."""
+        """Return whether this state can't succeed the stored one, since that is final."""
         return False
 
     # ---- what all kinds share
@@ -191,7 +191,7 @@ class Child(Record):
         )
 
     def has_state_of(self, other: Record | None) -> bool:
-        """Tell whether another record has the same state, whenever it was observed."""
+        """Return whether another record has the same state, whenever it was observed."""
         if other is None:
             return False
         return all(

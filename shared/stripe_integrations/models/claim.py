@@ -77,7 +77,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
                     return stored, stored.token == claim.token
             else:
                 return claim, True
-        raise ConflictError("concurrent writers kept writing and removing claims of this user")
+        raise ConflictError("concurrent writers wrote and removed claims of this user every time")
 
     @classmethod
     def read(cls, user_id: str) -> CustomerClaim | None:
@@ -152,7 +152,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
 
     @staticmethod
     def is_ours(token: object) -> bool:
-        """Tell whether this deployment made a token."""
+        """Return whether this deployment made a token."""
         name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
         return name == current().settings.deployment_name and bool(rest)
 

@@ -254,7 +254,7 @@ class Event(Record, discriminator="Event"):
 
     @classmethod
     def stored_ids(cls, stripe_ids: Iterable[str]) -> set[str]:
-        """Tell which of at most 100 events are stored, strongly consistent."""
+        """Return which of at most 100 events are stored, strongly consistent."""
         keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
         try:
             found = cls.batch_get(
@@ -369,7 +369,7 @@ class Event(Record, discriminator="Event"):
         self._schedule([Event.state.set(EventState.WAITING)])
 
     def has_waited_too_long(self) -> bool:
-        """Tell whether its customer has been unknown for so long that it can't be ours."""
+        """Return whether its customer has been unknown for so long that it can't be ours."""
         return self.age() > timedelta(days=1)
 
     @classmethod
@@ -425,7 +425,7 @@ class Event(Record, discriminator="Event"):
         return [Event.user_id.set(self.user_id), Event.customer_id.set(self.customer_id)]
 
     def _update_if(self, actions: list[Action], condition: Condition) -> bool:
-        """Write under a condition, and tell whether it held."""
+        """Write under a condition, and return whether it held."""
         try:
             self.update(actions, condition)
         except UpdateError as error:

@@ -39,7 +39,7 @@ class CompressedJson(StripeField[dict[str, Any] | None]):
 
 
 def is_storable(payload: Json) -> bool:
-    """Tell whether a payload fits into its event's item and can be read again."""
+    """Return whether a payload fits into its event's item and can be read again."""
     if depth(payload, _MAX_DEPTH) > _MAX_DEPTH:
         return False
     return len(CompressedJson().serialize(payload)) <= _MAX_PAYLOAD_BYTES

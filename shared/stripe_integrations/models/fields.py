@@ -293,7 +293,7 @@ def value_at(obj: object, *path: str) -> object:
 
 
 def is_text(value: object) -> bool:
-    """Tell whether a value is a string in UTF-8: JSON can contain half a surrogate pair."""
+    """Return whether a value is a string in UTF-8: JSON can contain half a surrogate pair."""
     if not isinstance(value, str):
         return False
     try:

@@ -47,4 +47,4 @@ def retry_on_conflict(attempt: Callable[[int], R]) -> R:
             return attempt(number)
         except StaleRecordError:
             continue
-    raise ConflictError("concurrent writers kept changing the same record")
+    raise ConflictError("concurrent writers changed the same record every time")

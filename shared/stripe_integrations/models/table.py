@@ -224,7 +224,7 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
                 raise unavailable(error) from error
         else:
             return
-    raise DatabaseUnavailableError("DynamoDB kept refusing the transaction for now")
+    raise DatabaseUnavailableError("DynamoDB refused the transaction every time")
 
 
 def unavailable(error: PynamoDBException) -> StripeIntegrationsError:

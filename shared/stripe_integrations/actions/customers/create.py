@@ -70,7 +70,7 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
         customer = _advance(user_id, claim, is_acquired=is_acquired)
         if customer:
             return customer
-    raise ConflictError("concurrent writers kept creating and deleting this user's customer")
+    raise ConflictError("concurrent writers created and deleted this user's customer every time")
 
 
 def _advance(user_id: str, claim: CustomerClaim, *, is_acquired: bool) -> Customer | None:

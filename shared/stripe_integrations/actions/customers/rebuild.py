@@ -3,7 +3,7 @@
 A restored table has the state of an earlier time. A user who got a customer since then has none in
 it, and the next `create` would create a second one on Stripe. So Stripe's customers are listed, and
 those that this deployment created and the table lacks are stored. Stored records are not changed:
-the sweep of Stripe's events brings them up to date.
+the sweep of Stripe's events updates them.
 
 A user gets another customer only after the previous one was soft-deleted. So of several the newest
 is the active one, and the others are soft-deleted.
@@ -115,7 +115,7 @@ def _is_ours(snapshot: CustomerSnapshot) -> bool:
 
 
 def _restore(snapshot: CustomerSnapshot) -> bool:
-    """Store what is missing, and tell whether something was."""
+    """Store what is missing, and return whether something was."""
     user_id = str(snapshot.user_id)
 
     def attempt(_: int) -> bool:
@@ -248,7 +248,7 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
 def _complete(
     user_id: str, records: UserRecords, record: Customer, snapshot: CustomerSnapshot
 ) -> bool:
-    """Add what a stored record lacks, and tell whether something was missing.
+    """Add what a stored record lacks, and return whether something was missing.
 
     A backup is not of exactly one moment: it may have a part of a transaction. And an earlier run
     may have ended between the record and its children.

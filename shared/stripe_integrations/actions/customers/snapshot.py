@@ -78,11 +78,11 @@ class CustomerSnapshot:
         return token_of(self.stripe_customer)
 
     def is_for_claim(self, claim: CustomerClaim) -> bool:
-        """Tell whether Stripe created it for this claim, with any of its tokens."""
+        """Return whether Stripe created it for this claim, with any of its tokens."""
         return claim.is_creating and self.token in claim.tokens
 
     def is_for_current_token(self, claim: CustomerClaim) -> bool:
-        """Tell whether it was created with the claim's current token, and no former one."""
+        """Return whether it was created with the claim's current token, and no former one."""
         return self.token == claim.token
 
     def values(self) -> dict[str, Any]:

@@ -22,11 +22,11 @@ def applied_event_types() -> tuple[str, ...]:
 
 
 def changes_records(event: Event) -> bool:
-    """Tell whether an event changes a customer or one of its children."""
+    """Return whether an event changes a customer or one of its children."""
     if event.kind not in applied_event_types() or not event.names_customer:
         return False
     kind = kind_of_event(event.kind)
-    # Without the payload a fetch will tell.
+    # Without the payload a fetch decides.
     return kind is None or not event.data_object or kind.concerns(event.data_object)
 
 

@@ -19,7 +19,7 @@ retried later; `UnprocessableEventError` dead-letters it at once.
 
 
 def has_handlers(event_type: str) -> bool:
-    """Tell whether the deployment has a custom handler for a type of event."""
+    """Return whether the deployment has a custom handler for a type of event."""
     return bool(_references(event_type))
 
 

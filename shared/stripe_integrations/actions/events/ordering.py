@@ -171,7 +171,7 @@ class PendingChanges:
 
 
 def is_deletion(event: Event, customer: Customer) -> bool:
-    """Tell whether an event deletes the customer: that is final, in whatever order it comes."""
+    """Return whether an event deletes the customer: that is final, in whatever order it comes."""
     return event.kind == "customer.deleted" and matches_customer(event, customer)
 
 

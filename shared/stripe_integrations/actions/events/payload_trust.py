@@ -10,7 +10,7 @@ from stripe_integrations.models.fields import value_at
 
 
 def is_untrusted(event: Event) -> bool:
-    """Tell whether a payload can't be used, whatever it contains.
+    """Return whether a payload can't be used, whatever it contains.
 
     It was not stored, is replayed, is of another API version or of a test clock, or its stamp is
     unreadable or in the future.
@@ -26,7 +26,7 @@ def is_untrusted(event: Event) -> bool:
 
 
 def matches_customer(event: Event, customer: Customer) -> bool:
-    """Tell whether a payload is what its type promises, of this customer and mode."""
+    """Return whether a payload is what its type promises, of this customer and mode."""
     data_object = event.data_object
     if data_object.get("livemode", customer.livemode) is not customer.livemode:
         return False
