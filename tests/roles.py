@@ -280,8 +280,6 @@ def _of_dynamodb(operation: str, body: Json) -> Iterator[Need]:
                 for entry in body["TransactItems"]
                 for kind, item in entry.items()
             )
-        case "TransactGetItems":
-            yield from _together(("GetItem", entry["Get"]) for entry in body["TransactItems"])
         case "BatchGetItem":
             yield from _together(
                 (operation, {"TableName": table, "Key": key})
@@ -329,6 +327,7 @@ def _need(action: str, path: str, context: Mapping[str, Iterable[str]] | None = 
 # ---- a running function
 
 
+@dataclass
 class Acting:
     """A call of a function under its role.
 
@@ -338,28 +337,24 @@ class Acting:
         What it may do.
     used : set of Grant
         Extended by what the call uses.
+    refused : list of Need
+        Extended by what the role does not allow.
     """
 
-    def __init__(self, role: Role, used: set[Grant]) -> None:
-        self._role = role
-        self._used = used
-        self._refused: list[Need] = []
+    role: Role
+    used: set[Grant]
+    refused: list[Need] = field(default_factory=list)
 
     def may(self, asked: Iterable[Need]) -> bool:
-        """Whether the role allows all that a request needs; refusals are recorded."""
+        """Whether the role allows all that a request needs."""
         refused = []
         for need in asked:
-            if self._role.allows(need):
-                self._used |= need.grants()
+            if self.role.allows(need):
+                self.used |= need.grants()
             else:
                 refused.append(need)
-        self._refused += refused
+        self.refused += refused
         return not refused
-
-    def check(self) -> None:
-        """Fail if anything was refused: the function may have treated it as an outage."""
-        if self._refused:
-            raise RoleTooNarrowError(f"{self._role.function} may not: {self._refused}")
 
 
 _acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
@@ -380,7 +375,9 @@ def acting_under(role: Role, used: set[Grant]) -> Iterator[None]:
         yield
     finally:
         _acting.reset(token)
-        acting.check()
+        # The function may have treated a refusal as an outage.
+        if acting.refused:
+            raise RoleTooNarrowError(f"{role.function} may not: {acting.refused}")
 
 
 @contextmanager

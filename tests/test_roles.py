@@ -68,13 +68,18 @@ def used_by_aws(function: str) -> set[Grant]:
     return used
 
 
-def used_with_a_key(function: str) -> list[tuple[tuple[str, ...], str]]:
+def used_with_a_key(function: str) -> list[Statement]:
     """What is done under the role where a customer managed key encrypts table and queue."""
+
+    def by(service: str, *actions: str) -> Statement:
+        via = {"kms:ViaService": f"{service}.eu-west-1.amazonaws.com"}
+        return Statement(actions, (KEY,), {"StringEquals": via})
+
     # DynamoDB decrypts the table for each caller, and the stream for its reader.
-    used: list[tuple[tuple[str, ...], str]] = [(("kms:Decrypt",), "dynamodb")]
+    used = [by("dynamodb", "kms:Decrypt")]
     if function in REPORTING:
         # SQS generates a data key for a sender, and decrypts one that it has already.
-        used.append((("kms:Decrypt", "kms:GenerateDataKey"), "sqs"))
+        used.append(by("sqs", "kms:Decrypt", "kms:GenerateDataKey"))
     return used
 
 
@@ -283,18 +288,8 @@ class TestRoles:
     def test_uses_a_kms_key_through_the_services_that_need_it(self, function: str) -> None:
         usual = deployment().role(function).statements
         with_a_key = deployment(KmsKeyArn=KEY).role(function).statements
-        assert [
-            (statement.actions, statement.resources, statement.conditions)
-            for statement in with_a_key
-            if statement not in usual
-        ] == [
-            (
-                actions,
-                (KEY,),
-                {"StringEquals": {"kms:ViaService": f"{service}.eu-west-1.amazonaws.com"}},
-            )
-            for actions, service in used_with_a_key(function)
-        ]
+        added = [statement for statement in with_a_key if statement not in usual]
+        assert added == used_with_a_key(function)
 
     def test_publishes_nowhere_without_a_bus(self, function: str) -> None:
         actions = {grant.action for grant in granted(function, EventBusName="")}

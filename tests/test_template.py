@@ -20,7 +20,7 @@ NOTHING = {"Ref": "AWS::NoValue"}
 SHARED = template()["Globals"]["Function"]
 DEPLOYED = of_type("AWS::Serverless::Function")
 STREAM = DEPLOYED["ApplyEvent"]["Properties"]["Events"]["StoredEvents"]["Properties"]
-PARAMETERS = template()["Parameters"]
+PARAMETERS: dict[str, Any] = template()["Parameters"]
 TEXT = (ROOT / "template.yaml").read_text()
 
 
