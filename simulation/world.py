@@ -17,12 +17,12 @@ from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
 from simulation.history import Action, History
-from simulation.judge import (
+from simulation.invariants import (
     ApiCall,
-    Evidence,
-    judge_events,
-    judge_replay,
-    judge_state,
+    FinalState,
+    check_events,
+    check_replay,
+    check_state,
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
@@ -178,14 +178,14 @@ class World:
         end = START + self.history.length
         self.schedule.at(end + _CALM_AFTER_SECONDS, self._calm)
         self._run_until_quiet(end + _LONGEST_SECONDS)
-        evidence = self._evidence()
-        self._judge(judge_events(evidence))
-        spared = users_with_failed_events(evidence)
-        self._judge(judge_state(evidence, spared))
+        final = self._final_state()
+        self._report_violations(check_events(final))
+        skipped_users = users_with_failed_events(final)
+        self._report_violations(check_state(final, skipped_users))
         if self._replay_failed():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
-            self._judge(judge_replay(evidence))
-            self._judge(judge_state(evidence))
+            self._report_violations(check_replay(final))
+            self._report_violations(check_state(final))
         self.fleet.end()
         self._sum_up()
 
@@ -331,8 +331,8 @@ class World:
     def _expect(self, function: str) -> Callable[[Outcome], None]:
         return lambda outcome: self._look_at(function, outcome)
 
-    def _evidence(self) -> Evidence:
-        return Evidence(
+    def _final_state(self) -> FinalState:
+        return FinalState(
             watch=self.watch,
             double=self.stripe.double,
             others=self.others,
@@ -347,7 +347,7 @@ class World:
             },
         )
 
-    def _judge(self, violations: Iterable[Violation]) -> None:
+    def _report_violations(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
             self._found(violation)
 

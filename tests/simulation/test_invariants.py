@@ -9,12 +9,12 @@ import pytest
 from local.stripe_double.double import StripeDouble
 from simulation.deliveries import Deliveries
 from simulation.faults import Faults, Weather
-from simulation.judge import (
+from simulation.invariants import (
     ApiCall,
-    Evidence,
-    judge_events,
-    judge_replay,
-    judge_state,
+    FinalState,
+    check_events,
+    check_replay,
+    check_state,
     users_with_failed_events,
 )
 from simulation.own_handlers import OwnHandlers
@@ -57,7 +57,7 @@ class Scene:
         self.now = START
         self.watch = Watch(self.records, self.double, self.found.append, lambda: self.now)
         deliveries = Deliveries(schedule, self.stripe, None, faults, lambda *_: None)  # type: ignore[arg-type]
-        self.evidence = Evidence(
+        self.final = FinalState(
             watch=self.watch,
             double=self.double,
             others=Others(1, self.stripe, deliveries),
@@ -113,7 +113,7 @@ class Scene:
         return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
 
     def verdict(self) -> set[str]:
-        violations = [*self.found, *judge_events(self.evidence), *judge_state(self.evidence)]
+        violations = [*self.found, *check_events(self.final), *check_state(self.final)]
         return {violation.promise for violation in violations}
 
 
@@ -210,7 +210,7 @@ def apply_the_other_mode(scene: Scene) -> None:
 
 
 def lose_an_accepted_event(scene: Scene) -> None:
-    scene.evidence.accepted.add("evt_1")
+    scene.final.accepted.add("evt_1")
 
 
 def leave_an_event_pending(scene: Scene) -> None:
@@ -226,12 +226,12 @@ def fail_an_event_in_silence(scene: Scene) -> None:
 
 
 def fail_an_event_after_one_try(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=1, seconds=3 * DAY)
 
 
 def fail_an_event_at_once(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=MOST_ATTEMPTS, seconds=DAY)
 
 
@@ -249,13 +249,13 @@ def forget_a_try(scene: Scene) -> None:
 
 
 def publish_nothing(scene: Scene) -> None:
-    scene.evidence.has_bus = True
+    scene.final.has_bus = True
     scene.write(("EVENT", event("applied")), pk="EVENT#evt_1")
 
 
 def accept_a_forged_event(scene: Scene) -> None:
-    scene.evidence.others.crafted["evt_1"] = "forged"
-    scene.evidence.others.statuses["evt_1"] = [200]
+    scene.final.others.crafted["evt_1"] = "forged"
+    scene.final.others.statuses["evt_1"] = [200]
 
 
 @pytest.mark.parametrize(
@@ -294,23 +294,23 @@ def test_a_planted_violation_is_seen(
 
 
 def test_an_event_that_was_tried_for_days_may_fail(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=MOST_ATTEMPTS, seconds=2 * DAY)
     assert scene.verdict() == set()
 
 
 def test_an_event_that_can_never_be_applied_may_fail_at_once(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1 evt_2")
-    scene.evidence.poisonous.add("evt_1")
+    scene.final.dead_letters.append("evt_1 evt_2")
+    scene.final.poisonous.add("evt_1")
     fail(scene, tries=1, seconds=0)
     assert scene.verdict() == set()
-    scene.evidence.poisonous.clear()
-    scene.evidence.handlers.refused.add("evt_1")
+    scene.final.poisonous.clear()
+    scene.final.handlers.refused.add("evt_1")
     assert scene.verdict() == set()
 
 
 def test_a_replay_counts_the_tries_anew(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=MOST_ATTEMPTS, seconds=2 * DAY)
     scene.write(("EVENT", event("pending", 0, replayed_at="now")), pk="EVENT#evt_1")
     scene.write(("EVENT", event("failed", 1, replayed_at="now")), pk="EVENT#evt_1")
@@ -320,18 +320,18 @@ def test_a_replay_counts_the_tries_anew(scene: Scene) -> None:
 def test_a_user_with_a_failed_event_is_spared_until_it_is_replayed(scene: Scene) -> None:
     fail(scene, tries=1, seconds=0)
     change_on_stripe(scene)
-    spared = users_with_failed_events(scene.evidence)
-    assert spared == {"u-0"}
-    assert not list(judge_state(scene.evidence, spared))
-    assert list(judge_state(scene.evidence))
-    assert list(judge_replay(scene.evidence))
+    skipped_users = users_with_failed_events(scene.final)
+    assert skipped_users == {"u-0"}
+    assert not list(check_state(scene.final, skipped_users))
+    assert list(check_state(scene.final))
+    assert list(check_replay(scene.final))
 
 
 def test_a_handler_that_runs_before_the_effect_is_seen(scene: Scene) -> None:
     sk, image = scene.customer
     scene.write((sk, {**image, "true_until": {"N": "100"}, "version": {"N": "2"}}))
     customer = Customer.from_raw_data(scene.customer[1])
-    handled = scene.evidence.handlers
+    handled = scene.final.handlers
 
     def is_shown(created: int) -> bool:
         told = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)

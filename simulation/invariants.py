@@ -52,7 +52,7 @@ class ApiCall:
 
 
 @dataclass
-class Evidence:
+class FinalState:
     """What the judge looks at.
 
     Parameters
@@ -89,13 +89,13 @@ class Evidence:
     poisonous: set[str]
 
 
-def judge_events(evidence: Evidence) -> Iterator[Violation]:
+def check_events(final: FinalState) -> Iterator[Violation]:
     """Every accepted event is there, and applied, ignored for a reason, or a dead letter."""
-    events = evidence.watch.events
-    for stripe_id in sorted(evidence.accepted - set(events)):
+    events = final.watch.events
+    for stripe_id in sorted(final.accepted - set(events)):
         yield Violation("an accepted event is stored", stripe_id)
-    letters = "\n".join(evidence.dead_letters)
-    bus = "\n".join(evidence.published)
+    letters = "\n".join(final.dead_letters)
+    bus = "\n".join(final.published)
     for stripe_id, event in events.items():
         state, kind = text(event, "state"), text(event, "kind")
         told = f"{kind} {stripe_id} ({text(event, 'last_error') or text(event, 'reason')})"
@@ -103,59 +103,58 @@ def judge_events(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("an ignored event has a reason", told)
         if state == "failed" and stripe_id not in letters:
             yield Violation("a failed event is a dead letter", told)
-        has_handler = evidence.handlers.are_for(kind or "")
-        if has_handler and state == "applied" and stripe_id not in evidence.handlers.handled:
+        has_handler = final.handlers.are_for(kind or "")
+        if has_handler and state == "applied" and stripe_id not in final.handlers.handled:
             yield Violation("an applied event was handled", told)
         if state not in ("applied", "ignored", "failed"):
             yield Violation("every event is finished", f"{state}: {told}")
         # One that is only handled is applied too, with no change to be told of.
         is_change = state == "applied" and (not has_handler or "effected_at" in event)
-        if evidence.has_bus and is_change and stripe_id not in bus:
+        if final.has_bus and is_change and stripe_id not in bus:
             yield Violation("an applied change is published", told)
-    yield from _judge_failures(evidence)
-    yield from _judge_crafted(evidence)
+    yield from _check_failures(final)
+    yield from _check_crafted(final)
 
 
-def judge_state(evidence: Evidence, spared: Set[str] = frozenset()) -> Iterator[Violation]:
+def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Iterator[Violation]:
     """The records are what Stripe has, with one customer a user and none on Stripe that is lost.
 
     Parameters
     ----------
-    evidence : Evidence
+    final : FinalState
         What the judge looks at.
-    spared : set of str
+    skipped_users : set of str
         Users that are not looked at.
     """
-    users = {call.user_id for call in evidence.calls} - spared
+    users = {call.user_id for call in final.calls} - skipped_users
     for user_id in sorted(users):
-        yield from _judge_user(evidence, user_id)
-    yield from _judge_duplicates(evidence, spared)
+        yield from _check_user(final, user_id)
+    yield from _check_duplicates(final, skipped_users)
 
 
-def judge_replay(evidence: Evidence) -> Iterator[Violation]:
+def check_replay(final: FinalState) -> Iterator[Violation]:
     """Whatever it was that events failed for is over: replayed, they are applied."""
-    for stripe_id, event in evidence.watch.events.items():
+    for stripe_id, event in final.watch.events.items():
         if text(event, "state") not in ("applied", "ignored"):
             yield Violation("a failed event can be replayed", f"{text(event, 'kind')} {stripe_id}")
 
 
-def users_with_failed_events(evidence: Evidence) -> set[str]:
+def users_with_failed_events(final: FinalState) -> set[str]:
     """The users whose records a replay may have to mend."""
     users = set()
-    customers = evidence.double.account.customers
-    for event in evidence.watch.events.values():
+    customers = final.double.account.customers
+    for event in final.watch.events.values():
         if text(event, "state") == "failed":
             customer = customers.get(text(event, "customer_id") or "", {"metadata": {}})
             users |= {text(event, "user_id"), customer["metadata"].get(USER_KEY)}
     return {user for user in users if user is not None}
 
 
-def _judge_failures(evidence: Evidence) -> Iterator[Violation]:
+def _check_failures(final: FinalState) -> Iterator[Violation]:
     """An event fails where nothing else helps, not because it was not tried for long."""
-    for failure in evidence.watch.failures:
+    for failure in final.watch.failures:
         is_hopeless = (
-            failure.stripe_id in evidence.poisonous
-            or failure.stripe_id in evidence.handlers.refused
+            failure.stripe_id in final.poisonous or failure.stripe_id in final.handlers.refused
         )
         was_tried = failure.tries >= MOST_ATTEMPTS and failure.seconds >= _SHORTEST_TRYING_SECONDS
         if not is_hopeless and not was_tried:
@@ -163,10 +162,10 @@ def _judge_failures(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("an event fails only after all tries", told)
 
 
-def _judge_crafted(evidence: Evidence) -> Iterator[Violation]:
-    for stripe_id, kind in evidence.others.crafted.items():
-        statuses = evidence.others.statuses[stripe_id]
-        state = text(evidence.watch.events.get(stripe_id, {}), "state")
+def _check_crafted(final: FinalState) -> Iterator[Violation]:
+    for stripe_id, kind in final.others.crafted.items():
+        statuses = final.others.statuses[stripe_id]
+        state = text(final.watch.events.get(stripe_id, {}), "state")
         if kind == "forged":
             # A process that died is no acceptance; the sender sees 502.
             if state is not None or any(status < 400 for status in statuses):
@@ -177,18 +176,17 @@ def _judge_crafted(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("an accepted event is stored", stripe_id)
 
 
-def _judge_user(evidence: Evidence, user_id: str) -> Iterator[Violation]:
-    customer = _active_customer(evidence.watch, user_id)
+def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
+    customer = _active_customer(final.watch, user_id)
     if customer is not None:
-        yield from _judge_customer(evidence, user_id, customer)
-    elif _was_created_last(evidence, user_id):
+        yield from _check_customer(final, user_id, customer)
+    elif _was_created_last(final, user_id):
         alive = [
             stripe_id
-            for stripe_id, made in evidence.double.account.customers.items()
-            if made["metadata"].get(USER_KEY) == user_id
-            and stripe_id not in evidence.others.not_ours
+            for stripe_id, made in final.double.account.customers.items()
+            if made["metadata"].get(USER_KEY) == user_id and stripe_id not in final.others.not_ours
         ]
-        deleted = evidence.double.account.deleted_customers
+        deleted = final.double.account.deleted_customers
         if not any(stripe_id in deleted for stripe_id in alive):
             yield Violation("a created customer stays", f"{user_id} has none")
 
@@ -211,9 +209,9 @@ def _active_customer(watch: Watch, user_id: str) -> Customer | None:
     return customer
 
 
-def _was_created_last(evidence: Evidence, user_id: str) -> bool:
+def _was_created_last(final: FinalState, user_id: str) -> bool:
     """Whether a create succeeded with no soft delete beside or after it."""
-    calls = [call for call in evidence.calls if call.user_id == user_id]
+    calls = [call for call in final.calls if call.user_id == user_id]
     creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
     if not creates:
         return False
@@ -221,24 +219,24 @@ def _was_created_last(evidence: Evidence, user_id: str) -> bool:
     return not any(c.kind == "soft_delete" and c.ended > last.begun for c in calls)
 
 
-def _judge_customer(evidence: Evidence, user_id: str, record: Customer) -> Iterator[Violation]:
+def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterator[Violation]:
     stripe_id = record.stripe_id or ""
-    if stripe_id in evidence.others.not_ours:
+    if stripe_id in final.others.not_ours:
         yield Violation("another's customer is never adopted", f"{user_id}: {stripe_id}")
         return
-    customer = _ask(evidence.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
+    customer = _ask(final.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
     if customer.get("deleted") or "error" in customer:
         yield Violation("a customer that Stripe deleted is not active", f"{user_id}: {stripe_id}")
         return
     # Lists that are nested in an object may have more than it shows.
-    customer["sources"]["data"] = _all(evidence.double, f"/v1/customers/{stripe_id}/sources", {})
-    methods = _all(evidence.double, f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
+    customer["sources"]["data"] = _all(final.double, f"/v1/customers/{stripe_id}/sources", {})
+    methods = _all(final.double, f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
     subscriptions = _all(
-        evidence.double, "/v1/subscriptions", {"customer": stripe_id, "status": "all"}
+        final.double, "/v1/subscriptions", {"customer": stripe_id, "status": "all"}
     )
     for subscription in subscriptions:
         subscription["items"]["data"] = _all(
-            evidence.double, "/v1/subscription_items", {"subscription": subscription["id"]}
+            final.double, "/v1/subscription_items", {"subscription": subscription["id"]}
         )
     for name, value in customer_values(customer).items():
         if getattr(record, name) != value:
@@ -248,7 +246,7 @@ def _judge_customer(evidence: Evidence, user_id: str, record: Customer) -> Itera
     yield from _compare("cards", record.cards, cards)
     wanted = subscriptions_from_stripe(user_id, stripe_id, subscriptions, _WHENEVER)
     yield from _compare("subscriptions", record.subscriptions, wanted)
-    yield from _compare_by_hand(record, customer, methods, subscriptions)
+    yield from _compare_without_mapping(record, customer, methods, subscriptions)
 
 
 def _compare(what: str, stand: list[Any], wanted: list[Any]) -> Iterator[Violation]:
@@ -269,7 +267,7 @@ def _stripes_fields(model: type[Child]) -> list[str]:
     return [name for name, field in fields_of(model).items() if field.paths]
 
 
-def _compare_by_hand(
+def _compare_without_mapping(
     record: Customer, customer: Json, methods: list[Json], subscriptions: list[Json]
 ) -> Iterator[Violation]:
     """A few fields without the product's own mapping, which may lose them on both sides."""
@@ -294,16 +292,16 @@ def _compare_by_hand(
             yield Violation("a record equals Stripe's", detail)
 
 
-def _judge_duplicates(evidence: Evidence, spared: Set[str]) -> Iterator[Violation]:
-    account = evidence.double.account
+def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:
+    account = final.double.account
     known: dict[str, list[str]] = {}
     for stripe_id, made in account.customers.items():
         user_id = made["metadata"].get(USER_KEY)
-        if user_id is None or user_id in spared or stripe_id in evidence.others.not_ours:
+        if user_id is None or user_id in skipped_users or stripe_id in final.others.not_ours:
             continue
         if stripe_id in account.deleted_customers:
             continue
-        record = evidence.watch.images.get((f"USER#{user_id}", f"CUSTOMER#{stripe_id}"))
+        record = final.watch.images.get((f"USER#{user_id}", f"CUSTOMER#{stripe_id}"))
         if record is None:
             yield Violation("a customer of ours on Stripe has a record", f"{user_id}: {stripe_id}")
         if record is None or record["is_active"]["BOOL"]:
