@@ -66,14 +66,14 @@ class Deliveries:
                 continue
             self._under_way.add(delivery.number)
             name = f"{delivery.event_id}/{delivery.attempt}"
-            passage = self._faults.delivery(name, delivery.event_type)
-            if passage.delay is None and delivery.attempt == 1:
+            plan = self._faults.delivery(name, delivery.event_type)
+            if plan.delay is None and delivery.attempt == 1:
                 self.lost.add(delivery.event_id)
                 self._webhooks.mark(delivery, 200)
                 continue
-            self._after(passage.delay or 0.0, delivery)
-            if passage.again is not None:
-                self._after((passage.delay or 0.0) + passage.again, delivery, again=True)
+            self._after(plan.delay or 0.0, delivery)
+            if plan.repeat_after is not None:
+                self._after((plan.delay or 0.0) + plan.repeat_after, delivery, again=True)
 
     def send(self, name: str, body: bytes, headers: Json, then: Callable[[Outcome], None]) -> None:
         """POST something to the webhook."""

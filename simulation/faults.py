@@ -49,19 +49,19 @@ FIRST_KINDS = (
 )
 """Events that others follow on, and may overtake."""
 
-_STRIPE_SPELLS = {
+_STRIPE_OUTAGES = {
     "429": (2.0, 60.0),
     "401": (60.0, 7200.0),
     "404": (60.0, 7200.0),
     "refused": (60.0, 3600.0),
 }
-_DATABASE_SPELLS = {"throttled": (1.0, 30.0), "refused": (5.0, 300.0)}
+_DATABASE_OUTAGES = {"throttled": (1.0, 30.0), "refused": (5.0, 300.0)}
 _OVERTAKEN_SECONDS = (10.0, 900.0)
 _LONG_OUTAGE_SECONDS = 2 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Spell:
+class Outage:
     """A time in which one of the others fails at most calls.
 
     Parameters
@@ -82,14 +82,14 @@ class Spell:
     @property
     def name(self) -> str:
         """The name by which it can be left out."""
-        return f"spell/{self.service}/{self.kind}/{self.start:.0f}"
+        return f"outage/{self.service}/{self.kind}/{self.start:.0f}"
 
     def __str__(self) -> str:
         return f"{self.service}: {self.kind} for {self.end - self.start:.0f} s"
 
 
 @dataclass(frozen=True)
-class Weather:
+class FaultProfile:
     """How bad a history is: how often each thing goes wrong.
 
     Parameters
@@ -97,16 +97,16 @@ class Weather:
     stripe, database, service, handler : tuple
         Fault and its probability a call; `service` is the queue and the bus, `handler` the
         deployment's own.
-    spells : tuple of Spell
+    outages : tuple of Outage
         Times of constant failure.
-    lost, doubled, poisonous : float
+    lost, duplicated, poisonous : float
         Probability that an event is never delivered, that it is delivered again, and that it kills
         every process that tries it.
     overtaken : float
         Probability that the event of something new takes longer than those that follow.
     delays : tuple
         Kinds of delay of a delivery and their weights.
-    lag : float
+    index_lag : float
         Most seconds by which the index lags behind.
     list_lag : float
         Most seconds after which Stripe lists an event.
@@ -118,19 +118,19 @@ class Weather:
     database: tuple[tuple[str, float], ...] = ()
     service: tuple[tuple[str, float], ...] = ()
     handler: tuple[tuple[str, float], ...] = ()
-    spells: tuple[Spell, ...] = ()
+    outages: tuple[Outage, ...] = ()
     lost: float = 0.0
-    doubled: float = 0.0
+    duplicated: float = 0.0
     poisonous: float = 0.0
     overtaken: float = 0.0
     delays: tuple[tuple[str, float], ...] = (("prompt", 1.0),)
-    lag: float = 0.0
+    index_lag: float = 0.0
     list_lag: float = 5.0
     stream_off: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def draw(cls, random: Random, length: float) -> Weather:
-        """The weather of a history that is so many seconds long; one in six is fine."""
+    def draw(cls, random: Random, length: float) -> FaultProfile:
+        """The profile of a history that is so many seconds long; one in six is fine."""
         if random.random() < 1 / 6:
             return cls()
         return cls(
@@ -138,9 +138,9 @@ class Weather:
             database=_rates(random, DATABASE_FAULTS),
             service=_rates(random, SERVICE_FAULTS),
             handler=_handler_rates(random),
-            spells=_spells(random, length),
+            outages=_outages(random, length),
             lost=random.choice((0.0, 0.05, 0.3)),
-            doubled=random.choice((0.0, 0.2, 0.5)),
+            duplicated=random.choice((0.0, 0.2, 0.5)),
             poisonous=0.1 if random.random() < 0.06 else 0.0,
             overtaken=random.choice((0.0, 0.0, 0.2, 0.6)),
             delays=random.choice(
@@ -150,7 +150,7 @@ class Weather:
                     (("prompt", 0.3), ("slow", 0.6), ("late", 0.1)),
                 )
             ),
-            lag=random.choice((0.0, 0.5, 10.0)),
+            index_lag=random.choice((0.0, 0.5, 10.0)),
             list_lag=random.choice((5.0, 60.0, 60.0, 300.0)),
             stream_off=_stream_off(random, length),
         )
@@ -164,14 +164,14 @@ class Faults:
     ----------
     seed : int
         The history's.
-    weather : Weather
+    fault_profile : FaultProfile
         How often.
     only : set of str, optional
         The faults that may happen, by name; by default all that are drawn.
     """
 
     seed: int
-    weather: Weather
+    profile: FaultProfile
     only: Set[str] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     happened: list[str] = field(default_factory=list)
@@ -195,9 +195,11 @@ class Faults:
         """
         if self.is_over or elapsed < 0:
             return None
-        for spell in self.weather.spells:
-            if spell.service == service and spell.start <= elapsed < spell.end and drawn < 0.9:
-                return spell.kind if self.happens(spell.name, f"{service} {spell.kind}") else None
+        for outage in self.profile.outages:
+            if outage.service == service and outage.start <= elapsed < outage.end and drawn < 0.9:
+                return (
+                    outage.kind if self.happens(outage.name, f"{service} {outage.kind}") else None
+                )
         kind = pick(self._rates[service], drawn)
         if kind is None or not self.happens(f"{call}/{kind}", f"{service} {kind}"):
             return None
@@ -213,14 +215,14 @@ class Faults:
 
     def is_poisonous(self, key: str) -> bool:
         """Whether what stands under a key kills every process that tries it, until it is cured."""
-        if self.is_cured or not self.weather.poisonous or not key.startswith("EVENT#"):
+        if self.is_cured or not self.profile.poisonous or not key.startswith("EVENT#"):
             return False
         if key not in self.poisonous:
-            drawn = chance(self.seed, "poison", key).random() < self.weather.poisonous
+            drawn = chance(self.seed, "poison", key).random() < self.profile.poisonous
             self.poisonous[key] = drawn and self.happens(f"{key}/poison", "event poisonous")
         return self.poisonous[key]
 
-    def delivery(self, name: str, event_type: str) -> Passage:
+    def delivery(self, name: str, event_type: str) -> DeliveryPlan:
         """How one event comes to the webhook.
 
         Parameters
@@ -231,54 +233,56 @@ class Faults:
             Its type.
         """
         random = chance(self.seed, "delivery", name)
-        lost, doubled, kind, first, second, overtaken = (random.random() for _ in range(6))
-        prompt = Passage(between(0.02, 2.0, first))
+        lost, duplicated, kind, first, second, overtaken = (random.random() for _ in range(6))
+        prompt = DeliveryPlan(between(0.02, 2.0, first))
         if self.is_over:
             return prompt
-        if lost < self.weather.lost and self.happens(f"{name}/lost", "event lost"):
-            return Passage(None)
+        if lost < self.profile.lost and self.happens(f"{name}/lost", "event lost"):
+            return DeliveryPlan(None)
         delay = prompt.delay
-        kind_drawn = pick(self.weather.delays, kind)
+        kind_drawn = pick(self.profile.delays, kind)
         if kind_drawn in ("slow", "late") and self.happens(f"{name}/{kind_drawn}", "event delayed"):
             bounds = (2.0, 600.0) if kind_drawn == "slow" else (600.0, 86_400.0)
             delay = between(*bounds, first)
         elif (
             event_type in FIRST_KINDS
-            and overtaken < self.weather.overtaken
+            and overtaken < self.profile.overtaken
             and self.happens(f"{name}/overtaken", "event overtaken")
         ):
             delay = between(*_OVERTAKEN_SECONDS, first)
         again = None
-        if doubled < self.weather.doubled and self.happens(f"{name}/doubled", "event doubled"):
+        if duplicated < self.profile.duplicated and self.happens(
+            f"{name}/duplicated", "event duplicated"
+        ):
             again = between(0.001, 3600.0, second)
-        return Passage(delay, again)
+        return DeliveryPlan(delay, again)
 
     @cached_property
     def _rates(self) -> dict[str, tuple[tuple[str, float], ...]]:
-        weather = self.weather
+        profile = self.profile
         return {
-            "stripe": weather.stripe,
-            "database": weather.database,
-            "handler": weather.handler,
-            "queue": weather.service,
-            "bus": weather.service,
+            "stripe": profile.stripe,
+            "database": profile.database,
+            "handler": profile.handler,
+            "queue": profile.service,
+            "bus": profile.service,
         }
 
 
 @dataclass(frozen=True)
-class Passage:
+class DeliveryPlan:
     """How an event travels.
 
     Parameters
     ----------
     delay : float or None
         Seconds until it is delivered first; None where it never is.
-    again : float or None
+    repeat_after : float or None
         Seconds after that until it is delivered once more.
     """
 
     delay: float | None
-    again: float | None = None
+    repeat_after: float | None = None
 
 
 def _rates(random: Random, kinds: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
@@ -295,19 +299,19 @@ def _handler_rates(random: Random) -> tuple[tuple[str, float], ...]:
     return tuple((kind, severity / len(chosen)) for kind in chosen)
 
 
-def _spells(random: Random, length: float) -> tuple[Spell, ...]:
-    spells = []
-    for service, kinds in (("stripe", _STRIPE_SPELLS), ("database", _DATABASE_SPELLS)):
+def _outages(random: Random, length: float) -> tuple[Outage, ...]:
+    outages = []
+    for service, kinds in (("stripe", _STRIPE_OUTAGES), ("database", _DATABASE_OUTAGES)):
         if random.random() < 0.2:
             kind = random.choice(sorted(kinds))
             start = random.uniform(0, length)
-            spells.append(
-                Spell(service, kind, start, start + between(*kinds[kind], random.random()))
+            outages.append(
+                Outage(service, kind, start, start + between(*kinds[kind], random.random()))
             )
     if random.random() < 0.02:
         start = random.uniform(0, length)
-        spells.append(Spell("stripe", "refused", start, start + _LONG_OUTAGE_SECONDS))
-    return tuple(spells)
+        outages.append(Outage("stripe", "refused", start, start + _LONG_OUTAGE_SECONDS))
+    return tuple(outages)
 
 
 def _stream_off(random: Random, length: float) -> tuple[float, float]:

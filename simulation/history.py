@@ -1,4 +1,4 @@
-"""A history: what the world does and when, and how bad the weather is. Drawn from a seed."""
+"""A history: what the world does and when, and how bad the profile is. Drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from simulation.chance import between, chance, pick
-from simulation.faults import Weather
+from simulation.faults import FaultProfile
 from simulation.sizes import Sizes, draw_sizes
 
 _DAY = 86_400.0
@@ -55,7 +55,7 @@ class History:
         Decides every draw.
     actions : tuple of Action
         In the order of their times.
-    weather : Weather
+    fault_profile : FaultProfile
         How often things go wrong.
     only : set of str, optional
         The faults that may happen, by name; by default all that are drawn.
@@ -73,7 +73,7 @@ class History:
 
     seed: int
     actions: tuple[Action, ...]
-    weather: Weather = Weather()  # noqa: RUF009 - it is frozen
+    fault_profile: FaultProfile = FaultProfile()  # noqa: RUF009 - it is frozen
     only: Set[str] | None = None
     endpoint_version: str | None = None
     has_bus: bool = False
@@ -194,7 +194,7 @@ def generate(seed: int) -> History:
     return History(
         seed,
         tuple(actions),
-        Weather.draw(random, at),
+        FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.3,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),

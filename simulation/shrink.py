@@ -1,4 +1,4 @@
-"""Makes a history that breaks a promise short: fewer actions, fewer faults, finer weather."""
+"""Makes a history that breaks a promise short: fewer actions, fewer faults, finer profile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 LONGEST_SECONDS = 60.0
 
-_USUAL_WEATHER: dict[str, Any] = {"lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
+_CALM: dict[str, Any] = {"index_lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
 _USUAL: dict[str, Any] = {
     "has_bus": False,
     "endpoint_version": None,
@@ -92,7 +92,7 @@ class Shrinker:
         while size != (size := self._size()) and not self._is_late():
             self._leave_out_faults()
             self._leave_out_actions()
-            self._clear_weather()
+            self._reduce_profile()
         return self._best
 
     def _leave_out_faults(self) -> None:
@@ -110,10 +110,10 @@ class Shrinker:
         if actions:
             self._best = replace(best, actions=tuple(actions))
 
-    def _clear_weather(self) -> None:
-        for field, usual in _USUAL_WEATHER.items():
-            weather = replace(self._best.weather, **{field: usual})
-            self._try(replace(self._best, weather=weather))
+    def _reduce_profile(self) -> None:
+        for field, usual in _CALM.items():
+            profile = replace(self._best.fault_profile, **{field: usual})
+            self._try(replace(self._best, fault_profile=profile))
         for field, usual in _USUAL.items():
             self._try(replace(self._best, **{field: usual}))
         for kind in self._best.handled:
@@ -143,15 +143,15 @@ class Shrinker:
 
 def told(history: History) -> str:
     """A history in words: what is done when, and what goes wrong."""
-    weather = history.weather
+    profile = history.fault_profile
     lines = [f"  {action.at:12.3f} s  {action.name}  {action}" for action in history.actions]
     lines += [f"  goes wrong: {fault}" for fault in sorted(history.only or ())]
-    if weather.lag:
-        lines.append(f"  the index lags behind by up to {weather.lag} s")
-    if weather.list_lag:
-        lines.append(f"  Stripe lists events up to {weather.list_lag} s late")
-    if weather.stream_off != (0.0, 0.0):
-        lines.append("  the stream is off from {:.0f} s to {:.0f} s".format(*weather.stream_off))
+    if profile.index_lag:
+        lines.append(f"  the index lags behind by up to {profile.index_lag} s")
+    if profile.list_lag:
+        lines.append(f"  Stripe lists events up to {profile.list_lag} s late")
+    if profile.stream_off != (0.0, 0.0):
+        lines.append("  the stream is off from {:.0f} s to {:.0f} s".format(*profile.stream_off))
     if history.endpoint_version:
         lines.append(f"  the endpoint's API version is {history.endpoint_version}")
     if history.has_bus:

@@ -110,13 +110,13 @@ class World:
         self._is_told = is_told
         self._digest = blake2b(digest_size=16)
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
-        weather = history.weather
-        self.faults = Faults(history.seed, weather, history.only)
+        profile = history.fault_profile
+        self.faults = Faults(history.seed, profile, history.only)
         self.stripe = SimulatedStripe(
             history.seed,
             self.schedule,
             self.faults,
-            weather.list_lag,
+            profile.list_lag,
             tells_of_lost_defaults=history.tells_of_lost_defaults,
         )
         self.stripe.double.webhooks.add_endpoint(URL, SECRET, api_version=history.endpoint_version)
@@ -137,7 +137,7 @@ class World:
         lag = chance(history.seed, "index")
         self.database = Database(
             clock=lambda: self.schedule.now,
-            index_delay=(lambda: lag.random() * weather.lag) if weather.lag else None,
+            index_delay=(lambda: lag.random() * profile.index_lag) if profile.index_lag else None,
         )
         self.database.request("CreateTable", table_definition())
         self.database_side = SimulatedDatabase(self.database, self.fleet, self._changed)
@@ -258,7 +258,7 @@ class World:
         self.fleet.invoke("apply_event", {"Records": records}, name, looked_at)
 
     def _is_stream_on(self) -> bool:
-        off_from, off_until = self.history.weather.stream_off
+        off_from, off_until = self.history.fault_profile.stream_off
         return not off_from <= self.schedule.now - START < off_until
 
     def _happened_on_stripe(self, event: Json) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from local.stripe_double.double import StripeDouble
 from simulation.deliveries import Deliveries
-from simulation.faults import Faults, Weather
+from simulation.faults import FaultProfile, Faults
 from simulation.invariants import (
     ApiCall,
     FinalState,
@@ -42,7 +42,7 @@ class Scene:
 
     def __init__(self) -> None:
         schedule = Schedule()
-        faults = Faults(1, Weather())
+        faults = Faults(1, FaultProfile())
         self.stripe = SimulatedStripe(1, schedule, faults, 0.0)
         self.double: StripeDouble = self.stripe.double
         made = self.stripe.act(
