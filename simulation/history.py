@@ -27,7 +27,7 @@ class Action:
     at : float
         Seconds since the history's start.
     kind : str
-        A key of `stripe_actions.ACTIONS`, or one of the backend's calls.
+        A key of `stripe_actor.ACTIONS`, or one of the backend's calls.
     user : int
         Whose customer it is about.
     values : mapping

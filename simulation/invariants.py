@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
-from simulation.own_handlers import OwnHandlers
-from simulation.stripe_actions import Others
+from simulation.custom_handlers import CustomHandlers
+from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import AUTHORIZATION
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.actions.cards import cards_from_stripe
@@ -61,7 +61,7 @@ class FinalState:
         The table as it stands.
     double : StripeDouble
         What Stripe has.
-    others : Others
+    stripe_actor : StripeActor
         What was crafted, and which customers are another's.
     calls : list of ApiCall
         What the backend asked.
@@ -71,7 +71,7 @@ class FinalState:
         What the queue and the bus got.
     has_bus : bool
         Whether applied changes are to be published.
-    handlers : OwnHandlers
+    handlers : CustomHandlers
         The deployment's own, and what they were called with.
     poisonous : set of str
         Events that killed every process that tried them.
@@ -79,13 +79,13 @@ class FinalState:
 
     watch: Watch
     double: StripeDouble
-    others: Others
+    stripe_actor: StripeActor
     calls: list[ApiCall]
     accepted: set[str]
     dead_letters: list[str]
     published: list[str]
     has_bus: bool
-    handlers: OwnHandlers
+    handlers: CustomHandlers
     poisonous: set[str]
 
 
@@ -103,7 +103,7 @@ def check_events(final: FinalState) -> Iterator[Violation]:
             yield Violation("an ignored event has a reason", told)
         if state == "failed" and stripe_id not in letters:
             yield Violation("a failed event is a dead letter", told)
-        has_handler = final.handlers.are_for(kind or "")
+        has_handler = final.handlers.has_handler_for(kind or "")
         if has_handler and state == "applied" and stripe_id not in final.handlers.handled:
             yield Violation("an applied event was handled", told)
         if state not in ("applied", "ignored", "failed"):
@@ -163,8 +163,8 @@ def _check_failures(final: FinalState) -> Iterator[Violation]:
 
 
 def _check_crafted(final: FinalState) -> Iterator[Violation]:
-    for stripe_id, kind in final.others.crafted.items():
-        statuses = final.others.statuses[stripe_id]
+    for stripe_id, kind in final.stripe_actor.crafted.items():
+        statuses = final.stripe_actor.statuses[stripe_id]
         state = text(final.watch.events.get(stripe_id, {}), "state")
         if kind == "forged":
             # A process that died is no acceptance; the sender sees 502.
@@ -184,7 +184,8 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
         alive = [
             stripe_id
             for stripe_id, made in final.double.account.customers.items()
-            if made["metadata"].get(USER_KEY) == user_id and stripe_id not in final.others.not_ours
+            if made["metadata"].get(USER_KEY) == user_id
+            and stripe_id not in final.stripe_actor.foreign
         ]
         deleted = final.double.account.deleted_customers
         if not any(stripe_id in deleted for stripe_id in alive):
@@ -221,7 +222,7 @@ def _was_created_last(final: FinalState, user_id: str) -> bool:
 
 def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterator[Violation]:
     stripe_id = record.stripe_id or ""
-    if stripe_id in final.others.not_ours:
+    if stripe_id in final.stripe_actor.foreign:
         yield Violation("another's customer is never adopted", f"{user_id}: {stripe_id}")
         return
     customer = _ask(final.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
@@ -297,7 +298,7 @@ def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Vi
     known: dict[str, list[str]] = {}
     for stripe_id, made in account.customers.items():
         user_id = made["metadata"].get(USER_KEY)
-        if user_id is None or user_id in skipped_users or stripe_id in final.others.not_ours:
+        if user_id is None or user_id in skipped_users or stripe_id in final.stripe_actor.foreign:
             continue
         if stripe_id in account.deleted_customers:
             continue

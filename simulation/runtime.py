@@ -47,13 +47,13 @@ class Stage:
     ----------
     answer : callable
         The database of the history that is being played.
-    heed : callable
+    handle : callable
         Its handler of events.
     """
 
     def __init__(self) -> None:
-        self.answer: Answering = _nobody
-        self.heed: Handler = _unheard
+        self.answer: Answering = _no_database
+        self.handle: Handler = _no_handler
         self.kept = ExitStack()
 
     def dispatch(self, operation: str, body: dict[str, Any]) -> Answer:
@@ -97,9 +97,9 @@ def settings(
     )
 
 
-def _nobody(operation: str, _: dict[str, Any]) -> Answer:
+def _no_database(operation: str, _: dict[str, Any]) -> Answer:
     raise RuntimeError(f"{operation}: no history is being played")
 
 
-def _unheard(event: Event, _: Customer | None) -> None:
+def _no_handler(event: Event, _: Customer | None) -> None:
     raise RuntimeError(f"{event.stripe_id}: no history is being played")

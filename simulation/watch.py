@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
-from simulation.stripe_actions import FOREIGN_EMAIL
+from simulation.stripe_actor import FOREIGN_EMAIL
 
 Json = dict[str, Any]
 Key = tuple[str, str]

@@ -12,6 +12,8 @@ from typing import Any
 
 from simulation.aws import SimulatedDatabase, SimulatedService
 from simulation.chance import chance
+from simulation.custom_handlers import REFERENCE as HANDLER
+from simulation.custom_handlers import CustomHandlers
 from simulation.database import Database
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
@@ -26,13 +28,11 @@ from simulation.invariants import (
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
-from simulation.own_handlers import REFERENCE as HANDLER
-from simulation.own_handlers import OwnHandlers
 from simulation.processes import Fleet, Outcome
 from simulation.runtime import settings, stage
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
-from simulation.stripe_actions import ACTIONS, Others
+from simulation.stripe_actor import ACTIONS, StripeActor
 from simulation.stripe_side import SimulatedHttpClient, SimulatedStripe
 from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
@@ -96,7 +96,7 @@ def play(history: History, *, is_told: bool = False) -> Report:
     with sized(history.sizes):
         world = World(history, is_told=is_told)
         stage().answer = world.database_side.answer
-        stage().heed = world.handlers.heed
+        stage().handle = world.handlers.handle
         world.play()
     return world.report
 
@@ -145,7 +145,7 @@ class World:
         self.watch = Watch(
             stream.records, self.stripe.double, self._found, lambda: self.schedule.now
         )
-        self.handlers = OwnHandlers(history.handled, self.fleet, self.watch, self._found)
+        self.handlers = CustomHandlers(history.handled, self.fleet, self.watch, self._found)
         self.mapping = StreamMapping(
             schedule=self.schedule,
             stream=stream,
@@ -159,7 +159,7 @@ class World:
             self.schedule, self.stripe, self.fleet, self.faults, self._look_at_delivery
         )
         self.stripe.changed = self._happened_on_stripe
-        self.others = Others(history.seed, self.stripe, self.deliveries)
+        self.stripe_actor = StripeActor(history.seed, self.stripe, self.deliveries)
         self.calls: list[ApiCall] = []
         self.timer = Timer(
             self.schedule,
@@ -192,7 +192,7 @@ class World:
     def _do(self, action: Action) -> None:
         self._trace("action", action.name, str(action))
         if action.kind in ACTIONS:
-            self.others.do(action)
+            self.stripe_actor.do(action)
         else:
             self._call(action)
         self._touch()
@@ -335,7 +335,7 @@ class World:
         return FinalState(
             watch=self.watch,
             double=self.stripe.double,
-            others=self.others,
+            stripe_actor=self.stripe_actor,
             calls=self.calls,
             accepted=self.accepted,
             dead_letters=self.queue.messages,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from local.stripe_double.double import StripeDouble
+from simulation.custom_handlers import CustomHandlers
 from simulation.deliveries import Deliveries
 from simulation.faults import FaultProfile, Faults
 from simulation.invariants import (
@@ -17,9 +18,8 @@ from simulation.invariants import (
     check_state,
     users_with_failed_events,
 )
-from simulation.own_handlers import OwnHandlers
 from simulation.schedule import START, Schedule
-from simulation.stripe_actions import Others
+from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
 from simulation.watch import Violation, Watch
 from stripe_integrations.actions.cards import cards_from_stripe
@@ -60,13 +60,13 @@ class Scene:
         self.final = FinalState(
             watch=self.watch,
             double=self.double,
-            others=Others(1, self.stripe, deliveries),
+            stripe_actor=StripeActor(1, self.stripe, deliveries),
             calls=[ApiCall("create", "u-0", START, START + 1, 201)],
             accepted=set(),
             dead_letters=[],
             published=[],
             has_bus=False,
-            handlers=OwnHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
+            handlers=CustomHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
             poisonous=set(),
         )
         self.write(*self.true_items())
@@ -254,8 +254,8 @@ def publish_nothing(scene: Scene) -> None:
 
 
 def accept_a_forged_event(scene: Scene) -> None:
-    scene.final.others.crafted["evt_1"] = "forged"
-    scene.final.others.statuses["evt_1"] = [200]
+    scene.final.stripe_actor.crafted["evt_1"] = "forged"
+    scene.final.stripe_actor.statuses["evt_1"] = [200]
 
 
 @pytest.mark.parametrize(
@@ -333,9 +333,9 @@ def test_a_handler_that_runs_before_the_effect_is_seen(scene: Scene) -> None:
     customer = Customer.from_raw_data(scene.customer[1])
     handled = scene.final.handlers
 
-    def is_shown(created: int) -> bool:
+    def is_in_record(created: int) -> bool:
         told = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)
-        return handled.is_shown(told, customer, START)
+        return handled.is_in_record(told, customer, START)
 
-    assert is_shown(100)
-    assert not is_shown(101)
+    assert is_in_record(100)
+    assert not is_in_record(101)

@@ -14,17 +14,17 @@ from stripe_integrations.models import Card, Customer, Event, Subscription
 
 Json = dict[str, Any]
 
-REFERENCE = f"{__name__}:heed"
+REFERENCE = f"{__name__}:handle"
 """How the deployment's settings name the handler."""
 _SECONDS = (0.001, 0.5)
 
 
-def heed(event: Event, customer: Customer | None) -> None:
+def handle(event: Event, customer: Customer | None) -> None:
     """The handler: the history that is being played takes note."""
-    stage().heed(event, customer)
+    stage().handle(event, customer)
 
 
-class OwnHandlers:
+class CustomHandlers:
     """What the handlers of one history do.
 
     Parameters
@@ -60,11 +60,11 @@ class OwnHandlers:
         self.handled: set[str] = set()
         self.refused: set[str] = set()
 
-    def are_for(self, kind: str) -> bool:
+    def has_handler_for(self, kind: str) -> bool:
         """Whether there is one for a type of event."""
         return any(fnmatchcase(kind, pattern) for pattern in self._patterns)
 
-    def heed(self, event: Event, customer: Customer | None) -> None:
+    def handle(self, event: Event, customer: Customer | None) -> None:
         """Handle an event, or fail in doing so.
 
         Raises
@@ -80,7 +80,7 @@ class OwnHandlers:
         stripe_id = event.stripe_id or ""
         call = invocation.begin("handler", f"handler {stripe_id}", _SECONDS)
         self._fleet.trace(call.name, call.fault)
-        if customer is not None and not self.is_shown(event, customer, invocation.schedule.now):
+        if customer is not None and not self.is_in_record(event, customer, invocation.schedule.now):
             detail = f"{event.kind} {stripe_id}"
             self._found(Violation("an event is handled once the record shows it", detail))
         if call.fault == "refuses":
@@ -93,7 +93,7 @@ class OwnHandlers:
             raise _failure(call)
         invocation.end(call)
 
-    def is_shown(self, event: Event, customer: Customer, now: float) -> bool:
+    def is_in_record(self, event: Event, customer: Customer, now: float) -> bool:
         """Whether what stands in the table is not older than what the event tells."""
         created, kind = event.created or 0, event.kind or ""
         partition, sort = f"USER#{customer.user_id}", f"CUSTOMER#{customer.stripe_id}"

@@ -22,7 +22,7 @@ _OTHER_STACK = "a token of another stack"
 _PRICE = {"currency": "eur", "unit_amount": "500", "recurring": {"interval": "month"}}
 
 
-class Others:
+class StripeActor:
     """The dashboard, the shop and everybody else who uses the Stripe account.
 
     Parameters
@@ -36,7 +36,7 @@ class Others:
 
     Attributes
     ----------
-    not_ours : set of str
+    foreign : set of str
         Customers which this deployment did not make.
     crafted : dict
         What kind of thing that must not be applied a crafted event is, by its id.
@@ -48,7 +48,7 @@ class Others:
         self._seed = seed
         self._stripe = stripe_side
         self._deliveries = deliveries
-        self.not_ours: set[str] = set()
+        self.foreign: set[str] = set()
         self.crafted: dict[str, str] = {}
         self.statuses: dict[str, list[int]] = {}
 
@@ -65,7 +65,7 @@ class Others:
         owner = f"u-{action.user}"
         for stripe_id, customer in reversed(self._account.customers.items()):
             is_theirs = customer["metadata"].get(USER_KEY) == owner
-            gone = stripe_id in self._account.deleted_customers or stripe_id in self.not_ours
+            gone = stripe_id in self._account.deleted_customers or stripe_id in self.foreign
             if is_theirs and not gone:
                 return str(stripe_id)
         return None
@@ -100,7 +100,7 @@ class Others:
 
     def _stranger(self, action: Action) -> None:
         made = self.ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Eve"})
-        self.not_ours.add(made["id"])
+        self.foreign.add(made["id"])
 
     def _other_stack(self, action: Action) -> None:
         metadata = {USER_KEY: f"u-{action.user}", TOKEN_KEY: _OTHER_STACK}
@@ -108,7 +108,7 @@ class Others:
         with self._stripe.happening(action.name) as double:
             # Known as another's before its event is under way.
             made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
-            self.not_ours.add(made["id"])
+            self.foreign.add(made["id"])
 
     def _test_clock(self, action: Action) -> None:
         customer = self.customer(action)
@@ -298,26 +298,26 @@ class Others:
         )
 
 
-ACTIONS: dict[str, Callable[[Others, Action], None]] = {
-    "update": Others._update,
-    "back_and_forth": Others._back_and_forth,
-    "delete": Others._delete,
-    "stranger": Others._stranger,
-    "other_stack": Others._other_stack,
-    "test_clock": Others._test_clock,
-    "add_card": Others._add_card,
-    "replace_card": Others._replace_card,
-    "attach_method": Others._attach_method,
-    "change_card": Others._change_card,
-    "remove_card": Others._remove_card,
-    "set_default": Others._set_default,
-    "set_subscription_default": Others._set_subscription_default,
-    "subscribe": Others._subscribe,
-    "change_subscription": Others._change_subscription,
-    "subscription_status": Others._subscription_status,
-    "cancel_subscription": Others._cancel_subscription,
-    "checkout": Others._checkout,
-    "other_mode": Others._crafted,
-    "other_account": Others._crafted,
-    "forged": Others._crafted,
+ACTIONS: dict[str, Callable[[StripeActor, Action], None]] = {
+    "update": StripeActor._update,
+    "back_and_forth": StripeActor._back_and_forth,
+    "delete": StripeActor._delete,
+    "stranger": StripeActor._stranger,
+    "other_stack": StripeActor._other_stack,
+    "test_clock": StripeActor._test_clock,
+    "add_card": StripeActor._add_card,
+    "replace_card": StripeActor._replace_card,
+    "attach_method": StripeActor._attach_method,
+    "change_card": StripeActor._change_card,
+    "remove_card": StripeActor._remove_card,
+    "set_default": StripeActor._set_default,
+    "set_subscription_default": StripeActor._set_subscription_default,
+    "subscribe": StripeActor._subscribe,
+    "change_subscription": StripeActor._change_subscription,
+    "subscription_status": StripeActor._subscription_status,
+    "cancel_subscription": StripeActor._cancel_subscription,
+    "checkout": StripeActor._checkout,
+    "other_mode": StripeActor._crafted,
+    "other_account": StripeActor._crafted,
+    "forged": StripeActor._crafted,
 }
