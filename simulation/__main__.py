@@ -1,7 +1,7 @@
 """Plays histories and judges them.
 
 python -m simulation --histories 1000 --seed 1
-python -m simulation --seed 34 --histories 1 --told   # one, every step in words
+python -m simulation --seed 34 --histories 1 --verbose   # one, every step in words
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from simulation.history import generate
-from simulation.runtime import stage
+from simulation.runtime import hooks
 from simulation.seeds import Played, play_seed
-from simulation.shrink import Shrinker, told
+from simulation.shrink import Shrinker, describe
 from simulation.world import play
 
 _SHRUNK_AT_MOST = 3
@@ -33,8 +33,8 @@ def main() -> int:
         os.environ["PYTHONHASHSEED"] = _HASH_SEED
         arguments = [sys.executable, "-m", "simulation", *sys.argv[1:]]
         os.execv(sys.executable, arguments)  # noqa: S606 - this very program
-    if options.told:
-        return _tell(options.seed)
+    if options.verbose:
+        return _print_history(options.seed)
     begun = time.monotonic()
     counts: Counter[str] = Counter()
     seconds, number, broken = 0.0, 0, 0
@@ -60,7 +60,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the first; each next is one more")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--first", action="store_true", help="stop at the first violation")
-    parser.add_argument("--told", action="store_true", help="tell every step of the first history")
+    parser.add_argument(
+        "--verbose", action="store_true", help="tell every step of the first history"
+    )
     parser.add_argument("--shrink", type=float, default=60.0, help="seconds for each; 0 for none")
     return parser.parse_args()
 
@@ -74,9 +76,9 @@ def _played(options: argparse.Namespace) -> Iterator[Played]:
         yield from pool.imap(play_seed, seeds, chunksize=_CHUNK)
 
 
-def _tell(seed: int) -> int:
-    stage()
-    report = play(generate(seed), is_told=True)
+def _print_history(seed: int) -> int:
+    hooks()
+    report = play(generate(seed), verbose=True)
     print("\n".join(report.log))
     for violation in report.violations:
         print(f"violation: {violation}")
@@ -91,11 +93,11 @@ def _report_violation(played: Played, options: argparse.Namespace, *, shrinks: b
     print(f"again: make simulate SEED={played.seed} HISTORIES=1", flush=True)
     if not shrinks or not options.shrink:
         return
-    stage()
+    hooks()
     shrinker = Shrinker(generate(played.seed), played.report, options.shrink)
     short = shrinker.shrink()
     print(f"shrunk, in {shrinker.tried} tries, to:")
-    print(told(short))
+    print(describe(short))
     for violation in play(short).violations:
         print(f"  => {violation}", flush=True)
 

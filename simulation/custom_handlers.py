@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from simulation.processes import CLOCKS_DIFFER_SECONDS, Call, Fleet
-from simulation.runtime import stage
+from simulation.runtime import hooks
 from simulation.watch import Violation, Watch
 from stripe_integrations.errors import UnprocessableEventError
 from stripe_integrations.models import Card, Customer, Event, Subscription
@@ -21,7 +21,7 @@ _SECONDS = (0.001, 0.5)
 
 def handle(event: Event, customer: Customer | None) -> None:
     """The handler: the history that is being played takes note."""
-    stage().handle(event, customer)
+    hooks().handle(event, customer)
 
 
 class CustomHandlers:
@@ -35,7 +35,7 @@ class CustomHandlers:
         Tells in which invocation they run.
     watch : Watch
         The table as it stands.
-    found : callable
+    on_violation : callable
         Gets every violation.
 
     Attributes
@@ -51,12 +51,12 @@ class CustomHandlers:
         patterns: Sequence[str],
         fleet: Fleet,
         watch: Watch,
-        found: Callable[[Violation], None],
+        on_violation: Callable[[Violation], None],
     ) -> None:
         self._patterns = patterns
         self._fleet = fleet
         self._watch = watch
-        self._found = found
+        self._on_violation = on_violation
         self.handled: set[str] = set()
         self.refused: set[str] = set()
 
@@ -82,7 +82,7 @@ class CustomHandlers:
         self._fleet.trace(call.name, call.fault)
         if customer is not None and not self.is_in_record(event, customer, invocation.schedule.now):
             detail = f"{event.kind} {stripe_id}"
-            self._found(Violation("an event is handled once the record shows it", detail))
+            self._on_violation(Violation("an event is handled once the record shows it", detail))
         if call.fault == "refuses":
             self.refused.add(stripe_id)
             raise UnprocessableEventError("drawn")

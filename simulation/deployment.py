@@ -23,9 +23,9 @@ class MappingRules:
         Most records of one invocation.
     bisect : bool
         Whether a batch that failed is split in two.
-    retries : int
+    max_retries : int
         How often a batch is tried again; -1 for as long as its records live.
-    oldest : float
+    max_age : float
         Seconds after which a record is given up; -1 for never.
     partial : bool
         Whether the function's report of the records that failed counts.
@@ -35,8 +35,8 @@ class MappingRules:
 
     batch_size: int = 100
     bisect: bool = False
-    retries: int = -1
-    oldest: float = -1
+    max_retries: int = -1
+    max_age: float = -1
     partial: bool = False
     patterns: tuple[dict[str, Any], ...] = ()
 
@@ -59,13 +59,13 @@ def mapping_rules() -> MappingRules:
         for event in function["Properties"].get("Events", {}).values()
         if event["Type"] == "DynamoDB"
     )
-    usual = MappingRules()
+    defaults = MappingRules()
     filters = given.get("FilterCriteria", {}).get("Filters", [])
     return MappingRules(
-        batch_size=int(_value(given.get("BatchSize", usual.batch_size))),
-        bisect=bool(given.get("BisectBatchOnFunctionError", usual.bisect)),
-        retries=int(_value(given.get("MaximumRetryAttempts", usual.retries))),
-        oldest=float(_value(given.get("MaximumRecordAgeInSeconds", usual.oldest))),
+        batch_size=int(_value(given.get("BatchSize", defaults.batch_size))),
+        bisect=bool(given.get("BisectBatchOnFunctionError", defaults.bisect)),
+        max_retries=int(_value(given.get("MaximumRetryAttempts", defaults.max_retries))),
+        max_age=float(_value(given.get("MaximumRecordAgeInSeconds", defaults.max_age))),
         partial="ReportBatchItemFailures" in given.get("FunctionResponseTypes", ()),
         patterns=tuple(json.loads(entry["Pattern"]) for entry in filters),
     )

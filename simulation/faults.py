@@ -175,7 +175,7 @@ class Faults:
     only: Set[str] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     happened: list[str] = field(default_factory=list)
-    is_over: bool = False
+    is_stopped: bool = False
     is_cured: bool = False
     poisonous: dict[str, bool] = field(default_factory=dict)
 
@@ -193,7 +193,7 @@ class Faults:
         drawn : float
             A number from [0, 1) that belongs to the call.
         """
-        if self.is_over or elapsed < 0:
+        if self.is_stopped or elapsed < 0:
             return None
         for outage in self.profile.outages:
             if outage.service == service and outage.start <= elapsed < outage.end and drawn < 0.9:
@@ -235,7 +235,7 @@ class Faults:
         random = chance(self.seed, "delivery", name)
         lost, duplicated, kind, first, second, overtaken = (random.random() for _ in range(6))
         prompt = DeliveryPlan(between(0.02, 2.0, first))
-        if self.is_over:
+        if self.is_stopped:
             return prompt
         if lost < self.profile.lost and self.happens(f"{name}/lost", "event lost"):
             return DeliveryPlan(None)

@@ -65,7 +65,7 @@ class History:
         Whether applied changes are published.
     handled : tuple of str
         Types of event that the deployment has a handler for.
-    tells_of_lost_defaults : bool
+    emits_lost_defaults : bool
         Whether Stripe's events tell of the defaults that go with a removed card.
     sizes : mapping
         What of the product is smaller than usual, and how small: see `simulation.sizes`.
@@ -78,7 +78,7 @@ class History:
     endpoint_version: str | None = None
     has_bus: bool = False
     handled: tuple[str, ...] = ()
-    tells_of_lost_defaults: bool = True
+    emits_lost_defaults: bool = True
     sizes: Sizes = field(default_factory=dict)
 
     @property
@@ -112,36 +112,39 @@ _STRIPE = (
     ("test_clock", 0.4),
 )
 _RARE = (("replay", 0.3),)
-_OPENINGS = (("churn", 0.05), ("quarrel", 0.06))
-_LATER_SCENES = (
+_OPENING_SCENARIOS = (("churn", 0.05), ("contended claim", 0.06))
+_LATER_SCENARIOS = (
     ("churn", 0.05),
-    ("quarrel", 0.06),
-    ("passing card", 0.05),
-    ("passing default", 0.03),
-    ("passing source", 0.02),
-    ("passing default of a subscription", 0.03),
+    ("contended claim", 0.06),
+    ("short-lived card", 0.05),
+    ("short-lived default", 0.03),
+    ("short-lived source", 0.02),
+    ("short-lived subscription default", 0.03),
 )
-_CLOSINGS = (("passing card", 0.12), *_LATER_SCENES[3:])
+_CLOSING_SCENARIOS = (("short-lived card", 0.12), *_LATER_SCENARIOS[3:])
 _NEWEST = {"which": 0, "month": 1}
-_SCENE: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = {
+_SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = {
     # A user comes, goes and comes back while the first create may still be under way.
     "churn": ((("create", {}), ("soft_delete", {}), ("create", {})), (0.3, 8.0)),
     # Callers wait for a claim that Stripe will refuse.
-    "quarrel": (
+    "contended claim": (
         (("refused", {}), ("create", {}), ("create", {}), ("create", {})),
         (0.001, 0.1),
     ),
     # A card comes and goes, and nothing else happens that would have all of them fetched.
-    "passing card": (
+    "short-lived card": (
         (("attach_method", {"default": False}), ("remove_card", _NEWEST)),
         (0.5, 60.0),
     ),
-    "passing default": (
+    "short-lived default": (
         (("attach_method", {"default": True}), ("remove_card", _NEWEST)),
         (0.5, 60.0),
     ),
-    "passing source": ((("add_card", {"default": True}), ("remove_card", _NEWEST)), (0.5, 60.0)),
-    "passing default of a subscription": (
+    "short-lived source": (
+        (("add_card", {"default": True}), ("remove_card", _NEWEST)),
+        (0.5, 60.0),
+    ),
+    "short-lived subscription default": (
         (
             ("subscribe", {}),
             ("attach_method", {"default": False}),
@@ -151,7 +154,7 @@ _SCENE: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = 
         (0.5, 30.0),
     ),
 }
-_SETTLING_SECONDS = (10.0, 120.0)
+_STALE_FETCH_SECONDS = (10.0, 120.0)
 """How long it takes until what was fetched is surely older than what happens next."""
 _OLD_VERSION = "2024-06-20"
 _HANDLED = (
@@ -178,9 +181,9 @@ def generate(seed: int) -> History:
     while len(actions) < count:
         user = random.randrange(users)
         begun = any(a.user == user and a.kind == "create" for a in actions)
-        scene = pick(_LATER_SCENES if begun else _OPENINGS, random.random())
-        if scene is not None:
-            at = _play_scene(random, scene, actions, at, user)
+        scenario = pick(_LATER_SCENARIOS if begun else _OPENING_SCENARIOS, random.random())
+        if scenario is not None:
+            at = _add_scenario(random, scenario, actions, at, user)
             continue
         kind = _kind(random, begun=begun)
         for number in range(_repeats(random, kind)):
@@ -188,9 +191,9 @@ def generate(seed: int) -> History:
             if number:
                 at += random.choice((0.0, 0.01, 0.2))
         at += _gap(random)
-    closing = pick(_CLOSINGS, random.random())
+    closing = pick(_CLOSING_SCENARIOS, random.random())
     if closing is not None:
-        at = _play_scene(random, closing, actions, at, random.randrange(users))
+        at = _add_scenario(random, closing, actions, at, random.randrange(users))
     return History(
         seed,
         tuple(actions),
@@ -198,7 +201,7 @@ def generate(seed: int) -> History:
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.3,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
-        tells_of_lost_defaults=random.random() >= 1 / 3,
+        emits_lost_defaults=random.random() >= 1 / 3,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
     )
 
@@ -207,11 +210,13 @@ def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if random.random() < 0.5)
 
 
-def _play_scene(random: Random, scene: str, actions: list[Action], at: float, user: int) -> float:
-    """Add the actions of a scene; the time at which it is over."""
-    steps, gap = _SCENE[scene]
-    if scene.startswith("passing"):
-        at += between(*_SETTLING_SECONDS, random.random())
+def _add_scenario(
+    random: Random, scenario: str, actions: list[Action], at: float, user: int
+) -> float:
+    """Add the actions of a scenario; the time at which it is over."""
+    steps, gap = _SCENARIOS[scenario]
+    if scenario.startswith("short-lived"):
+        at += between(*_STALE_FETCH_SECONDS, random.random())
     for kind, values in steps:
         action = _action(random, len(actions), at, kind, user)
         actions.append(replace(action, values={**action.values, **values}))

@@ -20,7 +20,7 @@ from simulation.schedule import Schedule
 
 Json = dict[str, Any]
 
-_KEPT_SECONDS = 24 * 3600.0
+_RETENTION_SECONDS = 24 * 3600.0
 """How long a stream keeps its records."""
 _POLL_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -66,7 +66,7 @@ class StreamMapping:
         As the template configures it.
     invoke : callable
         Invokes the function with a batch's records; its second argument gets the outcome.
-    give_up : callable
+    on_failure : callable
         Gets word of records that are given up, for the failure destination.
     is_on : callable
         Whether the mapping is enabled now.
@@ -79,14 +79,14 @@ class StreamMapping:
         stream: Stream,
         rules: MappingRules,
         invoke: Callable[[list[Json], Callable[[Outcome], None]], None],
-        give_up: Callable[[Json], None],
+        on_failure: Callable[[Json], None],
         is_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._schedule = schedule
         self._stream = stream
         self._rules = rules
         self._invoke = invoke
-        self._give_up = give_up
+        self._on_failure = on_failure
         self._is_on = is_on
         shards = range(len(stream.shards))
         self._position = dict.fromkeys(shards, 0)
@@ -140,7 +140,7 @@ class StreamMapping:
         while self._position[shard] < len(log) and len(records) < self._rules.batch_size:
             position = self._position[shard]
             self._position[shard] += 1
-            if self._age(log[position]) > _KEPT_SECONDS:
+            if self._age(log[position]) > _RETENTION_SECONDS:
                 self.counts["records lost by age"] += 1
             elif any(fits(pattern, log[position]) for pattern in self._rules.patterns):
                 records += self._stream.read(shard, position, 1)
@@ -148,12 +148,12 @@ class StreamMapping:
 
     def _drop_old(self, batch: Batch) -> None:
         """Drop what the stream no longer has, and give up what is over the mapping's age."""
-        kept = [record for record in batch.records if self._age(record) <= _KEPT_SECONDS]
+        kept = [record for record in batch.records if self._age(record) <= _RETENTION_SECONDS]
         self.counts["records lost by age"] += len(batch.records) - len(kept)
-        oldest = self._rules.oldest
-        old = [record for record in kept if oldest >= 0 and self._age(record) > oldest]
+        max_age = self._rules.max_age
+        old = [record for record in kept if max_age >= 0 and self._age(record) > max_age]
         if old:
-            self._abandon(old, "RecordAgeExceeded")
+            self._discard(old, "RecordAgeExceeded")
         batch.records = kept[len(old) :]
 
     def _finish(self, shard: int, outcome: Outcome) -> None:
@@ -179,8 +179,8 @@ class StreamMapping:
             middle = len(batch.records) // 2
             batches.appendleft(Batch(batch.records[middle:], batch.tries - 1))
             batches.appendleft(Batch(batch.records[:middle], batch.tries - 1))
-        elif 0 <= self._rules.retries < batch.tries:
-            self._abandon(batch.records, "RetryAttemptsExhausted")
+        elif 0 <= self._rules.max_retries < batch.tries:
+            self._discard(batch.records, "RetryAttemptsExhausted")
         else:
             batches.appendleft(batch)
 
@@ -199,8 +199,8 @@ class StreamMapping:
             return 0
         return min(numbers.index(number) for number in reported)
 
-    def _abandon(self, records: list[Json], condition: str) -> None:
-        self.counts["records given up"] += len(records)
+    def _discard(self, records: list[Json], condition: str) -> None:
+        self.counts["records discarded"] += len(records)
         numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
         info = {
             "batchSize": len(records),
@@ -208,7 +208,7 @@ class StreamMapping:
             "endSequenceNumber": numbers[-1],
             "streamArn": records[0].get("eventSourceARN"),
         }
-        self._give_up({"requestContext": {"condition": condition}, "DDBStreamBatchInfo": info})
+        self._on_failure({"requestContext": {"condition": condition}, "DDBStreamBatchInfo": info})
 
     def _age(self, record: Json) -> float:
         created: float = record["dynamodb"]["ApproximateCreationDateTime"]

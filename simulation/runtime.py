@@ -40,7 +40,7 @@ _INEXHAUSTIBLE = 10**9
 _MIDDLE = 0.5
 
 
-class Stage:
+class Hooks:
     """What a process has one of: the client of DynamoDB, the deployment's own handlers.
 
     Attributes
@@ -54,7 +54,7 @@ class Stage:
     def __init__(self) -> None:
         self.answer: Answering = _no_database
         self.handle: Handler = _no_handler
-        self.kept = ExitStack()
+        self.resources = ExitStack()
 
     def dispatch(self, operation: str, body: dict[str, Any]) -> Answer:
         """Let the history that is being played answer."""
@@ -62,8 +62,8 @@ class Stage:
 
 
 @cache
-def stage() -> Stage:
-    """The stage on which every history of this process is played."""
+def hooks() -> Hooks:
+    """The hooks on which every history of this process is played."""
     os.environ.update(_ENVIRONMENT)
     logger.setLevel(logging.CRITICAL)
     # botocore's own pauses; chance in them would not come from the seed.
@@ -76,12 +76,12 @@ def stage() -> Stage:
     )
     # Processes that share the client must not use up each other's retries.
     botocore.retries.quota.RetryQuota.__init__.__defaults__ = (_INEXHAUSTIBLE, None)
-    made = Stage()
+    installed = Hooks()
     with use(Context(settings())):
         client = Record.connection().client
     client.meta.events.register("choose-signer.dynamodb", lambda **_: UNSIGNED)
-    made.kept.enter_context(answering(client, made.dispatch))
-    return made
+    installed.resources.enter_context(answering(client, installed.dispatch))
+    return installed
 
 
 def settings(

@@ -47,9 +47,9 @@ class Schedule:
         """Let something happen so many seconds from now."""
         self.at(self.now + seconds, action)
 
-    def run(self, goes_on: Callable[[], bool] = lambda: True) -> None:
+    def run(self, should_continue: Callable[[], bool] = lambda: True) -> None:
         """Let happen what is due, until nothing is left or it is not to go on."""
-        while self._queue and goes_on():
+        while self._queue and should_continue():
             self.now, _, action = heapq.heappop(self._queue)
             action()
 
@@ -80,7 +80,7 @@ class Task(greenlet):  # type: ignore[misc]
         """
         if self._is_killed:
             raise KilledError
-        self._schedule.after(seconds, self._go_on)
+        self._schedule.after(seconds, self._resume)
         self.parent.switch()
 
     def kill(self) -> None:
@@ -89,7 +89,7 @@ class Task(greenlet):  # type: ignore[misc]
             self._is_killed = True
             self.throw(KilledError)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if not self.dead:
             self.switch()
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from simulation.history import generate
-from simulation.runtime import stage
+from simulation.runtime import hooks
 from simulation.world import Report, play
 
 
@@ -31,7 +31,7 @@ class Played:
 
 def play_seed(seed: int) -> Played:
     """Play the history of a seed."""
-    stage()
+    hooks()
     begun = time.process_time()
     report = play(generate(seed))
     return Played(seed, report, time.process_time() - begun)

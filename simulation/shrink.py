@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 LONGEST_SECONDS = 60.0
 
-_CALM: dict[str, Any] = {"index_lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
-_USUAL: dict[str, Any] = {
+_CALM_PROFILE: dict[str, Any] = {"index_lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
+_PLAIN_HISTORY: dict[str, Any] = {
     "has_bus": False,
     "endpoint_version": None,
-    "tells_of_lost_defaults": True,
+    "emits_lost_defaults": True,
 }
 
 
@@ -111,10 +111,10 @@ class Shrinker:
             self._best = replace(best, actions=tuple(actions))
 
     def _reduce_profile(self) -> None:
-        for field, usual in _CALM.items():
+        for field, usual in _CALM_PROFILE.items():
             profile = replace(self._best.fault_profile, **{field: usual})
             self._try(replace(self._best, fault_profile=profile))
-        for field, usual in _USUAL.items():
+        for field, usual in _PLAIN_HISTORY.items():
             self._try(replace(self._best, **{field: usual}))
         for kind in self._best.handled:
             rest = tuple(other for other in self._best.handled if other != kind)
@@ -141,7 +141,7 @@ class Shrinker:
         return len(self._best.actions), len(self._best.only or ())
 
 
-def told(history: History) -> str:
+def describe(history: History) -> str:
     """A history in words: what is done when, and what goes wrong."""
     profile = history.fault_profile
     lines = [f"  {action.at:12.3f} s  {action.name}  {action}" for action in history.actions]
@@ -156,7 +156,7 @@ def told(history: History) -> str:
         lines.append(f"  the endpoint's API version is {history.endpoint_version}")
     if history.has_bus:
         lines.append("  applied changes are published")
-    if not history.tells_of_lost_defaults:
+    if not history.emits_lost_defaults:
         lines.append("  no event tells of the defaults that go with a removed card")
     if history.handled:
         lines.append(f"  own handlers are there for {', '.join(history.handled)}")

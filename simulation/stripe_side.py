@@ -44,7 +44,7 @@ class SimulatedStripe:
         What goes wrong.
     list_lag : float
         Most seconds after which an event is listed.
-    tells_of_lost_defaults : bool
+    emits_lost_defaults : bool
         Whether events tell of the defaults that go with a removed card.
 
     Attributes
@@ -60,11 +60,11 @@ class SimulatedStripe:
         faults: Faults,
         list_lag: float,
         *,
-        tells_of_lost_defaults: bool = True,
+        emits_lost_defaults: bool = True,
     ) -> None:
         skew = (chance(seed, "Stripe's clock").random() - 0.5) * CLOCKS_DIFFER_SECONDS
         self.double = StripeDouble(now=lambda: schedule.now + skew, random=Random(0))
-        self.double.account.tells_of_lost_defaults = tells_of_lost_defaults
+        self.double.account.emits_lost_defaults = emits_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None
         self._seed = seed
         self._schedule = schedule

@@ -29,7 +29,7 @@ class Timer:
         What is called.
     longest_pause : callable
         Seconds to which its pauses may grow now.
-    ended : callable
+    on_ended : callable
         Gets what came of each run.
     """
 
@@ -39,13 +39,13 @@ class Timer:
         seed: int,
         fleet: Fleet,
         longest_pause: Callable[[], float],
-        ended: Callable[[Outcome], None],
+        on_ended: Callable[[Outcome], None],
     ) -> None:
         self._schedule = schedule
         self._seed = seed
         self._fleet = fleet
         self._longest_pause = longest_pause
-        self._look_at = ended
+        self._on_ended = on_ended
         self._pause = EVERY_SECONDS
         self._number = 0
         self._next = 0
@@ -81,7 +81,7 @@ class Timer:
         def then(outcome: Outcome) -> None:
             if not outcome.died and not outcome.error:
                 self._ended.append(begun)
-            self._look_at(outcome)
+            self._on_ended(outcome)
 
         for _ in range(1 + twice):
             self._fleet.invoke(FUNCTION, {}, name, then)

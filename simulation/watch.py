@@ -63,7 +63,7 @@ class Watch:
         The change log, growing.
     double : StripeDouble
         What Stripe has.
-    found : callable
+    on_violation : callable
         Gets every violation.
     clock : callable
         Unix time.
@@ -82,14 +82,14 @@ class Watch:
         self,
         records: Sequence[Json],
         double: StripeDouble,
-        found: Callable[[Violation], None],
+        on_violation: Callable[[Violation], None],
         clock: Callable[[], float],
     ) -> None:
         self.images: dict[Key, Json] = {}
         self.events: dict[str, Json] = {}
         self._records = records
         self._double = double
-        self._found = found
+        self._on_violation = on_violation
         self._clock = clock
         self.failures: list[Failure] = []
         self._first_tries: dict[str, float] = {}
@@ -188,7 +188,7 @@ class Watch:
             self._violated("the pointer names the active customer", f"{user}: {pointer}, none")
 
     def _violated(self, promise: str, detail: str) -> None:
-        self._found(Violation(promise, detail))
+        self._on_violation(Violation(promise, detail))
 
 
 def text(image: Json, name: str) -> str | None:

@@ -29,7 +29,7 @@ from simulation.invariants import (
 )
 from simulation.mapping import StreamMapping
 from simulation.processes import Fleet, Outcome
-from simulation.runtime import settings, stage
+from simulation.runtime import hooks, settings
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, StripeActor
@@ -50,7 +50,7 @@ _HTTP_FUNCTIONS = (
 )
 _DEPLOYED_SECONDS = 60.0
 """How long the stack is there, its schedule running, before anything happens."""
-_CALM_AFTER_SECONDS = 1.0
+_FAULTS_STOP_AFTER_SECONDS = 1.0
 _LONGEST_SECONDS = 5 * 86_400.0
 _INDEX_SECONDS = 15.0
 """After which the index is sure to show what has failed."""
@@ -83,20 +83,20 @@ class Report:
     log: list[str] = field(default_factory=list)
 
 
-def play(history: History, *, is_told: bool = False) -> Report:
+def play(history: History, *, verbose: bool = False) -> Report:
     """Play a history to its end and judge it.
 
     Parameters
     ----------
     history : History
         What is to happen.
-    is_told : bool
+    verbose : bool
         Whether the report says every step in words.
     """
     with sized(history.sizes):
-        world = World(history, is_told=is_told)
-        stage().answer = world.database_side.answer
-        stage().handle = world.handlers.handle
+        world = World(history, verbose=verbose)
+        hooks().answer = world.database_side.answer
+        hooks().handle = world.handlers.handle
         world.play()
     return world.report
 
@@ -104,10 +104,10 @@ def play(history: History, *, is_told: bool = False) -> Report:
 class World:
     """Everything that one history is played with."""
 
-    def __init__(self, history: History, *, is_told: bool = False) -> None:
+    def __init__(self, history: History, *, verbose: bool = False) -> None:
         self.history = history
         self.report = Report()
-        self._is_told = is_told
+        self._verbose = verbose
         self._digest = blake2b(digest_size=16)
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
         profile = history.fault_profile
@@ -117,7 +117,7 @@ class World:
             self.schedule,
             self.faults,
             profile.list_lag,
-            tells_of_lost_defaults=history.tells_of_lost_defaults,
+            emits_lost_defaults=history.emits_lost_defaults,
         )
         self.stripe.double.webhooks.add_endpoint(URL, SECRET, api_version=history.endpoint_version)
         self.fleet = Fleet(
@@ -143,22 +143,24 @@ class World:
         self.database_side = SimulatedDatabase(self.database, self.fleet, self._changed)
         stream = self.database.stream(TABLE_NAME)
         self.watch = Watch(
-            stream.records, self.stripe.double, self._found, lambda: self.schedule.now
+            stream.records, self.stripe.double, self._record_violation, lambda: self.schedule.now
         )
-        self.handlers = CustomHandlers(history.handled, self.fleet, self.watch, self._found)
+        self.handlers = CustomHandlers(
+            history.handled, self.fleet, self.watch, self._record_violation
+        )
         self.mapping = StreamMapping(
             schedule=self.schedule,
             stream=stream,
             rules=mapping_rules(),
             invoke=self._invoke_with_records,
-            give_up=lambda message: self.queue.messages.append(json.dumps(message)),
+            on_failure=lambda message: self.queue.messages.append(json.dumps(message)),
             is_on=self._is_stream_on,
         )
         self.accepted: set[str] = set()
         self.deliveries = Deliveries(
-            self.schedule, self.stripe, self.fleet, self.faults, self._look_at_delivery
+            self.schedule, self.stripe, self.fleet, self.faults, self._check_delivery
         )
-        self.stripe.changed = self._happened_on_stripe
+        self.stripe.changed = self._on_stripe_event
         self.stripe_actor = StripeActor(history.seed, self.stripe, self.deliveries)
         self.calls: list[ApiCall] = []
         self.timer = Timer(
@@ -176,7 +178,7 @@ class World:
         for action in self.history.actions:
             self.schedule.at(START + action.at, partial(self._do, action))
         end = START + self.history.length
-        self.schedule.at(end + _CALM_AFTER_SECONDS, self._calm)
+        self.schedule.at(end + _FAULTS_STOP_AFTER_SECONDS, self._stop_faults)
         self._run_until_quiet(end + _LONGEST_SECONDS)
         final = self._final_state()
         self._report_violations(check_events(final))
@@ -187,7 +189,7 @@ class World:
             self._report_violations(check_replay(final))
             self._report_violations(check_state(final))
         self.fleet.end()
-        self._sum_up()
+        self._complete_report()
 
     def _do(self, action: Action) -> None:
         self._trace("action", action.name, str(action))
@@ -195,12 +197,12 @@ class World:
             self.stripe_actor.do(action)
         else:
             self._call(action)
-        self._touch()
+        self._note_change()
 
-    def _calm(self) -> None:
+    def _stop_faults(self) -> None:
         """From now on nothing goes wrong any more."""
-        self.faults.is_over = True
-        self._touch()
+        self.faults.is_stopped = True
+        self._note_change()
         self.mapping.notice()
 
     # ---- the backend
@@ -218,10 +220,10 @@ class World:
             call.ended, call.status = self.schedule.now, outcome.status
             self._trace("answer", action.name, call.status)
             self.report.counts[f"answers {call.status}"] += 1
-            self._look_at(function, outcome)
+            self._check_outcome(function, outcome)
             if call.status == 500:
                 detail = f"{action.kind} {user_id}: {outcome.answer['body']}"
-                self._found(Violation("the API never answers 500", detail))
+                self._record_violation(Violation("the API never answers 500", detail))
 
         self.fleet.invoke(function, event, action.name, then)
 
@@ -238,7 +240,7 @@ class World:
         self.faults.is_cured = True
         self.report.counts["replays of failed events"] += 1
         self.schedule.after(_INDEX_SECONDS, self._replay_all_failed)
-        self._touch()
+        self._note_change()
         return True
 
     def _replay_all_failed(self) -> None:
@@ -248,29 +250,29 @@ class World:
     # ---- what happens by itself
 
     def _invoke_with_records(self, records: list[Json], then: Callable[[Outcome], None]) -> None:
-        def looked_at(outcome: Outcome) -> None:
-            self._look_at("apply_event", outcome)
+        def finished(outcome: Outcome) -> None:
+            self._check_outcome("apply_event", outcome)
             then(outcome)
             self.mapping.notice()
 
         first = records[0]["dynamodb"]
         name = f"stream {first['Keys']['pk']['S'][:16]} {len(records)}"
-        self.fleet.invoke("apply_event", {"Records": records}, name, looked_at)
+        self.fleet.invoke("apply_event", {"Records": records}, name, finished)
 
     def _is_stream_on(self) -> bool:
         off_from, off_until = self.history.fault_profile.stream_off
         return not off_from <= self.schedule.now - START < off_until
 
-    def _happened_on_stripe(self, event: Json) -> None:
+    def _on_stripe_event(self, event: Json) -> None:
         self._trace("event", event["type"], event["id"])
-        self._touch()
+        self._note_change()
         self.schedule.after(0, self.deliveries.look)
 
     def _changed(self) -> None:
         self.watch.look()
         self.mapping.notice()
 
-    def _touch(self) -> None:
+    def _note_change(self) -> None:
         self._last_change = self.schedule.now
         self.timer.hurry()
 
@@ -279,7 +281,7 @@ class World:
 
     def _is_done(self) -> bool:
         return (
-            self.faults.is_over
+            self.faults.is_stopped
             and self._is_quiet()
             and not self.watch.unfinished
             and self.timer.has_run_since(self._last_change)
@@ -309,16 +311,16 @@ class World:
     def _publish(self, message: Mapping[str, Any]) -> None:
         self.bus.send(message)
 
-    def _look_at_delivery(self, event_id: str, outcome: Outcome) -> None:
-        self._look_at("link_customer", outcome)
+    def _check_delivery(self, event_id: str, outcome: Outcome) -> None:
+        self._check_outcome("link_customer", outcome)
         if 200 <= outcome.status < 300:
             self.accepted.add(event_id)
             if event_id not in self.watch.events:
-                self._found(Violation("an accepted event is stored", event_id))
+                self._record_violation(Violation("an accepted event is stored", event_id))
 
     # ---- judging
 
-    def _look_at(self, function: str, outcome: Outcome) -> None:
+    def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
         may_refuse = function not in _HTTP_FUNCTIONS
         if may_refuse and isinstance(error, StripeIntegrationsError):
@@ -326,10 +328,10 @@ class World:
             return
         if error is not None:
             detail = f"{function}: {type(error).__name__}: {error}"
-            self._found(Violation("no exception leaves a handler", detail))
+            self._record_violation(Violation("no exception leaves a handler", detail))
 
     def _expect(self, function: str) -> Callable[[Outcome], None]:
-        return lambda outcome: self._look_at(function, outcome)
+        return lambda outcome: self._check_outcome(function, outcome)
 
     def _final_state(self) -> FinalState:
         return FinalState(
@@ -349,14 +351,14 @@ class World:
 
     def _report_violations(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
-            self._found(violation)
+            self._record_violation(violation)
 
-    def _found(self, violation: Violation) -> None:
+    def _record_violation(self, violation: Violation) -> None:
         if violation not in self.report.violations:
             self.report.violations.append(violation)
             self._trace("VIOLATION", str(violation))
 
-    def _sum_up(self) -> None:
+    def _complete_report(self) -> None:
         counts = self.report.counts
         counts += self.faults.counts
         counts += self.fleet.counts
@@ -374,7 +376,7 @@ class World:
     def _trace(self, *parts: object) -> None:
         line = f"{self.schedule.now - START:12.3f} {' '.join(map(str, parts))}"
         self._digest.update(line.encode())
-        if self._is_told:
+        if self._verbose:
             self.report.log.append(line)
 
 

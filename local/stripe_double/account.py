@@ -26,7 +26,7 @@ class Account:
 
     Attributes
     ----------
-    tells_of_lost_defaults
+    emits_lost_defaults
         Whether removing a card that was the default of its customer or of a subscription brings
         ``customer.updated`` and ``customer.subscription.updated`` beside the card's own events.
         Stripe is not known to send them; the defaults change either way.
@@ -63,7 +63,7 @@ class Account:
         self.card_owner: dict[str, str] = {}
         self.webhooks = Webhooks(self)
         self.request: Json = {"id": None, "idempotency_key": None}
-        self.tells_of_lost_defaults = True
+        self.emits_lost_defaults = True
 
     def now(self) -> int:
         """Return the time as Stripe stamps it, in whole seconds."""

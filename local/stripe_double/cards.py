@@ -154,7 +154,7 @@ class Cards:
         if customer["default_source"] == source:
             before = copy_json(customer)
             customer["default_source"] = next(reversed(cards), None)
-            self._tell_of_lost_default("customer.updated", before, customer)
+            self._emit_lost_default("customer.updated", before, customer)
         self._forget_default(customer, source)
 
     def list_sources(self, given: Json, customer: str) -> Json:
@@ -346,7 +346,7 @@ class Cards:
         if customer["invoice_settings"]["default_payment_method"] == method:
             before = copy_json(customer)
             customer["invoice_settings"]["default_payment_method"] = None
-            self._tell_of_lost_default("customer.updated", before, customer)
+            self._emit_lost_default("customer.updated", before, customer)
         for identifier in account.subscriptions_of.get(customer["id"], []):
             subscription = account.subscriptions[identifier]
             if subscription["ended_at"] is not None:
@@ -356,10 +356,10 @@ class Cards:
                 if subscription[field] == method:
                     subscription[field] = None
             after = account.show_subscription(identifier)
-            self._tell_of_lost_default("customer.subscription.updated", before, after)
+            self._emit_lost_default("customer.subscription.updated", before, after)
 
-    def _tell_of_lost_default(self, event_type: str, before: Json, after: Json) -> None:
-        if self._account.tells_of_lost_defaults:
+    def _emit_lost_default(self, event_type: str, before: Json, after: Json) -> None:
+        if self._account.emits_lost_defaults:
             self._account.emit_change(event_type, before, after)
 
     def _emit_source_change(

@@ -15,7 +15,7 @@ from simulation.mutation import ROOT, StaleMutantError, mutated
 def told(seed: int) -> str:
     """A history in a process of its own: playing one changes the libraries of its process."""
     return subprocess.run(
-        [sys.executable, "-m", "simulation", "--seed", str(seed), "--told"],
+        [sys.executable, "-m", "simulation", "--seed", str(seed), "--verbose"],
         cwd=ROOT,
         check=False,
         capture_output=True,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simulation.history import Action, History
-from simulation.shrink import Shrinker, minimise, told
+from simulation.shrink import Shrinker, describe, minimise
 from simulation.watch import Violation
 from simulation.world import Report
 
@@ -31,7 +31,7 @@ def test_a_history_shrinks_to_the_action_and_the_fault_that_break_the_promise() 
     short = Shrinker(History(1, actions), broken, seconds=5, runs=runs).shrink()
     assert [action.name for action in short.actions] == ["a07"]
     assert short.only == {"f2"}
-    assert "f2" in told(short)
+    assert "f2" in describe(short)
 
 
 def test_only_the_same_promise_counts() -> None:
