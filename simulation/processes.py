@@ -284,9 +284,9 @@ class Fleet:
 
 
 def sleep(seconds: float) -> None:
-    """Let a task wait; outside of all tasks nobody waits."""
+    """Let the running task wait; without a task, or for no time, return at once."""
     task = current_task()
-    if task is not None:
+    if task is not None and seconds > 0:
         task.wait(seconds)
 
 

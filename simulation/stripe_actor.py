@@ -105,7 +105,7 @@ class StripeActor:
     def _other_stack(self, action: Action) -> None:
         metadata = {USER_KEY: f"u-{action.user}", TOKEN_KEY: _OTHER_STACK}
         params = {"email": "a@example.com", "name": "Eve", "metadata": metadata}
-        with self._stripe.happening(action.name) as double:
+        with self._stripe.operation(action.name) as double:
             # Known as another's before its event is under way.
             made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
             self.foreign.add(made["id"])
@@ -113,7 +113,7 @@ class StripeActor:
     def _test_clock(self, action: Action) -> None:
         customer = self.customer(action)
         if customer:
-            with self._stripe.happening(action.name) as double:
+            with self._stripe.operation(action.name) as double:
                 double.change_customer(customer, test_clock="clock_1", name="Tick")
 
     # ---- cards
@@ -241,7 +241,7 @@ class StripeActor:
         found = self._a_subscription(action)
         if found is None:
             return
-        with self._stripe.happening(action.name) as double:
+        with self._stripe.operation(action.name) as double:
             match action.values["status"]:
                 case "renew":
                     double.subscriptions.advance_period(found)
@@ -258,7 +258,7 @@ class StripeActor:
     def _checkout(self, action: Action) -> None:
         customer = self.customer(action)
         if customer:
-            with self._stripe.happening(action.name) as double:
+            with self._stripe.operation(action.name) as double:
                 double.complete_checkout_session(customer)
 
     # ---- what must not be applied

@@ -10,6 +10,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+from local.stripe_double.client import StripeDoubleClient
 from simulation.aws import SimulatedDatabase, SimulatedService
 from simulation.chance import chance
 from simulation.custom_handlers import REFERENCE as HANDLER
@@ -28,15 +29,16 @@ from simulation.invariants import (
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
-from simulation.processes import Fleet, Outcome
+from simulation.processes import Fleet, Outcome, sleep
 from simulation.runtime import hooks, settings
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, StripeActor
-from simulation.stripe_side import SimulatedHttpClient, SimulatedStripe
+from simulation.stripe_side import SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.errors import StripeIntegrationsError
+from stripe_integrations.stripe_gateway import READ_SECONDS
 from tools.lambda_events import api_event
 
 Json = dict[str, Any]
@@ -129,7 +131,7 @@ class World:
             ),
             faults=self.faults,
             surroundings={"send_dead_letter": self._send_dead_letter, "publish": self._publish},
-            make_http_client=lambda: SimulatedHttpClient(self.stripe, lambda: self.fleet),
+            make_http_client=self._make_http_client,
         )
         self.fleet.trace = self._trace
         self.queue = SimulatedService("queue", self.fleet)
@@ -171,6 +173,10 @@ class World:
             self._expect("reconcile_events"),
         )
         self._last_change = START
+
+    def _make_http_client(self) -> StripeDoubleClient:
+        connection = StripeConnection(self.stripe, lambda: self.fleet)
+        return StripeDoubleClient(connection, sleep, READ_SECONDS)
 
     def play(self) -> None:
         """Play everything, until it is quiet, and judge what came of it."""
