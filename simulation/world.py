@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from simulation.database import Database
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
-from simulation.history import Action, History
+from simulation.history import Action, History, generate
 from simulation.invariants import (
     ApiCall,
     FinalState,
@@ -62,7 +63,7 @@ _TRYING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
 
 @dataclass
 class Report:
-    """What came of a history.
+    """The result of a history.
 
     Parameters
     ----------
@@ -71,11 +72,15 @@ class Report:
     counts : Counter
         What happened, and how often.
     happened : list of str
-        The faults, by name.
+        The faults that happened, by name.
     trace : str
-        A digest of everything that was done, in its order.
+        A digest of every step in order.
     log : list of str
-        The same in words, where it was asked for.
+        Every step in words, for a verbose run.
+    seed : int
+        The seed of the history.
+    seconds : float
+        Processor time that the run took.
     """
 
     violations: list[Violation] = field(default_factory=list)
@@ -83,24 +88,34 @@ class Report:
     happened: list[str] = field(default_factory=list)
     trace: str = ""
     log: list[str] = field(default_factory=list)
+    seed: int = 0
+    seconds: float = 0.0
 
 
 def play(history: History, *, verbose: bool = False) -> Report:
-    """Play a history to its end and judge it.
+    """Run a history to its end and check the invariants.
 
     Parameters
     ----------
     history : History
         What is to happen.
     verbose : bool
-        Whether the report says every step in words.
+        Whether the report has every step in words.
     """
+    installed = hooks()
+    begun = time.process_time()
     with sized(history.sizes):
         world = World(history, verbose=verbose)
-        hooks().answer = world.database_side.answer
-        hooks().handle = world.handlers.handle
+        installed.answer = world.database_side.answer
+        installed.handle = world.handlers.handle
         world.play()
+    world.report.seconds = time.process_time() - begun
     return world.report
+
+
+def play_seed(seed: int) -> Report:
+    """Run the history of a seed; the entry point of the worker processes."""
+    return play(generate(seed))
 
 
 class World:
@@ -108,7 +123,7 @@ class World:
 
     def __init__(self, history: History, *, verbose: bool = False) -> None:
         self.history = history
-        self.report = Report()
+        self.report = Report(seed=history.seed)
         self._verbose = verbose
         self._digest = blake2b(digest_size=16)
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
