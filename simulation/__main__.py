@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from simulation.history import generate
 from simulation.shrink import Shrinker, describe
-from simulation.world import Report, play, play_seed
+from simulation.world import Report, run_history, run_seed
 
 _MAX_SHRUNK = 3
 _CHUNK = 5
@@ -68,14 +68,14 @@ def _options() -> argparse.Namespace:
 def _reports(options: argparse.Namespace) -> Iterator[Report]:
     seeds = range(options.seed, options.seed + options.histories)
     if options.jobs <= 1 or options.histories == 1:
-        yield from map(play_seed, seeds)
+        yield from map(run_seed, seeds)
         return
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        yield from pool.imap(play_seed, seeds, chunksize=_CHUNK)
+        yield from pool.imap(run_seed, seeds, chunksize=_CHUNK)
 
 
 def _print_history(seed: int) -> int:
-    report = play(generate(seed), verbose=True)
+    report = run_history(generate(seed), verbose=True)
     print("\n".join(report.log))
     for violation in report.violations:
         print(f"violation: {violation}")
@@ -94,7 +94,7 @@ def _print_violations(report: Report, options: argparse.Namespace, *, shrinks: b
     short = shrinker.shrink()
     print(f"shrunk, in {shrinker.tried} tries, to:")
     print(describe(short))
-    for violation in play(short).violations:
+    for violation in run_history(short).violations:
         print(f"  => {violation}", flush=True)
 
 

@@ -88,17 +88,17 @@ def _try(mutant: Mutant, histories: int, seed: int) -> tuple[int | None, str]:
         _copy(mutant, Path(folder))
         played = 0
         while played < histories:
-            number, promise = _play(Path(folder), seed + played, histories - played)
+            number, promise = _run_histories(Path(folder), seed + played, histories - played)
             if number is None:
                 break
             played += number
             # A promise that the product itself breaks there says nothing of the mutant.
-            if _play(ROOT, seed + played - 1, 1)[0] is None:
+            if _run_histories(ROOT, seed + played - 1, 1)[0] is None:
                 return played, promise
     return None, ""
 
 
-def _play(folder: Path, seed: int, histories: int) -> tuple[int | None, str]:
+def _run_histories(folder: Path, seed: int, histories: int) -> tuple[int | None, str]:
     """Play histories of the product in a folder: at which it broke which promise, if any."""
     environment = {
         **os.environ,

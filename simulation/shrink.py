@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from simulation.history import History
-from simulation.world import Report, play
+from simulation.world import Report, run_history
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Shrinker:
         What came of it.
     seconds : float
         For how long to try.
-    runs : callable
+    run : callable
         Plays a history.
     """
 
@@ -77,11 +77,11 @@ class Shrinker:
         history: History,
         report: Report,
         seconds: float = LONGEST_SECONDS,
-        runs: Callable[[History], Report] = play,
+        run: Callable[[History], Report] = run_history,
     ) -> None:
         self._promise = report.violations[0].promise
         self._deadline = time.monotonic() + seconds
-        self._play = runs
+        self._run = run
         self.tried = 0
         # What did happen is all that can be left out.
         self._best = replace(history, only=frozenset(report.happened))
@@ -131,7 +131,7 @@ class Shrinker:
         if self._is_late():
             return False
         self.tried += 1
-        violations = self._play(history).violations
+        violations = self._run(history).violations
         return any(violation.promise == self._promise for violation in violations)
 
     def _is_late(self) -> bool:

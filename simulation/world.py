@@ -92,7 +92,7 @@ class Report:
     seconds: float = 0.0
 
 
-def play(history: History, *, verbose: bool = False) -> Report:
+def run_history(history: History, *, verbose: bool = False) -> Report:
     """Run a history to its end and check the invariants.
 
     Parameters
@@ -108,14 +108,14 @@ def play(history: History, *, verbose: bool = False) -> Report:
         world = World(history, verbose=verbose)
         installed.answer = world.database_side.answer
         installed.handle = world.handlers.handle
-        world.play()
+        world.run()
     world.report.seconds = time.process_time() - begun
     return world.report
 
 
-def play_seed(seed: int) -> Report:
+def run_seed(seed: int) -> Report:
     """Run the history of a seed; the entry point of the worker processes."""
-    return play(generate(seed))
+    return run_history(generate(seed))
 
 
 class World:
@@ -193,7 +193,7 @@ class World:
         connection = StripeConnection(self.stripe, lambda: self.fleet)
         return StripeDoubleClient(connection, sleep, READ_SECONDS)
 
-    def play(self) -> None:
+    def run(self) -> None:
         """Play everything, until it is quiet, and judge what came of it."""
         self.timer.start()
         for action in self.history.actions:
