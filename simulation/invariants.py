@@ -1,4 +1,4 @@
-"""What must hold once it is quiet again: the records are what Stripe has, and nothing is lost."""
+"""Invariants of the final state: the records equal Stripe's objects, and no event is lost."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from stripe_integrations.models.validity import Validity
 
 Json = dict[str, Any]
 
-_SHORTEST_TRYING_SECONDS = 2 * 86_400.0
-_WHENEVER = Validity.of_event(0)
+_MIN_RETRY_SECONDS = 2 * 86_400.0
+_ANY_TIME = Validity.of_event(0)
 _CHILDREN: dict[str, type[Child]] = {"CARD": Card, "SUBSCRIPTION": Subscription}
 
 
 @dataclass
 class ApiCall:
-    """One call of the backend's.
+    """One call of the backend to the HTTP API.
 
     Parameters
     ----------
     kind : str
-        What it asked for.
+        ``create``, ``get``, ``sync``, ``soft_delete`` or ``refused``.
     user_id : str
-        For whom.
+        The user that it is about.
     begun, ended : float
-        When; it has not ended where its answer is yet to come.
+        Unix times; ``ended`` is infinite while there is no answer.
     status : int
-        What was answered.
+        HTTP status of the answer.
     """
 
     kind: str
@@ -53,28 +53,28 @@ class ApiCall:
 
 @dataclass
 class FinalState:
-    """What the judge looks at.
+    """Everything that the invariants are checked on.
 
     Parameters
     ----------
     watch : Watch
-        The table as it stands.
+        The items of the table.
     double : StripeDouble
-        What Stripe has.
+        The Stripe account.
     stripe_actor : StripeActor
-        What was crafted, and which customers are another's.
+        The crafted events and the foreign customers.
     calls : list of ApiCall
-        What the backend asked.
+        The calls of the backend.
     accepted : set of str
-        Events that were answered with 2xx.
+        Ids of events that the webhook answered with 2xx.
     dead_letters, published : list of str
-        What the queue and the bus got.
+        The messages that the queue and the bus received.
     has_bus : bool
-        Whether applied changes are to be published.
+        Whether applied changes must be published.
     handlers : CustomHandlers
-        The deployment's own, and what they were called with.
+        The custom event handlers and the events that they handled.
     poisonous : set of str
-        Events that killed every process that tried them.
+        Ids of events that killed every process that tried them.
     """
 
     watch: Watch
@@ -90,7 +90,7 @@ class FinalState:
 
 
 def check_events(final: FinalState) -> Iterator[Violation]:
-    """Every accepted event is there, and applied, ignored for a reason, or a dead letter."""
+    """Check that each accepted event is stored, and applied, ignored or failed with its reason."""
     events = final.watch.events
     for stripe_id in sorted(final.accepted - set(events)):
         yield Violation("an accepted event is stored", stripe_id)
@@ -98,33 +98,33 @@ def check_events(final: FinalState) -> Iterator[Violation]:
     bus = "\n".join(final.published)
     for stripe_id, event in events.items():
         state, kind = text(event, "state"), text(event, "kind")
-        told = f"{kind} {stripe_id} ({text(event, 'last_error') or text(event, 'reason')})"
+        detail = f"{kind} {stripe_id} ({text(event, 'last_error') or text(event, 'reason')})"
         if state == "ignored" and not text(event, "reason"):
-            yield Violation("an ignored event has a reason", told)
+            yield Violation("an ignored event has a reason", detail)
         if state == "failed" and stripe_id not in letters:
-            yield Violation("a failed event is a dead letter", told)
+            yield Violation("a failed event is a dead letter", detail)
         has_handler = final.handlers.has_handler_for(kind or "")
         if has_handler and state == "applied" and stripe_id not in final.handlers.handled:
-            yield Violation("an applied event was handled", told)
+            yield Violation("an applied event was handled", detail)
         if state not in ("applied", "ignored", "failed"):
-            yield Violation("every event is finished", f"{state}: {told}")
-        # One that is only handled is applied too, with no change to be told of.
+            yield Violation("every event is finished", f"{state}: {detail}")
+        # An event that only a handler processed is applied too, without a change to publish.
         is_change = state == "applied" and (not has_handler or "effected_at" in event)
         if final.has_bus and is_change and stripe_id not in bus:
-            yield Violation("an applied change is published", told)
+            yield Violation("an applied change is published", detail)
     yield from _check_failures(final)
     yield from _check_crafted(final)
 
 
 def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Iterator[Violation]:
-    """The records are what Stripe has, with one customer a user and none on Stripe that is lost.
+    """Check that records equal Stripe's objects and that no customer is lost or duplicated.
 
     Parameters
     ----------
     final : FinalState
-        What the judge looks at.
+        The state after a history.
     skipped_users : set of str
-        Users that are not looked at.
+        Users that are not checked.
     """
     users = {call.user_id for call in final.calls} - skipped_users
     for user_id in sorted(users):
@@ -133,14 +133,14 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
 
 
 def check_replay(final: FinalState) -> Iterator[Violation]:
-    """Whatever it was that events failed for is over: replayed, they are applied."""
+    """Check that failed events are applied by a replay once their cause has gone."""
     for stripe_id, event in final.watch.events.items():
         if text(event, "state") not in ("applied", "ignored"):
             yield Violation("a failed event can be replayed", f"{text(event, 'kind')} {stripe_id}")
 
 
 def users_with_failed_events(final: FinalState) -> set[str]:
-    """The users whose records a replay may have to mend."""
+    """The users whose records may be wrong until their failed events are replayed."""
     users = set()
     customers = final.double.account.customers
     for event in final.watch.events.values():
@@ -151,15 +151,15 @@ def users_with_failed_events(final: FinalState) -> set[str]:
 
 
 def _check_failures(final: FinalState) -> Iterator[Violation]:
-    """An event fails where nothing else helps, not because it was not tried for long."""
+    """Check that an event only fails after all its tries, or because no try can succeed."""
     for failure in final.watch.failures:
         is_hopeless = (
             failure.stripe_id in final.poisonous or failure.stripe_id in final.handlers.refused
         )
-        was_tried = failure.tries >= MOST_ATTEMPTS and failure.seconds >= _SHORTEST_TRYING_SECONDS
+        was_tried = failure.tries >= MOST_ATTEMPTS and failure.seconds >= _MIN_RETRY_SECONDS
         if not is_hopeless and not was_tried:
-            told = f"{failure.stripe_id} after {failure.tries} tries in {failure.seconds:.0f} s"
-            yield Violation("an event fails only after all tries", told)
+            detail = f"{failure.stripe_id} after {failure.tries} tries in {failure.seconds:.0f} s"
+            yield Violation("an event fails only after all tries", detail)
 
 
 def _check_crafted(final: FinalState) -> Iterator[Violation]:
@@ -167,7 +167,7 @@ def _check_crafted(final: FinalState) -> Iterator[Violation]:
         statuses = final.stripe_actor.statuses[stripe_id]
         state = text(final.watch.events.get(stripe_id, {}), "state")
         if kind == "forged":
-            # A process that died is no acceptance; the sender sees 502.
+            # The sender of an event sees 502 where the process died.
             if state is not None or any(status < 400 for status in statuses):
                 yield Violation("a forged event is refused", f"{stripe_id}: {statuses}, {state}")
         elif state not in (None, "ignored"):
@@ -181,19 +181,19 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
     if customer is not None:
         yield from _check_customer(final, user_id, customer)
     elif _was_created_last(final, user_id):
-        alive = [
+        created = [
             stripe_id
-            for stripe_id, made in final.double.account.customers.items()
-            if made["metadata"].get(USER_KEY) == user_id
+            for stripe_id, customer in final.double.account.customers.items()
+            if customer["metadata"].get(USER_KEY) == user_id
             and stripe_id not in final.stripe_actor.foreign
         ]
         deleted = final.double.account.deleted_customers
-        if not any(stripe_id in deleted for stripe_id in alive):
+        if not any(stripe_id in deleted for stripe_id in created):
             yield Violation("a created customer stays", f"{user_id} has none")
 
 
 def _active_customer(watch: Watch, user_id: str) -> Customer | None:
-    """The user's active customer with all that stands under it."""
+    """The user's active customer with its children."""
     partition = f"USER#{user_id}"
     stripe_id = text(watch.images.get((partition, "ACTIVE"), {}), "stripe_id")
     image = watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
@@ -211,7 +211,7 @@ def _active_customer(watch: Watch, user_id: str) -> Customer | None:
 
 
 def _was_created_last(final: FinalState, user_id: str) -> bool:
-    """Whether a create succeeded with no soft delete beside or after it."""
+    """Whether a create succeeded, with no concurrent or later soft delete."""
     calls = [call for call in final.calls if call.user_id == user_id]
     creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
     if not creates:
@@ -223,13 +223,13 @@ def _was_created_last(final: FinalState, user_id: str) -> bool:
 def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterator[Violation]:
     stripe_id = record.stripe_id or ""
     if stripe_id in final.stripe_actor.foreign:
-        yield Violation("another's customer is never adopted", f"{user_id}: {stripe_id}")
+        yield Violation("a foreign customer is never adopted", f"{user_id}: {stripe_id}")
         return
     customer = _ask(final.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
     if customer.get("deleted") or "error" in customer:
         yield Violation("a customer that Stripe deleted is not active", f"{user_id}: {stripe_id}")
         return
-    # Lists that are nested in an object may have more than it shows.
+    # A nested list shows only its first entries.
     customer["sources"]["data"] = _all(final.double, f"/v1/customers/{stripe_id}/sources", {})
     methods = _all(final.double, f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
     subscriptions = _all(
@@ -241,37 +241,37 @@ def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterat
         )
     for name, value in customer_values(customer).items():
         if getattr(record, name) != value:
-            stands = f"{name} is {getattr(record, name)!r}, Stripe has {value!r}"
-            yield Violation("a record equals Stripe's", f"{stripe_id}: {stands}")
-    cards = cards_from_stripe(user_id, customer, methods, _WHENEVER)
+            detail = f"{stripe_id}: {name} is {getattr(record, name)!r}, Stripe has {value!r}"
+            yield Violation("a record equals Stripe's", detail)
+    cards = cards_from_stripe(user_id, customer, methods, _ANY_TIME)
     yield from _compare("cards", record.cards, cards)
-    wanted = subscriptions_from_stripe(user_id, stripe_id, subscriptions, _WHENEVER)
-    yield from _compare("subscriptions", record.subscriptions, wanted)
+    on_stripe = subscriptions_from_stripe(user_id, stripe_id, subscriptions, _ANY_TIME)
+    yield from _compare("subscriptions", record.subscriptions, on_stripe)
     yield from _compare_without_mapping(record, customer, methods, subscriptions)
 
 
-def _compare(what: str, stand: list[Any], wanted: list[Any]) -> Iterator[Violation]:
-    there = {child.stripe_id: child for child in stand}
-    expected: dict[str, Child] = {child.stripe_id: child for child in wanted}
-    if there.keys() != expected.keys():
-        detail = f"{what} are {sorted(there)}, Stripe has {sorted(expected)}"
+def _compare(what: str, children: list[Any], on_stripe: list[Any]) -> Iterator[Violation]:
+    stored: dict[str, Child] = {child.stripe_id: child for child in children}
+    expected: dict[str, Child] = {child.stripe_id: child for child in on_stripe}
+    if stored.keys() != expected.keys():
+        detail = f"{what} are {sorted(stored)}, Stripe has {sorted(expected)}"
         yield Violation("a record equals Stripe's", detail)
-    for name in sorted(there.keys() & expected.keys()):
-        for field in _stripes_fields(type(expected[name])):
-            stands, value = getattr(there[name], field), getattr(expected[name], field)
-            if stands != value:
-                detail = f"{name}: {field} is {stands!r}, Stripe has {value!r}"
+    for name in sorted(stored.keys() & expected.keys()):
+        for field in _fields_from_stripe(type(expected[name])):
+            found, value = getattr(stored[name], field), getattr(expected[name], field)
+            if found != value:
+                detail = f"{name}: {field} is {found!r}, Stripe has {value!r}"
                 yield Violation("a record equals Stripe's", detail)
 
 
-def _stripes_fields(model: type[Child]) -> list[str]:
+def _fields_from_stripe(model: type[Child]) -> list[str]:
     return [name for name, field in fields_of(model).items() if field.paths]
 
 
 def _compare_without_mapping(
     record: Customer, customer: Json, methods: list[Json], subscriptions: list[Json]
 ) -> Iterator[Violation]:
-    """A few fields without the product's own mapping, which may lose them on both sides."""
+    """Compare some fields without the product's mapping, which could lose them on both sides."""
     pairs = {
         "email": (record.email, customer["email"]),
         "name": (record.name, customer["name"]),
@@ -287,17 +287,17 @@ def _compare_without_mapping(
             sorted((s["id"], s["status"], len(s["items"]["data"])) for s in subscriptions),
         ),
     }
-    for name, (stands, value) in pairs.items():
-        if stands != value:
-            detail = f"{record.stripe_id}: {name} is {stands!r}, Stripe has {value!r}, by hand"
+    for name, (found, value) in pairs.items():
+        if found != value:
+            detail = f"{record.stripe_id}: {name} is {found!r}, Stripe has {value!r}"
             yield Violation("a record equals Stripe's", detail)
 
 
 def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:
     account = final.double.account
     known: dict[str, list[str]] = {}
-    for stripe_id, made in account.customers.items():
-        user_id = made["metadata"].get(USER_KEY)
+    for stripe_id, customer in account.customers.items():
+        user_id = customer["metadata"].get(USER_KEY)
         if user_id is None or user_id in skipped_users or stripe_id in final.stripe_actor.foreign:
             continue
         if stripe_id in account.deleted_customers:

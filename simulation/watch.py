@@ -1,4 +1,4 @@
-"""What must hold at every moment, checked on the change log as it grows."""
+"""Invariants of every moment, checked on the table's stream as it grows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Violation:
     Parameters
     ----------
     promise : str
-        Which one, the same for all violations of a kind.
+        The promise, in the same words for all its violations.
     detail : str
-        What was seen.
+        What was found.
     """
 
     promise: str
@@ -46,7 +46,7 @@ class Failure:
     tries : int
         How often it was tried.
     seconds : float
-        From its first try until it failed.
+        Seconds from its first try until it failed.
     """
 
     stripe_id: str
@@ -55,27 +55,27 @@ class Failure:
 
 
 class Watch:
-    """Follows a table's changes.
+    """A copy of the table that checks each change.
 
     Parameters
     ----------
     records : sequence
-        The change log, growing.
+        The stream records; new ones are appended.
     double : StripeDouble
-        What Stripe has.
+        The Stripe account.
     on_violation : callable
-        Gets every violation.
+        Called with each violation.
     clock : callable
-        Unix time.
+        Returns Unix time.
 
     Attributes
     ----------
     images : dict
-        The items as they stand, by their keys.
+        The items of the table by key.
     events : dict
-        The events among them, by their ids.
+        The event items by Stripe id.
     failures : list of Failure
-        The events that have failed, once for each time.
+        One entry for each time that an event failed.
     """
 
     def __init__(
@@ -98,24 +98,24 @@ class Watch:
 
     @property
     def unfinished(self) -> list[Json]:
-        """The events that are not finished."""
+        """The events that are still pending or waiting."""
         return [e for e in self.events.values() if text(e, "state") in UNFINISHED]
 
-    def look(self) -> None:
-        """Check what has changed since the last look: one request's changes, as a whole."""
-        news = self._records[self._position :]
-        self._position += len(news)
-        for record in news:
+    def check_changes(self) -> None:
+        """Check the changes since the last call: those of one request, as a whole."""
+        new_records = self._records[self._position :]
+        self._position += len(new_records)
+        for record in new_records:
             keys = record["dynamodb"]["Keys"]
             key = (keys["pk"]["S"], keys["sk"]["S"])
             new = record["dynamodb"].get("NewImage")
             self._check(key, self.images.get(key), new)
-            self._keep(key, new)
-        for user in {record["dynamodb"]["Keys"]["pk"]["S"] for record in news}:
+            self._store(key, new)
+        for user in {record["dynamodb"]["Keys"]["pk"]["S"] for record in new_records}:
             if user.startswith("USER#"):
                 self._check_user(user)
 
-    def _keep(self, key: Key, new: Json | None) -> None:
+    def _store(self, key: Key, new: Json | None) -> None:
         if key[1] == "EVENT" and new is not None:
             self._check_event(key[0], self.images.get(key, new), new)
             self.events[key[0].removeprefix("EVENT#")] = new
@@ -129,7 +129,7 @@ class Watch:
         if kind != "CUSTOMER":
             return
         if (key[0], rest[0]) in self._frozen and new != old:
-            self._violated("a soft-deleted record stays as it is", f"{key[1]} was changed")
+            self._violated("a soft-deleted record is frozen", f"{key[1]} was changed")
         if new is None:
             self._violated("no record is deleted", key[1])
         elif len(rest) == 1:
@@ -162,9 +162,9 @@ class Watch:
         if old is None:
             return
         if "removed_at" in old and "removed_at" not in new:
-            there = self._double.cards.belongs(child, customer) or kind != "CARD"
-            if not there:
-                self._violated("what was removed never comes back", key[1])
+            is_attached = self._double.cards.belongs(child, customer) or kind != "CARD"
+            if not is_attached:
+                self._violated("a removed object is not restored", key[1])
         if text(old, "status") in _ENDED and text(new, "status") not in (*_ENDED, None):
             self._violated("an ended subscription stays ended", key[1])
 
@@ -192,7 +192,7 @@ class Watch:
 
 
 def text(image: Json, name: str) -> str | None:
-    """A string of an item in DynamoDB's JSON; None where it has none of this name."""
+    """A string attribute of an item in DynamoDB's JSON, or None."""
     value = image.get(name)
     found = None if value is None else value.get("S")
     return None if found is None else str(found)

@@ -290,7 +290,7 @@ class World:
         self.schedule.after(0, self.deliveries.look)
 
     def _changed(self) -> None:
-        self.watch.look()
+        self.watch.check_changes()
         self.mapping.notice()
 
     def _note_change(self) -> None:

@@ -101,7 +101,7 @@ class Scene:
             if image is not None:
                 change["NewImage"] = image
             self.records.append({"dynamodb": change})
-        self.watch.look()
+        self.watch.check_changes()
 
     @property
     def customer(self) -> tuple[str, Json]:
@@ -268,10 +268,10 @@ def accept_a_forged_event(scene: Scene) -> None:
         (make_a_duplicate, "a customer of ours on Stripe has a record"),
         (make_a_duplicate, "Stripe holds no duplicate"),
         (write_without_raising_the_version, "the version is raised by every write"),
-        (write_under_a_soft_deleted_record, "a soft-deleted record stays as it is"),
+        (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
         (lose_the_customer, "a created customer stays"),
-        (bring_a_removed_card_back, "what was removed never comes back"),
+        (bring_a_removed_card_back, "a removed object is not restored"),
         (apply_the_other_mode, "modes and accounts never mix"),
         (lose_an_accepted_event, "an accepted event is stored"),
         (leave_an_event_pending, "every event is finished"),
