@@ -145,7 +145,7 @@ class World:
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
             ),
             faults=self.faults,
-            surroundings={"send_dead_letter": self._send_dead_letter, "publish": self._publish},
+            context_options={"send_dead_letter": self._send_dead_letter, "publish": self._publish},
             make_http_client=self._make_http_client,
         )
         self.fleet.trace = self._trace
@@ -224,7 +224,7 @@ class World:
         """From now on nothing goes wrong any more."""
         self.faults.is_stopped = True
         self._note_change()
-        self.mapping.notice()
+        self.mapping.poll()
 
     # ---- the backend
 
@@ -274,7 +274,7 @@ class World:
         def finished(outcome: Outcome) -> None:
             self._check_outcome("apply_event", outcome)
             then(outcome)
-            self.mapping.notice()
+            self.mapping.poll()
 
         first = records[0]["dynamodb"]
         name = f"stream {first['Keys']['pk']['S'][:16]} {len(records)}"
@@ -291,7 +291,7 @@ class World:
 
     def _changed(self) -> None:
         self.watch.check_changes()
-        self.mapping.notice()
+        self.mapping.poll()
 
     def _note_change(self) -> None:
         self._last_change = self.schedule.now
