@@ -1,4 +1,4 @@
-"""The deployment's own event handlers, as the product finds and calls them; they fail at times."""
+"""Custom event handlers, called by the product; they fail at times."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from stripe_integrations.models import Card, Customer, Event, Subscription
 Json = dict[str, Any]
 
 REFERENCE = f"{__name__}:handle"
-"""How the deployment's settings name the handler."""
+"""The name of the handler in the settings."""
 _SECONDS = (0.001, 0.5)
 
 
 def handle(event: Event, customer: Customer | None) -> None:
-    """The handler: the history that is being played takes note."""
+    """Pass an event to the history that runs."""
     hooks().handle(event, customer)
 
 
 class CustomHandlers:
-    """What the handlers of one history do.
+    """The custom handlers of one history.
 
     Parameters
     ----------
     patterns : sequence of str
-        The types of event that they are for.
+        The types of event that have a handler.
     fleet : Fleet
-        Tells in which invocation they run.
+        The processes that call the handlers.
     watch : Watch
-        The table as it stands.
+        The items of the table.
     on_violation : callable
-        Gets every violation.
+        Called with each violation.
 
     Attributes
     ----------
     handled : set of str
-        Events that were handled, by their ids.
+        Ids of events that were handled.
     refused : set of str
-        Events that they said can never be handled.
+        Ids of events that a handler refused for ever.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class CustomHandlers:
         self.refused: set[str] = set()
 
     def has_handler_for(self, kind: str) -> bool:
-        """Whether there is one for a type of event."""
+        """Whether a type of event has a handler."""
         return any(fnmatchcase(kind, pattern) for pattern in self._patterns)
 
     def handle(self, event: Event, customer: Customer | None) -> None:
-        """Handle an event, or fail in doing so.
+        """Handle an event, or fail.
 
         Raises
         ------
         UnprocessableEventError
             The event can never be handled.
         OSError, SystemExit
-            It can't be now.
+            The event can't be handled now.
         """
         invocation = self._fleet.invocation()
         if invocation is None:
@@ -80,9 +80,11 @@ class CustomHandlers:
         stripe_id = event.stripe_id or ""
         call = invocation.begin("handler", f"handler {stripe_id}", _SECONDS)
         self._fleet.trace(call.name, call.fault)
-        if customer is not None and not self.is_in_record(event, customer, invocation.schedule.now):
+        if customer is not None and not self.is_record_current(
+            event, customer, invocation.schedule.now
+        ):
             detail = f"{event.kind} {stripe_id}"
-            self._on_violation(Violation("an event is handled once the record shows it", detail))
+            self._on_violation(Violation("the record is current when its event is handled", detail))
         if call.fault == "refuses":
             self.refused.add(stripe_id)
             raise UnprocessableEventError("drawn")
@@ -93,8 +95,8 @@ class CustomHandlers:
             raise _failure(call)
         invocation.end(call)
 
-    def is_in_record(self, event: Event, customer: Customer, now: float) -> bool:
-        """Whether what stands in the table is not older than what the event tells."""
+    def is_record_current(self, event: Event, customer: Customer, now: float) -> bool:
+        """Whether the stored record is at least as new as the event."""
         created, kind = event.created or 0, event.kind or ""
         partition, sort = f"USER#{customer.user_id}", f"CUSTOMER#{customer.stripe_id}"
         record = self._watch.images.get((partition, sort), {})
@@ -110,7 +112,7 @@ class CustomHandlers:
 
 
 def _failure(call: Call) -> BaseException:
-    """What somebody else's code may raise; some of it calls `sys.exit`."""
+    """An error of a handler; some handlers call `sys.exit`."""
     return SystemExit(1) if call.drawn < 0.2 else OSError("drawn")
 
 

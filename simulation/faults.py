@@ -1,4 +1,4 @@
-"""What goes wrong: drawn for each call from its own name, counted, and each one can be left out."""
+"""Faults: drawn for each call from its name, counted, and each can be left out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FIRST_KINDS = (
     "customer.subscription.created",
     "payment_method.attached",
 )
-"""Events that others follow on, and may overtake."""
+"""Types of event that later events of the same object may overtake."""
 
 _STRIPE_OUTAGES = {
     "429": (2.0, 60.0),
@@ -62,14 +62,14 @@ _LONG_OUTAGE_SECONDS = 2 * 24 * 3600.0
 
 @dataclass(frozen=True)
 class Outage:
-    """A time in which one of the others fails at most calls.
+    """A period in which most calls to one service fail.
 
     Parameters
     ----------
     service : str
         ``stripe`` or ``database``.
     kind : str
-        The fault.
+        The fault of each call.
     start, end : float
         Seconds since the history's start.
     """
@@ -81,7 +81,7 @@ class Outage:
 
     @property
     def name(self) -> str:
-        """The name by which it can be left out."""
+        """The name by which the outage can be left out."""
         return f"outage/{self.service}/{self.kind}/{self.start:.0f}"
 
     def __str__(self) -> str:
@@ -90,28 +90,28 @@ class Outage:
 
 @dataclass(frozen=True)
 class FaultProfile:
-    """How bad a history is: how often each thing goes wrong.
+    """How often each kind of fault happens in a history.
 
     Parameters
     ----------
     stripe, database, service, handler : tuple
-        Fault and its probability a call; `service` is the queue and the bus, `handler` the
-        deployment's own.
+        Kinds of fault and their probability per call; `service` is the queue and the bus,
+        `handler` the custom handlers.
     outages : tuple of Outage
-        Times of constant failure.
+        Periods of failure.
     lost, duplicated, poisonous : float
-        Probability that an event is never delivered, that it is delivered again, and that it kills
-        every process that tries it.
+        Probability that an event is never delivered, is delivered twice, and kills every process
+        that tries it.
     overtaken : float
-        Probability that the event of something new takes longer than those that follow.
+        Probability that the event of a new object is delivered after later events.
     delays : tuple
-        Kinds of delay of a delivery and their weights.
+        Kinds of delivery delay and their weights.
     index_lag : float
-        Most seconds by which the index lags behind.
+        Maximum lag of the index in seconds.
     list_lag : float
-        Most seconds after which Stripe lists an event.
+        Maximum seconds until Stripe lists an event.
     stream_off : tuple
-        Times between which the stream is off, in seconds since the history's start.
+        Start and end of the period without a stream, in seconds since the history's start.
     """
 
     stripe: tuple[tuple[str, float], ...] = ()
@@ -130,7 +130,7 @@ class FaultProfile:
 
     @classmethod
     def draw(cls, random: Random, length: float) -> FaultProfile:
-        """The profile of a history that is so many seconds long; one in six is fine."""
+        """Draw the profile of a history of so many seconds; one in six has no faults."""
         if random.random() < 1 / 6:
             return cls()
         return cls(
@@ -158,12 +158,12 @@ class FaultProfile:
 
 @dataclass
 class Faults:
-    """Draws what goes wrong in one history.
+    """The faults of one history.
 
     Parameters
     ----------
     seed : int
-        The history's.
+        The seed of the history.
     fault_profile : FaultProfile
         How often.
     only : set of str, optional
@@ -180,33 +180,32 @@ class Faults:
     poisonous: dict[str, bool] = field(default_factory=dict)
 
     def of_call(self, service: str, call: str, elapsed: float, drawn: float) -> str | None:
-        """The fault of one call to Stripe, the database, the queue, the bus or a handler, if any.
+        """The fault of one call, or None.
 
         Parameters
         ----------
         service : str
-            Who is called.
+            ``stripe``, ``database``, ``queue``, ``bus`` or ``handler``.
         call : str
-            The call's name in this history.
+            The name of the call in this history.
         elapsed : float
             Seconds since the history's start.
         drawn : float
-            A number from [0, 1) that belongs to the call.
+            A number from [0, 1), drawn for the call.
         """
         if self.is_stopped or elapsed < 0:
             return None
         for outage in self.profile.outages:
             if outage.service == service and outage.start <= elapsed < outage.end and drawn < 0.9:
-                return (
-                    outage.kind if self.happens(outage.name, f"{service} {outage.kind}") else None
-                )
+                happens = self.happens(outage.name, f"{service} {outage.kind}")
+                return outage.kind if happens else None
         kind = pick(self._rates[service], drawn)
         if kind is None or not self.happens(f"{call}/{kind}", f"{service} {kind}"):
             return None
         return kind
 
     def happens(self, name: str, kind: str) -> bool:
-        """Whether a fault that was drawn may happen; it is noted if so."""
+        """Whether a drawn fault may happen; if so it is counted."""
         if self.only is not None and name not in self.only:
             return False
         self.counts[kind] += 1
@@ -214,7 +213,7 @@ class Faults:
         return True
 
     def is_poisonous(self, key: str) -> bool:
-        """Whether what stands under a key kills every process that tries it, until it is cured."""
+        """Whether the event under a key kills every process that tries it, until it is cured."""
         if self.is_cured or not self.profile.poisonous or not key.startswith("EVENT#"):
             return False
         if key not in self.poisonous:
@@ -223,14 +222,14 @@ class Faults:
         return self.poisonous[key]
 
     def delivery(self, name: str, event_type: str) -> DeliveryPlan:
-        """How one event comes to the webhook.
+        """Draw how one event is delivered to the webhook.
 
         Parameters
         ----------
         name : str
-            The event's name in this history.
+            The name of the delivery in this history.
         event_type : str
-            Its type.
+            The type of the event.
         """
         random = chance(self.seed, "delivery", name)
         lost, duplicated, kind, first, second, overtaken = (random.random() for _ in range(6))
@@ -250,12 +249,10 @@ class Faults:
             and self.happens(f"{name}/overtaken", "event overtaken")
         ):
             delay = between(*_OVERTAKEN_SECONDS, first)
-        again = None
-        if duplicated < self.profile.duplicated and self.happens(
-            f"{name}/duplicated", "event duplicated"
-        ):
-            again = between(0.001, 3600.0, second)
-        return DeliveryPlan(delay, again)
+        is_repeated = duplicated < self.profile.duplicated
+        if is_repeated and self.happens(f"{name}/duplicated", "event duplicated"):
+            return DeliveryPlan(delay, between(0.001, 3600.0, second))
+        return DeliveryPlan(delay)
 
     @cached_property
     def _rates(self) -> dict[str, tuple[tuple[str, float], ...]]:
@@ -271,14 +268,14 @@ class Faults:
 
 @dataclass(frozen=True)
 class DeliveryPlan:
-    """How an event travels.
+    """How an event is delivered.
 
     Parameters
     ----------
     delay : float or None
-        Seconds until it is delivered first; None where it never is.
+        Seconds until the first delivery; None if the event is lost.
     repeat_after : float or None
-        Seconds after that until it is delivered once more.
+        Seconds from the first delivery to a duplicate; None if there is none.
     """
 
     delay: float | None
@@ -286,14 +283,14 @@ class DeliveryPlan:
 
 
 def _rates(random: Random, kinds: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """Some of the faults, rare to frequent: 40 % of the calls at the worst."""
+    """Some kinds of fault with their rates; at most 40 % of the calls fail."""
     severity = random.choice((0.0, 0.01, 0.03, 0.1, 0.25))
     chosen = [kind for kind in kinds if random.random() < 0.5]
     return tuple((kind, severity * random.uniform(0.2, 1.0) / len(chosen) * 2) for kind in chosen)
 
 
 def _handler_rates(random: Random) -> tuple[tuple[str, float], ...]:
-    """Handlers are somebody else's code, and called seldom: they may fail more often than not."""
+    """Rates for custom handlers, higher because they are called rarely."""
     severity = random.choice((0.0, 0.1, 0.3, 0.6))
     chosen = [kind for kind in HANDLER_FAULTS if random.random() < 0.5]
     return tuple((kind, severity / len(chosen)) for kind in chosen)

@@ -1,4 +1,4 @@
-"""A history: what the world does and when, and how bad the profile is. Drawn from a seed."""
+"""A history: the actions, their times and the fault profile. Drawn from a seed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that somebody does.
+    """One action of the backend or on Stripe.
 
     Parameters
     ----------
     name : str
-        Its name in the history; what it draws, and its faults, go by it.
+        The name in the history; random draws and faults depend on it.
     at : float
         Seconds since the history's start.
     kind : str
-        A key of `stripe_actor.ACTIONS`, or one of the backend's calls.
+        One of `stripe_actor.ACTIONS`, or a call of the backend.
     user : int
-        Whose customer it is about.
+        The number of the user.
     values : mapping
-        What it is done with.
+        The arguments.
     """
 
     name: str
@@ -47,28 +47,28 @@ class Action:
 
 @dataclass(frozen=True)
 class History:
-    """Everything that decides a run.
+    """Everything that determines a run.
 
     Parameters
     ----------
     seed : int
-        Decides every draw.
+        The seed of every draw.
     actions : tuple of Action
-        In the order of their times.
+        The actions in the order of their times.
     fault_profile : FaultProfile
-        How often things go wrong.
+        How often each kind of fault happens.
     only : set of str, optional
         The faults that may happen, by name; by default all that are drawn.
     endpoint_version : str or None
-        The webhook endpoint's API version, where it is not the account's.
+        The webhook endpoint's API version; None for the account's.
     has_bus : bool
         Whether applied changes are published.
     handled : tuple of str
-        Types of event that the deployment has a handler for.
+        Types of event that have a custom handler.
     emits_lost_defaults : bool
-        Whether Stripe's events tell of the defaults that go with a removed card.
+        Whether Stripe sends an update event for defaults that a removed card was.
     sizes : mapping
-        What of the product is smaller than usual, and how small: see `simulation.sizes`.
+        Limits of the product that are reduced: see `simulation.sizes`.
     """
 
     seed: int
@@ -83,7 +83,7 @@ class History:
 
     @property
     def length(self) -> float:
-        """Seconds until its last action."""
+        """Seconds until the last action."""
         return self.actions[-1].at if self.actions else 0.0
 
 
@@ -124,14 +124,14 @@ _LATER_SCENARIOS = (
 _CLOSING_SCENARIOS = (("short-lived card", 0.12), *_LATER_SCENARIOS[3:])
 _NEWEST = {"which": 0, "month": 1}
 _SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = {
-    # A user comes, goes and comes back while the first create may still be under way.
+    # A user is created, deleted and created again while the first create may be in progress.
     "churn": ((("create", {}), ("soft_delete", {}), ("create", {})), (0.3, 8.0)),
-    # Callers wait for a claim that Stripe will refuse.
+    # Callers wait for a claim whose create Stripe refuses.
     "contended claim": (
         (("refused", {}), ("create", {}), ("create", {}), ("create", {})),
         (0.001, 0.1),
     ),
-    # A card comes and goes, and nothing else happens that would have all of them fetched.
+    # A card is attached and removed, without another event that would cause a fetch of all cards.
     "short-lived card": (
         (("attach_method", {"default": False}), ("remove_card", _NEWEST)),
         (0.5, 60.0),
@@ -155,7 +155,7 @@ _SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]
     ),
 }
 _STALE_FETCH_SECONDS = (10.0, 120.0)
-"""How long it takes until what was fetched is surely older than what happens next."""
+"""Seconds after which the last fetch is older than the next event."""
 _OLD_VERSION = "2024-06-20"
 _HANDLED = (
     "customer.updated",
@@ -172,7 +172,7 @@ _CARDS = ("visa", "mastercard", "amex", "chargeCustomerFail")
 
 
 def generate(seed: int) -> History:
-    """The history of a seed: three to twenty-five actions of one to three users, close together."""
+    """The history of a seed: three to 35 actions of one to three users at short intervals."""
     random = chance("history", seed)
     users = random.choice((1, 1, 1, 2, 3))
     count = random.choice((3, 5, 8, 12, 16, 25))
@@ -213,7 +213,7 @@ def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:
 def _add_scenario(
     random: Random, scenario: str, actions: list[Action], at: float, user: int
 ) -> float:
-    """Add the actions of a scenario; the time at which it is over."""
+    """Add the actions of a scenario; returns the time when it ends."""
     steps, gap = _SCENARIOS[scenario]
     if scenario.startswith("short-lived"):
         at += between(*_STALE_FETCH_SECONDS, random.random())
@@ -242,7 +242,7 @@ def _repeats(random: Random, kind: str) -> int:
 
 
 def _gap(random: Random) -> float:
-    """Mostly the same seconds, sometimes days."""
+    """Seconds to the next action: mostly a few, sometimes days."""
     drawn = random.random()
     if drawn < 0.3:
         return 0.0

@@ -1,4 +1,4 @@
-"""Readies the libraries once: no network, no sleep, no chance and no log of their own."""
+"""Hooks into the libraries: no network, no sleep, no randomness and no logs of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import botocore.endpoint
 import botocore.retries.quota
 import botocore.retries.standard
-from botocore import UNSIGNED
 
 from simulation.database import Answer
 from simulation.database.transport import Answering, answering
@@ -41,14 +40,14 @@ _MIDDLE = 0.5
 
 
 class Hooks:
-    """What a process has one of: the client of DynamoDB, the deployment's own handlers.
+    """The per-process hooks: the database behind the DynamoDB client, and the custom handler.
 
     Attributes
     ----------
     answer : callable
-        The database of the history that is being played.
+        Answers database requests of the history that runs.
     handle : callable
-        Its handler of events.
+        Handles events of the history that runs.
     """
 
     def __init__(self) -> None:
@@ -57,16 +56,16 @@ class Hooks:
         self.resources = ExitStack()
 
     def dispatch(self, operation: str, body: dict[str, Any]) -> Answer:
-        """Let the history that is being played answer."""
+        """Answer a database request of the history that runs."""
         return self.answer(operation, body)
 
 
 @cache
 def hooks() -> Hooks:
-    """The hooks on which every history of this process is played."""
+    """The hooks of this process, installed by the first call."""
     os.environ.update(_ENVIRONMENT)
     logger.setLevel(logging.CRITICAL)
-    # botocore's own pauses; chance in them would not come from the seed.
+    # botocore sleeps for a random time between retries; here it sleeps on virtual time.
     botocore.endpoint.time = SimpleNamespace(sleep=sleep)
     botocore.retries.standard.ExponentialBackoff.__init__.__defaults__ = (
         20,
@@ -79,7 +78,6 @@ def hooks() -> Hooks:
     installed = Hooks()
     with use(Context(settings())):
         client = Record.connection().client
-    client.meta.events.register("choose-signer.dynamodb", lambda **_: UNSIGNED)
     installed.resources.enter_context(answering(client, installed.dispatch))
     return installed
 
@@ -87,7 +85,7 @@ def hooks() -> Hooks:
 def settings(
     *, event_bus_name: str | None = None, event_handlers: Mapping[str, str] | None = None
 ) -> Settings:
-    """The deployment's settings."""
+    """The settings of the deployment."""
     return Settings(
         table_name=TABLE_NAME,
         api_key=API_KEY,
@@ -98,8 +96,8 @@ def settings(
 
 
 def _no_database(operation: str, _: dict[str, Any]) -> Answer:
-    raise RuntimeError(f"{operation}: no history is being played")
+    raise RuntimeError(f"{operation}: no history runs")
 
 
 def _no_handler(event: Event, _: Customer | None) -> None:
-    raise RuntimeError(f"{event.stripe_id}: no history is being played")
+    raise RuntimeError(f"{event.stripe_id}: no history runs")

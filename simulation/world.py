@@ -287,7 +287,7 @@ class World:
     def _on_stripe_event(self, event: Json) -> None:
         self._trace("event", event["type"], event["id"])
         self._note_change()
-        self.schedule.after(0, self.deliveries.look)
+        self.schedule.after(0, self.deliveries.send_due)
 
     def _changed(self) -> None:
         self.watch.check_changes()

@@ -333,9 +333,9 @@ def test_a_handler_that_runs_before_the_effect_is_seen(scene: Scene) -> None:
     customer = Customer.from_raw_data(scene.customer[1])
     handled = scene.final.handlers
 
-    def is_in_record(created: int) -> bool:
-        told = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)
-        return handled.is_in_record(told, customer, START)
+    def is_record_current(created: int) -> bool:
+        event_record = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)
+        return handled.is_record_current(event_record, customer, START)
 
-    assert is_in_record(100)
-    assert not is_in_record(101)
+    assert is_record_current(100)
+    assert not is_record_current(101)
