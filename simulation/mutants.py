@@ -1,4 +1,4 @@
-"""The ways in which the product is broken on purpose, to see that the judge judges."""
+"""Mutants: deliberate faults in the product that show that the invariant checks can fail."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """One way.
+    """One fault.
 
     Parameters
     ----------
     name : str
-        The promise's mechanism that is missing.
+        The mechanism that is missing.
     file : str
-        Where, from the project's root.
+        The file, relative to the project's root.
     text : str
-        What stands there, exactly once.
+        The source text to replace; it occurs exactly once.
     replacement : str
-        What stands there instead.
+        The text that replaces it.
     also : tuple
-        Further texts of the same file and their replacements.
+        Further texts of the file and their replacements.
     """
 
     name: str
@@ -44,13 +44,13 @@ MUTANTS = (
         _WRITE[:-1] + ", add_version_condition=False)",
     ),
     Mutant(
-        "arrival order instead of the rule",
+        "order of arrival instead of order of events",
         f"{_ACTIONS}/order.py",
         "return shown.order(event.created or 0) if shown else Order.IN_DOUBT",
         "return Order.NEWER",
     ),
     Mutant(
-        "ties applied instead of fetched",
+        "ambiguous order applied instead of fetched",
         f"{_MODELS}/validity.py",
         "if created > self.until:",
         "if created >= self.since:",
@@ -82,13 +82,13 @@ MUTANTS = (
         "return claim.is_creating and token_of(stripe_customer) is not None",
     ),
     Mutant(
-        "a replayed create stamped with now",
+        "a replayed create observed now",
         f"{_ACTIONS}/creation.py",
         "Validity.of_event(created), is_first=True",
         "Validity.of_event(int(current().clock())), is_first=True",
     ),
     Mutant(
-        "the fetch before the read",
+        "fetch before the read of the version",
         f"{_ACTIONS}/synchronisation.py",
         "    known = {child.sk: child for child in customer.children}\n",
         "    from stripe_integrations.models import UserRecords\n"
@@ -103,7 +103,7 @@ MUTANTS = (
         "OVERLAP_SECONDS = 0\n",
     ),
     Mutant(
-        "prune from a payload",
+        "children pruned from a payload",
         f"{_ACTIONS}/order.py",
         "        return self._keep(\n            card_from_payment_method(",
         "        for other in self._customer.cards:\n"
@@ -112,7 +112,7 @@ MUTANTS = (
         "        return self._keep(\n            card_from_payment_method(",
     ),
     Mutant(
-        "dedupe by check-then-write",
+        "deduplication by check-then-write",
         f"{_MODELS}/event.py",
         "            self.save(Event.pk.does_not_exist())\n",
         "            standing = Event.find(self.stripe_id or '')\n"
@@ -121,7 +121,7 @@ MUTANTS = (
         "            self.save()\n",
     ),
     Mutant(
-        "mark before effect",
+        "event marked before its effect",
         f"{_ACTIONS}/application.py",
         f"        write(also=[{_MARK}])\n",
         "        for outcome in outcomes:\n"
@@ -130,7 +130,7 @@ MUTANTS = (
         f"        write(also=[{_MARK} and outcome.is_followed])\n",
     ),
     Mutant(
-        "attempts counted after the run",
+        "attempts counted after the try",
         f"{_MODELS}/event.py",
         "            Event.attempts.add(1),\n",
         "",
@@ -142,7 +142,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "soft delete that doesn't raise the version",
+        "soft delete without a new version",
         f"{_MODELS}/customer.py",
         _WRITE,
         "actions = [_setting(name, value) for name, value in values.items()]\n"
@@ -151,13 +151,13 @@ MUTANTS = (
         "            transaction.update(self, actions)",
     ),
     Mutant(
-        "claim released on a time-out",
+        "claim released after a timeout",
         f"{_ACTIONS}/creation.py",
         "        if not error.replayed:\n            raise\n",
         "        if not error.replayed:\n            claim.release()\n            raise\n",
     ),
     Mutant(
-        "404 as deletion",
+        "404 taken as a deletion",
         f"{_ACTIONS}/synchronisation.py",
         "        stripe_customer = current().stripe.retrieve_customer(stripe_id)\n",
         "        try:\n"
@@ -166,7 +166,7 @@ MUTANTS = (
         "            stripe_customer = {'id': stripe_id, 'deleted': True}\n",
     ),
     Mutant(
-        "an answer that changes nothing keeps the version",
+        "unchanged answer does not raise the version",
         f"{_MODELS}/customer.py",
         "        self._update(news, rest, also)\n",
         "        if not all(fields_of(Customer)[name].private for name in news):\n"
@@ -175,19 +175,19 @@ MUTANTS = (
         "            transact(lambda t: [add(t) for add in also])\n",
     ),
     Mutant(
-        "nothing is pruned",
+        "missing children not pruned",
         f"{_ACTIONS}/synchronisation.py",
         "return [child.tombstone(validity) for child in known if child.sk not in there]",
         "return []",
     ),
     Mutant(
-        "marked before it is published",
+        "event marked before it is published",
         f"{_ACTIONS}/application.py",
         "    try:\n        if outcome.is_followed:\n",
         "    outcome.end()\n    try:\n        if outcome.is_followed:\n",
     ),
     Mutant(
-        "a claim that is never over",
+        "claim that never expires",
         f"{_MODELS}/event.py",
         '(Event.attempts == 0) | (Event.next_try <= int(now)) | (Event.state == "waiting")',
         '(Event.attempts == 0) | (Event.state == "waiting")',
@@ -199,13 +199,13 @@ MUTANTS = (
         "        _ = message\n",
     ),
     Mutant(
-        "waiting events are forgotten",
+        "waiting events ignored",
         f"{_ACTIONS}/application.py",
         "            event.keep_waiting()\n",
         '            event.finish("ignored", _UNKNOWN)\n',
     ),
     Mutant(
-        "the other mode is ours too",
+        "events of the other mode applied",
         f"{_ACTIONS}/application.py",
         "    if event.livemode is not current().settings.livemode:\n",
         "    if event.livemode is None:\n",
@@ -217,37 +217,37 @@ MUTANTS = (
         "    if not isinstance(error, BaseException):\n        _put_off(",
     ),
     Mutant(
-        "given up after one try",
+        "dead-lettered after one try",
         f"{_MODELS}/event.py",
         "MOST_ATTEMPTS = 40\n",
         "MOST_ATTEMPTS = 1\n",
     ),
     Mutant(
-        "another version's payload taken at its word",
+        "payload of another API version trusted",
         f"{_ACTIONS}/order.py",
         "        or event.api_version != API_VERSION\n",
         "",
     ),
     Mutant(
-        "a removed default card takes nothing with it",
+        "defaults of a removed card not refreshed",
         f"{_ACTIONS}/order.py",
         "        if self._is_named(stripe_id):\n            return Order.IN_DOUBT\n",
         "",
     ),
     Mutant(
-        "a removed card may be named as a default",
+        "a removed card accepted as a default",
         f"{_ACTIONS}/order.py",
         "        return card is not None and not card.is_attached\n",
         "        return False\n",
     ),
     Mutant(
-        "a sweep forgets its next page",
+        "sweep ends after its first page",
         f"{_ACTIONS}/reconciliation.py",
         '            cursor.reach(events[-1]["id"])\n',
         "            cursor.end()\n            return\n",
     ),
     Mutant(
-        "a handler's failure is forgotten",
+        "custom handler's failure ignored",
         f"{_ACTIONS}/following.py",
         "            handle(self.event, customer)\n",
         "            try:\n"
@@ -256,7 +256,7 @@ MUTANTS = (
         "                continue\n",
     ),
     Mutant(
-        "handled before its effect",
+        "custom handler called before the effect",
         f"{_ACTIONS}/application.py",
         f"    if write:\n        write(also=[{_MARK}])\n",
         "    for outcome in outcomes:\n"

@@ -1,4 +1,4 @@
-"""Stripe as the product's processes meet it, and as the rest of the world uses it."""
+"""The Stripe account of a history, and the product's connections to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from local.stripe_double.double import Response, StripeDouble
 from simulation.chance import between, chance
-from simulation.faults import Faults
 from simulation.processes import CLOCKS_DIFFER_SECONDS, Call, Fleet
 from simulation.schedule import Schedule
 from stripe_integrations.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
@@ -19,7 +18,7 @@ Json = dict[str, Any]
 
 API_KEY = "sk_test_double"
 AUTHORIZATION = {"Authorization": f"Bearer {API_KEY}"}
-"""What every request to the double carries."""
+"""The headers of every request to the double."""
 USUAL_SECONDS = (0.02, 0.4)
 
 _REFUSALS = {"503": 503, "429": 429, "401": 401}
@@ -28,32 +27,29 @@ _MORE_THAN_AN_HOUR = (3600.0, 40 * 86_400.0)
 
 
 class SimulatedStripe:
-    """The one Stripe of a history.
+    """The Stripe account of a history.
 
     Parameters
     ----------
     seed : int
-        The history's.
+        The seed of the history.
     schedule : Schedule
         Virtual time.
-    faults : Faults
-        What goes wrong.
     list_lag : float
-        Most seconds after which an event is listed.
+        Maximum seconds until an event is listed.
     emits_lost_defaults : bool
-        Whether events tell of the defaults that go with a removed card.
+        Whether an update event is sent for defaults that a removed card was.
 
     Attributes
     ----------
     changed : callable
-        Called with each new event, at the moment in which it comes to be.
+        Called with each new event at the time when it is created.
     """
 
     def __init__(
         self,
         seed: int,
         schedule: Schedule,
-        faults: Faults,
         list_lag: float,
         *,
         emits_lost_defaults: bool = True,
@@ -64,17 +60,16 @@ class SimulatedStripe:
         self.changed: Callable[[Json], None] = lambda _: None
         self._seed = seed
         self._schedule = schedule
-        self._faults = faults
         self._list_lag = list_lag
         self._listed_from: dict[str, float] = {}
 
     def act(self, name: str, method: str, path: str, params: Json | None = None) -> Response:
-        """Carry out one request at once.
+        """Carry out one authorised request at once.
 
         Parameters
         ----------
         name : str
-            Whose request it is: it decides the ids that are drawn.
+            The name of the request; new ids depend on it.
         method, path, params
             As in HTTP.
         """
@@ -88,7 +83,7 @@ class SimulatedStripe:
         given: Mapping[str, Any],
         headers: Mapping[str, str],
     ) -> Response:
-        """Carry out one request, with the events that it brings."""
+        """Carry out one request and record the events that it creates."""
         if path == _EVENTS:
             return self._list_events(method, given, headers)
         with self.operation(name):
@@ -123,18 +118,18 @@ class SimulatedStripe:
     def _list_events(
         self, method: str, given: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
-        """List what is listed by now: what has just happened may be missing."""
+        """List the events that are listed by now; the newest may be missing."""
         account = self.double.account
-        everything = account.events
+        all_events = account.events
         account.events = {
             name: event
-            for name, event in everything.items()
+            for name, event in all_events.items()
             if self._listed_from[name] <= self._schedule.now
         }
         try:
             return self.double.request(method, _EVENTS, given, headers)
         finally:
-            account.events = everything
+            account.events = all_events
 
 
 class StripeConnection:
@@ -179,7 +174,7 @@ class StripeConnection:
         return replace(response, delay=0.0)
 
     def _arrange(self, call: Call, method: str) -> None:
-        """Set in the double what it is to do with this one request."""
+        """Set the faults of the double for this one request."""
         faults = self._stripe.double.faults
         match call.fault:
             case "500 before effect":
@@ -189,12 +184,12 @@ class StripeConnection:
             case "503" | "429" | "401":
                 faults.fail_next(status=_REFUSALS[call.fault])
             case "404":
-                # The key of an account that knows none of our customers, and may make none.
+                # A key of an account without our customers, which may not create any.
                 faults.fail_next(status=404 if method == "GET" else 403, code="resource_missing")
             case "slow":
                 faults.delay(between(0.4, READ_SECONDS - 1, call.drawn))
 
 
 def _lost(seconds: float) -> Response:
-    """No answer, noticed after so many seconds."""
+    """A connection error after so many seconds."""
     return Response(0, {}, {}, delay=seconds, lost=True)

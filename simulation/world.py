@@ -1,4 +1,4 @@
-"""One history, played: the product's functions, what stands around them, and what is judged."""
+"""The run of one history: the product's functions with everything around them."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _HTTP_FUNCTIONS = (
     "link_customer",
 )
 _DEPLOYED_SECONDS = 60.0
-"""How long the stack is there, its schedule running, before anything happens."""
+"""Seconds between the deployment of the stack and the first action."""
 _FAULTS_STOP_AFTER_SECONDS = 1.0
 _LONGEST_SECONDS = 5 * 86_400.0
 _INDEX_SECONDS = 15.0
-"""After which the index is sure to show what has failed."""
+"""Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
 _TRYING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
 
@@ -119,7 +119,7 @@ def run_seed(seed: int) -> Report:
 
 
 class World:
-    """Everything that one history is played with."""
+    """The product's functions and everything around them in one history."""
 
     def __init__(self, history: History, *, verbose: bool = False) -> None:
         self.history = history
@@ -132,7 +132,6 @@ class World:
         self.stripe = SimulatedStripe(
             history.seed,
             self.schedule,
-            self.faults,
             profile.list_lag,
             emits_lost_defaults=history.emits_lost_defaults,
         )
@@ -194,7 +193,7 @@ class World:
         return StripeDoubleClient(connection, sleep, READ_SECONDS)
 
     def run(self) -> None:
-        """Play everything, until it is quiet, and judge what came of it."""
+        """Run all actions until nothing is in progress, and check the invariants."""
         self.timer.start()
         for action in self.history.actions:
             self.schedule.at(START + action.at, partial(self._do, action))
@@ -221,7 +220,7 @@ class World:
         self._note_change()
 
     def _stop_faults(self) -> None:
-        """From now on nothing goes wrong any more."""
+        """Let no further faults happen."""
         self.faults.is_stopped = True
         self._note_change()
         self.mapping.poll()
@@ -268,7 +267,7 @@ class World:
         then = self._expect("replay_events")
         self.fleet.invoke("replay_events", {"failed": True}, "replay at the end", then)
 
-    # ---- what happens by itself
+    # ---- stream, webhook and schedule
 
     def _invoke_with_records(self, records: list[Json], then: Callable[[Outcome], None]) -> None:
         def finished(outcome: Outcome) -> None:
@@ -295,7 +294,7 @@ class World:
 
     def _note_change(self) -> None:
         self._last_change = self.schedule.now
-        self.timer.hurry()
+        self.timer.reset_pause()
 
     def _run_until_quiet(self, latest: float) -> None:
         self.schedule.run(lambda: self.schedule.now < latest and not self._is_done())
@@ -309,7 +308,7 @@ class World:
         )
 
     def _longest_pause(self) -> float:
-        """Seconds to which the schedule's pauses may grow: little is missed while all is quiet."""
+        """Maximum pause of the schedule in seconds; long while nothing changes, to save runs."""
         if not self._is_quiet():
             return EVERY_SECONDS
         is_trying = any(
@@ -319,7 +318,7 @@ class World:
         return _TRYING_SECONDS if is_trying else _WAITING_SECONDS
 
     def _is_quiet(self) -> bool:
-        """Whether nothing is under way, apart from what the schedule has to bring home."""
+        """Whether nothing is in progress except what the schedule has to recover."""
         return (
             self.deliveries.is_idle
             and (self.mapping.is_idle or not self._is_stream_on())
@@ -339,13 +338,13 @@ class World:
             if event_id not in self.watch.events:
                 self._record_violation(Violation("an accepted event is stored", event_id))
 
-    # ---- judging
+    # ---- invariants
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
         may_refuse = function not in _HTTP_FUNCTIONS
         if may_refuse and isinstance(error, StripeIntegrationsError):
-            # Lambda, or whoever called it by hand, tries again.
+            # Lambda, or the operator who invoked it, retries.
             return
         if error is not None:
             detail = f"{function}: {type(error).__name__}: {error}"
@@ -402,7 +401,7 @@ class World:
 
 
 def _api_call(action: Action, user_id: str) -> tuple[str, Json]:
-    """The function that a call of the backend's goes to, and its event."""
+    """The function that serves a call of the backend, and its event."""
     path = f"/customers/{user_id}"
     match action.kind:
         case "create" | "refused":
@@ -414,7 +413,7 @@ def _api_call(action: Action, user_id: str) -> tuple[str, Json]:
             return "sync_customer", api_event("POST", f"{path}/sync", user_id)
         case "soft_delete":
             return "soft_delete_customer", api_event("DELETE", path, user_id)
-    raise ValueError(f"not something that happens: {action.kind}")
+    raise ValueError(f"unknown kind of action: {action.kind}")
 
 
 def _fields(action: Action) -> Json:

@@ -43,7 +43,7 @@ class Scene:
     def __init__(self) -> None:
         schedule = Schedule()
         faults = Faults(1, FaultProfile())
-        self.stripe = SimulatedStripe(1, schedule, faults, 0.0)
+        self.stripe = SimulatedStripe(1, schedule, 0.0)
         self.double: StripeDouble = self.stripe.double
         made = self.stripe.act(
             "make",
