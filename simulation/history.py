@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -167,8 +167,41 @@ _HANDLED = (
 
 _NAMES = ("Ada", "Bob", "Cy")
 _EMAILS = ("a@example.com", "b@example.com")
-_FIELDS = ("name", "email", "phone", "metadata", "description", "balance", "address")
 _CARDS = ("visa", "mastercard", "amex", "chargeCustomerFail")
+_FIELDS: dict[str, Sequence[Any]] = {
+    "name": _NAMES,
+    "email": _EMAILS,
+    "phone": ("1", "2"),
+    "metadata": tuple({"plan": plan} for plan in ("free", "pro", "")),
+    "description": _NAMES,
+    "balance": (0, -500, 2000),
+    "address": tuple({"city": name, "country": "DE"} for name in _NAMES),
+}
+_NEW_CARD: dict[str, Sequence[Any] | float] = {"card": _CARDS, "default": 0.3}
+_OLD_CARD = {"which": range(3), "month": range(1, 13)}
+_CRAFTED = {"type": ("customer.updated", "customer.deleted")}
+_DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
+    "create": {"email": _EMAILS, "name": _NAMES, "card": 0.15},
+    "refused": {"email": _EMAILS, "how": ("card", "prefix")},
+    **dict.fromkeys(("add_card", "attach_method", "replace_card"), _NEW_CARD),
+    **dict.fromkeys(
+        ("change_card", "remove_card", "set_default", "set_subscription_default"), _OLD_CARD
+    ),
+    "subscribe": {"how": ("charge", "trial", "invoice", "incomplete")},
+    "change_subscription": {
+        "which": range(2),
+        "how": ("quantity", "metadata", "pause", "unpause", "end", "item"),
+        "number": range(1, 5),
+    },
+    "subscription_status": {
+        "which": range(2),
+        "status": ("past_due", "unpaid", "active", "paused", "renew", "trial_end"),
+    },
+    "cancel_subscription": {"which": range(2)},
+    **dict.fromkeys(("other_mode", "other_account", "forged"), _CRAFTED),
+    "replay": {"how": ("failed", "range")},
+}
+"""The arguments of each kind of action: the values to choose from, or a probability."""
 
 
 def generate(seed: int) -> History:
@@ -253,55 +286,13 @@ def _gap(random: Random) -> float:
     return between(900.0, 3 * _DAY, random.random())
 
 
-def _values(random: Random, kind: str) -> dict[str, Any]:  # noqa: PLR0911 - one for each kind
-    match kind:
-        case "create":
-            return {
-                "email": random.choice(_EMAILS),
-                "name": random.choice(_NAMES),
-                "card": random.random() < 0.15,
-            }
-        case "refused":
-            return {"email": random.choice(_EMAILS), "how": random.choice(("card", "prefix"))}
-        case "update" | "back_and_forth":
-            return _change(random)
-        case "add_card" | "attach_method" | "replace_card":
-            return {"card": random.choice(_CARDS), "default": random.random() < 0.3}
-        case "change_card" | "remove_card" | "set_default" | "set_subscription_default":
-            return {"which": random.randrange(3), "month": random.randrange(1, 13)}
-        case "subscribe":
-            return {"how": random.choice(("charge", "trial", "invoice", "incomplete"))}
-        case "change_subscription":
-            return {
-                "which": random.randrange(2),
-                "how": random.choice(("quantity", "metadata", "pause", "unpause", "end", "item")),
-                "number": random.randrange(1, 5),
-            }
-        case "subscription_status":
-            statuses = ("past_due", "unpaid", "active", "paused", "renew", "trial_end")
-            return {"which": random.randrange(2), "status": random.choice(statuses)}
-        case "cancel_subscription":
-            return {"which": random.randrange(2)}
-        case "other_mode" | "other_account" | "forged":
-            return {"type": random.choice(("customer.updated", "customer.deleted"))}
-        case "replay":
-            return {"how": random.choice(("failed", "range"))}
-    return {}
+def _values(random: Random, kind: str) -> dict[str, Any]:
+    if kind in ("update", "back_and_forth"):
+        name = random.choice(tuple(_FIELDS))
+        return {"field": name, "value": random.choice(_FIELDS[name])}
+    domains = _DOMAINS.get(kind, {})
+    return {name: _draw(random, domain) for name, domain in domains.items()}
 
 
-def _change(random: Random) -> dict[str, Any]:
-    field_name = random.choice(_FIELDS)
-    match field_name:
-        case "email":
-            value: Any = random.choice(_EMAILS)
-        case "metadata":
-            value = {"plan": random.choice(("free", "pro", ""))}
-        case "balance":
-            value = random.choice((0, -500, 2000))
-        case "address":
-            value = {"city": random.choice(_NAMES), "country": "DE"}
-        case "phone":
-            value = random.choice(("1", "2"))
-        case _:
-            value = random.choice(_NAMES)
-    return {"field": field_name, "value": value}
+def _draw(random: Random, domain: Sequence[Any] | float) -> Any:
+    return random.random() < domain if isinstance(domain, float) else random.choice(domain)
