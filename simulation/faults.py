@@ -177,7 +177,7 @@ class Faults:
     happened: list[str] = field(default_factory=list)
     is_stopped: bool = False
     is_cured: bool = False
-    poisonous: dict[str, bool] = field(default_factory=dict)
+    poisonous: set[str] = field(default_factory=set)
 
     def of_call(self, service: str, call: str, elapsed: float, drawn: float) -> str | None:
         """The fault of one call, or None.
@@ -216,10 +216,12 @@ class Faults:
         """Whether the event under a key kills every process that tries it, until it is cured."""
         if self.is_cured or not self.profile.poisonous or not key.startswith("EVENT#"):
             return False
-        if key not in self.poisonous:
-            drawn = chance(self.seed, "poison", key).random() < self.profile.poisonous
-            self.poisonous[key] = drawn and self.happens(f"{key}/poison", "event poisonous")
-        return self.poisonous[key]
+        if key in self.poisonous:
+            return True
+        is_drawn = chance(self.seed, "poison", key).random() < self.profile.poisonous
+        if is_drawn and self.happens(f"{key}/poison", "event poisonous"):
+            self.poisonous.add(key)
+        return key in self.poisonous
 
     def delivery(self, name: str, event_type: str) -> DeliveryPlan:
         """Draw how one event is delivered to the webhook.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import runpy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from random import Random
-from types import CodeType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import stripe
@@ -152,10 +151,15 @@ class Fleet:
         The settings of the deployment.
     faults : Faults
         The faults of the history.
-    context_options : mapping
-        Further arguments of each process's context.
     make_http_client : callable
         Makes the HTTP client of a process for Stripe.
+
+    Attributes
+    ----------
+    context_options : mapping
+        Further arguments of the context of each new process.
+    trace : callable
+        Called with the parts of each step.
     """
 
     def __init__(
@@ -165,19 +169,18 @@ class Fleet:
         schedule: Schedule,
         settings: Settings,
         faults: Faults,
-        context_options: Mapping[str, Any],
         make_http_client: Callable[[], stripe.HTTPClient],
     ) -> None:
         self._seed = seed
         self._schedule = schedule
         self._settings = settings
         self._faults = faults
-        self._context_options = context_options
         self._make_http_client = make_http_client
         self._idle: dict[str, list[Process]] = {}
         self._running: dict[int, tuple[Invocation, Task]] = {}
         self._names: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.context_options: Mapping[str, Any] = {}
         self.trace: Callable[..., None] = lambda *_: None
 
     def invoke(
@@ -239,7 +242,7 @@ class Fleet:
             random=random,
             make_stripe=partial(StripeGateway, http_client=self._make_http_client()),
             measure=lambda _metric, _value: None,
-            **self._context_options,
+            **self.context_options,
         )
         return Process(function, name, context, fresh_handler(function))
 
@@ -306,14 +309,5 @@ def lambda_context(invocation: Invocation) -> SimpleNamespace:
 
 def fresh_handler(function: str) -> Callable[[Any, Any], Any]:
     """The handler of a function from a newly executed module, as a new process has it."""
-    name = f"functions.{function}.app"
-    module = ModuleType(name)
-    exec(_code(name), module.__dict__)  # noqa: S102 - the product's own source
-    handler: Callable[[Any, Any], Any] = module.__dict__["handler"]
+    handler: Callable[[Any, Any], Any] = runpy.run_module(f"functions.{function}.app")["handler"]
     return handler
-
-
-@cache
-def _code(name: str) -> CodeType:
-    path = Path(str(importlib.import_module(name).__file__))
-    return compile(path.read_text(), str(path), "exec")

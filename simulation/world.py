@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -144,12 +144,15 @@ class World:
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
             ),
             faults=self.faults,
-            context_options={"send_dead_letter": self._send_dead_letter, "publish": self._publish},
             make_http_client=self._make_http_client,
         )
         self.fleet.trace = self._trace
         self.queue = SimulatedService("queue", self.fleet)
         self.bus = SimulatedService("bus", self.fleet)
+        self.fleet.context_options = {
+            "send_dead_letter": self.queue.send,
+            "publish": self.bus.send,
+        }
         lag = chance(history.seed, "index")
         self.database = Database(
             clock=lambda: self.schedule.now,
@@ -325,12 +328,6 @@ class World:
             and not self.fleet.is_busy()
         )
 
-    def _send_dead_letter(self, message: Mapping[str, Any]) -> None:
-        self.queue.send(message)
-
-    def _publish(self, message: Mapping[str, Any]) -> None:
-        self.bus.send(message)
-
     def _check_delivery(self, event_id: str, outcome: Outcome) -> None:
         self._check_outcome("link_customer", outcome)
         if 200 <= outcome.status < 300:
@@ -364,9 +361,7 @@ class World:
             published=self.bus.messages,
             has_bus=self.history.has_bus,
             handlers=self.handlers,
-            poisonous={
-                key.removeprefix("EVENT#") for key, is_so in self.faults.poisonous.items() if is_so
-            },
+            poisonous={key.removeprefix("EVENT#") for key in self.faults.poisonous},
         )
 
     def _report_violations(self, violations: Iterable[Violation]) -> None:
