@@ -98,7 +98,7 @@ test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready .tools/aws
 	.venv/bin/pytest --quiet tests/local_cloud $(ARGS)
 
 .PHONY: simulate
-simulate: .venv/ready ## random histories with faults, judged; HISTORIES=1000 SEED=1 JOBS=2
+simulate: .venv/ready ## random histories with faults, checked for broken promises; HISTORIES=1000 SEED=1 JOBS=2
 	@.venv/bin/python -m simulation --histories $(or $(HISTORIES),1000) --seed $(or $(SEED),1) \
 		--jobs $(or $(JOBS),2) $(ARGS)
 
@@ -108,7 +108,7 @@ fuzz: .venv/ready ## all functions, called with what nobody should send; CASES=2
 		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
 
 .PHONY: simulate-mutants
-simulate-mutants: .venv/ready ## the same against a product that is broken on purpose, in many ways
+simulate-mutants: .venv/ready ## the same against mutants of the product, each of which must be caught
 	@.venv/bin/python -m simulation.mutation --jobs $(or $(JOBS),2) $(ARGS)
 
 # ---- the same against programs that others wrote ------------------------------------------------

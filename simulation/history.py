@@ -104,7 +104,7 @@ _STRIPE = (
     ("cancel_subscription", 3.0),
     ("delete", 2.5),
     ("checkout", 0.7),
-    ("stranger", 0.7),
+    ("unrelated_customer", 0.7),
     ("other_stack", 1.0),
     ("other_mode", 0.7),
     ("other_account", 0.4),

@@ -117,7 +117,7 @@ class StripeActor:
     def _delete(self, action: Action, customer: str) -> None:
         self._ask(action, "DELETE", f"/v1/customers/{customer}")
 
-    def _stranger(self, action: Action) -> None:
+    def _unrelated_customer(self, action: Action) -> None:
         made = self._ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Eve"})
         self.foreign.add(made["id"])
 
@@ -264,7 +264,7 @@ class StripeActor:
 
 
 _ON_ACCOUNT: dict[str, Callable[[StripeActor, Action], None]] = {
-    "stranger": StripeActor._stranger,
+    "unrelated_customer": StripeActor._unrelated_customer,
     "other_stack": StripeActor._other_stack,
 }
 _ON_CUSTOMER: dict[str, Callable[[StripeActor, Action, str], None]] = {

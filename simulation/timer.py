@@ -59,7 +59,7 @@ class Timer:
         """Return to the regular interval after a change."""
         if self._pause > EVERY_SECONDS:
             self._pause = EVERY_SECONDS
-            self._plan(EVERY_SECONDS * chance(self._seed, "hurry", self._number).random())
+            self._plan(EVERY_SECONDS * chance(self._seed, "reset pause", self._number).random())
 
     def has_run_since(self, moment: float) -> bool:
         """Whether enough runs began after Stripe listed all events of that moment."""
