@@ -39,7 +39,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from local.forwarder import forwarded
+from local.forwarder import forward_events
 from local.stripe_double import StripeDouble, StripeDoubleServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,16 +57,23 @@ MACHINES = {"aarch64": "arm64", "arm64": "arm64"}
 DOUBLE_API_KEY = "sk_test_double"
 DOUBLE_WEBHOOK_SECRET = "whsec_double"
 
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 """Seconds that a program gets to come up, and an event to come through."""
 
-ANSWER_PATIENCE = 240.0
+REQUEST_TIMEOUT = 240.0
 """Seconds that a request gets: fifty cold starts at once take two cores more than a minute."""
 
-LAST_LINES = 40
+LOG_TAIL_LINES = 40
 REQUESTS = "requests.log"
 
-FROM_OUTSIDE = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+INHERITED_VARIABLES = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+)
 """All that programs of the cloud get of the caller's environment: functions inherit it from the
 local AWS, and neither an AWS account nor a Stripe key of the caller's may reach them that way."""
 
@@ -166,7 +173,7 @@ class Cloud:
         CloudError
             The function failed.
         """
-        config = Config(read_timeout=ANSWER_PATIENCE, retries={"total_max_attempts": 1})
+        config = Config(read_timeout=REQUEST_TIMEOUT, retries={"total_max_attempts": 1})
         answer = self.client("lambda", config).invoke(
             FunctionName=function, Qualifier="live", Payload=encode(event)
         )
@@ -183,7 +190,7 @@ class Cloud:
         CloudError
             It did not come about.
         """
-        deadline = time.monotonic() + PATIENCE / 2
+        deadline = time.monotonic() + START_TIMEOUT / 2
         while not true():
             if time.monotonic() > deadline:
                 raise CloudError(f"waited in vain until {what}")
@@ -216,7 +223,7 @@ def http(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answ
     # No proxy of the caller's environment: everything is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=ANSWER_PATIENCE) as response:
+        with opener.open(request, timeout=REQUEST_TIMEOUT) as response:
             return answer(response.status, dict(response.headers.items()), response.read())
     except urllib.error.HTTPError as refused:
         with refused:
@@ -247,13 +254,13 @@ def aws_client(endpoint: str, service: str, config: Config | None = None) -> Any
 
 @contextmanager
 def local_cloud(
-    say: Callable[[str], None] = lambda _: None, parameters: Mapping[str, str] | None = None
+    report_step: Callable[[str], None] = lambda _: None, parameters: Mapping[str, str] | None = None
 ) -> Iterator[Cloud]:
     """Bring a cloud up for the length of the block.
 
     Parameters
     ----------
-    say : callable, optional
+    report_step : callable, optional
         Told of each step in a few words.
     parameters : mapping, optional
         Parameters of template.yaml, over the ones that a local stack needs.
@@ -263,28 +270,30 @@ def local_cloud(
     CloudError
         A program that belongs to it did not come up.
     """
-    with signals_unwind() as deaf, ExitStack() as running:
+    with unwind_on_signals() as ignore_signals, ExitStack() as running:
         try:
-            yield bring_up(running, say, parameters or {})
+            yield start_cloud(running, report_step, parameters or {})
         finally:
             # A second Ctrl-C must not leave behind what the first one has begun to take down.
-            deaf()
+            ignore_signals()
 
 
-def bring_up(
-    running: ExitStack, say: Callable[[str], None], parameters: Mapping[str, str]
+def start_cloud(
+    running: ExitStack, report_step: Callable[[str], None], parameters: Mapping[str, str]
 ) -> Cloud:
     """Start everything in `running`, which takes it down again."""
     WORK.mkdir(exist_ok=True)
     folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="cloud-", dir=WORK)))
-    say("starting the local AWS, building the functions")
+    report_step("starting the local AWS, building the functions")
     endpoint = start_local_aws(running, folder)
-    used = which_stripe(running)
-    build = running.enter_context(program("sam build", sam_build(folder), folder, bare=False))
+    used = choose_stripe(running)
+    build = running.enter_context(
+        program("sam build", sam_build(folder), folder, is_isolated=False)
+    )
     make_secrets(endpoint, used)
     build.succeed()
     allow_http(folder / "build" / "template.yaml")
-    say("deploying template.yaml")
+    report_step("deploying template.yaml")
     chosen = {**stack_parameters(used), **parameters}
     deploy = sam_deploy(folder, chosen)
     with program("sam deploy", deploy, folder, environment=sam_environment(endpoint)) as deploying:
@@ -305,7 +314,7 @@ def bring_up(
         with used.double.use() as double:
             double.webhooks.add_endpoint(cloud.webhook_url, used.webhook_secret)
     else:
-        running.enter_context(forwarded(used.client(), cloud.accepts, used.webhook_secret))
+        running.enter_context(forward_events(used.client(), cloud.accepts, used.webhook_secret))
     return cloud
 
 
@@ -425,7 +434,7 @@ def first_label(url: str) -> str:
 # ---- Stripe ---------------------------------------------------------------------------------
 
 
-def which_stripe(running: ExitStack) -> Stripe:
+def choose_stripe(running: ExitStack) -> Stripe:
     """Return the real Stripe where STRIPE_API_KEY is set, else a double, started here.
 
     Raises
@@ -463,7 +472,7 @@ class Program:
 
     def wait_for(self, url: str) -> None:
         """Wait until somebody answers at `url`, with whatever status below 500."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 self.fail(f"ended with {self.process.returncode}")
@@ -471,14 +480,14 @@ class Program:
                 if http("GET", url, b"", {}).status < 500:
                     return
             time.sleep(0.05)
-        self.fail(f"did not answer within {PATIENCE:.0f} s")
+        self.fail(f"did not answer within {START_TIMEOUT:.0f} s")
 
     def fail(self, how: str) -> NoReturn:
         """Raise CloudError with the last that it printed."""
-        said = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        said = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         raise CloudError("\n".join([f"{self.name} {how}. The end of what it printed:", *said]))
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """End it and all that it started, at once: what they have written goes with the folder."""
         # The group outlives its leader as long as one of its processes does.
         with suppress(ProcessLookupError):
@@ -494,7 +503,7 @@ def program(
     *,
     environment: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
-    bare: bool = True,
+    is_isolated: bool = True,
 ) -> Iterator[Program]:
     """Run a program for the length of the block, in a process group and with a log of its own.
 
@@ -511,12 +520,12 @@ def program(
         What it is given beside the usual.
     inherited : sequence of int, optional
         File descriptors that stay open in it.
-    bare : bool
+    is_isolated : bool
         False for the one program that fetches packages, as the caller has set that up.
     """
     log = folder / f"{name.replace(' ', '-').lower()}.log"
-    kept = {key: os.environ[key] for key in FROM_OUTSIDE if key in os.environ}
-    own = {**kept, "HOME": str(folder), "TMPDIR": str(folder)} if bare else dict(os.environ)
+    kept = {key: os.environ[key] for key in INHERITED_VARIABLES if key in os.environ}
+    own = {**kept, "HOME": str(folder), "TMPDIR": str(folder)} if is_isolated else dict(os.environ)
     with log.open("wb") as printed:
         process = subprocess.Popen(
             command,
@@ -537,11 +546,11 @@ def program(
     try:
         yield running
     finally:
-        running.end()
+        running.kill()
 
 
 @contextmanager
-def signals_unwind() -> Iterator[Callable[[], None]]:
+def unwind_on_signals() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C and SIGTERM unwind the block, so that everything in it is taken down.
 
     Yields
@@ -561,12 +570,12 @@ def signals_unwind() -> Iterator[Callable[[], None]]:
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, unwind) for number in handled}
 
-    def deaf() -> None:
+    def ignore_signals() -> None:
         for number in handled:
             signal.signal(number, signal.SIG_IGN)
 
     try:
-        yield deaf
+        yield ignore_signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

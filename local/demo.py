@@ -1,6 +1,6 @@
-"""``make demo``: the whole story of a customer, step by step, on the local cloud.
+"""``make demo``: the whole demo of a customer, step by step, on the local cloud.
 
-Each step shows what was asked, what was answered and what the table holds then, and ends the story
+Each step shows what was asked, what was answered and what the table holds then, and ends the demo
 where anything is not as it should be.
 """
 
@@ -26,11 +26,11 @@ LINE_WIDTH = 110
 
 
 class StepFailedError(Exception):
-    """A step of the story did not go as it should."""
+    """A step of the demo did not go as it should."""
 
 
-class Page:
-    """What the story is written on: in colour on a terminal, plain anywhere else."""
+class Output:
+    """What the demo is written on: in colour on a terminal, plain anywhere else."""
 
     def __init__(self) -> None:
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -52,14 +52,14 @@ class Page:
         """Show what was answered, without the fields that are empty."""
         self.line(f"   ← {answer.status}", "32" if answer.status < 400 else "35")
         if answer.body:
-            self.line(f"     {laid_out(filled(answer.body), '     ')}")
+            self.line(f"     {format_json(without_empty(answer.body), '     ')}")
 
     def table(self, before: Mapping[str, str], after: Mapping[str, str]) -> None:
         """Show what the table holds: new (+), changed (~), gone (-); older events are counted."""
         self.line("   the table:", "2")
         old_events = 0
         for key in [*after, *(before.keys() - after.keys())]:
-            mark, colour = mark_of(before.get(key), after.get(key))
+            mark, colour = change_mark(before.get(key), after.get(key))
             if not mark and key.startswith("EVENT#"):
                 old_events += 1
             else:
@@ -72,7 +72,7 @@ class Page:
         print(f"\033[{colour}m{text}\033[0m" if self._colour and colour else text, flush=True)
 
 
-def mark_of(before: str | None, after: str | None) -> tuple[str, str]:
+def change_mark(before: str | None, after: str | None) -> tuple[str, str]:
     """Return how a line of the table is marked, and its colour."""
     if before == after:
         return "", "2"
@@ -81,17 +81,17 @@ def mark_of(before: str | None, after: str | None) -> tuple[str, str]:
     return ("-", "31") if after is None else ("~", "33")
 
 
-class Story:
+class Demo:
     """One customer's life, played on a cloud."""
 
-    def __init__(self, cloud: Cloud, page: Page) -> None:
+    def __init__(self, cloud: Cloud, output: Output) -> None:
         self.cloud = cloud
-        self.page = page
+        self.output = output
         self.stripe = cloud.stripe.client()
         self.began = int(time.time()) - 1
-        self.held: Mapping[str, str] = {}
+        self.last_table: Mapping[str, str] = {}
 
-    def play(self) -> None:
+    def run(self) -> None:
         """Play all of it."""
         customer = self.create()
         self.create_again(customer)
@@ -109,7 +109,7 @@ class Story:
         self.new_customer(customer)
 
     def create(self) -> str:
-        self.page.step(
+        self.output.step(
             "Create a customer", "A backend signs its call with IAM and gets a customer."
         )
         body = {"user_id": USER, "billing_email": EMAIL, "name": "Jenny Rosen"}
@@ -117,31 +117,31 @@ class Story:
         self.expect(answer.status == 201, "201: the customer is new")
         customer: str = answer.body["stripe_id"]
         self.expect(answer.body["email"] == EMAIL, "the answer is the customer as Stripe has it")
-        self.expect(self.on_stripe() == {customer}, "Stripe has this one customer")
+        self.expect(self.customers_on_stripe() == {customer}, "Stripe has this one customer")
         self.show_table()
         return customer
 
     def create_again(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Create it again", "One user has one customer, however often it is asked for."
         )
         answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
         self.expect(answer.status == 200, "200: it was there already")
         self.expect(answer.body["stripe_id"] == customer, "it is the same customer")
-        self.expect(self.on_stripe() == {customer}, "Stripe still has one")
+        self.expect(self.customers_on_stripe() == {customer}, "Stripe still has one")
         self.show_table()
 
     def webhook_arrives(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Stripe's webhook arrives",
             "Stripe tells that a customer was created: stored and linked at once, then applied.",
         )
-        self.page.request("Stripe POSTs customer.created to the Function URL")
+        self.output.request("Stripe POSTs customer.created to the Function URL")
         self.wait_for_event("customer.created", customer)
         self.show_table()
 
     def card_and_subscription(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "The customer gets a card and a subscription",
             "On Stripe's side, as a checkout page does it; webhooks bring them here.",
         )
@@ -169,11 +169,11 @@ class Story:
         self.show_table()
 
     def change_on_stripe(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Somebody changes the customer on Stripe",
             "In the dashboard, for example. The webhook brings the change, nobody asks for it.",
         )
-        self.on_stripes_side(
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"name": "Jenny Rosen-Meyer", "phone": "+15555550123"},
             lambda change: self.stripe.v1.customers.update(customer, change),
@@ -187,7 +187,7 @@ class Story:
         self.show_table()
 
     def out_of_order(self, customer: str, double: StripeDoubleServer) -> None:
-        self.page.step(
+        self.output.step(
             "Stripe's webhooks come twice, and the newest first",
             "Whatever order they come in, the record shows what Stripe has in the end.",
         )
@@ -195,7 +195,7 @@ class Story:
             own.webhooks.hold()
             own.webhooks.duplicate_next(3, "customer.updated")
         for number in ("+15555550001", "+15555550002", "+15555550003"):
-            self.on_stripes_side(
+            self.call_stripe(
                 f"POST /v1/customers/{customer}",
                 {"phone": number},
                 lambda change: self.stripe.v1.customers.update(customer, change),
@@ -204,7 +204,9 @@ class Story:
             before = len(own.webhooks.log)
             changes = [event["id"] for event in own.account.events.values()][-3:]
             own.webhooks.release("reversed")
-        self.page.request("Stripe POSTs six times: the three events, each twice, the newest first")
+        self.output.request(
+            "Stripe POSTs six times: the three events, each twice, the newest first"
+        )
         double.wait_until_delivered()
         self.cloud.wait_until(
             lambda: all(self.state_of(event) in ENDED for event in changes), "they have ended"
@@ -218,13 +220,13 @@ class Story:
         self.show_table()
 
     def lost_webhook(self, customer: str, double: StripeDoubleServer) -> None:
-        self.page.step(
+        self.output.step(
             "A webhook never arrives",
             "Every few minutes reconcile_events asks Stripe for events that are missing here.",
         )
         with double.use() as own:
             own.webhooks.drop_next(1, "customer.updated")
-        self.on_stripes_side(
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"phone": "+15555550199"},
             lambda change: self.stripe.v1.customers.update(customer, change),
@@ -239,13 +241,13 @@ class Story:
         self.show_table()
 
     def replay(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Somebody replays an event",
             "Whatever has become of it, it is applied again by what Stripe says now.",
         )
         event = next(
             item["stripe_id"]
-            for item in sorted(self.cloud.items(), key=place, reverse=True)
+            for item in sorted(self.cloud.items(), key=sort_key, reverse=True)
             if item["record_type"] == "Event" and item.get("customer_id") == customer
         )
         before = self.read()
@@ -256,18 +258,18 @@ class Story:
         self.show_table()
 
     def sync(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Synchronise the customer",
             "Asks Stripe, and brings customer, cards and subscriptions to what it says.",
         )
         double = self.cloud.stripe.double
         if double:
-            self.page.line(
+            self.output.line(
                 "   (the double keeps its webhooks back, so that sync alone can help)", "2"
             )
             with double.use() as own:
                 own.webhooks.hold()
-        self.on_stripes_side(
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"description": "pays by invoice"},
             lambda change: self.stripe.v1.customers.update(customer, change),
@@ -282,7 +284,7 @@ class Story:
         self.show_table()
 
     def forged_webhook(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Somebody forges a webhook",
             "It says that the customer is deleted, under a signature that is not Stripe's.",
         )
@@ -295,9 +297,9 @@ class Story:
             "data": {"object": {"id": customer, "object": "customer", "deleted": True}},
         }
         body = json.dumps(forged).encode()
-        self.page.request(f"POST {self.cloud.webhook_url}", forged)
+        self.output.request(f"POST {self.cloud.webhook_url}", forged)
         answer = self.cloud.deliver(body, sign(body, "whsec_guessed", time.time()))
-        self.page.answer(answer)
+        self.output.answer(answer)
         self.expect(answer.status == 400, "400: refused")
         stored = {item["pk"] for item in self.cloud.items()}
         self.expect("EVENT#evt_forged" not in stored, "nothing of it is stored")
@@ -305,7 +307,7 @@ class Story:
         self.show_table()
 
     def soft_delete(self, customer: str) -> None:
-        self.page.step("Soft-delete the customer", "The record stays, and counts as deleted.")
+        self.output.step("Soft-delete the customer", "The record stays, and counts as deleted.")
         answer = self.call("DELETE", f"/customers/{USER}")
         self.expect(answer.status == 204, "204")
         record = next(item for item in self.cloud.items() if item["sk"] == f"CUSTOMER#{customer}")
@@ -314,7 +316,7 @@ class Story:
         self.show_table()
 
     def not_found(self) -> None:
-        self.page.step("Read it once more", "For callers there is no such customer.")
+        self.output.step("Read it once more", "For callers there is no such customer.")
         answer = self.call("GET", f"/customers/{USER}")
         self.expect(answer.status == 404, "404, as problem+json")
         kind = {name.lower(): value for name, value in answer.headers.items()}["content-type"]
@@ -322,33 +324,35 @@ class Story:
         self.show_table()
 
     def new_customer(self, old: str) -> None:
-        self.page.step("Create again", "After a soft delete the user starts with a new customer.")
+        self.output.step("Create again", "After a soft delete the user starts with a new customer.")
         answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
         self.expect(answer.status == 201, "201: a new one")
         new: str = answer.body["stripe_id"]
         self.expect(new != old, "under an id of its own")
-        self.expect(self.on_stripe() == {old, new}, "Stripe has the old one and the new one")
+        self.expect(
+            self.customers_on_stripe() == {old, new}, "Stripe has the old one and the new one"
+        )
         self.wait_for_event("customer.created", new)
         self.show_table()
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Take the customers off the real Stripe's test account; the double just ends."""
         if not self.cloud.stripe.double:
-            for customer in self.on_stripe():
+            for customer in self.customers_on_stripe():
                 self.stripe.v1.customers.delete(customer)
 
     def subscribe(self, customer: str) -> str:
-        card = self.on_stripes_side(
+        card = self.call_stripe(
             "POST /v1/payment_methods/pm_card_visa/attach",
             {"customer": customer},
             lambda given: self.stripe.v1.payment_methods.attach("pm_card_visa", given),
         )
-        self.on_stripes_side(
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"invoice_settings": {"default_payment_method": card.id}},
             lambda given: self.stripe.v1.customers.update(customer, given),
         )
-        price = self.on_stripes_side(
+        price = self.call_stripe(
             "POST /v1/prices",
             {
                 "currency": "eur",
@@ -358,30 +362,30 @@ class Story:
             },
             self.stripe.v1.prices.create,
         )
-        subscription = self.on_stripes_side(
+        subscription = self.call_stripe(
             "POST /v1/subscriptions",
             {"customer": customer, "items": [{"price": price.id}]},
             self.stripe.v1.subscriptions.create,
         )
         return str(subscription.id)
 
-    def on_stripes_side(self, text: str, given: Any, call: Callable[[Any], Any]) -> Any:
+    def call_stripe(self, text: str, given: Any, call: Callable[[Any], Any]) -> Any:
         """Do something on Stripe, as somebody else does, and show it."""
-        self.page.request(f"on Stripe: {text}", given)
+        self.output.request(f"on Stripe: {text}", given)
         return call(given)
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
         """Call the API, and show request and answer."""
-        self.page.request(f"{method} {path}", body)
+        self.output.request(f"{method} {path}", body)
         answer = self.cloud.request(method, path, body)
-        self.page.answer(answer)
+        self.output.answer(answer)
         return answer
 
     def invoke(self, function: str, name: str, event: Any) -> Any:
         """Invoke a function directly, and show event and answer."""
-        self.page.request(f"invoke {function}", event)
+        self.output.request(f"invoke {function}", event)
         answer = self.cloud.invoke(name, event)
-        self.page.line(f"   ← {json.dumps(answer)}", "32")
+        self.output.line(f"   ← {json.dumps(answer)}", "32")
         return answer
 
     def state_of(self, event: str) -> str | None:
@@ -393,8 +397,8 @@ class Story:
         """Return the customer as the API answers it, without showing it."""
         return self.cloud.request("GET", f"/customers/{USER}").body
 
-    def on_stripe(self) -> set[str]:
-        """Return the ids of all customers that Stripe has made of this story."""
+    def customers_on_stripe(self) -> set[str]:
+        """Return the ids of all customers that Stripe has made of this demo."""
         listed = self.stripe.v1.customers.list({"email": EMAIL, "created": {"gte": self.began}})
         return {customer.id for customer in listed.auto_paging_iter()}
 
@@ -412,24 +416,27 @@ class Story:
             )
 
         self.cloud.wait_until(applied, f"{kind} is stored, linked and applied")
-        self.page.line(f"   ✓ {kind} is stored, linked to {USER} and applied", "32")
+        self.output.line(f"   ✓ {kind} is stored, linked to {USER} and applied", "32")
 
     def expect(self, so: bool, what: str) -> None:
-        """Show what is as it should be, and end the story where it is not."""
+        """Show what is as it should be, and end the demo where it is not."""
         if not so:
             raise StepFailedError(what)
-        self.page.line(f"   ✓ {what}", "32")
+        self.output.line(f"   ✓ {what}", "32")
 
     def show_table(self) -> None:
         """Show what the table holds."""
-        items = sorted(self.cloud.items(), key=place)
-        holds = {short(f"{item['pk']}  {item['sk']}"): short(gist(item)) for item in items}
-        self.page.table(self.held, holds)
-        self.held = holds
+        items = sorted(self.cloud.items(), key=sort_key)
+        holds = {
+            shorten_ids(f"{item['pk']}  {item['sk']}"): shorten_ids(summarise(item))
+            for item in items
+        }
+        self.output.table(self.last_table, holds)
+        self.last_table = holds
 
 
-def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
-    """Return where an item stands in the story: users, pointers, then events as they came."""
+def sort_key(item: Mapping[str, Any]) -> tuple[int, Any, str]:
+    """Return where an item stands in the demo: users, pointers, then events as they came."""
     kind = item["pk"].partition("#")[0]
     return (
         ("USER", "STRIPE", "EVENT", "SWEEP").index(kind),
@@ -438,18 +445,18 @@ def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
     )
 
 
-def short(text: str) -> str:
+def shorten_ids(text: str) -> str:
     """Return `text` with Stripe's ids cut to what tells them apart."""
     return re.sub(r"\b((?:cus|evt|pm|sub)_\w{6})\w+", r"\1…", text)
 
 
-def gist(item: Mapping[str, Any]) -> str:
+def summarise(item: Mapping[str, Any]) -> str:
     """Return what matters of an item in a few words."""
-    return GISTS[item["record_type"]](item)
+    return SUMMARIES[item["record_type"]](item)
 
 
-def gist_of_customer(item: Mapping[str, Any]) -> str:
-    """Return what matters of a customer: what the story changes."""
+def summarise_customer(item: Mapping[str, Any]) -> str:
+    """Return what matters of a customer: what the demo changes."""
     state = "active" if item["is_active"] else "soft-deleted"
     words = [
         item.get("name"),
@@ -461,9 +468,9 @@ def gist_of_customer(item: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, words))
 
 
-GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "ActiveCustomer": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
-    "Customer": gist_of_customer,
+    "Customer": summarise_customer,
     "Card": lambda item: f"{item['brand']} {item['last4']}",
     "Subscription": lambda item: str(item["status"]),
     "Pointer": lambda item: f"belongs to {item['user_id']}",
@@ -472,30 +479,30 @@ GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def filled(value: Any) -> Any:
+def without_empty(value: Any) -> Any:
     """Return `value` without the fields that are empty."""
     if isinstance(value, dict):
-        return {k: filled(v) for k, v in value.items() if v not in (None, [], {})}
+        return {k: without_empty(v) for k, v in value.items() if v not in (None, [], {})}
     if isinstance(value, list):
-        return [filled(v) for v in value]
+        return [without_empty(v) for v in value]
     return value
 
 
-def laid_out(value: Any, indent: str) -> str:
+def format_json(value: Any, indent: str) -> str:
     """Return `value` as JSON, over several lines only where one does not hold it."""
     flat = json.dumps(value)
     if len(indent) + len(flat) <= LINE_WIDTH or not isinstance(value, dict | list):
         return flat
     inner = indent + "  "
     if isinstance(value, dict):
-        parts = [f"{json.dumps(k)}: {laid_out(v, inner)}" for k, v in value.items()]
+        parts = [f"{json.dumps(k)}: {format_json(v, inner)}" for k, v in value.items()]
     else:
-        parts = [laid_out(v, inner) for v in value]
+        parts = [format_json(v, inner) for v in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
-def errors_logged(cloud: Cloud) -> list[str]:
+def logged_errors(cloud: Cloud) -> list[str]:
     """Return what the functions have logged as errors."""
     logs = cloud.client("logs")
     groups = logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]
@@ -507,34 +514,34 @@ def errors_logged(cloud: Cloud) -> list[str]:
     ]
 
 
-def play(page: Page) -> None:
-    """Bring a cloud up, play the story, and take the cloud down."""
-    with local_cloud(lambda step: page.line(f"… {step}", "2")) as cloud:
-        story = Story(cloud, page)
+def run(output: Output) -> None:
+    """Bring a cloud up, play the demo, and take the cloud down."""
+    with local_cloud(lambda step: output.line(f"… {step}", "2")) as cloud:
+        demo = Demo(cloud, output)
         try:
-            story.play()
+            demo.run()
         except Exception:
             with suppress(Exception):
-                for line in errors_logged(cloud):
-                    page.line(line, "31")
+                for line in logged_errors(cloud):
+                    output.line(line, "31")
             raise
         finally:
-            story.tidy()
+            demo.clean_up()
 
 
 def main() -> int:
-    """Play the story; anything but success is an exit code."""
-    page = Page()
+    """Play the demo; anything but success is an exit code."""
+    output = Output()
     began = time.monotonic()
     try:
-        play(page)
+        run(output)
     except (StepFailedError, CloudError, stripe.StripeError) as error:
-        page.line(f"\n✗ not as it should be: {error}", "1;31")
+        output.line(f"\n✗ not as it should be: {error}", "1;31")
         return 1
     except KeyboardInterrupt:
-        page.line("\ntaken down")
+        output.line("\ntaken down")
         return 130
-    page.line(f"\nEvery step as it should be, in {time.monotonic() - began:.0f} s.", "1;32")
+    output.line(f"\nEvery step as it should be, in {time.monotonic() - began:.0f} s.", "1;32")
     return 0
 
 

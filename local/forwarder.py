@@ -12,11 +12,11 @@ import stripe
 
 from local.stripe_double import sign
 
-PAUSE = 1.0
+POLL_SECONDS = 1.0
 
 
 @contextmanager
-def forwarded(
+def forward_events(
     client: stripe.StripeClient, deliver: Callable[[bytes, str], bool], secret: str
 ) -> Iterator[None]:
     """Deliver every event that comes to be during the block, signed, oldest first.
@@ -33,7 +33,7 @@ def forwarded(
     ended = threading.Event()
     # Stripe stamps whole seconds, and its clock is not ours.
     since = int(time.time()) - 2
-    thread = threading.Thread(target=follow, args=(client, deliver, secret, since, ended))
+    thread = threading.Thread(target=poll_events, args=(client, deliver, secret, since, ended))
     thread.start()
     try:
         yield
@@ -42,7 +42,7 @@ def forwarded(
         thread.join()
 
 
-def follow(
+def poll_events(
     client: stripe.StripeClient,
     deliver: Callable[[bytes, str], bool],
     secret: str,
@@ -51,7 +51,7 @@ def follow(
 ) -> None:
     """Deliver events from `since` on until `ended`; one that was not taken is delivered again."""
     delivered: set[str] = set()
-    while not ended.wait(PAUSE):
+    while not ended.wait(POLL_SECONDS):
         try:
             listed = client.v1.events.list({"created": {"gte": since}, "limit": 100})
             for event in sorted(listed.auto_paging_iter(), key=lambda event: event.created):
@@ -60,4 +60,4 @@ def follow(
                     if deliver(body, sign(body, secret, time.time())):
                         delivered.add(event.id)
         except (stripe.StripeError, OSError) as error:
-            print(f"events are not forwarded at the moment: {type(error).__name__}")
+            print(f"events are not forward_events at the moment: {type(error).__name__}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from local.cloud import (
     ACCESS_KEY,
-    FROM_OUTSIDE,
+    INHERITED_VARIABLES,
     REGION,
     REQUESTS,
     ROOT,
@@ -25,7 +25,7 @@ from local.cloud import (
 
 SCHEMATHESIS = ROOT / ".tools" / "schemathesis" / "bin" / "schemathesis"
 HOOKS = "tools.schemathesis_hooks"
-LEFT_OUT = {
+EXCLUDED_CHECKS = {
     "positive_data_acceptance": "Stripe refuses much that is of the right shape",
     "unsupported_method": "an HTTP API answers 404 where 405 is looked for",
     "ignored_auth": "the local AWS takes every signature, once there is one",
@@ -42,7 +42,7 @@ SIGNATURE = (
 )
 OPERATIONS = 4
 """How many the API has: each gets its share of the requests."""
-MOST_ROUNDS = 20
+MAX_ROUNDS = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,40 +62,40 @@ def main(arguments: list[str] | None = None) -> int:
 def run(cloud: Cloud, requests: int, seed: int) -> int:
     """Run rounds, each with a seed of its own, until there were enough requests."""
     failures = 0
-    for number in range(MOST_ROUNDS):
-        missing = requests - made(cloud)
+    for number in range(MAX_ROUNDS):
+        missing = requests - count_requests(cloud)
         if missing <= 0:
             break
-        failures += round_of(cloud, math.ceil(missing / OPERATIONS), seed + number)
-    print(f"{made(cloud)} requests, {failures} failures")
-    return 1 if failures or made(cloud) < requests else 0
+        failures += run_round(cloud, math.ceil(missing / OPERATIONS), seed + number)
+    print(f"{count_requests(cloud)} requests, {failures} failures")
+    return 1 if failures or count_requests(cloud) < requests else 0
 
 
-def made(cloud: Cloud) -> int:
+def count_requests(cloud: Cloud) -> int:
     """Return how many requests the API has answered, by the log of the server."""
     log = (cloud.folder / REQUESTS).read_text()
     return sum("/_aws/execute-api/" in line for line in log.splitlines())
 
 
-def round_of(cloud: Cloud, examples: int, seed: int) -> int:
+def run_round(cloud: Cloud, examples: int, seed: int) -> int:
     """Let schemathesis make up so many requests for each operation; returns how many failures."""
     report = cloud.folder / f"schemathesis-{seed}.json"
     command = [str(SCHEMATHESIS), "run", str(ROOT / "openapi.json"), "--url", cloud.api_url]
     command += ["--header", f"Authorization: {SIGNATURE}", "--seed", str(seed)]
     command += ["--max-examples", str(examples), "--continue-on-failure"]
-    command += ["--checks", "all", "--exclude-checks", ",".join(LEFT_OUT)]
+    command += ["--checks", "all", "--exclude-checks", ",".join(EXCLUDED_CHECKS)]
     command += ["--generation-database", "none", "--warnings", "off", "--no-color"]
     command += ["--report", "json", "--report-json-path", str(report)]
-    environment = {name: os.environ[name] for name in FROM_OUTSIDE if name in os.environ}
+    environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     environment |= {"HOME": str(cloud.folder), "TMPDIR": str(cloud.folder)}
     environment |= {"SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(ROOT)}
     # Where it finds its configuration, and keeps its notes.
     (cloud.folder / "schemathesis.toml").write_text(CONFIGURATION)
     ended = subprocess.run(command, cwd=cloud.folder, env=environment, check=False)
-    return failures_in(report, ended.returncode)
+    return count_failures(report, ended.returncode)
 
 
-def failures_in(report: Path, returned: int) -> int:
+def count_failures(report: Path, returned: int) -> int:
     """Return how many failures and errors a round has ended with."""
     if not report.exists():
         return 1

@@ -39,8 +39,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-LONGEST_BODY = 1024 * 1024
-PASSED_BACK = ("content-type", "retry-after")
+MAX_BODY_BYTES = 1024 * 1024
+FORWARDED_HEADERS = ("content-type", "retry-after")
 
 Send = Callable[[str, str, bytes, Mapping[str, str]], Answer]
 """Sends a call to the API: method, path, body and headers, as `Cloud.request` takes them."""
@@ -87,29 +87,29 @@ class Handler(BaseHTTPRequestHandler):
         """Give the page and what belongs to it, and pass calls of the API on."""
         path, _, query = self.path.partition("?")
         length = self.headers.get("Content-Length") or "0"
-        if not self.is_asked_by_the_page():
+        if not self.is_same_origin():
             self.close_connection = True  # its body is not read
-            self.give(403, b"this page answers nobody but itself\n")
-        elif not length.isdecimal() or int(length) > LONGEST_BODY:
+            self.respond(403, b"this page answers nobody but itself\n")
+        elif not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True
-            self.give(413, b"a body is at most a megabyte\n")
+            self.respond(413, b"a body is at most a megabyte\n")
         elif path == API or path.startswith(f"{API}/"):
-            self.pass_on(self.rfile.read(int(length)))
+            self.forward(self.rfile.read(int(length)))
         elif self.command != "GET":
-            self.give(404, b"not of the API\n")
+            self.respond(404, b"not of the API\n")
         elif path == "/" and query == "format=json":  # where Swagger UI says that it has it from
-            self.give(200, document().encode(), "application/json")
+            self.respond(200, document().encode(), "application/json")
         elif path == "/":
-            self.give(200, html().encode(), "text/html; charset=utf-8")
+            self.respond(200, html().encode(), "text/html; charset=utf-8")
         elif path in FILES:
             name, media_type = FILES[path]
-            self.give(200, files(swagger_ui).joinpath(name).read_bytes(), media_type)
+            self.respond(200, files(swagger_ui).joinpath(name).read_bytes(), media_type)
         else:
-            self.give(404, b"not here\n")
+            self.respond(404, b"not here\n")
 
     do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that the library calls
 
-    def is_asked_by_the_page(self) -> bool:
+    def is_same_origin(self) -> bool:
         """Whether it isn't another page, open in the same browser, that asks.
 
         A name of somebody else's may be made to lead to this machine, and a browser sends simple
@@ -119,23 +119,23 @@ class Handler(BaseHTTPRequestHandler):
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
         return host in here and origin in (None, f"http://{host}")
 
-    def pass_on(self, body: bytes) -> None:
+    def forward(self, body: bytes) -> None:
         """Send a call to the API, and give back what it answers."""
         media_type = self.headers.get("Content-Type", "")
         if body and media_type.partition(";")[0].strip().lower() != "application/json":
-            self.give(415, b"the body must be application/json\n")
+            self.respond(415, b"the body must be application/json\n")
             return
         try:
             answer = self.send(self.command, self.path, body, {})
         except (OSError, ValueError, HTTPException):
-            self.give(502, b"the local cloud does not answer\n")
+            self.respond(502, b"the local cloud does not answer\n")
             return
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        told = {name: headers[name] for name in PASSED_BACK if name in headers}
+        told = {name: headers[name] for name in FORWARDED_HEADERS if name in headers}
         said = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-        self.give(answer.status, said.encode(), told.pop("content-type", None), told)
+        self.respond(answer.status, said.encode(), told.pop("content-type", None), told)
 
-    def give(
+    def respond(
         self,
         status: int,
         body: bytes,

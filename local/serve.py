@@ -20,7 +20,7 @@ from local.cloud import (
 )
 from local.page import DOCUMENT, api_page
 
-PAUSE = 0.3
+POLL_SECONDS = 0.3
 
 SERVED = re.compile(
     r"\] (?P<method>[A-Z]+) (?P<url>/_aws/(?P<how>execute-api|lambda-url)/[^/]+(?:/\$default)?"
@@ -174,7 +174,7 @@ def main() -> int:
             while True:
                 for seen in watcher.new():
                     print(seen, flush=True)
-                time.sleep(PAUSE)
+                time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print("\ntaken down", flush=True)
         return 0
