@@ -80,7 +80,7 @@ class Account:
             raise no_such("customer", identifier, param)
         return self.customers[identifier]
 
-    def show_subscription(self, identifier: str) -> Json:
+    def render_subscription(self, identifier: str) -> Json:
         """Return a subscription as Stripe shows it, with its first items."""
         url = f"/v1/subscription_items?subscription={identifier}"
         shown: Json = copy_json(self.subscriptions[identifier])

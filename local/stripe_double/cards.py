@@ -155,7 +155,7 @@ class Cards:
             before = copy_json(customer)
             customer["default_source"] = next(reversed(cards), None)
             self._emit_lost_default("customer.updated", before, customer)
-        self._forget_default(customer, source)
+        self._unset_default(customer, source)
 
     def list_sources(self, given: Json, customer: str) -> Json:
         """GET /v1/customers/{id}/sources."""
@@ -252,7 +252,7 @@ class Cards:
         method["customer"] = None
         self._account.payment_methods_of[customer["id"]].remove(method["id"])
         self._account.emit("payment_method.detached", method, {"customer": customer["id"]})
-        self._forget_default(customer, method["id"])
+        self._unset_default(customer, method["id"])
 
     def list_methods(self, given: Json, url: str = "/v1/") -> Json:
         """GET /v1/payment_methods, or those of one customer under its own URL."""
@@ -341,7 +341,7 @@ class Cards:
             raise no_such("source", source)
         return cards[source]
 
-    def _forget_default(self, customer: Json, method: str) -> None:
+    def _unset_default(self, customer: Json, method: str) -> None:
         account = self._account
         if customer["invoice_settings"]["default_payment_method"] == method:
             before = copy_json(customer)
@@ -351,11 +351,11 @@ class Cards:
             subscription = account.subscriptions[identifier]
             if subscription["ended_at"] is not None:
                 continue
-            before = account.show_subscription(identifier)
+            before = account.render_subscription(identifier)
             for field in ("default_payment_method", "default_source"):
                 if subscription[field] == method:
                     subscription[field] = None
-            after = account.show_subscription(identifier)
+            after = account.render_subscription(identifier)
             self._emit_lost_default("customer.subscription.updated", before, after)
 
     def _emit_lost_default(self, event_type: str, before: Json, after: Json) -> None:

@@ -60,7 +60,7 @@ LIST = {
     "test_clock": p.string().fixed(),
 }
 # Accepted, and seen only where they are expanded, which the double doesn't offer.
-_UNSEEN = ("tax", "validate")
+_NOT_RETURNED = ("tax", "validate")
 
 
 class Customers:
@@ -216,7 +216,7 @@ class Customers:
 
 
 def _change(customer: Json, given: Json) -> None:
-    changes = {key: value for key, value in given.items() if key not in _UNSEEN}
+    changes = {key: value for key, value in given.items() if key not in _NOT_RETURNED}
     if "metadata" in changes:
         changes["metadata"] = p.merge_metadata(customer["metadata"], changes["metadata"])
     if "address" in changes:

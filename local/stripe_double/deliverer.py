@@ -33,7 +33,7 @@ class Deliverer:
         self._double = double
         self._changed = changed
         self._timeout = timeout
-        self._under_way: set[int] = set()
+        self._in_progress: set[int] = set()
         self._stopping = False
         self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._watch = threading.Thread(target=self._run, name="deliverer", daemon=True)
@@ -63,16 +63,16 @@ class Deliverer:
     def _run(self) -> None:
         with self._changed:
             while not self._stopping:
-                free = _WORKERS - len(self._under_way)
-                for delivery in self._double.webhooks.due(free, apart_from=self._under_way):
-                    self._under_way.add(delivery.number)
+                free = _WORKERS - len(self._in_progress)
+                for delivery in self._double.webhooks.due(free, exclude=self._in_progress):
+                    self._in_progress.add(delivery.number)
                     self._queue.put(delivery)
                 self._changed.wait(self._pause())
 
     def _pause(self) -> float:
-        if len(self._under_way) == _WORKERS:
+        if len(self._in_progress) == _WORKERS:
             return _IDLE_SECONDS
-        due = self._double.webhooks.next_due(apart_from=self._under_way)
+        due = self._double.webhooks.next_due(exclude=self._in_progress)
         if due is None:
             return _IDLE_SECONDS
         return max(0.0, min(due - self._double.account.clock(), _IDLE_SECONDS))
@@ -82,7 +82,7 @@ class Deliverer:
             status = post(delivery, self._timeout)
             with self._changed:
                 self._double.webhooks.mark(delivery, status)
-                self._under_way.discard(delivery.number)
+                self._in_progress.discard(delivery.number)
                 self._changed.notify_all()
 
 

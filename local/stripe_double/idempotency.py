@@ -42,7 +42,7 @@ class IdempotencyKeys:
         """
         if len(key) > _MAX_LENGTH:
             raise invalid(f"Idempotency keys can have up to {_MAX_LENGTH} characters.")
-        self._forget(now)
+        self._expire(now)
         stored = self._stored.get(key)
         if stored is None:
             return None
@@ -65,7 +65,7 @@ class IdempotencyKeys:
             copy_json(stored.body),
         )
 
-    def _forget(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         for key in list(self._stored):
             if self._stored[key].created > now - RETENTION:
                 return

@@ -27,14 +27,14 @@ def page(
     given: Json,
     url: str,
     kind: str,
-    keep: Callable[[Json], bool] = lambda _: True,
+    is_listed: Callable[[Json], bool] = lambda _: True,
 ) -> Json:
     """Return the page that ``limit``, ``starting_after`` and ``ending_before`` ask for.
 
     Parameters
     ----------
     entries
-        All objects in the order of the list, those included which ``keep`` leaves out: a cursor
+        All objects in the order of the list, those included which ``is_listed`` leaves out: a cursor
         may name one of them.
     given
         The parameters of the request.
@@ -42,7 +42,7 @@ def page(
         Where further pages are found.
     kind
         What the objects are called in an error.
-    keep
+    is_listed
         Tells which entries are listed.
 
     Raises
@@ -53,24 +53,24 @@ def page(
     limit = given.get("limit", _DEFAULT_LIMIT)
     before = given.get("ending_before")
     if before is not None:
-        found = _before(entries, before, kind, keep)
+        found = _before(entries, before, kind, is_listed)
         data = found[-limit:]
         return {"object": "list", "data": data, "has_more": len(found) > limit, "url": url}
     remaining = iter(entries)
     after = given.get("starting_after")
     if after is not None and not any(entry["id"] == after for entry in remaining):
         raise no_such(kind, after, "starting_after")
-    found = list(islice((entry for entry in remaining if keep(entry)), limit + 1))
+    found = list(islice((entry for entry in remaining if is_listed(entry)), limit + 1))
     return first_page(found, url, limit)
 
 
 def _before(
-    entries: Iterable[Json], before: str, kind: str, keep: Callable[[Json], bool]
+    entries: Iterable[Json], before: str, kind: str, is_listed: Callable[[Json], bool]
 ) -> list[Json]:
     found: list[Json] = []
     for entry in entries:
         if entry["id"] == before:
             return found
-        if keep(entry):
+        if is_listed(entry):
             found.append(entry)
     raise no_such(kind, before, "ending_before")

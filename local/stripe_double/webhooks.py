@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .account import Account
 
 _MAX_BACKOFF = 12 * 3600.0
-_GIVE_UP_AFTER = 3 * 24 * 3600.0
+_MAX_AGE = 3 * 24 * 3600.0
 
 
 def sign(payload: bytes, secrets: str | Iterable[str], timestamp: float) -> str:
@@ -58,7 +58,7 @@ class WebhookEndpoint:
     enabled_events: list[str]
     api_version: str | None = None
 
-    def wants(self, event_type: str) -> bool:
+    def is_enabled_for(self, event_type: str) -> bool:
         """Tell whether events of a type are sent here."""
         return any(fnmatchcase(event_type, pattern) for pattern in self.enabled_events)
 
@@ -125,7 +125,7 @@ class Delivery:
 
 
 @dataclass
-class _Meddling:
+class _DeliveryFault:
     event_type: str
     times: int
 
@@ -142,7 +142,7 @@ class Webhooks:
 
     Attributes
     ----------
-    first_backoff, backoff_factor, max_backoff, give_up_after
+    first_backoff, backoff_factor, max_backoff, max_age
         Seconds before the second attempt, how the pause grows and to what, and the age at which
         a delivery is given up (Stripe: three days).
     log
@@ -153,7 +153,7 @@ class Webhooks:
     first_backoff: float = 60.0
     backoff_factor: float = 2.0
     max_backoff: float = _MAX_BACKOFF
-    give_up_after: float = _GIVE_UP_AFTER
+    max_age: float = _MAX_AGE
     endpoints: dict[str, WebhookEndpoint] = field(default_factory=dict)
     log: list[Json] = field(default_factory=list)
     held: bool = False
@@ -162,8 +162,8 @@ class Webhooks:
         self._pending: dict[int, _Pending] = {}
         self._open: Counter[str] = Counter()
         self._number = 0
-        self._drops: list[_Meddling] = []
-        self._duplicates: list[_Meddling] = []
+        self._drops: list[_DeliveryFault] = []
+        self._duplicates: list[_DeliveryFault] = []
 
     def add_endpoint(
         self,
@@ -203,7 +203,7 @@ class Webhooks:
             return
         copies = 1 + any(twice.applies(event["type"]) for twice in self._duplicates)
         for endpoint in self.endpoints.values():
-            if endpoint.wants(event["type"]):
+            if endpoint.is_enabled_for(event["type"]):
                 for _ in range(copies):
                     self._add(event, endpoint)
 
@@ -212,38 +212,38 @@ class Webhooks:
         for endpoint in self.endpoints.values():
             self._add(self.account.events[event_id], endpoint)
 
-    def due(self, most: int | None = None, *, apart_from: Collection[int] = ()) -> list[Delivery]:
+    def due(self, limit: int | None = None, *, exclude: Collection[int] = ()) -> list[Delivery]:
         """Return the deliveries that are due, each signed as of now, oldest first.
 
         Parameters
         ----------
-        most
+        limit
             How many at most; all of them by default.
-        apart_from
+        exclude
             Numbers of deliveries which don't count, because they are under way.
         """
-        if self.held or most == 0:
+        if self.held or limit == 0:
             return []
         now = self.account.clock()
         waiting = (
             pending
             for pending in self._pending.values()
-            if pending.due <= now and pending.number not in apart_from
+            if pending.due <= now and pending.number not in exclude
         )
-        due = sorted(waiting, key=lambda pending: pending.position)[:most]
+        due = sorted(waiting, key=lambda pending: pending.position)[:limit]
         return [Delivery(pending, now, self._open[pending.event["id"]]) for pending in due]
 
-    def next_due(self, apart_from: Collection[int] = ()) -> float | None:
+    def next_due(self, exclude: Collection[int] = ()) -> float | None:
         """Return when the next delivery is due, None where there is none or all are held.
 
         Parameters
         ----------
-        apart_from
+        exclude
             Numbers of deliveries which don't count, because they are under way.
         """
         if self.held:
             return None
-        waiting = (p.due for p in self._pending.values() if p.number not in apart_from)
+        waiting = (p.due for p in self._pending.values() if p.number not in exclude)
         return min(waiting, default=None)
 
     def mark(self, delivery: Delivery, status: int) -> None:
@@ -270,7 +270,7 @@ class Webhooks:
             return
         now = self.account.clock()
         backoff = min(self.first_backoff * self.backoff_factor**pending.failures, self.max_backoff)
-        if 200 <= status < 300 or now + backoff > pending.first + self.give_up_after:
+        if 200 <= status < 300 or now + backoff > pending.first + self.max_age:
             self._close(pending)
             return
         pending.failures += 1
@@ -283,11 +283,11 @@ class Webhooks:
 
     def drop_next(self, times: int = 1, event_type: str = "*") -> None:
         """Lose the next events of a type: they are listed, and never delivered."""
-        self._drops.append(_Meddling(event_type, times))
+        self._drops.append(_DeliveryFault(event_type, times))
 
     def duplicate_next(self, times: int = 1, event_type: str = "*") -> None:
         """Deliver the next events of a type twice."""
-        self._duplicates.append(_Meddling(event_type, times))
+        self._duplicates.append(_DeliveryFault(event_type, times))
 
     def hold(self) -> None:
         """Deliver nothing until `release`."""

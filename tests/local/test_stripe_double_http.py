@@ -189,7 +189,7 @@ def test_an_endpoint_that_is_down_is_tried_again(server, api):
     with server.use() as double:
         double.webhooks.first_backoff = 0.02
         double.webhooks.backoff_factor = 10_000
-        double.webhooks.give_up_after = 60
+        double.webhooks.max_age = 60
         double.webhooks.add_endpoint(url, SECRET)
     api.customers.create()
     assert server.wait_until_delivered()
