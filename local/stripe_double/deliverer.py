@@ -1,4 +1,4 @@
-"""Carries the double's webhook deliveries over HTTP, in the background."""
+"""Background threads that POST the double's webhook deliveries."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _IDLE_SECONDS = 60.0
 
 
 class Deliverer:
-    """One thread that looks what is due, and a few that POST it.
+    """One thread that collects due deliveries, and several that POST them.
 
     Parameters
     ----------
     double
-        Whose deliveries are carried.
+        The double with the queue of deliveries.
     changed
-        Guards the double, and is notified whenever something about it has changed.
+        The lock of the double; it is notified of every change.
     timeout
-        Seconds that an endpoint has to answer.
+        Seconds for an endpoint to answer.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Deliverer:
         self._watch = threading.Thread(target=self._run, name="deliverer", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the threads."""
         self._watch.start()
         for number in range(_WORKERS):
             threading.Thread(target=self._work, name=f"delivery-{number}", daemon=True).start()
 
     def stop(self) -> None:
-        """Begin no more deliveries; one that an endpoint leaves hanging isn't waited for."""
+        """Start no more deliveries; does not wait for those in progress."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -54,7 +54,7 @@ class Deliverer:
             self._queue.put(None)
 
     def wait(self, timeout: float) -> int:
-        """Wait until everything is delivered; returns how many deliveries are still to be made."""
+        """Wait until everything is delivered; returns the number of pending deliveries."""
         webhooks = self._double.webhooks
         with self._changed:
             self._changed.wait_for(lambda: webhooks.pending_count() == 0 or self._stopping, timeout)
@@ -87,7 +87,7 @@ class Deliverer:
 
 
 def post(delivery: Delivery, timeout: float) -> int:
-    """POST a delivery; returns the HTTP status, 0 where no answer came."""
+    """POST a delivery; returns the HTTP status, or 0 if there was no answer."""
     parts = urlsplit(delivery.url)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection

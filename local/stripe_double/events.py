@@ -20,7 +20,7 @@ _MAX_TYPES = 20
 
 
 class Events:
-    """What has happened in an account."""
+    """The events of an account."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -58,9 +58,9 @@ class Events:
         return result
 
     def _render(self, event: Json) -> Json:
-        shown: Json = copy_json(event)
-        shown["pending_webhooks"] = self._account.webhooks.pending_count(event["id"])
-        return shown
+        copy: Json = copy_json(event)
+        copy["pending_webhooks"] = self._account.webhooks.pending_count(event["id"])
+        return copy
 
     def _oldest(self) -> int:
         return self._account.now() - EVENT_RETENTION

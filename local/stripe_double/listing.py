@@ -1,4 +1,4 @@
-"""Stripe's list objects: newest first, cut by cursors and a limit."""
+"""Stripe's list objects: newest first, paged by cursors and a limit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .errors import Json, no_such
 
 _DEFAULT_LIMIT = 10
 NESTED = 10
-"""How many entries a list shows that is nested in another object."""
+"""Number of entries in a list that is nested in another object."""
 
 
 def first_page(entries: list[Json], url: str, limit: int = NESTED) -> Json:
-    """Return the list object that shows the first entries."""
+    """Return the list object of the first entries."""
     return {
         "object": "list",
         "data": entries[:limit],
@@ -29,26 +29,26 @@ def page(
     kind: str,
     is_listed: Callable[[Json], bool] = lambda _: True,
 ) -> Json:
-    """Return the page that ``limit``, ``starting_after`` and ``ending_before`` ask for.
+    """Return the page of ``limit``, ``starting_after`` and ``ending_before``.
 
     Parameters
     ----------
     entries
-        All objects in the order of the list, those included which ``is_listed`` leaves out: a cursor
-        may name one of them.
+        All objects in the order of the list, including those that are not listed: a cursor may
+        name one of them.
     given
         The parameters of the request.
     url
-        Where further pages are found.
+        The URL of the list.
     kind
-        What the objects are called in an error.
+        The name of the objects in an error.
     is_listed
-        Tells which entries are listed.
+        Returns whether an entry is listed.
 
     Raises
     ------
     ApiError
-        400 ``resource_missing``, for a cursor that names nothing.
+        400 ``resource_missing``, for a cursor that names no object.
     """
     limit = given.get("limit", _DEFAULT_LIMIT)
     before = given.get("ending_before")

@@ -131,7 +131,7 @@ LIST = {
 }
 CUSTOMER_LIST = p.PAGE
 ITEM_LIST = {**p.PAGE, "subscription": p.string().fixed().needed()}
-# Fields that are shown as they were given.
+# Fields that are stored as given.
 _PLAIN = (
     "application_fee_percent",
     "billing_thresholds",
@@ -199,7 +199,7 @@ class Subscriptions:
         return self.render(subscription["id"])
 
     def retrieve(self, _: Json, subscription: str) -> Json:
-        """GET /v1/subscriptions/{id}: canceled ones too."""
+        """GET /v1/subscriptions/{id}, including canceled ones."""
         self._get(subscription)
         return self.render(subscription)
 
@@ -242,7 +242,7 @@ class Subscriptions:
         return self.render(subscription)
 
     def end(self, subscription: str, details: Json | None) -> None:
-        """Cancel a subscription at once, where it hasn't ended already."""
+        """Cancel a subscription at once, unless it has ended already."""
         found = self._get(subscription)
         if found["status"] in _ENDED:
             return
@@ -254,7 +254,7 @@ class Subscriptions:
         self._account.emit("customer.subscription.deleted", self.render(subscription))
 
     def resume(self, _: Json, subscription: str) -> Json:
-        """POST /v1/subscriptions/{id}/resume, of a paused one."""
+        """POST /v1/subscriptions/{id}/resume, for a paused subscription."""
         if self._get(subscription)["status"] != "paused":
             raise invalid("Only a paused subscription can be resumed.", "subscription")
         return self.set_status(subscription, "active")
@@ -291,19 +291,21 @@ class Subscriptions:
         raise no_such("subscription_item", item)
 
     def render(self, subscription: str) -> Json:
-        """Return a subscription as Stripe shows it, with its first items."""
+        """Return a copy of a subscription with its first items."""
         return self._account.render_subscription(subscription)
 
     def current(self, customer: str) -> list[Json]:
         """Return a customer's subscriptions that aren't canceled, newest first."""
         ids = self._account.subscriptions_of.get(customer, [])
-        shown = [self.render(subscription) for subscription in reversed(ids)]
-        return [subscription for subscription in shown if subscription["status"] != "canceled"]
+        newest_first = [self.render(subscription) for subscription in reversed(ids)]
+        return [
+            subscription for subscription in newest_first if subscription["status"] != "canceled"
+        ]
 
-    # What no call reaches directly: time and payments do it.
+    # Changes by time and payments, which no API request makes directly.
 
     def set_status(self, subscription: str, status: str) -> Json:
-        """Bring a subscription to a status, with the events that go with it.
+        """Set the status of a subscription and emit the events of the change.
 
         A customer is delinquent while a subscription is ``past_due`` or ``unpaid``.
         """
@@ -328,7 +330,7 @@ class Subscriptions:
         return self.render(subscription)
 
     def advance_period(self, subscription: str) -> Json:
-        """Renew a subscription: trial over, next period, invoice; or end it where it is to end."""
+        """Start the next period with an invoice, or end a subscription that is to be cancelled."""
         found = self._running(subscription)
         if found["cancel_at_period_end"]:
             self.end(subscription, None)
@@ -350,7 +352,7 @@ class Subscriptions:
         return self.render(subscription)
 
     def announce_trial_end(self, subscription: str) -> None:
-        """Send ``customer.subscription.trial_will_end``, as Stripe does three days before."""
+        """Emit ``customer.subscription.trial_will_end``, as Stripe does three days before."""
         self._account.emit("customer.subscription.trial_will_end", self.render(subscription))
 
     def _get(self, subscription: str) -> Json:
@@ -361,7 +363,7 @@ class Subscriptions:
     def _running(self, subscription: str) -> Json:
         found = self._get(subscription)
         if found["status"] in _ENDED:
-            raise ValueError(f"an ended subscription stays so: {subscription}")
+            raise ValueError(f"the subscription has ended: {subscription}")
         return found
 
     def _page(self, given: Json, customer: str | None, url: str) -> Json:

@@ -271,7 +271,7 @@ def test_the_clients_process_is_killed_after_the_effect(server, answered):
 def test_the_servers_own_process_is_never_killed(server, api):
     server.double.faults.kill_client_after()
     assert api.customers.create({"name": "Ada"}).name == "Ada"
-    assert "not to be killed" in str(server.double.bugs.pop())
+    assert "must not be killed" in str(server.double.bugs.pop())
 
 
 def test_the_command_serves_until_it_is_told_to_stop():
