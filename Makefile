@@ -116,7 +116,7 @@ fuzz: .venv/ready ## all functions, called with malformed input; CASES=20000 SEE
 		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
 
 .PHONY: simulate-mutants
-simulate-mutants: .venv/ready ## the same against a product that is broken on purpose, in many ways
+simulate-mutants: .venv/ready ## the same against mutants of the product, each of which must be caught
 	@.venv/bin/python -m simulation.mutation --jobs $(or $(JOBS),2) $(ARGS)
 
 # ---- the same against programs that others wrote ------------------------------------------------
