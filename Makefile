@@ -19,9 +19,12 @@ SOURCES := functions shared local simulation tests tools
 # ---- environments ------------------------------------------------------------------------------
 # Each is made anew when its list, or the interpreter, is another one.
 
-.venv/ready: requirements/dev.txt pyproject.toml .tools/uv/ready
+# ministack's own requirements would bring another boto3; its DynamoDB, run in process, needs none.
+.venv/ready: requirements/dev.txt requirements/ministack.txt pyproject.toml .tools/uv/ready
 	$(UV) venv --clear --python $(PYTHON) .venv
 	$(UV) pip sync --python .venv/bin/python --require-hashes requirements/dev.txt
+	sed -n '/^ministack==/,/# via/p' requirements/ministack.txt | \
+		$(UV) pip install --python .venv/bin/python --no-deps --require-hashes --requirements -
 	$(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]'
 	@touch $@
 
