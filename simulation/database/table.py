@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from simulation.database.errors import Json, RefusedError, invalid
+from simulation.database.own_stream import Stream
 from simulation.database.schema import IndexSchema, KeySchema, read_kinds
 from simulation.database.storage import Partitions, Place, Stored
-from simulation.database.stream import Stream
 from simulation.database.values import SCALARS, Item, Token, item_size, kind_of
 
 LARGEST_ITEM_BYTES = 400 * 1024

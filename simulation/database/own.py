@@ -8,7 +8,7 @@ from typing import Any
 from simulation.database import reads, transactions
 from simulation.database.bindings import Body, Expressions
 from simulation.database.errors import Answer, Json, RefusedError, error_answer, invalid
-from simulation.database.stream import Stream
+from simulation.database.own_stream import Stream
 from simulation.database.table import Table, missing_table
 from simulation.database.values import Item
 from simulation.database.writes import (
