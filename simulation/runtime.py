@@ -13,7 +13,6 @@ from typing import Any
 import botocore.endpoint
 import botocore.retries.quota
 import botocore.retries.standard
-from botocore import UNSIGNED
 
 from simulation.database import Answer
 from simulation.database.transport import Answering, answering
@@ -79,7 +78,6 @@ def stage() -> Stage:
     made = Stage()
     with use(Context(settings())):
         client = Record.connection().client
-    client.meta.events.register("choose-signer.dynamodb", lambda **_: UNSIGNED)
     made.kept.enter_context(answering(client, made.dispatch))
     return made
 

@@ -148,7 +148,7 @@ class World:
         self.handlers = OwnHandlers(history.handled, self.fleet, self.watch, self._found)
         self.mapping = StreamMapping(
             schedule=self.schedule,
-            stream=stream,
+            shards=stream.shards,
             rules=mapping_rules(),
             invoke=self._invoke_with_records,
             give_up=lambda message: self.queue.messages.append(json.dumps(message)),

@@ -1,13 +1,6 @@
-"""DynamoDB in one process: its rules, its answers, its streams, on a clock of the caller's."""
-
-import os
+"""DynamoDB in one process, on a clock of the caller's: its answers and its streams."""
 
 from simulation.database.answers import Answer, error_answer
-from simulation.database.stream import Stream
+from simulation.database.engine import Database
 
-if os.environ.get("SIMULATION_DATABASE") == "ministack":
-    from simulation.database.ministack import Database
-else:
-    from simulation.database.own import Database  # type: ignore[assignment]
-
-__all__ = ["Answer", "Database", "Stream", "error_answer"]
+__all__ = ["Answer", "Database", "error_answer"]

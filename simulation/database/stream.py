@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Sequence
 
 from simulation.database.answers import Json
 
-_ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/{}/stream/2027-01-01T00:00:00.000"
+_REGION = "eu-west-1"
 
 
 class Stream:
@@ -25,40 +23,21 @@ class Stream:
         KEYS_ONLY, NEW_IMAGE, OLD_IMAGE or NEW_AND_OLD_IMAGES.
     shards : int
         How many shards there are.
+
+    Attributes
+    ----------
+    records : list of dict
+        Every record, in the order in which the changes were made. To be read only.
+    shards : list of list
+        The same records, shard by shard. To be read only.
     """
 
     def __init__(self, table_name: str, view_type: str, shards: int) -> None:
-        self._arn = _ARN.format(table_name)
+        self.records: list[Json] = []
+        self.shards: list[list[Json]] = [[] for _ in range(shards)]
         self._view_type = view_type
-        self._records: list[Json] = []
-        self._shards: list[list[Json]] = [[] for _ in range(shards)]
-
-    @property
-    def records(self) -> Sequence[Json]:
-        """Every record, in the order in which the changes were made. To be read only."""
-        return self._records
-
-    @property
-    def shards(self) -> Sequence[Sequence[Json]]:
-        """The same records, shard by shard. To be read only: `read` gives copies."""
-        return self._shards
-
-    def read(self, shard: int, position: int = 0, limit: int = 1000) -> list[Json]:
-        """Copies of a shard's records, for a consumer that may do with them what it likes.
-
-        Parameters
-        ----------
-        shard : int
-            Which shard.
-        position : int
-            How many records to leave out at its beginning.
-        limit : int
-            How many records to read at most.
-        """
-        copies: list[Json] = json.loads(
-            json.dumps(self._shards[shard][position : position + limit])
-        )
-        return copies
+        table = f"arn:aws:dynamodb:{_REGION}:123456789012:table/{table_name}"
+        self._arn = f"{table}/stream/2027-01-01T00:00:00.000"
 
     def append(
         self, event_name: str, key: Json, old: Json | None, new: Json | None, moment: float
@@ -76,7 +55,7 @@ class Stream:
         moment : float
             Now, in Unix seconds.
         """
-        number = len(self._records) + 1
+        number = len(self.records) + 1
         change: Json = {
             "ApproximateCreationDateTime": int(moment),
             "Keys": key,
@@ -92,15 +71,12 @@ class Stream:
             "eventName": event_name,
             "eventVersion": "1.1",
             "eventSource": "aws:dynamodb",
-            "awsRegion": "eu-west-1",
+            "awsRegion": _REGION,
             "dynamodb": change,
             "eventSourceARN": self._arn,
         }
-        self._records.append(record)
-        self._shards[_stable_hash(key) % len(self._shards)].append(record)
-
-
-def _stable_hash(key: Json) -> int:
-    """A hash of the hash key that is the same in every process, unlike Python's own."""
-    (value,) = next(iter(key.values())).values()
-    return zlib.crc32(value.encode("utf-8", "replace"))
+        self.records.append(record)
+        # Python's own hash differs from process to process.
+        (hash_key,) = next(iter(key.values())).values()
+        shard = zlib.crc32(hash_key.encode("utf-8", "replace")) % len(self.shards)
+        self.shards[shard].append(record)
