@@ -132,8 +132,7 @@ class Saved:
         world.random.setstate(self._random)
         world.stripe = _Finder(self._stripe, self._kept).load()
         world.database = world.new_database()
-        for item in self._items:
-            world.database.request("PutItem", {"TableName": TABLE_NAME, "Item": item})
+        world.database.load(TABLE_NAME, self._items)
         world.dead_letters.clear()
         world.published.clear()
         world.context = world.new_context()

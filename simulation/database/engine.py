@@ -10,7 +10,7 @@ import itertools
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from heapq import heappop, heappush
 from types import SimpleNamespace
@@ -133,6 +133,14 @@ class Database:
                 self._add_table(body)
         return Answer(status, json.loads(text))
 
+    def load(self, table_name: str, items: Iterable[Json]) -> None:
+        """Put items into an empty table without checking them, as from a backup."""
+        with request_scope(_ACCOUNT, _REGION):
+            for item in items:
+                table = self._tables[table_name]
+                dynamodb._set_item(table, *_where(_key(table, item)), item)
+                self._note(table_name, "INSERT", None, item)
+
     def stream(self, table_name: str) -> Stream:
         """The change log of a table.
 
@@ -158,14 +166,21 @@ class Database:
         """Take note of a change of one item, as ministack reports each of them."""
         if old == new:
             return
-        item: Json = new or old or {}
-        table = self._tables[table_name]
-        key = {name: item[name] for name in (table["pk_name"], table["sk_name"]) if name}
+        key = _key(self._tables[table_name], new or old or {})
         moment = self._clock()
         if table_name in self._late_indexes:
             self._late_indexes[table_name].note(key, new, moment)
         if table_name in self._streams:
             self._streams[table_name].append(event_name, key, old, new, moment)
+
+
+def _key(table: Json, item: Json) -> Json:
+    return {name: item[name] for name in (table["pk_name"], table["sk_name"])}
+
+
+def _where(key: Json) -> tuple[str, ...]:
+    """A key as ministack's tables are indexed by it."""
+    return tuple(dynamodb._extract_key_val(value) for value in key.values())
 
 
 class _LateIndexes:
@@ -188,7 +203,7 @@ class _LateIndexes:
 
     def note(self, key: Json, new: Json | None, moment: float) -> None:
         """Let a change show some time from now on."""
-        where = tuple(dynamodb._extract_key_val(value) for value in key.values())
+        where = _where(key)
         visible_at = moment + self._delay()
         # An index may be late, but it never shows an item's older version after a newer one.
         visible_at = max(visible_at, self._visible_at.get(where, visible_at))
