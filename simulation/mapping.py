@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from simulation.deployment import MappingRules
 from simulation.processes import Outcome
@@ -24,17 +25,6 @@ _RETENTION_SECONDS = 24 * 3600.0
 """How long a stream holds its records."""
 _POLL_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 60.0
-
-
-class Stream(Protocol):
-    """The stream of a table."""
-
-    @property
-    def shards(self) -> Sequence[Sequence[Json]]:
-        """The records of each shard."""
-
-    def read(self, shard: int, position: int = 0, limit: int = 1000) -> list[Json]:
-        """Copies of a shard's records."""
 
 
 @dataclass
@@ -60,8 +50,8 @@ class StreamMapping:
     ----------
     schedule : Schedule
         Virtual time.
-    stream : Stream
-        The stream of the table.
+    shards : sequence
+        The records of the table's stream, shard by shard.
     rules : MappingRules
         The configuration from the template.
     invoke : callable
@@ -77,21 +67,20 @@ class StreamMapping:
         self,
         *,
         schedule: Schedule,
-        stream: Stream,
+        shards: Sequence[Sequence[Json]],
         rules: MappingRules,
         invoke: Callable[[list[Json], Callable[[Outcome], None]], None],
         on_failure: Callable[[Json], None],
         is_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._schedule = schedule
-        self._stream = stream
+        self._shards = shards
         self._rules = rules
         self._invoke = invoke
         self._on_failure = on_failure
         self._is_on = is_on
-        shards = range(len(stream.shards))
-        self._position = dict.fromkeys(shards, 0)
-        self._batches: dict[int, deque[Batch]] = {shard: deque() for shard in shards}
+        self._position = dict.fromkeys(range(len(shards)), 0)
+        self._batches: dict[int, deque[Batch]] = {shard: deque() for shard in self._position}
         self._busy: set[int] = set()
         self.counts: Counter[str] = Counter()
 
@@ -110,7 +99,7 @@ class StreamMapping:
                 self._schedule.after(_POLL_SECONDS, partial(self._next, shard))
 
     def _has_more(self, shard: int) -> bool:
-        unread = self._position[shard] < len(self._stream.shards[shard])
+        unread = self._position[shard] < len(self._shards[shard])
         return unread or bool(self._batches[shard])
 
     def _next(self, shard: int) -> None:
@@ -137,14 +126,14 @@ class StreamMapping:
     def _read(self, shard: int) -> list[Json]:
         """The next records that pass the filters, at most one batch."""
         records: list[Json] = []
-        log = self._stream.shards[shard]
+        log = self._shards[shard]
         while self._position[shard] < len(log) and len(records) < self._rules.batch_size:
             position = self._position[shard]
             self._position[shard] += 1
             if self._age(log[position]) > _RETENTION_SECONDS:
                 self.counts["records lost by age"] += 1
             elif any(matches(pattern, log[position]) for pattern in self._rules.patterns):
-                records += self._stream.read(shard, position, 1)
+                records.append(deepcopy(log[position]))
         return records
 
     def _drop_old(self, batch: Batch) -> None:

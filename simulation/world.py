@@ -169,7 +169,7 @@ class World:
         )
         self.mapping = StreamMapping(
             schedule=self.schedule,
-            stream=stream,
+            shards=stream.shards,
             rules=mapping_rules(),
             invoke=self._invoke_with_records,
             on_failure=lambda message: self.queue.messages.append(json.dumps(message)),

@@ -30,8 +30,6 @@ from tests.roles import (
 from tests.world import WEBHOOK_SECRET, World
 from tools.template import ROOT, of_type, template
 
-pytestmark = pytest.mark.many_calls
-
 Json = dict[str, Any]
 
 USER = User("u-1")

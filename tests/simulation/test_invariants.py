@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -73,11 +74,14 @@ class Scene:
         """The items as they stand where all is well."""
         customer = self.fetch(f"/v1/customers/{self.stripe_id}", {"expand": ["sources"]})
         methods = self.fetch(f"/v1/customers/{self.stripe_id}/payment_methods", {"type": "card"})
+        moment = datetime.fromtimestamp(START, UTC)
         record = Customer(
             USER,
             f"CUSTOMER#{self.stripe_id}",
             user_id="u-0",
             is_active=True,
+            created_at=moment,
+            modified_at=moment,
             version=1,
             **Customer.values_of(customer),
         )
