@@ -103,9 +103,9 @@ simulate: .venv/ready ## random histories with faults, judged; HISTORIES=1000 SE
 		--jobs $(or $(JOBS),2) $(ARGS)
 
 .PHONY: fuzz
-fuzz: .venv/ready ## all functions, called with what nobody should send; CASES=20000 SEED=1 JOBS=2 CASE=7
+fuzz: .venv/ready ## all functions, invoked with what no caller should send; CASES=20000 SEED=1 JOBS=2 BLOCK=7
 	@.venv/bin/python -m tests.fuzz --cases $(or $(CASES),20000) --seed $(or $(SEED),1) \
-		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
+		--jobs $(or $(JOBS),2) $(if $(BLOCK),--block $(BLOCK)) $(ARGS)
 
 .PHONY: simulate-mutants
 simulate-mutants: .venv/ready ## the same against a product that is broken on purpose, in many ways
