@@ -122,7 +122,7 @@ test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoD
 .PHONY: test-contract
 test-contract: .venv/ready ## every call to Stripe, against stripe-mock
 	@.venv/bin/python -m tools.target $@ --needs stripe-mock -- \
-		.venv/bin/python -m pytest --quiet -p tests.stripe_judge \
+		.venv/bin/python -m pytest --quiet -p tests.stripe_mock_plugin \
 		tests/stripe_integrations tests/functions tests/local tests/contract $(ARGS)
 
 .PHONY: test-localstripe
