@@ -81,8 +81,8 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (38, _webhook(world)),
         (9, _stream(world)),
         (4, _by_hand("replay_events", _replays(world))),
-        (1, _by_hand("rebuild_customers", _rebuilds(world))),
-        (1, _by_hand("reconcile_events", st.just({}))),
+        (2, _by_hand("rebuild_customers", _rebuilds(world))),
+        (2, _by_hand("reconcile_events", st.just({}))),
     )
 
 
@@ -195,7 +195,7 @@ def _webhook(draw: st.DrawFn, world: MarkedWorld) -> Invocation:
     event = deepcopy(example("link_customer"))
     signature = sign(body, secret, world.time)
     odd = _signature(body, secret, world.time)
-    event["headers"]["stripe-signature"] = draw(mostly(signature, odd))
+    event["headers"]["stripe-signature"] = draw(weighted((2, st.just(signature)), (1, odd)))
     event |= draw(_carried(body))
     return Invocation("link_customer", draw(_mangled_event(event)), webhook_secret=secrets)
 
@@ -209,13 +209,13 @@ def _signature(draw: st.DrawFn, body: bytes, secret: str, now: float) -> Any:
     stamp, _, signature = header.partition(",")
     odd = st.sampled_from(
         (
-            *(header, header, None, "", "t=", "v1=", stamp, signature),
+            *(None, "", "t=", "v1=", stamp, signature),
             *(f"t={int(moment) + 1},{signature}", f"{header},{header}", f" {header}"),
             *(f"{stamp},v1={'0' * 64},{signature},v1=é", f"{header}, {stamp}", f"{header},t=1"),
             *(f"{stamp},{signature.replace('v1', scheme)}" for scheme in ("v0", "V1", "v2")),
         )
     )
-    return draw(weighted((3, odd), (2, spliced_text(header)), (1, JUNK)))
+    return draw(weighted((3, st.just(header)), (2, odd), (2, spliced_text(header)), (1, JUNK)))
 
 
 @st.composite

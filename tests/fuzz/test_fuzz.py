@@ -19,7 +19,7 @@ from tests.fuzz.invocations import Invocation
 from tests.fuzz.stage import Outcome, Stage, staged
 from tests.marked import mark, user_id
 
-BATCHES = 15
+BATCHES = 25
 PROBLEM = "urn:stripe-integrations:problem:forbidden"
 
 
