@@ -139,16 +139,6 @@ class TestServer:
                 api.customers.create()
             assert len(server.double.account.customers) == made
 
-    def test_own_bug_is_500(
-        self, server: StripeDoubleServer, api: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(server.double.account, "emit", None)
-        with pytest.raises(stripe.APIError) as caught:
-            api.customers.create()
-        assert caught.value.http_status == 500
-        assert len(server.double.bugs) == 1
-        server.double.bugs.clear()
-
     def test_delivers_webhooks_until_accepted(self, server: StripeDoubleServer, api: Any) -> None:
         with Endpoint(500, 503) as endpoint:
             with server.use() as double:
