@@ -125,9 +125,9 @@ simulate: .venv/ready ## random histories with faults, checked; HISTORIES=1000 S
 		--jobs $(or $(JOBS),2) $(ARGS)
 
 .PHONY: fuzz
-fuzz: .venv/ready ## all functions, called with malformed input; CASES=20000 SEED=1 JOBS=2 CASE=7
+fuzz: .venv/ready ## all functions, called with malformed input; CASES=20000 SEED=1 JOBS=2 BLOCK=7
 	@.venv/bin/python -m tests.fuzz --cases $(or $(CASES),20000) --seed $(or $(SEED),1) \
-		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
+		--jobs $(or $(JOBS),2) $(if $(BLOCK),--block $(BLOCK)) $(ARGS)
 
 .PHONY: simulate-mutants
 simulate-mutants: .venv/ready ## the same against mutants of the product, each of which must be caught
@@ -144,7 +144,7 @@ test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoD
 .PHONY: test-contract
 test-contract: .venv/ready ## every call to Stripe, against stripe-mock
 	@.venv/bin/python -m tools.target $@ --needs stripe-mock -- \
-		.venv/bin/python -m pytest --quiet -p tests.stripe_judge \
+		.venv/bin/python -m pytest --quiet -p tests.stripe_mock_plugin \
 		tests/stripe_integrations tests/functions tests/local tests/contract $(ARGS)
 
 .PHONY: test-localstripe

@@ -1,7 +1,7 @@
-"""Marked values for everything that is personal or secret, and the search for what is left of them.
+"""Marked values for everything that is personal or secret, and the search for them.
 
-A mark is a word of its own for each place that it stands in, so that what is found says where it
-came from. It is short: a piece of a value is found too, and so is one that was encoded.
+Each place has a mark of its own, so that what is found says where it came from. A mark is short: it
+is found in a part of a value too, and in one that was encoded.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def mark(name: str) -> str:
 def marks_in(text: str | bytes) -> list[str]:
     """The places whose marks are in a text: plain, in upper case, cut off, or encoded.
 
-    Percent-encoding and JSON's escapes leave a mark as it is. What base64 or zlib have made of one
-    is undone, one in the other too.
+    Percent-encoding and JSON's escapes leave a mark as it is. Base64 and zlib are decoded, one
+    inside the other too.
     """
     found = {_names[word] for word in _words(_as_text(text), 0) if word in _names}
     return sorted(found)
@@ -55,7 +55,7 @@ def _words(text: str, level: int) -> Iterator[str]:
 def _decoded(text: str) -> Iterator[str]:
     for match in _ENCODED.finditer(text):
         word = match[0].replace("-", "+").replace("_", "/")
-        # Where it begins is not known: it may stand right behind other letters.
+        # Where it begins is not known: other letters may precede it.
         for start in range(4):
             piece = word[start:]
             piece = piece[: len(piece) // 4 * 4]
@@ -70,7 +70,7 @@ def _decoded(text: str) -> Iterator[str]:
 def _inflated(content: bytes) -> Iterator[str]:
     for match in _PRESSED.finditer(content):
         try:
-            # What was cut off is read as far as it goes.
+            # A truncated value is read as far as possible.
             yield _as_text(zlib.decompressobj().decompress(content[match.start() :]))
         except zlib.error:
             continue
@@ -84,12 +84,12 @@ def _as_text(text: str | bytes) -> str:
 
 
 def user_id(name: str) -> str:
-    """A user's id, as a backend may have it: it is nothing for a log."""
+    """A user's id, as a backend may have it; logs must not have it."""
     return f"user-{mark(f'user id of {name}')}"
 
 
 def customer_fields(whose: str) -> Json:
-    """Every field of POST /customers that a person stands in, under its own name."""
+    """Every field of POST /customers that holds personal data, by its name."""
 
     def value(field: str) -> str:
         return f"{mark(f'{field} of {whose}')} é@/"
@@ -121,7 +121,7 @@ def address(whose: str) -> Json:
 
 
 def card_fields(whose: str) -> Json:
-    """What a card of the older shape says of a person, for `StripeDouble.add_token`."""
+    """The personal data of a card in the older shape, for `StripeDouble.add_token`."""
     return {
         "name": mark(f"card name of {whose}"),
         **{
@@ -135,7 +135,7 @@ def card_fields(whose: str) -> Json:
 
 
 def method_fields(whose: str) -> Json:
-    """What a PaymentMethod says of a person, for POST /v1/payment_methods."""
+    """The personal data of a PaymentMethod, for POST /v1/payment_methods."""
     return {
         "billing_details": {
             "address": address(f"billing of {whose}"),

@@ -1,4 +1,4 @@
-"""A world full of marks, on a database of its own, and all that its functions put out."""
+"""A world full of marks, on a database of its own, and the output of its functions."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ OLD_SECRET = f"whsec_{mark('old webhook secret')}"
 SECRET = f"whsec_{mark('webhook secret')}"
 
 CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "nobody",
-    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_ACCESS_KEY_ID": "marked",
+    "AWS_SECRET_ACCESS_KEY": "marked",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_REGION": "eu-west-1",
 }
 
 
 class MarkedWorld(World):
-    """The product with a database of its own, keys that are marked, and marked people.
+    """The product with a database of its own, marked keys and marked users.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class MarkedWorld(World):
         endpoint.secrets = [SECRET]
 
     def new_context(self) -> Context:
-        """The surroundings of one more process, which sends its metrics as on AWS."""
+        """The context of one more process, which sends its metrics as on AWS."""
         context = super().new_context()
         context.measure = observability.measure
         return context
@@ -75,7 +75,7 @@ class MarkedWorld(World):
         return self.database.request(operation, body)
 
     def furnish(self, name: str) -> str:
-        """Let a person have a customer with cards and a subscription, marked all over; its id."""
+        """Create a user's customer with cards and a subscription, all marked; its id."""
         created = self.create(user_id(name), **customer_fields(name))
         assert created["statusCode"] == 201, created
         stripe_id = str(created["json"]["stripe_id"])
@@ -106,7 +106,7 @@ class MarkedWorld(World):
         return stripe_id
 
     def saved(self) -> Saved:
-        """How everything stands now, to come back to."""
+        """The state as it is now, to be restored later."""
         return Saved(self)
 
 
@@ -115,7 +115,7 @@ def _named(price: Json, name: str) -> Json:
 
 
 class Saved:
-    """How a world stood at one moment."""
+    """The state of a world at one moment."""
 
     def __init__(self, world: MarkedWorld) -> None:
         self._world = world
@@ -126,7 +126,7 @@ class Saved:
         self._stripe, self._kept = keeper.written, keeper.kept
 
     def restore(self) -> None:
-        """Bring the world back to that moment, in a process that has just begun."""
+        """Restore the world to that moment, in a process that has just begun."""
         world = self._world
         world.time = self._time
         world.random.setstate(self._random)
@@ -139,9 +139,9 @@ class Saved:
 
 
 class _Keeper(pickle.Pickler):
-    """Writes a Stripe double down, many times faster to be read than to be copied.
+    """Pickles a Stripe double: to unpickle one is many times faster than to copy it.
 
-    What can't be written, or never changes, is kept as it is.
+    What can't be pickled, or never changes, is shared.
     """
 
     def __init__(self, double: StripeDouble) -> None:
@@ -169,7 +169,7 @@ class _Finder(pickle.Unpickler):
 
 @contextmanager
 def inhabited(world: MarkedWorld) -> Iterator[MarkedWorld]:
-    """Let a world be the one that the product is in."""
+    """Let the product run in a world inside the block."""
     for name, value in CREDENTIALS.items():
         os.environ.setdefault(name, value)
     with use(world.context):
@@ -179,26 +179,26 @@ def inhabited(world: MarkedWorld) -> Iterator[MarkedWorld]:
 
 
 class Output:
-    """Everything that functions put out beside their answers, as it would come to CloudWatch.
+    """The output of functions beside their answers, as CloudWatch would get it.
 
-    Logs of libraries count as far as Lambda lets them through: its handler is the root logger's,
-    whose level is the usual one as long as the function's log format is text.
+    Logs of libraries count as far as Lambda passes them: its handler is the root logger's, whose
+    level is the default one as long as the function's log format is text.
     """
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
 
     def add(self, text: str) -> None:
-        """Take what comes another way."""
+        """Add output of another channel."""
         self.stream.write(text + "\n")
 
     def add_failure(self, error: BaseException) -> None:
-        """Take an exception that has left a function, as Lambda's runtime would print it."""
+        """Add an exception that has left a function, as Lambda's runtime would print it."""
         self.add("".join(traceback.format_exception(error)))
         self.add(repr(error))
 
     def taken(self) -> str:
-        """All of it; from now on what comes next."""
+        """All output since the last call."""
         text = self.stream.getvalue()
         self.stream.seek(0)
         self.stream.truncate()
@@ -206,7 +206,7 @@ class Output:
 
     @contextmanager
     def captured(self) -> Iterator[Output]:
-        """Take what is put out inside the block."""
+        """Capture the output inside the block."""
         root = logging.getLogger()
         lambdas = logging.StreamHandler(self.stream)
         functions = logger.registered_handler

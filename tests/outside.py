@@ -1,7 +1,7 @@
-"""All that the product asks others for, one call after the other, and ways in which each can fail.
+"""The calls that the product makes to AWS and Stripe, and the ways in which each can fail.
 
-Whatever fails quotes what it was asked with: DynamoDB's errors an item, Stripe's errors a value,
-a network error its address. So what leaks of an error shows.
+Every failure quotes its request: DynamoDB's errors an item, Stripe's errors a value, a network
+error its address. So a test sees what leaks of an error.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Way:
     Parameters
     ----------
     name : str
-        What it is called.
+        For the message of a test that fails.
     fail : callable
-        Gets what was asked, in words, and what an answer would be; answers, or raises.
+        Gets the request as text, and a callable that answers it; answers, or raises.
     lasts : bool
         Whether its service fails from then on, or only once.
     """
@@ -61,14 +61,14 @@ class Way:
 
 @dataclass
 class Plan:
-    """What is to fail: the call of this number, in this way."""
+    """Which call fails, and in which way."""
 
     number: int | None = None
     way: Way | None = None
 
 
 class Outside:
-    """Everybody whom the product asks: each call is counted, and may fail.
+    """AWS and Stripe as the product sees them: each call is recorded, and may fail.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Outside:
         self._failing: str | None = None
 
     def meet(self, service: str, operation: str, asked: str, answer: Callable[[], Any]) -> Any:
-        """Take a call: answer it, unless it is to fail. What a test does by itself is no call."""
+        """Answer a call, unless it is planned to fail. Calls of the test itself do not count."""
         if not self.is_serving:
             return answer()
         number = len(self.calls)
@@ -99,12 +99,12 @@ class Outside:
 
 
 class FailingWorld(MarkedWorld):
-    """A world whose secrets, queue and bus are AWS's, as far as the product can tell.
+    """A world whose secrets, queue and bus seem to be AWS's.
 
     Parameters
     ----------
     output : Output
-        Takes what Lambda would print of an exception.
+        Gets what Lambda would print of an exception.
     **settings
         Settings that differ.
     """
@@ -127,7 +127,7 @@ class FailingWorld(MarkedWorld):
         )
 
     def new_context(self) -> Context:
-        """The surroundings of one more process, which asks AWS itself."""
+        """The context of one more process, which calls AWS itself."""
         context = super().new_context()
         context.send_dead_letter = context.publish = None
         context.make_stripe = partial(StripeGateway, http_client=_HttpClient(self))
@@ -136,7 +136,7 @@ class FailingWorld(MarkedWorld):
     def invoke(
         self, function: ModuleType, event: Json, remaining_milliseconds: int = 29_000
     ) -> Json:
-        """Call a function; an exception that leaves it ends where Lambda's does, in the log."""
+        """Invoke a function; an exception that leaves it ends in the log, as in Lambda."""
         self.outside.is_serving = True
         try:
             answer = super().invoke(function, event, remaining_milliseconds)
@@ -157,7 +157,7 @@ class FailingWorld(MarkedWorld):
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
-        """Let AWS's other services be this world's, and their pauses take no time."""
+        """Let this world answer for AWS's other services, without any pause."""
         clients = {
             "secretsmanager": secrets._provider("secretsmanager").client,
             "sqs": publisher._client("sqs"),
@@ -174,7 +174,7 @@ class FailingWorld(MarkedWorld):
                 client.meta.events.unregister(f"before-send.{_id(client)}", answers[name])
 
     def begin(self, plan: Plan) -> None:
-        """Begin a process anew, with nothing in its caches, in which this is to fail."""
+        """Begin a new process with empty caches, in which this is planned to fail."""
         self.outside = Outside(plan)
         secrets._provider("secretsmanager").store.clear()
 
@@ -213,7 +213,7 @@ def _id(client: Any) -> str:
 
 
 class _HttpClient(StripeDoubleClient):
-    """Carries the gateway's calls to the world's Stripe, unless they are to fail."""
+    """Sends the gateway's calls to the world's Stripe, unless they are planned to fail."""
 
     def __init__(self, world: FailingWorld) -> None:
         super().__init__(world.stripe, sleep=world.sleep, timeout=8)
@@ -256,7 +256,7 @@ def _raising(kind: type[BotoCoreError]) -> Callable[[str, Any], Answer]:
 
 
 def _cancelled(code: str) -> Callable[[str, Any], Answer]:
-    """A transaction in which each item stood in the way, and is quoted."""
+    """A transaction that each item has cancelled, and is quoted."""
 
     def fail(asked: str, answer: Any) -> Answer:
         items = json.loads(asked).get("TransactItems")

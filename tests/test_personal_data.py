@@ -1,8 +1,8 @@
-"""Nothing personal and nothing secret is put out: logs, metrics, messages and errors carry ids.
+"""Logs, metrics, messages and errors have ids, and nothing personal or secret.
 
-Every personal field and every key holds a mark. Each story is played once to see whom it asks for
-what; then once more for each of these calls and each way in which it can fail, with errors that
-quote what was asked. All that comes out is searched for the marks.
+Every personal field and every key holds a mark. Each story is played once to record the calls that
+it makes; then once more for each of these calls and each way in which it can fail, with errors that
+quote the request. All output is searched for the marks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 import urllib.parse
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
-from stripe_integrations.actions.events.handlers import applied_event_types
+from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
 from stripe_integrations.errors import StripeError, UnprocessableEventError
@@ -50,22 +49,22 @@ from tools.template import ROOT, of_type, template
 Json = dict[str, Any]
 Story = Callable[[FailingWorld], Any]
 
-_ALIKE = 2
-"""How many of the calls of one kind are let fail, in one story."""
+_PER_OPERATION = 2
+"""How many calls of one operation fail, one at a time, in one story."""
 
 ANN, NEW = user_id("ann"), user_id("new")
 CLAIMS = {
-    "sub": user_id("somebody else"),
+    "sub": user_id("another user"),
     "email": f"{mark('e-mail in the token')}@example.com",
     "name": mark("name in the token"),
 }
 TOKEN = f"Bearer {mark('token')}"
 
 
-def own_handler(event: Event, customer: Customer | None) -> None:
-    """A deployment's own handler, which does not mind what it says."""
+def custom_handler(event: Event, customer: Customer | None) -> None:
+    """A custom handler whose errors quote personal data."""
     kind = UnprocessableEventError if event.kind == "invoice.voided" else ValueError
-    raise kind(f"{mark('message of an own handler')} {event.webhook_message} {customer}")
+    raise kind(f"{mark('message of a custom handler')} {event.webhook_message} {customer}")
 
 
 # ---- the stories
@@ -80,7 +79,7 @@ def create(world: FailingWorld, **fields: Any) -> Json:
     return world.create(NEW, **{**customer_fields("new"), **fields})
 
 
-def create_for_one_who_has_one(world: FailingWorld) -> None:
+def create_for_user_with_customer(world: FailingWorld) -> None:
     world.create(ANN, **customer_fields("new"))
 
 
@@ -111,10 +110,10 @@ def soft_delete(world: FailingWorld) -> None:
 def leave_a_claim(world: FailingWorld) -> None:
     fields = customer_fields("new")
     stripe = {"email": fields["billing_email"], "name": fields["name"]}
-    CustomerClaim.claim(NEW, {"stripe": stripe, "local": {}})
+    CustomerClaim.acquire(NEW, {"stripe": stripe, "local": {}})
 
 
-def create_with_what_is_refused(world: FailingWorld) -> None:
+def create_with_invalid_fields(world: FailingWorld) -> None:
     secret = mark("text of a body")
     for body in (None, secret, f'["{secret}"]', f'{{"{secret}": "{secret}"}}', secret * 9000):
         call(world, create_customer, "POST", "/customers", body=body)
@@ -132,7 +131,7 @@ def create_with_what_is_refused(world: FailingWorld) -> None:
         create(world, **{name: value})
 
 
-def ask_without_leave(world: FailingWorld) -> None:
+def call_with_token_of_other_user(world: FailingWorld) -> None:
     body = json.dumps({"user_id": ANN, **customer_fields("new")})
     path = f"/customers/{ANN}"
     for claims in (CLAIMS, {**CLAIMS, "sub": ""}):
@@ -142,7 +141,7 @@ def ask_without_leave(world: FailingWorld) -> None:
         call(world, soft_delete_customer, "DELETE", path, ANN, claims=claims)
 
 
-def ask_for_nobody(world: FailingWorld) -> None:
+def call_for_unknown_user(world: FailingWorld) -> None:
     for operation in (world.get, world.sync, world.delete):
         operation(NEW)
         operation(NEW * 40)
@@ -159,7 +158,7 @@ def a_webhook(world: FailingWorld) -> None:
     post(world, next(payloads(world)))
 
 
-def webhooks_that_are_refused(world: FailingWorld) -> None:
+def refused_webhooks(world: FailingWorld) -> None:
     payload = next(payloads(world))
     body = json.dumps(payload).encode()
     header = sign(body, SECRET, world.time)
@@ -183,11 +182,11 @@ def apply_every_kind(world: FailingWorld) -> None:
     world.stream()
 
 
-def apply_what_is_in_doubt(world: FailingWorld) -> None:
+def apply_ambiguous_event(world: FailingWorld) -> None:
     apply(world, receive(world, "customer.updated"))
 
 
-def apply_what_is_certain(world: FailingWorld) -> None:
+def apply_newer_event(world: FailingWorld) -> None:
     world.time += 100
     apply(world, receive(world, "payment_method.updated"))
 
@@ -196,7 +195,7 @@ def apply_a_deletion(world: FailingWorld) -> None:
     apply(world, receive(world, "customer.deleted"))
 
 
-def apply_a_creation_that_was_cut_short(world: FailingWorld) -> None:
+def apply_interrupted_creation(world: FailingWorld) -> None:
     world.stripe.faults.time_out(None, match="POST /v1/customers")
     create(world)
     world.stripe.faults.clear()
@@ -204,7 +203,7 @@ def apply_a_creation_that_was_cut_short(world: FailingWorld) -> None:
     apply(world, world.payload("customer.created")["id"])
 
 
-def apply_for_the_last_time(world: FailingWorld) -> None:
+def apply_exhausted_event(world: FailingWorld) -> None:
     stripe_id = receive(world, "invoice.paid")
     apply(world, stripe_id)
     Event(Event.key(stripe_id), Event.SORT_KEY).update([Event.attempts.set(MAX_ATTEMPTS)])
@@ -212,11 +211,11 @@ def apply_for_the_last_time(world: FailingWorld) -> None:
     apply(world, stripe_id)
 
 
-def apply_what_can_never_work(world: FailingWorld) -> None:
+def apply_unprocessable_event(world: FailingWorld) -> None:
     apply(world, receive(world, "invoice.voided"))
 
 
-def wake_for_a_new_customer(world: FailingWorld) -> None:
+def process_stream_of_new_customer(world: FailingWorld) -> None:
     world.stream((f"USER#{ANN}", f"CUSTOMER#{stripe_id_of_ann(world)}"))
 
 
@@ -231,7 +230,7 @@ def replay_one(world: FailingWorld) -> None:
     world.replay({"event_id": receive(world, "customer.updated")})
 
 
-def replay_what_failed(world: FailingWorld) -> None:
+def replay_failed_events(world: FailingWorld) -> None:
     stripe_id = receive(world, "payment_method.updated")
     Event(Event.key(stripe_id), Event.SORT_KEY, stripe_id=stripe_id, attempts=1).fail("no reason")
     world.replay({"failed": True})
@@ -243,7 +242,7 @@ def replay_a_range(world: FailingWorld) -> None:
     world.replay({"created_from": int(world.time), "created_to": int(world.time)})
 
 
-def call_by_hand_with_what_is_refused(world: FailingWorld) -> None:
+def invoke_with_invalid_events(world: FailingWorld) -> None:
     secret = mark("text of a call by hand")
     for event in (
         {secret: secret},
@@ -270,46 +269,46 @@ def rebuild(world: FailingWorld) -> None:
 
 STORIES: list[Story] = [
     create,
-    create_for_one_who_has_one,
+    create_for_user_with_customer,
     create_after_a_crash,
     create_after_a_day,
     get,
     sync,
     soft_delete,
     a_webhook,
-    apply_what_is_in_doubt,
-    apply_what_is_certain,
+    apply_ambiguous_event,
+    apply_newer_event,
     apply_a_deletion,
-    apply_a_creation_that_was_cut_short,
-    apply_for_the_last_time,
-    apply_what_can_never_work,
-    wake_for_a_new_customer,
+    apply_interrupted_creation,
+    apply_exhausted_event,
+    apply_unprocessable_event,
+    process_stream_of_new_customer,
     reconcile,
     replay_one,
-    replay_what_failed,
+    replay_failed_events,
     replay_a_range,
     rebuild,
 ]
-_FAILS_ELSEWHERE: dict[Story, tuple[str, ...]] = {
-    replay_what_failed: ("stripe",),
+_COVERED_ELSEWHERE: dict[Story, tuple[str, ...]] = {
+    replay_failed_events: ("stripe",),
     replay_a_range: ("stripe",),
-    apply_for_the_last_time: ("events", "secretsmanager"),
+    apply_exhausted_event: ("events", "secretsmanager"),
 }
-"""What fails in these stories just as it does in another one."""
-WELL: list[Story] = [
-    create_with_what_is_refused,
-    ask_without_leave,
-    ask_for_nobody,
+"""Services that fail in these stories just as in another one."""
+UNDISTURBED: list[Story] = [
+    create_with_invalid_fields,
+    call_with_token_of_other_user,
+    call_for_unknown_user,
     webhooks_of_every_kind,
-    webhooks_that_are_refused,
+    refused_webhooks,
     apply_every_kind,
-    call_by_hand_with_what_is_refused,
+    invoke_with_invalid_events,
 ]
-"""Stories that are played without a failure alone: they come to an end by themselves."""
+"""Stories that are played without failures only: they end in refusals by themselves."""
 
 
 def payloads(world: FailingWorld) -> Iterator[Json]:
-    """An event of every type that is applied, of what Stripe has of Ann, and some of others."""
+    """An event of every type that is applied, about Ann's objects on Stripe, and of two others."""
     account = world.stripe.account
     customer = stripe_id_of_ann(world)
     (source,) = account.cards[customer].values()
@@ -371,7 +370,7 @@ def stripe_id_of_ann(world: FailingWorld) -> str:
 
 
 class Search:
-    """A world that stands ready, and the search of what a story puts out in it."""
+    """A world with a customer, and the search of the output of a story played in it."""
 
     def __init__(self, world: FailingWorld, output: Output) -> None:
         self.world = world
@@ -384,7 +383,7 @@ class Search:
         self._ready = world.saved()
 
     def play(self, story: Story, plan: Plan | None = None) -> tuple[list[str], list[str]]:
-        """Play a story: whom it asked for what, and the marks in what it put out."""
+        """Play a story; the calls that it made, and the marks in its output."""
         self._ready.restore()
         self.world.begin(plan or Plan())
         with use(self.world.context), self.output.captured():
@@ -392,14 +391,14 @@ class Search:
         return self.world.outside.calls, sorted(self.found())
 
     def found(self) -> set[str]:
-        """The marks in everything that was put out and must have none."""
+        """The marks in all output that must have none."""
         world = self.world
         text = self.output.taken() + json.dumps(world.dead_letters)
         found = set(marks_in(text))
         found |= {"signature" for signature in world.signatures if signature[:8] in text}
         world.signatures.clear()
         for entry in world.published:
-            # Followers are told whose customer it is: that is what they are for.
+            # Subscribers get the user id: they need it.
             found |= {m for m in marks_in(json.dumps(entry)) if not m.startswith("user id of")}
         for answer in world.answers:
             found |= set(self._in_answer(answer))
@@ -416,7 +415,7 @@ class Search:
             own = (" of ann", " of new", "later name", "former name")
             return [m for m in marks_in(json.dumps(answer)) if not m.endswith(own)]
         problem = json.loads(answer["body"])
-        # The name of the field that was refused is the caller's own word.
+        # The name of the refused field comes from the caller.
         field = problem.pop("field", "")
         problem["detail"] = problem["detail"].removeprefix(field)
         return marks_in(json.dumps([problem, answer["headers"]]))
@@ -425,31 +424,33 @@ class Search:
 @pytest.fixture(scope="module")
 def search(aws: None) -> Iterator[Search]:
     output = Output()
-    world = FailingWorld(output, event_handlers={"invoice.*": f"{__name__}:own_handler"})
+    world = FailingWorld(output, event_handlers={"invoice.*": f"{__name__}:custom_handler"})
     with ExitStack() as stack:
-        # moto would answer every call too, though nobody would hear it.
+        # moto would answer every call too, in vain.
         stack.enter_context(mock.patch.object(botocore_stubber, "enabled", False))
         stack.enter_context(inhabited(world))
         stack.enter_context(world.reachable())
         yield Search(world, output)
 
 
-# ---- what must hold
+# ---- the promises
 
 
-@pytest.mark.parametrize("story", STORIES + WELL, ids=lambda story: story.__name__)
-def test_nothing_personal_is_put_out(search: Search, story: Story) -> None:
+@pytest.mark.parametrize("story", STORIES + UNDISTURBED, ids=lambda story: story.__name__)
+def test_logs_nothing_personal(search: Search, story: Story) -> None:
     _, found = search.play(story)
     assert found == []
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_nothing_personal_is_put_out_whatever_fails(search: Search, story: Story) -> None:
+def test_failures_log_nothing_personal(search: Search, story: Story) -> None:
     calls, _ = search.play(story)
     leaks = []
     for number, call in enumerate(calls):
         service = call.partition(" ")[0]
-        if calls[:number].count(call) >= _ALIKE or service in _FAILS_ELSEWHERE.get(story, ()):
+        if calls[:number].count(call) >= _PER_OPERATION or service in _COVERED_ELSEWHERE.get(
+            story, ()
+        ):
             continue
         for way in WAYS[service]:
             _, found = search.play(story, Plan(number, way))
@@ -457,13 +458,13 @@ def test_nothing_personal_is_put_out_whatever_fails(search: Search, story: Story
     assert leaks == []
 
 
-def test_the_stories_come_to_every_function_and_to_every_kind_of_failure(search: Search) -> None:
+def test_stories_cover_functions_and_failures(search: Search) -> None:
     search.statuses.clear()
     world = search.world
     world.used.clear()
     asked: set[str] = set()
     reached: set[str] = set()
-    for story in STORIES + WELL:
+    for story in STORIES + UNDISTURBED:
         calls, _ = search.play(story)
         asked |= {call.partition(" ")[0] for call in calls}
         reached |= {event["kind"] for event in world.items(record_type="Event")}
@@ -475,23 +476,23 @@ def test_the_stories_come_to_every_function_and_to_every_kind_of_failure(search:
     assert {200, 201, 204, 400, 403, 404, 413, 422, 503} <= set(search.statuses)
 
 
-# ---- what is not this code's
+# ---- settings
 
 
-def test_the_access_log_names_the_route_and_not_the_path() -> None:
+def test_access_log_has_route_and_no_path() -> None:
     (settings,) = (
         resource["Properties"]["AccessLogSettings"]
         for resource in template()["Resources"].values()
         if "AccessLogSettings" in resource["Properties"]
     )
-    told = re.findall(r"\$context\.([\w.]+)", settings["Format"])
-    assert "routeKey" in told
+    logged = re.findall(r"\$context\.([\w.]+)", settings["Format"])
+    assert "routeKey" in logged
     personal = ("path", "authorizer.", "identity.sourceIp", "identity.userAgent", "customDomain")
-    assert not [name for name in told if name.startswith(personal)]
+    assert not [name for name in logged if name.startswith(personal)]
 
 
-def test_no_function_logs_in_json_by_aws() -> None:
-    """With the format JSON, Lambda lets what libraries log come through from INFO on."""
+def test_log_format_is_text() -> None:
+    """With the format JSON, Lambda passes the logs of libraries from INFO on."""
     functions = of_type("AWS::Serverless::Function").values()
     for function in [*functions, template()["Globals"]["Function"]]:
         logging_config = function.get("Properties", function).get("LoggingConfig", {})
@@ -499,11 +500,11 @@ def test_no_function_logs_in_json_by_aws() -> None:
         assert not {"ApplicationLogLevel", "SystemLogLevel"} & set(logging_config)
 
 
-def test_no_setting_of_a_function_lets_a_library_log_what_it_is_given() -> None:
-    """Not at DEBUG either, which is what a deployment may ask for."""
+def test_settings_let_no_library_log() -> None:
+    """Not at DEBUG either, which a deployment may set."""
     environment = template()["Globals"]["Function"]["Environment"]["Variables"]
-    told = ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEV", "POWERTOOLS_DEBUG", "STRIPE_LOG")
-    assert not set(told) & set(environment)
+    unsafe = ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEV", "POWERTOOLS_DEBUG", "STRIPE_LOG")
+    assert not set(unsafe) & set(environment)
     given = {name: value for name, value in environment.items() if isinstance(value, str)}
     loggers = ("", "boto3", "botocore", "pynamodb", "requests", "stripe", "urllib3")
     code = (
@@ -521,7 +522,7 @@ def test_no_setting_of_a_function_lets_a_library_log_what_it_is_given() -> None:
     )
 
 
-def test_the_search_hears_the_libraries_where_they_are_let(search: Search) -> None:
+def test_search_covers_libraries(search: Search) -> None:
     def story(world: FailingWorld) -> None:
         logging.getLogger().setLevel(logging.DEBUG)
         world.get(ANN)
@@ -531,25 +532,21 @@ def test_the_search_hears_the_libraries_where_they_are_let(search: Search) -> No
     assert {"API key", "name of ann", "user id of ann"} <= set(found)
 
 
-# ---- the search finds what is planted
+# ---- the search itself
 
 
 @pytest.mark.parametrize(
     "encoded",
     [
         str.upper,
-        lambda text: text[:8],
-        lambda text: json.dumps({"a": text}),
         lambda text: json.dumps(json.dumps(text)),
         lambda text: urllib.parse.quote(text, safe=""),
-        lambda text: base64.b64encode(text.encode()).decode(),
         lambda text: "x" + base64.b64encode(b"12" + text.encode()).decode()[:-4],
-        lambda text: base64.urlsafe_b64encode(json.dumps({"a": [text]}).encode()).decode(),
         lambda text: base64.b64encode(zlib.compress(b"[" * 50 + text.encode() * 9)).decode(),
         lambda text: repr({"a": Settings(table_name="x", api_key=text)}),
     ],
 )
-def test_a_mark_is_found_however_it_is_written(encoded: Callable[[str], str]) -> None:
+def test_search_finds_encoded_mark(encoded: Callable[[str], str]) -> None:
     text = f"{mark('planted')} é@/"
     assert marks_in(f"log: {encoded(text)} end") == ["planted"]
     assert marks_in("log: and nothing more") == []
@@ -585,11 +582,9 @@ def answering(status: int, body: Json) -> Story:
 @pytest.mark.parametrize(
     "channel",
     [
-        lambda _: sys.stdout.write(mark("planted")),
         lambda _: sys.stderr.write(mark("planted")),
         lambda _: logger.debug("planted", extra={"a": {"b": mark("planted")}}),
         lambda _: logging.getLogger("botocore.endpoint").warning("%s", mark("planted")),
-        lambda _: warnings.warn(mark("planted"), stacklevel=1),
         measured,
         lambda world: world.dead_letters.append({"MessageBody": mark("planted")}),
         lambda world: world.published.append({"Entries": [{"Detail": mark("planted")}]}),
@@ -599,6 +594,6 @@ def answering(status: int, body: Json) -> Story:
         answering(200, {"name": mark("planted")}),
     ],
 )
-def test_a_mark_is_found_wherever_it_is_put_out(search: Search, channel: Story) -> None:
+def test_search_finds_mark_in_channel(search: Search, channel: Story) -> None:
     _, found = search.play(channel)
     assert found == ["planted"]

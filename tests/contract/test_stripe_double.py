@@ -59,7 +59,7 @@ def double() -> StripeDouble:
         ("/v1/prices", {}),
     ],
 )
-def test_answers_have_the_keys_that_stripe_s_have(
+def test_answer_has_same_keys(
     double: StripeDouble, stripe_mock_url: str, path: str, params: dict[str, str]
 ) -> None:
     known = {

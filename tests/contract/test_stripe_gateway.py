@@ -15,7 +15,7 @@ import pytest
 import stripe
 
 import stripe_integrations
-from stripe_integrations.actions.events.handlers import applied_event_types
+from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context, use
@@ -26,12 +26,12 @@ from stripe_integrations.models.fields import fields_of, read_stripe
 CUSTOMER = "cus_contract"
 KEY = "idempotency-key-of-the-contract-test"
 SETTABLE = {
-    "email": "somebody@example.com",
-    "name": "Some Body",
+    "email": "jane@example.com",
+    "name": "Jane Doe",
     "description": "text",
     "phone": "+49 30 1234",
     "address": {"line1": "Street 1", "city": "Berlin", "country": "DE", "postal_code": "10115"},
-    "shipping": {"name": "Some Body", "phone": "1", "address": {"line1": "Street 1"}},
+    "shipping": {"name": "Jane Doe", "phone": "1", "address": {"line1": "Street 1"}},
     "balance": -500,
     "metadata": {"plan": "gold"},
     "source": "tok_visa",
@@ -46,7 +46,7 @@ CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),
     "list_customers": lambda gateway: list(
-        gateway.list_customers(1, "somebody@example.com", created_until=2)
+        gateway.list_customers(1, "jane@example.com", created_until=2)
     ),
     "list_card_payment_methods": lambda gateway: gateway.list_card_payment_methods(CUSTOMER),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
@@ -55,19 +55,19 @@ CALLS: dict[str, Any] = {
 
 
 class FurtherPages(stripe.RequestsClient):
-    """Says of every list, once, that it goes on: so further pages are asked for as well.
+    """Says of every list, once, that it has more: so further pages are fetched as well.
 
-    stripe-mock's lists are whole. Keeps what was sent.
+    stripe-mock's lists are complete. Records what was sent.
     """
 
     def __init__(self) -> None:
         super().__init__(timeout=10)
         self.sent: list[tuple[str, str]] = []
         self.headers: list[Mapping[str, str]] = []
-        self._went_on: set[str] = set()
+        self._extended: set[str] = set()
 
-    def request(
-        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    def request(  # type: ignore[override]
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None, **_: Any
     ) -> tuple[str, int, Mapping[str, str]]:
         path = re.sub(r"/(cus|sub)_\w+", r"/{\1}", urlsplit(url).path)
         self.sent.append((method, path))
@@ -75,8 +75,8 @@ class FurtherPages(stripe.RequestsClient):
         content, status, received = super().request(method, url, headers, post_data)
         answer = json.loads(content)
         for place, listed in _lists(answer, path):
-            listed["has_more"] = place not in self._went_on
-            self._went_on.add(place)
+            listed["has_more"] = place not in self._extended
+            self._extended.add(place)
         return json.dumps(answer), status, received
 
 
@@ -102,19 +102,17 @@ def gateway(stripe_mock_url: str, client: FurtherPages) -> StripeGateway:
     return StripeGateway(settings, client)
 
 
-def test_every_public_method_of_the_gateway_has_a_call_here() -> None:
+def test_every_method_has_a_call() -> None:
     methods = inspect.getmembers(StripeGateway, inspect.isfunction)
     assert {name for name, _ in methods if not name.startswith("_")} == set(CALLS)
 
 
 @pytest.mark.parametrize("method", CALLS)
-def test_stripe_takes_the_call(gateway: StripeGateway, method: str) -> None:
+def test_stripe_accepts_call(gateway: StripeGateway, method: str) -> None:
     assert CALLS[method](gateway)
 
 
-def test_every_call_in_the_source_reaches_stripe(
-    gateway: StripeGateway, client: FurtherPages
-) -> None:
+def test_every_call_in_source_is_sent(gateway: StripeGateway, client: FurtherPages) -> None:
     for call in CALLS.values():
         call(gateway)
     assert len(set(client.sent)) == len(_calls_in_source()), (
@@ -135,7 +133,7 @@ def _calls_in_source() -> set[str]:
     }
 
 
-def test_nothing_but_the_gateway_imports_stripe() -> None:
+def test_gateway_alone_imports_stripe() -> None:
     package = Path(stripe_integrations.__file__).parent
     importers = {
         path.name
@@ -145,21 +143,19 @@ def test_nothing_but_the_gateway_imports_stripe() -> None:
     assert importers == {"stripe_gateway.py"}
 
 
-def test_every_field_that_create_takes_is_a_parameter_of_stripes(gateway: StripeGateway) -> None:
+def test_fields_of_create_are_parameters(gateway: StripeGateway) -> None:
     params = {field.param for field in fields_of(Customer).values() if field.param}
     assert params == set(SETTABLE)
     for param in sorted(params):
         gateway.create_customer({param: SETTABLE[param]}, KEY)
 
 
-def test_a_parameter_that_stripe_does_not_have_is_refused(gateway: StripeGateway) -> None:
+def test_unknown_parameter_is_refused(gateway: StripeGateway) -> None:
     with pytest.raises(StripeRefusedError):
-        gateway.create_customer({"billing_email": "somebody@example.com"}, KEY)
+        gateway.create_customer({"billing_email": "jane@example.com"}, KEY)
 
 
-def test_calls_name_the_version_and_the_idempotency_key(
-    gateway: StripeGateway, client: FurtherPages
-) -> None:
+def test_version_and_idempotency_key_are_sent(gateway: StripeGateway, client: FurtherPages) -> None:
     gateway.create_customer(SETTABLE, KEY)
     (headers,) = client.headers
     assert headers["Stripe-Version"] == API_VERSION
@@ -184,9 +180,7 @@ NOT_ALWAYS_SENT = {
         (Subscription, "subscription", "list_subscriptions"),
     ],
 )
-def test_every_field_is_found_where_the_record_looks_for_it(
-    gateway: StripeGateway, model: Any, shape: str, method: str
-) -> None:
+def test_field_paths_exist(gateway: StripeGateway, model: Any, shape: str, method: str) -> None:
     answer = CALLS[method](gateway)
     obj = answer[0] if isinstance(answer, list) else answer
     lost = {

@@ -1,159 +1,122 @@
-"""A few hundred cases of the fuzz, and the proof that its judge finds what is broken."""
+"""A few hundred invocations of the fuzz, and the proof that its invariants can fail."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import Phase
 from moto.core.models import botocore_stubber
 
-from stripe_integrations.entrypoints import http, webhook_signature
 from stripe_integrations.entrypoints.http import Request
-from stripe_integrations.errors import InvocationFailedError
 from stripe_integrations.observability import logger
-from tests.fuzz.blocks import Stage, play_block, played, staged
-from tests.fuzz.mangling import mangled, nested
+from tests.fuzz.explore import BATCH, explore
+from tests.fuzz.invariants import violations
+from tests.fuzz.invocations import Invocation
+from tests.fuzz.stage import Outcome, Stage, staged
+from tests.marked import mark, user_id
 
-CASES = range(400)
-
-Json = dict[str, Any]
-BrokenBy = Callable[..., str]
+BATCHES = 25
+PROBLEM = "urn:stripe-integrations:problem:forbidden"
 
 
 @pytest.fixture(scope="module")
 def stage(aws: None) -> Iterator[Stage]:
-    # moto would answer every call too, though nobody would hear it.
+    # moto would answer every call too, though nothing would come of that.
     with mock.patch.object(botocore_stubber, "enabled", False), staged() as stage:
         yield stage
 
 
-@pytest.fixture
-def broken_by(stage: Stage) -> BrokenBy:
-    """What the judge says of a product in which something is otherwise."""
-
-    def play(place: str, change: Callable[..., Any], cases: int = 150) -> str:
-        with mock.patch(place, change):
-            report = play_block(stage, 1, range(cases))
-        return "\n".join(text for failure in report.failures for text in failure.what)
-
-    return play
+def raise_key_error(*_: Any) -> Any:
+    raise KeyError
 
 
-def test_whatever_is_sent_nothing_breaks(stage: Stage) -> None:
-    report = play_block(stage, 2, CASES)
-    assert report.failures == []
-    assert report.counts.total() == len(CASES)
-    functions = {what.split()[0] for what in report.counts}
-    assert len(functions) == 9
+def ignore(*_: Any) -> None:
+    pass
 
 
-def test_a_case_follows_from_its_number_and_its_seed(stage: Stage) -> None:
-    def told(seed: int) -> list[str]:
-        return [repr((case, outcome.answer)) for _, case, outcome in played(stage, seed, range(60))]
-
-    assert told(3) == told(3)
-    assert told(3) != told(4)
+def any_user(_: Request, user_id: object) -> object:
+    return user_id
 
 
-def test_what_is_mangled_shares_nothing_with_what_was_valid() -> None:
-    valid = {"a": [{"b": 1}, nested("x", 3)], "c": {"d": "e"}}
-    before = json.dumps(valid)
-    seen = Counter(repr(mangled(valid, random.Random(seed))) for seed in range(300))
-    assert json.dumps(valid) == before
-    assert len(seen) > 200
+def log_body(request: Request) -> Any:
+    logger.debug("received", extra={"body": request.body.decode("latin-1")})
+    return {}
 
 
-# ---- the judge
+class TestExplore:
+    def test_product_holds(self, stage: Stage) -> None:
+        report = explore(stage, "3", 60)
+        assert report.failure is None
+        assert report.counts.total() == 60 * BATCH
+        assert len({line.split()[0] for line in report.counts}) == 9
 
+    def test_name_decides(self, stage: Stage) -> None:
+        assert explore(stage, "3", 3) == explore(stage, "3", 3)
+        assert explore(stage, "3", 3) != explore(stage, "4", 3)
 
-def raising(*_: Any, **__: Any) -> Any:
-    raise KeyError("nothing")
-
-
-def test_it_finds_a_handler_that_raises(broken_by: BrokenBy) -> None:
-    assert "raised KeyError" in broken_by("functions.get_customer.app.handler", raising)
-
-
-def test_it_finds_an_answer_of_500(broken_by: BrokenBy) -> None:
-    found = broken_by("stripe_integrations.actions.StripeCustomer.get", raising)
-    assert "answered 500 internal-error" in found
-
-
-def test_it_finds_a_refusal_that_is_none(broken_by: BrokenBy) -> None:
-    def refusing(*_: Any) -> Any:
-        raise InvocationFailedError("KeyError")
-
-    assert "raised InvocationFailedError" in (
-        broken_by("functions.replay_events.app.StripeEvent.replay_failed", refusing)
+    @pytest.mark.parametrize(
+        ("target", "replacement", "violation"),
+        [
+            ("stripe_integrations.actions.StripeCustomer.get", raise_key_error, "answered 500"),
+            (
+                "stripe_integrations.entrypoints.webhook_signature.verify",
+                ignore,
+                "stripe.Webhook: invalid",
+            ),
+            ("stripe_integrations.entrypoints.http.Request.json", log_body, "logged: "),
+            (
+                "stripe_integrations.entrypoints.http.Request.authorized_user_id",
+                any_user,
+                "another user's customer",
+            ),
+            ("stripe_integrations.models.Event.store", lambda event: event, "is not stored"),
+        ],
     )
+    def test_finds_fault(
+        self, stage: Stage, target: str, replacement: Callable[..., Any], violation: str
+    ) -> None:
+        with mock.patch(target, replacement):
+            report = explore(stage, "1", BATCHES, [Phase.generate])
+        assert report.failure is not None
+        assert violation in report.failure
 
 
-@pytest.mark.parametrize("accepts", [True, False])
-def test_it_finds_another_verdict_than_stripes(broken_by: BrokenBy, accepts: bool) -> None:
-    def verify(*given: Any) -> None:
-        if not accepts:
-            usual(given[0] + b" ", *given[1:])
-
-    usual = webhook_signature.verify
-    found = broken_by("stripe_integrations.entrypoints.webhook_signature.verify", verify)
-    assert ("accepted a forgery" in found) is accepts
-    assert f"stripe.Webhook {'refuses' if accepts else 'accepts'} this signature" in found
+def answered(status: int, body: Any = None, **details: Any) -> Outcome:
+    headers = {"content-type": "application/problem+json"}
+    answer = {"statusCode": status, "headers": headers, "body": json.dumps(body)}
+    return Outcome(**{"answer": answer, "error": None, "output": "", "changed": {}} | details)
 
 
-def test_it_finds_a_mark_in_the_log(broken_by: BrokenBy) -> None:
-    def telling(request: Request) -> Json:
-        logger.debug("told", extra={"body": request.body.decode("latin-1")})
-        return usual(request)
-
-    usual = Request.json
-    assert "put out: e-mail of ann" in (
-        broken_by("stripe_integrations.entrypoints.http.Request.json", telling)
-    )
+REFUSAL = {"type": PROBLEM, "status": 403, "title": "Forbidden", "detail": "not this user's"}
+ANN, BOB = user_id("ann"), user_id("bob")
 
 
-def test_it_finds_that_a_token_opens_more_than_its_own(broken_by: BrokenBy) -> None:
-    def anybody(_: Request, user_id: object) -> object:
-        return user_id
-
-    found = broken_by(
-        "stripe_integrations.entrypoints.http.Request.authorized_user_id", anybody, 400
-    )
-    assert "got another user's customer" in found
-    assert "got what is bob's" in found
-    assert "changed USER#" in found
-
-
-def test_it_finds_what_was_refused_and_yet_changed_something(
-    stage: Stage, broken_by: BrokenBy
+@pytest.mark.parametrize(
+    ("invocation", "outcome", "violation"),
+    [
+        ("get_customer", answered(403, {**REFUSAL, "detail": ""}), "no problem details"),
+        ("get_customer", answered(403, REFUSAL, changed={("x", "y"): (1, 2)}), "and changed"),
+        ("get_customer", answered(403, REFUSAL, new_on_stripe=1), "made something on Stripe"),
+        ("get_customer", answered(200, {}, output=mark("name of ann")), "logged: name of ann"),
+        ("get_customer", answered(200, {"user_id": BOB}), "got another user's customer"),
+        ("get_customer", answered(200, {"user_id": ANN, "name": mark("name of bob")}), "is bob's"),
+        (
+            "soft_delete_customer",
+            answered(204, changed={(f"USER#{BOB}", "CLAIM"): (1, 2)}),
+            f"changed USER#{BOB}",
+        ),
+        ("apply_event", Outcome({}, None, "", {}), "no partial batch response"),
+        ("apply_event", Outcome(float("nan"), None, "", {}), "can't send the answer"),
+        ("replay_events", Outcome(None, KeyError(), "", {}), "raised KeyError"),
+    ],
+)
+def test_invariant_is_violated(
+    stage: Stage, invocation: str, outcome: Outcome, violation: str
 ) -> None:
-    def changing(self: Request) -> Mapping[str, Any]:
-        body = usual(self)
-        database = stage.world.database
-        item = {"pk": {"S": f"X#{len(self.body)}"}, "sk": {"S": "X"}, "record_type": {"S": "X"}}
-        database.request("PutItem", {"TableName": "customers", "Item": item})
-        return body
-
-    usual = Request.json
-    found = broken_by("stripe_integrations.entrypoints.http.Request.json", changing)
-    assert "refused, and changed" in found
-
-
-def test_it_finds_an_event_that_was_answered_and_not_kept(broken_by: BrokenBy) -> None:
-    def forgetting(event: Any) -> Any:
-        return event
-
-    place = "stripe_integrations.models.Event.store"
-    assert "answered 200 for an event that is not stored" in broken_by(place, forgetting)
-
-
-def test_it_finds_a_problem_without_its_details(broken_by: BrokenBy) -> None:
-    def bare(status: int, slug: str, *_: str, **__: str) -> Any:
-        return usual(status, slug, "")
-
-    usual = http._problem
-    assert "no problem details" in broken_by("stripe_integrations.entrypoints.http._problem", bare)
+    token = {"claims": {"sub": ANN}}
+    given = Invocation(invocation, {}, token if "customer" in invocation else None)
+    assert violation in "; ".join(violations(given, outcome, stage.world))

@@ -1,4 +1,4 @@
-"""Who reaches whose customer where the API takes JWTs: each user its own, an admin all."""
+"""Access with JWTs: users to their own customers, administrators to all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Issuer:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     def documents(self) -> dict[str, Any]:
-        """What stands under which path."""
+        """Discovery document and keys by their paths."""
         key = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
         return {
             "/.well-known/openid-configuration": {
@@ -56,7 +56,7 @@ class Issuer:
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, subject: object, key: Any = None, **changes: Any) -> str:
-        """A token that is good for an hour, but for what is changed; None takes a claim away."""
+        """A token that is valid for an hour, but for the changes; None removes a claim."""
         claims = json.dumps(self.claims(subject, **changes)).encode()
         # PyJWT's own `encode` refuses a subject that is not a string.
         return jwt.PyJWS().encode(claims, key or self.key, "RS256", {"kid": "key-1"})
@@ -138,7 +138,7 @@ def of_user(cloud: Cloud, user_id: str) -> tuple[list[dict[str, Any]], list[str]
 
 @pytest.fixture(scope="module")
 def customer_of_b(cloud: Cloud, issuer: Issuer) -> str:
-    """B's customer, of which nothing is on its way any more."""
+    """B's customer, with no event left to be applied."""
     stripe_id = customer_of(cloud, issuer, B)
 
     def is_settled() -> bool:
@@ -169,11 +169,11 @@ ROUTES = [
 
 
 def body_for(path: str) -> object:
-    return body_of(B, name="Somebody else") if path == "/customers" else None
+    return body_of(B, name="Other") if path == "/customers" else None
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_a_user_is_forbidden_each_route_of_another(
+def test_other_user_is_forbidden(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
     answer = call(cloud, issuer.token(A), method, path, body_for(path))
@@ -183,7 +183,7 @@ def test_a_user_is_forbidden_each_route_of_another(
     assert of_b not in json.dumps(answer.body)
 
 
-def test_a_user_reaches_its_own_customer_by_each_route(cloud: Cloud, issuer: Issuer) -> None:
+def test_own_customer(cloud: Cloud, issuer: Issuer) -> None:
     token = issuer.token("user-own")
     path = "/customers/user-own"
     body = body_of("user-own", name="Jenny")
@@ -205,7 +205,7 @@ def test_a_user_reaches_its_own_customer_by_each_route(cloud: Cloud, issuer: Iss
         {"scp": ["openid", ADMIN_SCOPE]},
     ],
 )
-def test_a_token_with_the_admin_scope_reaches_every_user(
+def test_admin_scope_gives_access_to_every_user(
     cloud: Cloud, issuer: Issuer, scopes: dict[str, Any]
 ) -> None:
     token = issuer.token("machine", **scopes)
@@ -217,47 +217,23 @@ def test_a_token_with_the_admin_scope_reaches_every_user(
     assert call(cloud, token, "DELETE", path).status == 204
 
 
-@pytest.mark.parametrize(
-    "scopes",
-    [
-        {"scope": "stripe-customers/administrator"},
-        {"scope": "x/stripe-customers/admin"},
-        {"scope": ADMIN_SCOPE.upper()},
-        {"scope": ADMIN_SCOPE.replace("/", " ")},
-        {"scope": {"stripe-customers": "admin"}},
-        {"scopes": ADMIN_SCOPE},
-        {"roles": [ADMIN_SCOPE]},
-        {"client_id": ADMIN_SCOPE},
-    ],
-)
-def test_what_only_looks_like_the_admin_scope_opens_nothing(
-    cloud: Cloud, issuer: Issuer, of_b: str, scopes: dict[str, Any]
-) -> None:
-    assert call(cloud, issuer.token(A, **scopes), "GET", f"/customers/{B}").status == 403
-
-
 def bad_tokens(issuer: Issuer) -> dict[str, str | None]:
-    """Tokens that say to be B's, and are good for nothing."""
+    """Invalid tokens of B."""
     other_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    head, claims, signature = issuer.token(B).split(".")
+    head, _, signature = issuer.token(B).split(".")
     _, claims_of_a, _ = issuer.token(A).split(".")
     now = int(time.time())
     public = issuer.documents()["/keys"]["keys"][0]["n"]
-    unsigned = jwt.encode(issuer.claims(B), "", "none", {"kid": "key-1"})
     return {
         "none": None,
-        "empty": "",
         "not a token": "token",
         "expired": issuer.token(B, exp=now - 10),
         "not valid yet": issuer.token(B, nbf=now + 3600),
-        "of another audience": issuer.token(B, aud="somebody-else"),
-        "of no audience": issuer.token(B, aud=None),
+        "of another audience": issuer.token(B, aud="other"),
         "of another issuer": issuer.token(B, iss="https://elsewhere.example"),
         "signed with another key": issuer.token(B, key=other_key),
         "with the signature of other claims": f"{head}.{claims_of_a}.{signature}",
-        "with no signature": f"{head}.{claims}.",
-        "alg none": unsigned,
-        "alg none with a signature": f"{unsigned}{signature}",
+        "alg none": jwt.encode(issuer.claims(B), "", "none", {"kid": "key-1"}),
         "signed with the public key": jwt.encode(
             issuer.claims(B), public, "HS256", {"kid": "key-1"}
         ),
@@ -266,7 +242,7 @@ def bad_tokens(issuer: Issuer) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_without_a_good_token_nothing_is_reached(
+def test_bad_token_is_unauthorized(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
     answers = {
@@ -276,86 +252,29 @@ def test_without_a_good_token_nothing_is_reached(
     assert answers == dict.fromkeys(answers, 401)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        body_of([B]),
-        body_of([A, B]),
-        body_of({"id": B}),
-        body_of(None),
-        {"billing_email": "jenny@example.com"},
-        body_of(A, user=B),
-        body_of(A, user={"id": B}),
-        body_of(A, User_id=B),
-        body_of(A, metadata={"stripe_integrations_user_id": B}),
-        body_of(f"{A}\u0000{B}"),
-        body_of(f" {B}"),
-        body_of(B.upper()),
-        b'{"user_id": "user-a", "user_id": "user-b", "billing_email": "jenny@example.com"}',
-        b'{"user_id": "user-\\u0062", "billing_email": "jenny@example.com"}',
-    ],
-)
-def test_no_trick_of_a_body_reaches_another_user(
-    cloud: Cloud, issuer: Issuer, of_b: str, body: object
-) -> None:
-    assert call(cloud, issuer.token(A), "POST", "/customers", body).status in (403, 422)
-
-
-def test_the_last_of_two_equal_keys_counts_and_has_to_be_the_caller_s(
-    cloud: Cloud, issuer: Issuer
-) -> None:
-    stripe_id = customer_of(cloud, issuer, B)
-    of_a = customer_of(cloud, issuer, A)
-    body = b'{"user_id": "user-b", "user_id": "user-a", "billing_email": "jenny@example.com"}'
-
-    answer = call(cloud, issuer.token(A), "POST", "/customers", body)
-
-    assert answer.body["stripe_id"] == of_a != stripe_id
-
-
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize(
     "path",
     [
         f"/customers/{quote(B, safe='').replace('-', '%2D')}",
-        "/customers/%75ser-b",
         "/customers/%2575ser-b",
-        f"/customers/{B}/",
-        f"/customers//{B}",
         f"//customers/{B}",
-        f"/customers/./{B}",
         f"/customers/{A}/../{B}",
         f"/customers/{A}%2F..%2F{B}",
-        f"/customers/{A}%2F{B}",
         f"/customers/{A}%00{B}",
-        f"/customers/{A};{B}",
-        f"/customers/{A},{B}",
         f"/customers/{B}%20",
-        f"/customers/{B.upper()}",
         f"/Customers/{B}",
         f"/customers/{B}?user_id={A}",
-        f"/customers/{B}?sub={A}",
     ],
 )
-def test_no_trick_of_a_path_reaches_another_user(
+def test_path_names_other_user(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
     assert call(cloud, issuer.token(A), method, path).status in (400, 403, 404)
 
 
-@pytest.mark.parametrize(
-    "subject", [None, "", [B], {"sub": B}, f"{B} ", B.upper(), f"{A} {B}", True, 7]
-)
-def test_a_token_of_an_odd_subject_is_nobody_s(
-    cloud: Cloud, issuer: Issuer, of_b: str, subject: object
-) -> None:
-    token = issuer.token(subject)
-    assert call(cloud, token, "GET", f"/customers/{B}").status == 403
-    assert call(cloud, token, "POST", "/customers", body_of(B)).status == 403
-
-
-def test_a_number_as_the_subject_is_the_user_of_its_digits(cloud: Cloud, issuer: Issuer) -> None:
-    """API Gateway hands every claim on as text; so no user's id is more than one subject's."""
+def test_number_as_subject_is_its_digits(cloud: Cloud, issuer: Issuer) -> None:
+    """API Gateway passes every claim as text: no user's id is that of two subjects."""
     assert call(cloud, issuer.token("7"), "POST", "/customers", body_of("7")).status == 201
     assert call(cloud, issuer.token(7), "GET", "/customers/7").status == 200
     assert call(cloud, issuer.token(7), "POST", "/customers", body_of(7)).status == 403

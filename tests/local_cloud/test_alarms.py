@@ -8,7 +8,7 @@ from local.cloud import STACK, Cloud
 from tools.template import of_type
 
 
-def test_the_stack_comes_with_its_alarms(cloud: Cloud) -> None:
+def test_alarms_are_deployed(cloud: Cloud) -> None:
     deployed = cloud.client("cloudformation").describe_stack_resources(StackName=STACK)
     alarms = cloud.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
     named = {
@@ -20,7 +20,7 @@ def test_the_stack_comes_with_its_alarms(cloud: Cloud) -> None:
     assert named == {alarm["AlarmName"] for alarm in alarms}
 
 
-def test_the_stack_comes_with_a_dashboard_of_its_own_resources(cloud: Cloud) -> None:
+def test_dashboard_shows_own_resources(cloud: Cloud) -> None:
     watch = cloud.client("cloudwatch")
     (entry,) = watch.list_dashboards()["DashboardEntries"]
     assert entry["DashboardName"].startswith(STACK)

@@ -1,4 +1,4 @@
-"""A burst of webhooks at the deployed stack: shuffled, a fifth of them twice, and all come home."""
+"""A burst of webhooks at the deployed stack: shuffled, a fifth of them twice, all applied."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ LOOK_EVERY = 2.0
 RECONCILE_EVERY = 30.0
 
 
-def test_a_shuffled_burst_with_duplicates_leaves_what_stripe_has(
-    cloud: Cloud, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shuffled_burst_with_duplicates(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     assert cloud.stripe.double
     burst = Burst(cloud, cloud.stripe.double)
     customers = burst.create_customers()

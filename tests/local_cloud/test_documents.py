@@ -1,4 +1,4 @@
-"""The commands of the documents, run as they stand there, in their order, on the local AWS."""
+"""The commands of the documents, run unchanged and in their order on the local AWS."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def blocks() -> Iterator[Block]:
 
 @dataclass
 class Reader:
-    """Somebody who follows the documents in one terminal: what a block sets, the next one has."""
+    """A reader who follows the documents in one terminal: what a block sets, the next one has."""
 
     endpoint: str
     stripe: Stripe
@@ -227,14 +227,14 @@ class Reader:
         return name
 
     def endpoint_on_stripe(self) -> WebhookEndpoint:
-        """The one that the documents have told to make."""
+        """The one that the documents create."""
         assert self.stripe.double
         with self.stripe.double.use() as double:
             (endpoint,) = double.webhooks.endpoints.values()
             return endpoint
 
     def let_an_event_fail(self) -> str:
-        """Let one stand as after forty tries that came to nothing, and be tried once more."""
+        """Make one pending, as after forty attempts that failed, and have it tried once more."""
         event = self.events()[0]
         table_name = self.variable("TABLE")
         make_due_for_the_last_time(self.aws("dynamodb"), table_name, event["pk"]["S"])
@@ -275,7 +275,7 @@ NOT_RUN = {
 }
 
 
-def test_all_commands_are_run_but_these() -> None:
+def test_all_commands_are_run() -> None:
     assert {(b.document, b.section): b.reason for b in blocks() if b.reason} == NOT_RUN
     fences = {
         f for d in DOCUMENTS for f in re.findall(r"^ *```(\w+)", (ROOT / d).read_text(), re.M)
@@ -285,7 +285,7 @@ def test_all_commands_are_run_but_these() -> None:
 
 @pytest.fixture
 def no_faults() -> None:
-    """In the place of the one that brings the other tests' cloud up."""
+    """Instead of the fixture that starts the cloud of the other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def reader() -> Iterator[Reader]:
 
 
 def copy_of_the_project(folder: Path, used: Stripe) -> Path:
-    """The project as somebody has it who has just cloned it, to be deployed onto the local AWS."""
+    """The project as just cloned, to be deployed onto the local AWS."""
     project = folder / "project"
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*NOT_OF_THE_PROJECT))
     (WORK / "dependencies").mkdir(exist_ok=True)
@@ -334,7 +334,7 @@ def stand_ins(folder: Path, endpoint: str, used: Stripe) -> None:
         (folder / name).chmod(0o755)
 
 
-def test_the_commands_of_the_documents_do_what_they_say(reader: Reader) -> None:
+def test_commands_do_what_documents_say(reader: Reader) -> None:
     deploy(reader)
     reader.follow("The HTTP API")
     operate(reader)
@@ -413,11 +413,11 @@ def roll_the_webhook_secret(reader: Reader) -> None:
     change(reader, "with the new one alone")
     reader.step("Rolling the webhook's signing secret")
     reader.end_workers("LinkCustomer")
-    change(reader, "and nobody knows the old one")
+    change(reader, "and the old one is gone")
 
 
 def change(reader: Reader, description: str) -> None:
-    """Change the customer on Stripe, and see that the webhook brings it here."""
+    """Change the customer on Stripe, and see that the webhook updates the record."""
     known = len(reader.events())
     reader.run(f"DESCRIPTION={shlex.quote(description)}\n{CHANGE}")
     wait_until(lambda: reader.all_applied(known + 1), f"the change is applied {description}")

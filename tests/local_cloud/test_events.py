@@ -1,4 +1,4 @@
-"""Lost, failed and announced events, through the deployed functions and their roles."""
+"""Lost, failed and published events, through the deployed functions and their roles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def event_of(cloud: Cloud, customer: str) -> dict[str, Any]:
     return found[0] if found else {}
 
 
-def test_an_event_that_never_arrives_is_found_by_reconcile_events(cloud: Cloud) -> None:
+def test_reconcile_recovers_lost_event(cloud: Cloud) -> None:
     assert cloud.stripe.double
     cloud.invoke(cloud.reconcile_events, {})
     with cloud.stripe.double.use() as stripe:
@@ -36,7 +36,7 @@ def test_an_event_that_never_arrives_is_found_by_reconcile_events(cloud: Cloud) 
     cloud.wait_until(lambda: event_of(cloud, customer).get("state") == "applied", "it is applied")
 
 
-def test_an_event_that_was_tried_too_often_is_a_dead_letter_until_it_is_replayed(
+def test_exhausted_event_is_dead_lettered_until_replay(
     cloud: Cloud,
 ) -> None:
     customer = create(cloud, "u-failed")
@@ -49,15 +49,15 @@ def test_an_event_that_was_tried_too_often_is_a_dead_letter_until_it_is_replayed
     assert event_of(cloud, customer)["state"] == "failed"
     sqs = cloud.client("sqs")
     letters = sqs.receive_message(QueueUrl=cloud.dead_letters_url, MaxNumberOfMessages=10)
-    told = [json.loads(letter["Body"]) for letter in letters["Messages"]]
-    assert event["stripe_id"] in {letter.get("event_id") for letter in told}
+    bodies = [json.loads(letter["Body"]) for letter in letters["Messages"]]
+    assert event["stripe_id"] in {body.get("event_id") for body in bodies}
 
     assert cloud.invoke(cloud.replay_events, {"failed": True})["replayed"] == 1
     assert event_of(cloud, customer)["state"] == "applied"
 
 
 def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
-    """Let an event stand as it does after forty tries that came to nothing."""
+    """Make an event pending, as it is after forty attempts that failed."""
     changed = ("#state = :pending", "attempts = :tries", "queue = :queue", "next_try = :now")
     dynamodb.update_item(
         TableName=table_name,
@@ -73,9 +73,9 @@ def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
     )
 
 
-def test_a_change_that_was_applied_is_announced_on_the_bus() -> None:
+def test_applied_change_is_published() -> None:
     with local_cloud(parameters={"EventBusName": "changes"}) as cloud:
-        queue = a_queue_behind_the_bus(cloud, "changes")
+        queue = subscribe_queue(cloud, "changes")
         customer = create(cloud, "u-announced")
         cloud.wait_until(
             lambda: event_of(cloud, customer).get("state") == "applied", "it is applied"
@@ -89,8 +89,8 @@ def test_a_change_that_was_applied_is_announced_on_the_bus() -> None:
     assert announced["detail"]["customer_id"] == customer
 
 
-def a_queue_behind_the_bus(cloud: Cloud, name: str) -> str:
-    """Make the bus, and a queue that gets what comes on it; the queue's URL."""
+def subscribe_queue(cloud: Cloud, name: str) -> str:
+    """Create the bus, and a queue that gets its events; the queue's URL."""
     events, sqs = cloud.client("events"), cloud.client("sqs")
     events.create_event_bus(Name=name)
     queue: str = sqs.create_queue(QueueName="followers")["QueueUrl"]

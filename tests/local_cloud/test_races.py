@@ -53,7 +53,7 @@ def active_records(cloud: Cloud, user_id: str) -> list[str]:
     ]
 
 
-def test_fifty_creates_at_once_make_one_customer(cloud: Cloud) -> None:
+def test_concurrent_creates_make_one_customer(cloud: Cloud) -> None:
     with ThreadPoolExecutor(CALLS) as callers:
         answers = list(callers.map(lambda _: create_until_answered(cloud, "u-fifty"), range(CALLS)))
 
@@ -77,9 +77,7 @@ def user_whose_create_was_killed(cloud: Cloud, *, answered: bool) -> str:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_create_whose_process_is_killed_after_stripe_answered_is_taken_up(
-    cloud: Cloud, answered: bool
-) -> None:
+def test_create_killed_after_stripe_answered_is_resumed(cloud: Cloud, answered: bool) -> None:
     with double(cloud).use() as stripe:
         stripe.webhooks.hold()
 
@@ -97,7 +95,7 @@ def test_a_create_whose_process_is_killed_after_stripe_answered_is_taken_up(
         stripe.webhooks.release()
 
 
-def test_a_create_whose_process_is_killed_is_finished_by_its_webhook(cloud: Cloud) -> None:
+def test_webhook_completes_killed_create(cloud: Cloud) -> None:
     with double(cloud).use() as stripe:
         stripe.faults.kill_client_after(1, match=CREATE, answered=False)
 
@@ -107,7 +105,7 @@ def test_a_create_whose_process_is_killed_is_finished_by_its_webhook(cloud: Clou
     assert active_records(cloud, "u-webhook") == on_stripe(cloud, "u-webhook")
 
 
-def test_fifty_creates_at_once_of_which_the_first_is_killed_make_one_customer(
+def test_concurrent_creates_survive_a_kill(
     cloud: Cloud,
 ) -> None:
     with double(cloud).use() as stripe:

@@ -9,6 +9,6 @@ from tools import localstripe
 
 @pytest.fixture(scope="session")
 def localstripe_url() -> Iterator[str]:
-    """A Stripe that we did not write."""
+    """A Stripe of other authors."""
     with localstripe.serve() as url:
         yield url

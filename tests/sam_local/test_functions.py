@@ -16,7 +16,7 @@ from tools import engine
 EVENTS = engine.ROOT / "events"
 
 
-def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
+def test_story_function_by_function(sam_local: SamLocal) -> None:
     create = _example("create_customer")
     asked = json.loads(create["body"])
     user_id = asked["user_id"]
@@ -33,7 +33,7 @@ def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
 
     got = _answer(sam_local.invoke("GetCustomer", _example("get_customer")), 200)
     assert got["stripe_id"] == customer_id
-    _start_api_answers(sam_local, user_id, customer_id)
+    _check_start_api(sam_local, user_id, customer_id)
 
     _change(sam_local, customer_id, name="Jane Roe", source="tok_visa")
     synced = _answer(sam_local.invoke("SyncCustomer", _example("sync_customer")), 200)
@@ -58,15 +58,15 @@ def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
     stored = _item(sam_local, *event_key) or {}
     assert (stored["state"], stored["user_id"]) == ("pending", user_id)
 
-    woken = sam_local.invoke("ApplyEvent", _example("apply_event"))
-    assert woken == {"batchItemFailures": []}
+    answer = sam_local.invoke("ApplyEvent", _example("apply_event"))
+    assert answer == {"batchItemFailures": []}
     applied = _item(sam_local, *event_key) or {}
     assert applied["state"] == "applied"
     customer_key = (f"USER#{user_id}", f"CUSTOMER#{customer_id}")
     customer = _item(sam_local, *customer_key) or {}
     assert customer["name"] == "Jane Poe"
 
-    # Stripe delivered nothing but that one event; all that happened on it is found now.
+    # Stripe delivered that one event alone: the others are recovered now.
     reconciled = sam_local.invoke("ReconcileEvents", _example("reconcile_events"))
     assert reconciled["recovered"] > 0
     replayed = sam_local.invoke("ReplayEvents", {"event_id": example["id"]})
@@ -83,7 +83,7 @@ def test_the_main_story_function_by_function(sam_local: SamLocal) -> None:
     _answer(sam_local.invoke("GetCustomer", _example("get_customer")), 404)
 
 
-def _start_api_answers(sam_local: SamLocal, user_id: str, customer_id: str) -> None:
+def _check_start_api(sam_local: SamLocal, user_id: str, customer_id: str) -> None:
     port = engine.free_port()
     command = ["start-api", "--host", "127.0.0.1", "--port", str(port), "--disable-authorizer"]
     with engine.running(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from simulation.schedule import START, KilledError, Schedule, Task
 
 
-def test_what_is_due_first_happens_first_and_ties_keep_their_order() -> None:
+def test_due_order() -> None:
     schedule = Schedule()
     seen: list[str] = []
     schedule.after(2, lambda: seen.append("late"))
@@ -14,7 +14,7 @@ def test_what_is_due_first_happens_first_and_ties_keep_their_order() -> None:
     assert schedule.now == START + 2
 
 
-def test_tasks_take_turns_at_every_wait() -> None:
+def test_tasks_take_turns() -> None:
     schedule = Schedule()
     seen: list[str] = []
 
@@ -33,7 +33,7 @@ def test_tasks_take_turns_at_every_wait() -> None:
     assert seen == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
-def test_a_killed_task_ends_where_it_waits_and_can_wait_no_more() -> None:
+def test_killed_task_ends_where_it_waits() -> None:
     schedule = Schedule()
     seen: list[str] = []
 

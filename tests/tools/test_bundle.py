@@ -42,7 +42,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_bundle_holds_handler_package_and_pruned_packages(project: Path, tmp_path: Path) -> None:
+def test_holds_handler_package_and_pruned_libraries(project: Path, tmp_path: Path) -> None:
     bundle.main("greet", "function", str(tmp_path / "out"))
 
     tag = sys.implementation.cache_tag
@@ -59,9 +59,7 @@ def test_a_bundle_holds_handler_package_and_pruned_packages(project: Path, tmp_p
     assert not (tmp_path / "out" / "botocore" / "data" / "ec2").exists()
 
 
-def test_bytecode_is_never_checked_and_names_paths_as_in_lambda(
-    project: Path, tmp_path: Path
-) -> None:
+def test_bytecode_is_unchecked_and_of_lambdas_paths(project: Path, tmp_path: Path) -> None:
     bundle.main("greet", "function", str(tmp_path / "out"))
 
     compiled = Path(importlib.util.cache_from_source(str(tmp_path / "out" / "app.py")))
@@ -72,7 +70,7 @@ def test_bytecode_is_never_checked_and_names_paths_as_in_lambda(
     assert str(tmp_path).encode() not in content
 
 
-def test_a_change_in_shared_reaches_the_next_bundle(project: Path, tmp_path: Path) -> None:
+def test_change_in_shared_reaches_next_bundle(project: Path, tmp_path: Path) -> None:
     bundle.main("greet", "function", str(tmp_path / "out"))
     (project / "shared" / "stripe_integrations" / "__init__.py").write_text("word = 'changed'\n")
 
@@ -82,7 +80,7 @@ def test_a_change_in_shared_reaches_the_next_bundle(project: Path, tmp_path: Pat
     assert shipped.read_text() == "word = 'changed'\n"
 
 
-def test_packages_are_installed_once_for_a_list(
+def test_libraries_are_installed_once(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle.main("greet", "function", str(tmp_path / "out"))
@@ -93,7 +91,7 @@ def test_packages_are_installed_once_for_a_list(
     assert files(tmp_path / "out") == files(tmp_path / "other")
 
 
-def test_a_handler_that_does_not_compile_fails_the_build(project: Path, tmp_path: Path) -> None:
+def test_syntax_error_fails_the_build(project: Path, tmp_path: Path) -> None:
     (project / "functions" / "greet" / "app.py").write_text("def\n")
 
     with pytest.raises(SystemExit, match="does not compile"):

