@@ -40,7 +40,7 @@ RECORDS = {
     "models.customer.Customer": ["is_new", "cards", "subscriptions"],
     "models.card.Card": ["is_default"],
     "models.subscription.Subscription": [],
-    "models.event.Event": ["processed", "subject", "payment_method_id"],
+    "models.event.Event": ["processed", "data_object", "payment_method_id"],
 }
 """Each record with what callers read of it beside its fields."""
 SHAPES = {
@@ -58,6 +58,7 @@ KINDS = {
     "Document": "object",
     "Listing": "list",
     "Moment": "datetime, UTC",
+    "Choice": "string",
     "CompressedJson": "object",
 }
 """What a declaration of a field makes of its value, in Python's and JSON's words."""
@@ -138,11 +139,21 @@ def fields(record: Class) -> str:
 
 def declarations(record: Class) -> list[tuple[str, str, dict[str, str]]]:
     """Return the fields of a record: name, kind, and what the declaration says."""
+    calls = [(name, field_call(attribute.value)) for name, attribute in record.attributes.items()]
     return [
-        (name, KINDS[str(attribute.value.function)], keywords(attribute.value))
-        for name, attribute in record.attributes.items()
-        if isinstance(attribute.value, ExprCall) and str(attribute.value.function) in KINDS
+        (name, KINDS[str(call.function)], keywords(call))
+        for name, call in calls
+        if call and str(call.function) in KINDS
     ]
+
+
+def field_call(value: str | Expr | None) -> ExprCall | None:
+    """Return the call that declares a field, which `required` may enclose."""
+    if not isinstance(value, ExprCall):
+        return None
+    if str(value.function) == "required":
+        return field_call(value.arguments[0])
+    return value
 
 
 def keywords(call: ExprCall) -> dict[str, str]:
