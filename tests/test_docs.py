@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_integrations.actions.events.handlers import applied_event_types
+from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.observability import Metric
 from tests.world import World
