@@ -502,7 +502,7 @@ def restore(reader: Reader) -> None:
 
 def users(reader: Reader) -> set[str]:
     """The users that have a customer."""
-    claims = [item["pk"]["S"] for item in reader.items() if item["sk"]["S"] == "ACTIVE"]
+    claims = [item["pk"]["S"] for item in reader.items() if item["sk"]["S"] == "CLAIM"]
     return {claim.removeprefix("USER#") for claim in claims}
 
 
