@@ -25,9 +25,13 @@ define step
 @printf '… $(1): '; began=$$(date +%s); { $(2); } || exit 1; echo "$$(($$(date +%s) - began)) s"
 endef
 
-.venv/ready: requirements/dev.txt pyproject.toml .tools/uv/ready
+# ministack's own requirements would install another boto3; its DynamoDB, run in process, needs none.
+MINISTACK_PIN = sed -n '/^ministack==/,/\# via/p' requirements/ministack.txt
+.venv/ready: requirements/dev.txt requirements/ministack.txt pyproject.toml .tools/uv/ready
 	$(call step,installing $< into .venv,$(UV) venv --clear --python $(PYTHON) .venv \
-		&& $(UV) pip sync --python .venv/bin/python --require-hashes $< \
+		&& $(UV) pip sync --python .venv/bin/python --require-hashes --compile-bytecode $< \
+		&& $(MINISTACK_PIN) | $(UV) pip install \
+			--python .venv/bin/python --no-deps --require-hashes --compile-bytecode --requirements - \
 		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]')
 	@touch $@
 
@@ -50,9 +54,19 @@ always:
 
 # ---- what one does with the project ------------------------------------------------------------
 
+PYTEST := .venv/bin/pytest --quiet --numprocesses auto --dist worksteal
+
 .PHONY: test
-test: .venv/ready ## unit and functional tests, on moto; with ARGS="-k name", some of them
-	.venv/bin/pytest --quiet --numprocesses auto $(or $(ARGS),--cov --cov-fail-under 95)
+test: .venv/ready ## unit and functional tests, with coverage; with ARGS="-k name", some of them
+	$(PYTEST) $(or $(ARGS),--cov --cov-fail-under 95)
+
+.PHONY: test-fast
+test-fast: .venv/ready ## the same without coverage, while one works on the code
+	$(PYTEST) $(ARGS)
+
+.PHONY: test-moto
+test-moto: .venv/ready ## the functional tests again, on moto's DynamoDB
+	$(PYTEST) --dynamodb=moto $(or $(ARGS),tests/stripe_integrations tests/functions)
 
 .PHONY: check
 check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, imports, words, template
@@ -116,7 +130,7 @@ fuzz: .venv/ready ## all functions, called with malformed input; CASES=20000 SEE
 		--jobs $(or $(JOBS),2) $(if $(CASE),--case $(CASE)) $(ARGS)
 
 .PHONY: simulate-mutants
-simulate-mutants: .venv/ready ## the same against a product that is broken on purpose, in many ways
+simulate-mutants: .venv/ready ## the same against mutants of the product, each of which must be caught
 	@.venv/bin/python -m simulation.mutation --jobs $(or $(JOBS),2) $(ARGS)
 
 # ---- the same against programs that others wrote ------------------------------------------------

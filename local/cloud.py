@@ -1,12 +1,12 @@
-"""The local cloud: the real template, built by SAM and deployed onto a local AWS, beside a Stripe.
+"""The local cloud: template.yaml, built by SAM and deployed to a local AWS, with a local Stripe.
 
 ::
 
     with local_cloud() as cloud:
         answer = cloud.request("POST", "/customers", {"user_id": "u1", "billing_email": "a@b.test"})
 
-Everything listens on the loopback interface alone, on ports of its own, and works in one temporary
-folder: any number of clouds run side by side, and nothing of one stays behind.
+Everything listens only on the loopback interface, on free ports, and works in one temporary
+folder: any number of clouds run at the same time, and each is removed completely.
 """
 
 import json
@@ -39,7 +39,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from local.forwarder import forwarded
+from local.forwarder import forward_events
 from local.stripe_double import StripeDouble, StripeDoubleServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,18 +57,28 @@ MACHINES = {"aarch64": "arm64", "arm64": "arm64"}
 DOUBLE_API_KEY = "sk_test_double"
 DOUBLE_WEBHOOK_SECRET = "whsec_double"
 
-PATIENCE = 60.0
-"""Seconds that a program gets to come up, and an event to come through."""
+START_TIMEOUT = 60.0
+"""Seconds for a program to start."""
 
-ANSWER_PATIENCE = 240.0
-"""Seconds that a request gets: fifty cold starts at once take two cores more than a minute."""
+EVENT_TIMEOUT = 30.0
+"""Seconds for an event to be processed."""
 
-LAST_LINES = 40
+REQUEST_TIMEOUT = 240.0
+"""Seconds for a request: fifty cold starts at once take two cores more than a minute."""
+
+LOG_TAIL_LINES = 40
 REQUESTS = "requests.log"
 
-FROM_OUTSIDE = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-"""All that programs of the cloud get of the caller's environment: functions inherit it from the
-local AWS, and neither an AWS account nor a Stripe key of the caller's may reach them that way."""
+INHERITED_VARIABLES = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+)
+"""The caller's environment variables that the cloud's programs inherit. Functions inherit them from
+the local AWS, so the caller's AWS account and Stripe key must not be among them."""
 
 
 Step = Callable[[str], AbstractContextManager[object]]
@@ -76,12 +86,12 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 
 class CloudError(Exception):
-    """The local cloud did not come up, with what the program that failed had to say."""
+    """The local cloud failed; the message ends with the output of the program that failed."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an HTTP call was answered with; `body` is decoded where it is JSON."""
+    """The answer to an HTTP request; `body` is decoded if it is JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -90,7 +100,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stripe:
-    """The Stripe that the cloud talks to: the double, or the real one where there is none."""
+    """The Stripe account of the cloud: the double, or a real test account if `double` is None."""
 
     api_key: str
     webhook_secret: str
@@ -98,17 +108,17 @@ class Stripe:
 
     @property
     def api_base(self) -> str:
-        """Base URL of its API."""
+        """The base URL of the API."""
         return self.double.url if self.double else stripe.DEFAULT_API_BASE
 
     def client(self) -> stripe.StripeClient:
-        """Return a client as the product's users have one beside the product."""
+        """Return a client for changes on Stripe that the product does not make."""
         return stripe.StripeClient(self.api_key, base_addresses={"api": self.api_base})
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """A running local cloud, and how to talk to it."""
+    """A running local cloud and the calls to it."""
 
     endpoint: str
     api_url: str
@@ -121,7 +131,7 @@ class Cloud:
     folder: Path
 
     def client(self, service: str, config: Config | None = None) -> Any:
-        """Return a boto3 client of a service of this cloud."""
+        """Return a boto3 client for a service of this cloud."""
         return aws_client(self.endpoint, service, config)
 
     def request(
@@ -131,7 +141,7 @@ class Cloud:
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call the HTTP API, signed as a backend with an IAM role signs its calls.
+        """Call the HTTP API with a signature, as a backend with an IAM role does.
 
         Parameters
         ----------
@@ -139,7 +149,7 @@ class Cloud:
         body : object, optional
             Sent as JSON; bytes are sent as they are.
         headers : mapping, optional
-            Sent beside the signature's.
+            Sent in addition to the headers of the signature.
         """
         data = body if isinstance(body, bytes) else encode(body)
         request = AWSRequest(
@@ -152,25 +162,25 @@ class Cloud:
         return http(method, self.api_url + path, data, dict(request.headers.items()))
 
     def deliver(self, body: bytes, signature: str | None) -> Answer:
-        """Post to the webhook as Stripe does, with any signature or none."""
+        """POST to the webhook as Stripe does, with any signature or none."""
         headers = {"Content-Type": "application/json; charset=utf-8"}
         if signature is not None:
             headers["Stripe-Signature"] = signature
         return http("POST", self.webhook_url, body, headers)
 
     def accepts(self, body: bytes, signature: str) -> bool:
-        """Post to the webhook, and tell whether it has taken the event."""
+        """POST to the webhook and return whether it accepted the event."""
         return self.deliver(body, signature).status == 200
 
     def invoke(self, function: str, event: object) -> Any:
-        """Invoke a function by its name, as an operator does; returns its answer.
+        """Invoke a function by name, as an operator does, and return its result.
 
         Raises
         ------
         CloudError
             The function failed.
         """
-        config = Config(read_timeout=ANSWER_PATIENCE, retries={"total_max_attempts": 1})
+        config = Config(read_timeout=REQUEST_TIMEOUT, retries={"total_max_attempts": 1})
         answer = self.client("lambda", config).invoke(
             FunctionName=function, Qualifier="live", Payload=encode(event)
         )
@@ -179,22 +189,29 @@ class Cloud:
             raise CloudError(f"{function} failed: {payload}")
         return payload
 
-    def wait_until(self, true: Callable[[], object], what: str) -> None:
-        """Wait until `true()` is, as long as an event may take through the cloud.
+    def wait_until(self, is_true: Callable[[], object], what: str) -> None:
+        """Wait until a condition is true, for as long as an event may take.
+
+        Parameters
+        ----------
+        is_true : callable
+            The condition.
+        what : str
+            The condition in words, for the error.
 
         Raises
         ------
         CloudError
-            It did not come about.
+            The condition did not become true in time.
         """
-        deadline = time.monotonic() + PATIENCE / 2
-        while not true():
+        deadline = time.monotonic() + EVENT_TIMEOUT
+        while not is_true():
             if time.monotonic() > deadline:
-                raise CloudError(f"waited in vain until {what}")
+                raise CloudError(f"timed out waiting until {what}")
             time.sleep(0.1)
 
     def items(self) -> list[dict[str, Any]]:
-        """Return all that the table holds, as plain Python values, ordered by key."""
+        """Return all items of the table as plain Python values, ordered by key."""
         decode = TypeDeserializer().deserialize
         pages = (
             self.client("dynamodb")
@@ -210,17 +227,17 @@ class Cloud:
 
 
 def encode(body: object) -> bytes:
-    """Return `body` as JSON, and nothing for None."""
+    """Return `body` as JSON; empty for None."""
     return b"" if body is None else json.dumps(body).encode()
 
 
 def http(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-    """Send one request, with whatever status it is answered."""
+    """Send one request and return its answer, whatever its status."""
     request = urllib.request.Request(url, body or None, dict(headers), method=method)
-    # No proxy of the caller's environment: everything is on this machine.
+    # Ignore the proxies of the caller's environment: everything is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=ANSWER_PATIENCE) as response:
+        with opener.open(request, timeout=REQUEST_TIMEOUT) as response:
             return answer(response.status, dict(response.headers.items()), response.read())
     except urllib.error.HTTPError as refused:
         with refused:
@@ -228,7 +245,7 @@ def http(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answ
 
 
 def answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Return the answer with its body decoded where it is JSON."""
+    """Return an answer with its body decoded if it is JSON."""
     text = body.decode("utf-8", "replace")
     with suppress(ValueError):
         return Answer(status, headers, json.loads(text))
@@ -236,8 +253,8 @@ def answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
 
 
 def aws_client(endpoint: str, service: str, config: Config | None = None) -> Any:
-    """Return a boto3 client that can reach nothing but this endpoint."""
-    # No proxy of the caller's environment either.
+    """Return a boto3 client that can only reach this endpoint."""
+    # Ignore the proxies of the caller's environment.
     direct = Config(proxies={})
     return boto3.client(
         service,
@@ -260,19 +277,19 @@ def local_cloud(
     step : callable, optional
         Shows the progress, for example `printed_step`.
     parameters : mapping, optional
-        Parameters of template.yaml, over the ones that a local stack needs.
+        Parameters of template.yaml that override those of a local stack.
 
     Raises
     ------
     CloudError
-        A program that belongs to it did not come up.
+        One of its programs did not start.
     """
-    with signals_unwind() as deaf, ExitStack() as running:
+    with unwind_on_signals() as ignore_signals, ExitStack() as running:
         try:
             yield start_cloud(running, step, parameters or {})
         finally:
-            # A second Ctrl-C must not leave behind what the first one has begun to take down.
-            deaf()
+            # A second Ctrl-C must not interrupt the clean-up that the first one started.
+            ignore_signals()
 
 
 @contextmanager
@@ -290,10 +307,12 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
     """Start everything in `running`, which stops it again."""
     WORK.mkdir(exist_ok=True)
     folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="cloud-", dir=WORK)))
-    build = running.enter_context(program("sam build", sam_build(folder), folder, bare=False))
+    build = running.enter_context(
+        program("sam build", sam_build(folder), folder, is_isolated=False)
+    )
     with step("starting the local AWS"):
         endpoint = start_local_aws(running, folder)
-        used = which_stripe(running)
+        used = choose_stripe(running)
         make_secrets(endpoint, used)
     with step("building the functions"):
         build.succeed()
@@ -321,7 +340,7 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
         with used.double.use() as double:
             double.webhooks.add_endpoint(cloud.webhook_url, used.webhook_secret)
     else:
-        running.enter_context(forwarded(used.client(), cloud.accepts, used.webhook_secret))
+        running.enter_context(forward_events(used.client(), cloud.accepts, used.webhook_secret))
     return cloud
 
 
@@ -329,8 +348,8 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
 
 
 def start_local_aws(running: ExitStack, folder: Path) -> str:
-    """Start ministack, and return its address once it answers."""
-    # It inherits the socket, bound already: no other process can take its port before it does.
+    """Start ministack and return its address once it answers."""
+    # It inherits a socket that is already bound, so no other process can take its port.
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         port = listener.getsockname()[1]
@@ -347,9 +366,9 @@ def start_local_aws(running: ExitStack, folder: Path) -> str:
             "GATEWAY_PORT": str(port),
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-            # A function may do what its role allows, and no more (conditions on keys apart).
+            # Enforce the functions' roles (except conditions on keys).
             "AUTH": "true",
-            # Listeners of services that are not ours, on ports that could be somebody's.
+            # Turn off listeners of unused services, whose fixed ports may be in use.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
         }
@@ -363,21 +382,21 @@ def start_local_aws(running: ExitStack, folder: Path) -> str:
 
 
 def sam_build(folder: Path) -> list[str]:
-    """Return the command that bundles the functions, away from the project's own build."""
+    """Return the command that builds the functions outside the project's own build folder."""
     return [str(SAM), "build", "--build-dir", str(folder / "build")]
 
 
 def allow_http(template: Path) -> None:
-    """Take out of a template the one thing that HTTP is refused by, and TLS is not spoken here.
+    """Remove the policy of the dead-letter queue, which denies requests without TLS.
 
-    It is the policy of the dead-letter queue, which denies everything that doesn't come over TLS.
+    The local AWS has no TLS.
     """
-    whole = template.read_text()
-    template.write_text(re.sub(r"^  DeadLettersPolicy:\n(?:   .*\n)+", "", whole, flags=re.M))
+    text = template.read_text()
+    template.write_text(re.sub(r"^  DeadLettersPolicy:\n(?:   .*\n)+", "", text, flags=re.M))
 
 
 def sam_deploy(folder: Path, parameters: Mapping[str, str]) -> list[str]:
-    """Return the command that deploys what was built."""
+    """Return the command that deploys the built functions."""
     template = folder / "build" / "template.yaml"
     command = [str(SAM), "deploy", "--template-file", str(template), "--stack-name", STACK]
     command += ["--s3-bucket", ARTIFACTS, "--capabilities", "CAPABILITY_IAM"]
@@ -386,7 +405,7 @@ def sam_deploy(folder: Path, parameters: Mapping[str, str]) -> list[str]:
 
 
 def sam_environment(endpoint: str) -> dict[str, str]:
-    """Return what makes SAM talk to the local AWS, and to nothing else."""
+    """Return the environment in which SAM only uses the local AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -397,21 +416,21 @@ def sam_environment(endpoint: str) -> dict[str, str]:
 
 
 def stack_parameters(used: Stripe) -> dict[str, str]:
-    """Return the parameters that a local stack needs to differ in."""
+    """Return the parameters of template.yaml that differ in a local stack."""
     return {
         "StripeApiBase": used.api_base if used.double else "",
-        # Functions run on the interpreter, and the machine, that built them.
+        # Functions run on the interpreter and the machine that built them.
         "Runtime": f"python{sys.version_info.major}.{sys.version_info.minor}",
         "Architecture": MACHINES.get(platform.machine(), "x86_64"),
-        # The local AWS repeats a failing batch for ever, and with it all that comes after.
+        # The local AWS retries a failing batch until its age, and blocks all later records.
         "MaximumRecordAgeInSeconds": "60",
-        # What it gave up is brought home by the schedule, at its quickest here.
+        # The schedule recovers discarded records; this is its shortest interval.
         "ReconcileEveryMinutes": "2",
     }
 
 
 def make_secrets(endpoint: str, used: Stripe) -> None:
-    """Put the two secrets, and the bucket for the code, where the stack expects them."""
+    """Create the two secrets and the bucket for the code that the stack expects."""
     store = aws_client(endpoint, "secretsmanager")
     store.create_secret(Name="stripe/api-key", SecretString=used.api_key)
     store.create_secret(Name="stripe/webhook-secret", SecretString=used.webhook_secret)
@@ -419,13 +438,13 @@ def make_secrets(endpoint: str, used: Stripe) -> None:
 
 
 def stack_outputs(endpoint: str) -> dict[str, str]:
-    """Return the deployed stack's outputs by name."""
+    """Return the outputs of the deployed stack by name."""
     described = aws_client(endpoint, "cloudformation").describe_stacks(StackName=STACK)
     return {o["OutputKey"]: o["OutputValue"] for o in described["Stacks"][0]["Outputs"]}
 
 
 def function_name(endpoint: str, logical_id: str) -> str:
-    """Return the name that a function of the stack was deployed under."""
+    """Return the deployed name of a function of the stack."""
     described = aws_client(endpoint, "cloudformation").describe_stack_resource(
         StackName=STACK, LogicalResourceId=logical_id
     )
@@ -434,20 +453,20 @@ def function_name(endpoint: str, logical_id: str) -> str:
 
 
 def first_label(url: str) -> str:
-    """Return the id of an API or a function URL: what its host name starts with."""
+    """Return the id of an API or a function URL: the first label of its host name."""
     return (urlsplit(url).hostname or "").partition(".")[0]
 
 
 # ---- Stripe ---------------------------------------------------------------------------------
 
 
-def which_stripe(running: ExitStack) -> Stripe:
-    """Return the real Stripe where STRIPE_API_KEY is set, else a double, started here.
+def choose_stripe(running: ExitStack) -> Stripe:
+    """Return the real Stripe if STRIPE_API_KEY is set; otherwise start a double.
 
     Raises
     ------
     CloudError
-        The key is one of live mode: what is tried out here would happen to real customers.
+        The key is a live-mode key: the cloud would change real customers.
     """
     key = os.environ.get("STRIPE_API_KEY", "")
     if not key:
@@ -465,7 +484,7 @@ def which_stripe(running: ExitStack) -> Stripe:
 
 
 class Program:
-    """A child process, its children, and what it printed."""
+    """A child process with its own children and its log."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
@@ -473,13 +492,13 @@ class Program:
         self.log = log
 
     def succeed(self) -> None:
-        """Wait until it ends, and raise CloudError unless that was with success."""
+        """Wait until the process ends; raise CloudError unless it succeeded."""
         if self.process.wait():
             self.fail(f"ended with {self.process.returncode}")
 
     def wait_for(self, url: str) -> None:
-        """Wait until somebody answers at `url`, with whatever status below 500."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until `url` answers with a status below 500; raise CloudError if it does not."""
+        deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 self.fail(f"ended with {self.process.returncode}")
@@ -487,16 +506,16 @@ class Program:
                 if http("GET", url, b"", {}).status < 500:
                     return
             time.sleep(0.05)
-        self.fail(f"did not answer within {PATIENCE:.0f} s")
+        self.fail(f"did not answer within {START_TIMEOUT:.0f} s")
 
     def fail(self, how: str) -> NoReturn:
-        """Raise CloudError with the last that it printed."""
-        said = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        raise CloudError("\n".join([f"{self.name} {how}. The end of what it printed:", *said]))
+        """Raise CloudError with the end of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        raise CloudError("\n".join([f"{self.name} {how}. The end of its output:", *lines]))
 
-    def end(self) -> None:
-        """End it and all that it started, at once: what they have written goes with the folder."""
-        # The group outlives its leader as long as one of its processes does.
+    def kill(self) -> None:
+        """Kill the process and all its children; their files are removed with the folder."""
+        # The process group exists as long as one of its processes does.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -510,35 +529,38 @@ def program(
     *,
     environment: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
-    bare: bool = True,
+    is_isolated: bool = True,
 ) -> Iterator[Program]:
-    """Run a program for the length of the block, in a process group and with a log of its own.
+    """Run a program for the duration of the block, in a new process group, with a log.
 
-    Ctrl-C reaches this process alone, which then ends the others in order.
+    Ctrl-C reaches only this process, which then stops the others in order.
 
     Parameters
     ----------
     name : str
-        How messages, and its log in `folder`, are headed.
+        The name in messages and of the log in `folder`.
     command : sequence of str
     folder : Path
-        Its home, for temporary files too.
+        Its home directory and its folder for temporary files.
     environment : mapping, optional
-        What it is given beside the usual.
+        Additional environment variables.
     inherited : sequence of int, optional
         File descriptors that stay open in it.
-    bare : bool
-        False for the one program that fetches packages, as the caller has set that up.
+    is_isolated : bool
+        Whether it gets only `INHERITED_VARIABLES`. False for the program that fetches packages,
+        which needs the caller's configuration.
     """
     log = folder / f"{name.replace(' ', '-').lower()}.log"
-    kept = {key: os.environ[key] for key in FROM_OUTSIDE if key in os.environ}
-    own = {**kept, "HOME": str(folder), "TMPDIR": str(folder)} if bare else dict(os.environ)
+    variables = dict(os.environ)
+    if is_isolated:
+        variables = {key: os.environ[key] for key in INHERITED_VARIABLES if key in os.environ}
+        variables |= {"HOME": str(folder), "TMPDIR": str(folder)}
     with log.open("wb") as printed:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
             env={
-                **own,
+                **variables,
                 "PYTHON": sys.executable,
                 "SAM_CLI_TELEMETRY": "0",
                 **(environment or {}),
@@ -553,17 +575,17 @@ def program(
     try:
         yield running
     finally:
-        running.end()
+        running.kill()
 
 
 @contextmanager
-def signals_unwind() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C and SIGTERM unwind the block, so that everything in it is taken down.
+def unwind_on_signals() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise an exception in the block, so that it is cleaned up.
 
     Yields
     ------
     callable
-        From its call on, both are ignored until the end of the block.
+        Ignores these signals from now until the end of the block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -577,12 +599,12 @@ def signals_unwind() -> Iterator[Callable[[], None]]:
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, unwind) for number in handled}
 
-    def deaf() -> None:
+    def ignore_signals() -> None:
         for number in handled:
             signal.signal(number, signal.SIG_IGN)
 
     try:
-        yield deaf
+        yield ignore_signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""``make demo``: the whole story of a customer, step by step, on the local cloud.
+"""``make demo``: the life of one customer, step by step, on the local cloud.
 
-Each step shows what was asked, what was answered and what the table holds then, and ends the story
-where anything is not as it should be.
+Each step prints its requests, their answers and the table, and checks them. A check that fails ends
+the demo.
 """
 
 import json
@@ -26,40 +26,43 @@ LINE_WIDTH = 110
 
 
 class StepFailedError(Exception):
-    """A step of the story did not go as it should."""
+    """A check of a step failed."""
 
 
-class Page:
-    """What the story is written on: in colour on a terminal, plain anywhere else."""
+class Output:
+    """The output of the demo: in colour on a terminal, plain elsewhere."""
 
     def __init__(self) -> None:
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         self._steps = 0
 
     def step(self, title: str, why: str) -> None:
-        """Begin a step."""
+        """Print the heading of a step."""
         self._steps += 1
         self.line("")
         self.line(f"{self._steps}. {title}", "1;36")
         self.line(f"   {why}", "2")
 
     def request(self, text: str, body: object = None) -> None:
-        """Show what is asked."""
-        shown = "" if body is None else f" {json.dumps(body)}"
-        self.line(f"   → {text}{shown}", "33")
+        """Print a request."""
+        suffix = "" if body is None else f" {json.dumps(body)}"
+        self.line(f"   → {text}{suffix}", "33")
 
     def answer(self, answer: Answer) -> None:
-        """Show what was answered, without the fields that are empty."""
+        """Print an answer without its empty fields."""
         self.line(f"   ← {answer.status}", "32" if answer.status < 400 else "35")
         if answer.body:
-            self.line(f"     {laid_out(filled(answer.body), '     ')}")
+            self.line(f"     {format_json(without_empty(answer.body), '     ')}")
 
     def table(self, before: Mapping[str, str], after: Mapping[str, str]) -> None:
-        """Show what the table holds: new (+), changed (~), gone (-); older events are counted."""
+        """Print the table: items that are new (+), changed (~), deleted (-), unchanged.
+
+        Unchanged events are only counted.
+        """
         self.line("   the table:", "2")
         old_events = 0
         for key in [*after, *(before.keys() - after.keys())]:
-            mark, colour = mark_of(before.get(key), after.get(key))
+            mark, colour = change_mark(before.get(key), after.get(key))
             if not mark and key.startswith("EVENT#"):
                 old_events += 1
             else:
@@ -68,12 +71,12 @@ class Page:
             self.line(f"     … {old_events} older events", "2")
 
     def line(self, text: str, colour: str = "") -> None:
-        """Write a line."""
+        """Print a line."""
         print(f"\033[{colour}m{text}\033[0m" if self._colour and colour else text, flush=True)
 
 
-def mark_of(before: str | None, after: str | None) -> tuple[str, str]:
-    """Return how a line of the table is marked, and its colour."""
+def change_mark(before: str | None, after: str | None) -> tuple[str, str]:
+    """Return the mark and the colour of an item of the table."""
     if before == after:
         return "", "2"
     if before is None:
@@ -81,18 +84,18 @@ def mark_of(before: str | None, after: str | None) -> tuple[str, str]:
     return ("-", "31") if after is None else ("~", "33")
 
 
-class Story:
-    """One customer's life, played on a cloud."""
+class Demo:
+    """The steps of the demo, on one cloud."""
 
-    def __init__(self, cloud: Cloud, page: Page) -> None:
+    def __init__(self, cloud: Cloud, output: Output) -> None:
         self.cloud = cloud
-        self.page = page
+        self.output = output
         self.stripe = cloud.stripe.client()
         self.began = int(time.time()) - 1
-        self.held: Mapping[str, str] = {}
+        self.last_table: Mapping[str, str] = {}
 
-    def play(self) -> None:
-        """Play all of it."""
+    def run(self) -> None:
+        """Run all steps."""
         customer = self.create()
         self.create_again(customer)
         self.webhook_arrives(customer)
@@ -109,41 +112,41 @@ class Story:
         self.new_customer(customer)
 
     def create(self) -> str:
-        self.page.step(
+        self.output.step(
             "Create a customer", "A backend signs its call with IAM and gets a customer."
         )
         body = {"user_id": USER, "billing_email": EMAIL, "name": "Jenny Rosen"}
         answer = self.call("POST", "/customers", body)
         self.expect(answer.status == 201, "201: the customer is new")
         customer: str = answer.body["stripe_id"]
-        self.expect(answer.body["email"] == EMAIL, "the answer is the customer as Stripe has it")
-        self.expect(self.on_stripe() == {customer}, "Stripe has this one customer")
+        self.expect(answer.body["email"] == EMAIL, "the answer is the customer on Stripe")
+        self.expect(self.customers_on_stripe() == {customer}, "Stripe has this one customer")
         self.show_table()
         return customer
 
     def create_again(self, customer: str) -> None:
-        self.page.step(
-            "Create it again", "One user has one customer, however often it is asked for."
+        self.output.step(
+            "Create it again", "A user has one customer, however often create is called."
         )
         answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
-        self.expect(answer.status == 200, "200: it was there already")
+        self.expect(answer.status == 200, "200: it existed already")
         self.expect(answer.body["stripe_id"] == customer, "it is the same customer")
-        self.expect(self.on_stripe() == {customer}, "Stripe still has one")
+        self.expect(self.customers_on_stripe() == {customer}, "Stripe still has one")
         self.show_table()
 
     def webhook_arrives(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Stripe's webhook arrives",
-            "Stripe reports that a customer was created: stored and linked at once, then applied.",
+            "Stripe sends customer.created: it is stored and linked at once, then applied.",
         )
-        self.page.request("Stripe POSTs customer.created to the Function URL")
+        self.output.request("Stripe POSTs customer.created to the Function URL")
         self.wait_for_event("customer.created", customer)
         self.show_table()
 
     def card_and_subscription(self, customer: str) -> None:
-        self.page.step(
-            "The customer gets a card and a subscription",
-            "On Stripe's side, as a checkout page does it; webhooks report them here.",
+        self.output.step(
+            "Add a card and a subscription on Stripe",
+            "As a checkout page does. Both are stored here by their webhooks.",
         )
         subscription = self.subscribe(customer)
         self.cloud.wait_until(
@@ -151,7 +154,7 @@ class Story:
                 any(card["is_default"] for card in self.read()["cards"])
                 and self.read()["subscriptions"]
             ),
-            "the card, as the default, and the subscription have come by webhook",
+            "the default card and the subscription are stored",
         )
         answer = self.call("GET", f"/customers/{USER}")
         self.expect(answer.status == 200, "200")
@@ -169,17 +172,17 @@ class Story:
         self.show_table()
 
     def change_on_stripe(self, customer: str) -> None:
-        self.page.step(
-            "The customer is changed on Stripe",
-            "In the dashboard, for example. The webhook delivers the change, no call asks for it.",
+        self.output.step(
+            "Change the customer on Stripe",
+            "In the dashboard, for example. The change is stored here by its webhook.",
         )
-        self.on_stripes_side(
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"name": "Jenny Rosen-Meyer", "phone": "+15555550123"},
             lambda change: self.stripe.v1.customers.update(customer, change),
         )
         self.cloud.wait_until(
-            lambda: self.read()["name"] == "Jenny Rosen-Meyer", "the new name has come by webhook"
+            lambda: self.read()["name"] == "Jenny Rosen-Meyer", "the new name is stored"
         )
         answer = self.call("GET", f"/customers/{USER}")
         self.expect(answer.body["phone"] == "+15555550123", "name and phone are the new ones")
@@ -187,104 +190,107 @@ class Story:
         self.show_table()
 
     def out_of_order(self, customer: str, double: StripeDoubleServer) -> None:
-        self.page.step(
-            "Stripe's webhooks come twice, and the newest first",
-            "Whatever order they come in, the record has what Stripe has in the end.",
+        self.output.step(
+            "Deliver webhooks twice and in reverse order",
+            "The order of arrival does not matter: the record equals Stripe's in the end.",
         )
-        with double.use() as own:
-            own.webhooks.hold()
-            own.webhooks.duplicate_next(3, "customer.updated")
+        with double.use() as stripe_double:
+            stripe_double.webhooks.hold()
+            stripe_double.webhooks.duplicate_next(3, "customer.updated")
         for number in ("+15555550001", "+15555550002", "+15555550003"):
-            self.on_stripes_side(
+            self.call_stripe(
                 f"POST /v1/customers/{customer}",
                 {"phone": number},
                 lambda change: self.stripe.v1.customers.update(customer, change),
             )
-        with double.use() as own:
-            before = len(own.webhooks.log)
-            changes = [event["id"] for event in own.account.events.values()][-3:]
-            own.webhooks.release("reversed")
-        self.page.request("Stripe POSTs six times: the three events, each twice, the newest first")
+        with double.use() as stripe_double:
+            before = len(stripe_double.webhooks.log)
+            changes = [event["id"] for event in stripe_double.account.events.values()][-3:]
+            stripe_double.webhooks.release("reversed")
+        self.output.request(
+            "Stripe POSTs six times: the three events, each twice, the newest first"
+        )
         double.wait_until_delivered()
         self.cloud.wait_until(
-            lambda: all(self.state_of(event) in ENDED for event in changes), "they have ended"
+            lambda: all(self.state_of(event) in ENDED for event in changes),
+            "all three events are applied or ignored",
         )
-        with double.use() as own:
-            statuses = [delivery["status"] for delivery in own.webhooks.log[before:]]
-        self.expect(statuses == [200] * 6, "each is answered 200")
-        self.expect(self.read()["phone"] == "+15555550003", "the phone is the last one")
+        with double.use() as stripe_double:
+            statuses = [delivery["status"] for delivery in stripe_double.webhooks.log[before:]]
+        self.expect(statuses == [200] * 6, "each delivery is answered 200")
+        self.expect(self.read()["phone"] == "+15555550003", "the phone is that of the last change")
         stored = [item for item in self.cloud.items() if item.get("stripe_id") in changes]
         self.expect(len(stored) == 3, "each event is stored once")
         self.show_table()
 
     def lost_webhook(self, customer: str, double: StripeDoubleServer) -> None:
-        self.page.step(
-            "A webhook never arrives",
-            "Every few minutes reconcile_events asks Stripe for events that are missing here.",
+        self.output.step(
+            "Lose a webhook",
+            "Every few minutes reconcile_events lists Stripe's events and stores missing ones.",
         )
-        with double.use() as own:
-            own.webhooks.drop_next(1, "customer.updated")
-        self.on_stripes_side(
+        with double.use() as stripe_double:
+            stripe_double.webhooks.drop_next(1, "customer.updated")
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"phone": "+15555550199"},
             lambda change: self.stripe.v1.customers.update(customer, change),
         )
-        with double.use() as own:
-            lost = list(own.account.events)[-1]
+        with double.use() as stripe_double:
+            lost = list(stripe_double.account.events)[-1]
         self.expect(self.read()["phone"] == "+15555550003", "the change is not known here")
         answer = self.invoke("reconcile_events", self.cloud.reconcile_events, {})
-        self.expect(answer["recovered"] >= 1, "the event is found")
+        self.expect(answer["recovered"] >= 1, "the event is recovered")
         self.cloud.wait_until(lambda: self.state_of(lost) == "applied", "it is applied")
-        self.expect(self.read()["phone"] == "+15555550199", "and applied: the phone is right")
+        self.expect(self.read()["phone"] == "+15555550199", "and the phone is current")
         self.show_table()
 
     def replay(self, customer: str) -> None:
-        self.page.step(
-            "An event is replayed",
-            "Whatever has become of it, it is applied again by what Stripe says now.",
+        self.output.step(
+            "Replay an event",
+            "Whatever its state, it is applied again with Stripe's current data.",
         )
         event = next(
             item["stripe_id"]
-            for item in sorted(self.cloud.items(), key=place, reverse=True)
+            for item in sorted(self.cloud.items(), key=sort_key, reverse=True)
             if item["record_type"] == "Event" and item.get("customer_id") == customer
         )
         before = self.read()
         answer = self.invoke("replay_events", self.cloud.replay_events, {"event_id": event})
         self.expect(answer["replayed"] == 1, "one event is replayed")
         self.expect(self.state_of(event) == "applied", "it is applied again")
-        self.expect(self.read() == before, "which changes nothing: the record was right")
+        self.expect(self.read() == before, "which changes nothing: the record was current")
         self.show_table()
 
     def sync(self, customer: str) -> None:
-        self.page.step(
+        self.output.step(
             "Synchronise the customer",
-            "Asks Stripe, and updates customer, cards and subscriptions to what it answers.",
+            "Fetches customer, cards and subscriptions from Stripe and stores them.",
         )
         double = self.cloud.stripe.double
         if double:
-            self.page.line(
-                "   (the double keeps its webhooks back, so that sync alone can help)", "2"
+            self.output.line(
+                "   (the double holds its webhooks, so that only sync can store the change)", "2"
             )
-            with double.use() as own:
-                own.webhooks.hold()
-        self.on_stripes_side(
+            with double.use() as stripe_double:
+                stripe_double.webhooks.hold()
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"description": "pays by invoice"},
             lambda change: self.stripe.v1.customers.update(customer, change),
         )
         answer = self.call("POST", f"/customers/{USER}/sync")
         self.expect(answer.status == 200, "200")
-        self.expect(answer.body["description"] == "pays by invoice", "the change is here")
+        self.expect(answer.body["description"] == "pays by invoice", "the change is stored")
         if double:
-            with double.use() as own:
-                own.webhooks.release()
+            with double.use() as stripe_double:
+                stripe_double.webhooks.release()
             double.wait_until_delivered()
         self.show_table()
 
     def forged_webhook(self, customer: str) -> None:
-        self.page.step(
-            "A webhook is forged",
-            "It says that the customer is deleted, under a signature that is not Stripe's.",
+        self.output.step(
+            "Forge a webhook",
+            "Its payload deletes the customer, but its signature is not Stripe's.",
         )
         forged = {
             "id": "evt_forged",
@@ -295,60 +301,62 @@ class Story:
             "data": {"object": {"id": customer, "object": "customer", "deleted": True}},
         }
         body = json.dumps(forged).encode()
-        self.page.request(f"POST {self.cloud.webhook_url}", forged)
+        self.output.request(f"POST {self.cloud.webhook_url}", forged)
         answer = self.cloud.deliver(body, sign(body, "whsec_guessed", time.time()))
-        self.page.answer(answer)
+        self.output.answer(answer)
         self.expect(answer.status == 400, "400: refused")
         stored = {item["pk"] for item in self.cloud.items()}
         self.expect("EVENT#evt_forged" not in stored, "nothing of it is stored")
-        self.expect(self.read()["is_active"], "the customer is as it was")
+        self.expect(self.read()["is_active"], "the customer is unchanged")
         self.show_table()
 
     def soft_delete(self, customer: str) -> None:
-        self.page.step("Soft-delete the customer", "The record stays, and counts as deleted.")
+        self.output.step("Soft-delete the customer", "The record remains, but it is not active.")
         answer = self.call("DELETE", f"/customers/{USER}")
         self.expect(answer.status == 204, "204")
         record = next(item for item in self.cloud.items() if item["sk"] == f"CUSTOMER#{customer}")
         self.expect(not record["is_active"], "the record is not active any more")
-        self.expect(bool(record["date_purged"]), "and says since when")
+        self.expect(bool(record["date_purged"]), "and has the time of its deletion")
         self.show_table()
 
     def not_found(self) -> None:
-        self.page.step("Read it once more", "For callers there is no such customer.")
+        self.output.step("Read it again", "The API does not return a soft-deleted customer.")
         answer = self.call("GET", f"/customers/{USER}")
-        self.expect(answer.status == 404, "404, as problem+json")
+        self.expect(answer.status == 404, "404")
         kind = {name.lower(): value for name, value in answer.headers.items()}["content-type"]
-        self.expect(kind.startswith("application/problem+json"), "which programs can read")
+        self.expect(kind.startswith("application/problem+json"), "as application/problem+json")
         self.show_table()
 
     def new_customer(self, old: str) -> None:
-        self.page.step("Create again", "After a soft delete the user starts with a new customer.")
+        self.output.step("Create again", "After a soft delete the user starts with a new customer.")
         answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
         self.expect(answer.status == 201, "201: a new one")
         new: str = answer.body["stripe_id"]
-        self.expect(new != old, "under an id of its own")
-        self.expect(self.on_stripe() == {old, new}, "Stripe has the old one and the new one")
+        self.expect(new != old, "with another id")
+        self.expect(
+            self.customers_on_stripe() == {old, new}, "Stripe has the old one and the new one"
+        )
         self.wait_for_event("customer.created", new)
         self.show_table()
 
-    def tidy(self) -> None:
-        """Take the customers off the real Stripe's test account; the double just ends."""
+    def clean_up(self) -> None:
+        """Delete the customers from a real test account; a double ends with the cloud."""
         if not self.cloud.stripe.double:
-            for customer in self.on_stripe():
+            for customer in self.customers_on_stripe():
                 self.stripe.v1.customers.delete(customer)
 
     def subscribe(self, customer: str) -> str:
-        card = self.on_stripes_side(
+        card = self.call_stripe(
             "POST /v1/payment_methods/pm_card_visa/attach",
             {"customer": customer},
             lambda given: self.stripe.v1.payment_methods.attach("pm_card_visa", given),
         )
-        self.on_stripes_side(
+        self.call_stripe(
             f"POST /v1/customers/{customer}",
             {"invoice_settings": {"default_payment_method": card.id}},
             lambda given: self.stripe.v1.customers.update(customer, given),
         )
-        price = self.on_stripes_side(
+        price = self.call_stripe(
             "POST /v1/prices",
             {
                 "currency": "eur",
@@ -358,43 +366,43 @@ class Story:
             },
             self.stripe.v1.prices.create,
         )
-        subscription = self.on_stripes_side(
+        subscription = self.call_stripe(
             "POST /v1/subscriptions",
             {"customer": customer, "items": [{"price": price.id}]},
             self.stripe.v1.subscriptions.create,
         )
         return str(subscription.id)
 
-    def on_stripes_side(self, text: str, given: Any, call: Callable[[Any], Any]) -> Any:
-        """Do something on Stripe, as another program does, and show it."""
-        self.page.request(f"on Stripe: {text}", given)
+    def call_stripe(self, text: str, given: Any, call: Callable[[Any], Any]) -> Any:
+        """Change something on Stripe without the product, and print it."""
+        self.output.request(f"on Stripe: {text}", given)
         return call(given)
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
-        """Call the API, and show request and answer."""
-        self.page.request(f"{method} {path}", body)
+        """Call the API and print request and answer."""
+        self.output.request(f"{method} {path}", body)
         answer = self.cloud.request(method, path, body)
-        self.page.answer(answer)
+        self.output.answer(answer)
         return answer
 
     def invoke(self, function: str, name: str, event: Any) -> Any:
-        """Invoke a function directly, and show event and answer."""
-        self.page.request(f"invoke {function}", event)
+        """Invoke a function directly and print event and result."""
+        self.output.request(f"invoke {function}", event)
         answer = self.cloud.invoke(name, event)
-        self.page.line(f"   ← {json.dumps(answer)}", "32")
+        self.output.line(f"   ← {json.dumps(answer)}", "32")
         return answer
 
     def state_of(self, event: str) -> str | None:
-        """Return the state that an event is in; None where it is not stored."""
+        """Return the state of an event; None if it is not stored."""
         found = (item for item in self.cloud.items() if item["pk"] == f"EVENT#{event}")
         return next((item["state"] for item in found), None)
 
     def read(self) -> Any:
-        """Return the customer as the API answers it, without showing it."""
+        """Return the customer from the API without printing it."""
         return self.cloud.request("GET", f"/customers/{USER}").body
 
-    def on_stripe(self) -> set[str]:
-        """Return the ids of all customers that Stripe has made of this story."""
+    def customers_on_stripe(self) -> set[str]:
+        """Return the ids of all customers of this demo on Stripe."""
         listed = self.stripe.v1.customers.list({"email": EMAIL, "created": {"gte": self.began}})
         return {customer.id for customer in listed.auto_paging_iter()}
 
@@ -412,24 +420,27 @@ class Story:
             )
 
         self.cloud.wait_until(applied, f"{kind} is stored, linked and applied")
-        self.page.line(f"   ✓ {kind} is stored, linked to {USER} and applied", "32")
+        self.output.line(f"   ✓ {kind} is stored, linked to {USER} and applied", "32")
 
-    def expect(self, so: bool, what: str) -> None:
-        """Show what is as it should be, and end the story where it is not."""
-        if not so:
+    def expect(self, is_true: bool, what: str) -> None:
+        """Print a check, or raise `StepFailedError` if it failed."""
+        if not is_true:
             raise StepFailedError(what)
-        self.page.line(f"   ✓ {what}", "32")
+        self.output.line(f"   ✓ {what}", "32")
 
     def show_table(self) -> None:
-        """Show what the table holds."""
-        items = sorted(self.cloud.items(), key=place)
-        holds = {short(f"{item['pk']}  {item['sk']}"): short(gist(item)) for item in items}
-        self.page.table(self.held, holds)
-        self.held = holds
+        """Print the table."""
+        items = sorted(self.cloud.items(), key=sort_key)
+        table = {
+            shorten_ids(f"{item['pk']}  {item['sk']}"): shorten_ids(summarise(item))
+            for item in items
+        }
+        self.output.table(self.last_table, table)
+        self.last_table = table
 
 
-def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
-    """Return the place of an item in the story: users, pointers, then events as they came."""
+def sort_key(item: Mapping[str, Any]) -> tuple[int, Any, str]:
+    """Return the sort key of an item: users, pointers, then events in the order of arrival."""
     kind = item["pk"].partition("#")[0]
     return (
         ("USER", "STRIPE", "EVENT", "SWEEP").index(kind),
@@ -438,18 +449,18 @@ def place(item: Mapping[str, Any]) -> tuple[int, Any, str]:
     )
 
 
-def short(text: str) -> str:
-    """Return `text` with Stripe's ids cut to what distinguishes them."""
+def shorten_ids(text: str) -> str:
+    """Return `text` with Stripe's ids shortened."""
     return re.sub(r"\b((?:cus|evt|pm|sub)_\w{6})\w+", r"\1…", text)
 
 
-def gist(item: Mapping[str, Any]) -> str:
-    """Return what matters of an item in a few words."""
-    return GISTS[item["record_type"]](item)
+def summarise(item: Mapping[str, Any]) -> str:
+    """Return a short description of an item."""
+    return SUMMARIES[item["record_type"]](item)
 
 
-def gist_of_customer(item: Mapping[str, Any]) -> str:
-    """Return what matters of a customer: what the story changes."""
+def summarise_customer(item: Mapping[str, Any]) -> str:
+    """Return a short description of a customer: the fields that the demo changes."""
     state = "active" if item["is_active"] else "soft-deleted"
     words = [
         item.get("name"),
@@ -461,42 +472,42 @@ def gist_of_customer(item: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, words))
 
 
-GISTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "CustomerClaim": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
-    "Customer": gist_of_customer,
+SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "ActiveCustomer": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
+    "Customer": summarise_customer,
     "Card": lambda item: f"{item['brand']} {item['last4']}",
     "Subscription": lambda item: str(item["status"]),
     "Pointer": lambda item: f"belongs to {item['user_id']}",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
-    "SweepCursor": lambda _: "how far Stripe's events were swept",
+    "Sweep": lambda _: "position of the sweep of Stripe's events",
 }
 
 
-def filled(value: Any) -> Any:
-    """Return `value` without the fields that are empty."""
+def without_empty(value: Any) -> Any:
+    """Return `value` without empty fields."""
     if isinstance(value, dict):
-        return {k: filled(v) for k, v in value.items() if v not in (None, [], {})}
+        return {k: without_empty(v) for k, v in value.items() if v not in (None, [], {})}
     if isinstance(value, list):
-        return [filled(v) for v in value]
+        return [without_empty(v) for v in value]
     return value
 
 
-def laid_out(value: Any, indent: str) -> str:
-    """Return `value` as JSON, over several lines only where one does not hold it."""
+def format_json(value: Any, indent: str) -> str:
+    """Return `value` as JSON, on one line if it fits."""
     flat = json.dumps(value)
     if len(indent) + len(flat) <= LINE_WIDTH or not isinstance(value, dict | list):
         return flat
     inner = indent + "  "
     if isinstance(value, dict):
-        parts = [f"{json.dumps(k)}: {laid_out(v, inner)}" for k, v in value.items()]
+        parts = [f"{json.dumps(k)}: {format_json(v, inner)}" for k, v in value.items()]
     else:
-        parts = [laid_out(v, inner) for v in value]
+        parts = [format_json(v, inner) for v in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
-def errors_logged(cloud: Cloud) -> list[str]:
-    """Return what the functions have logged as errors."""
+def logged_errors(cloud: Cloud) -> list[str]:
+    """Return the errors that the functions logged."""
     logs = cloud.client("logs")
     groups = logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]
     return [
@@ -507,34 +518,34 @@ def errors_logged(cloud: Cloud) -> list[str]:
     ]
 
 
-def play(page: Page) -> None:
-    """Start a cloud, play the story, and stop the cloud."""
+def run(output: Output) -> None:
+    """Run the demo on a new cloud."""
     with local_cloud(printed_step) as cloud:
-        story = Story(cloud, page)
+        demo = Demo(cloud, output)
         try:
-            story.play()
+            demo.run()
         except Exception:
             with suppress(Exception):
-                for line in errors_logged(cloud):
-                    page.line(line, "31")
+                for line in logged_errors(cloud):
+                    output.line(line, "31")
             raise
         finally:
-            story.tidy()
+            demo.clean_up()
 
 
 def main() -> int:
-    """Play the story; anything but success is an exit code."""
-    page = Page()
+    """Run the demo; returns the exit code."""
+    output = Output()
     began = time.monotonic()
     try:
-        play(page)
+        run(output)
     except (StepFailedError, CloudError, stripe.StripeError) as error:
-        page.line(f"\n✗ not as it should be: {error}", "1;31")
+        output.line(f"\n✗ failed: {error}", "1;31")
         return 1
     except KeyboardInterrupt:
-        page.line("\ntaken down")
+        output.line("\nstopped")
         return 130
-    page.line(f"\nEvery step as it should be, in {time.monotonic() - began:.0f} s.", "1;32")
+    output.line(f"\nAll steps passed in {time.monotonic() - began:.0f} s.", "1;32")
     return 0
 
 

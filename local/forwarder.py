@@ -1,6 +1,6 @@
-"""Brings the real Stripe's events to a webhook on this machine, which Stripe can't reach.
+"""Forwards a real Stripe account's events to a webhook on this machine, which Stripe can't reach.
 
-Reads the list of events, as `stripe listen` does for who has it installed.
+It polls the list of events, so that `stripe listen` does not have to be installed.
 """
 
 import threading
@@ -12,28 +12,28 @@ import stripe
 
 from local.stripe_double import sign
 
-PAUSE = 1.0
+POLL_SECONDS = 1.0
 
 
 @contextmanager
-def forwarded(
+def forward_events(
     client: stripe.StripeClient, deliver: Callable[[bytes, str], bool], secret: str
 ) -> Iterator[None]:
-    """Deliver every event that comes to be during the block, signed, oldest first.
+    """Deliver each event that is created during the block, signed, oldest first.
 
     Parameters
     ----------
     client : StripeClient
-        Whose events.
+        A client of the account.
     deliver : callable
-        Posts a body with its signature, and tells whether it was taken.
+        POSTs a body with its signature and returns whether it was accepted.
     secret : str
         The webhook's signing secret.
     """
     ended = threading.Event()
-    # Stripe stamps whole seconds, and its clock is not ours.
+    # Stripe's times are whole seconds of another clock.
     since = int(time.time()) - 2
-    thread = threading.Thread(target=follow, args=(client, deliver, secret, since, ended))
+    thread = threading.Thread(target=poll_events, args=(client, deliver, secret, since, ended))
     thread.start()
     try:
         yield
@@ -42,16 +42,16 @@ def forwarded(
         thread.join()
 
 
-def follow(
+def poll_events(
     client: stripe.StripeClient,
     deliver: Callable[[bytes, str], bool],
     secret: str,
     since: int,
     ended: threading.Event,
 ) -> None:
-    """Deliver events from `since` on until `ended`; one that was not taken is delivered again."""
+    """Deliver events from `since` until `ended`; one that was not accepted is delivered again."""
     delivered: set[str] = set()
-    while not ended.wait(PAUSE):
+    while not ended.wait(POLL_SECONDS):
         try:
             listed = client.v1.events.list({"created": {"gte": since}, "limit": 100})
             for event in sorted(listed.auto_paging_iter(), key=lambda event: event.created):
@@ -60,4 +60,4 @@ def follow(
                     if deliver(body, sign(body, secret, time.time())):
                         delivered.add(event.id)
         except (stripe.StripeError, OSError) as error:
-            print(f"events are not forwarded at the moment: {type(error).__name__}")
+            print(f"could not forward events, retrying: {type(error).__name__}")

@@ -1,7 +1,7 @@
-"""``make test-schemathesis``: requests made up from openapi.json, on the deployed local cloud.
+"""``make test-schemathesis``: requests generated from openapi.json, on the deployed local cloud.
 
-Schemathesis makes up requests that fit the document and requests that don't, and chains of them,
-and checks every answer against the document. A seed decides what is made up.
+Schemathesis generates valid and invalid requests and sequences of them, and checks each answer
+against the document. The seed determines the requests.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from local.cloud import (
     ACCESS_KEY,
-    FROM_OUTSIDE,
+    INHERITED_VARIABLES,
     REGION,
     REQUESTS,
     ROOT,
@@ -26,15 +26,15 @@ from local.cloud import (
 
 SCHEMATHESIS = ROOT / ".tools" / "schemathesis" / "bin" / "schemathesis"
 HOOKS = "tools.schemathesis_hooks"
-LEFT_OUT = {
-    "positive_data_acceptance": "Stripe refuses much that is of the right shape",
-    "unsupported_method": "an HTTP API answers 404 where 405 is looked for",
-    "ignored_auth": "the local AWS takes every signature, once there is one",
+EXCLUDED_CHECKS = {
+    "positive_data_acceptance": "Stripe refuses many values of the right type",
+    "unsupported_method": "an HTTP API answers 404 instead of 405",
+    "ignored_auth": "the local AWS accepts any signature",
 }
-"""The checks that can't be asked for here, and why."""
+"""The checks that do not apply here, with the reason."""
 CONFIGURATION = """
 [checks.negative_data_rejection]
-# A body may be refused for its size alone; and what failed on our side was not refused.
+# 413: a body may be refused for its size alone. No 5xx: an error of the API is no refusal.
 expected-statuses = [400, 401, 403, 404, 413, 415, 422]
 """
 SIGNATURE = (
@@ -42,15 +42,15 @@ SIGNATURE = (
     " SignedHeaders=host, Signature=0"
 )
 OPERATIONS = 4
-"""How many the API has: each gets its share of the requests."""
-MOST_ROUNDS = 20
+"""The number of operations of the API; each gets an equal share of the requests."""
+MAX_ROUNDS = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make at least as many requests as asked for, and tell how many there were."""
+    """Send at least the requested number of requests; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=500, help="at least so many")
-    parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument("--requests", type=int, default=500, help="minimum number of requests")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first round")
     asked = parser.parse_args(arguments)
     try:
         with local_cloud(printed_step) as cloud:
@@ -61,47 +61,47 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(cloud: Cloud, requests: int, seed: int) -> int:
-    """Run rounds, each with a seed of its own, until there were enough requests."""
+    """Run rounds with increasing seeds until enough requests were sent; returns the exit code."""
     failures = 0
-    for number in range(MOST_ROUNDS):
-        missing = requests - made(cloud)
+    for number in range(MAX_ROUNDS):
+        missing = requests - count_requests(cloud)
         if missing <= 0:
             break
-        failures += round_of(cloud, math.ceil(missing / OPERATIONS), seed + number)
-    print(f"{made(cloud)} requests, {failures} failures")
-    return 1 if failures or made(cloud) < requests else 0
+        failures += run_round(cloud, math.ceil(missing / OPERATIONS), seed + number)
+    print(f"{count_requests(cloud)} requests, {failures} failures")
+    return 1 if failures or count_requests(cloud) < requests else 0
 
 
-def made(cloud: Cloud) -> int:
-    """Return how many requests the API has answered, by the log of the server."""
+def count_requests(cloud: Cloud) -> int:
+    """Return the number of API requests in the log of the server."""
     log = (cloud.folder / REQUESTS).read_text()
     return sum("/_aws/execute-api/" in line for line in log.splitlines())
 
 
-def round_of(cloud: Cloud, examples: int, seed: int) -> int:
-    """Let schemathesis make up so many requests for each operation; returns how many failures."""
+def run_round(cloud: Cloud, examples: int, seed: int) -> int:
+    """Send so many generated requests to each operation; returns the number of failures."""
     report = cloud.folder / f"schemathesis-{seed}.json"
     command = [str(SCHEMATHESIS), "run", str(ROOT / "openapi.json"), "--url", cloud.api_url]
     command += ["--header", f"Authorization: {SIGNATURE}", "--seed", str(seed)]
     command += ["--max-examples", str(examples), "--continue-on-failure"]
-    command += ["--checks", "all", "--exclude-checks", ",".join(LEFT_OUT)]
+    command += ["--checks", "all", "--exclude-checks", ",".join(EXCLUDED_CHECKS)]
     command += ["--generation-database", "none", "--warnings", "off", "--no-color"]
     command += ["--report", "json", "--report-json-path", str(report)]
-    environment = {name: os.environ[name] for name in FROM_OUTSIDE if name in os.environ}
+    environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     environment |= {"HOME": str(cloud.folder), "TMPDIR": str(cloud.folder)}
     environment |= {"SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(ROOT)}
-    # Where it finds its configuration, and keeps its notes.
+    # Schemathesis reads its configuration from its working directory and writes there.
     (cloud.folder / "schemathesis.toml").write_text(CONFIGURATION)
     ended = subprocess.run(command, cwd=cloud.folder, env=environment, check=False)
-    return failures_in(report, ended.returncode)
+    return count_failures(report, ended.returncode)
 
 
-def failures_in(report: Path, returned: int) -> int:
-    """Return how many failures and errors a round has ended with."""
+def count_failures(report: Path, returned: int) -> int:
+    """Return the number of failures and errors of a round."""
     if not report.exists():
         return 1
-    told = json.loads(report.read_text())
-    failures: int = told["test_cases"]["unique_failures"] + len(told["errors"])
+    result = json.loads(report.read_text())
+    failures: int = result["test_cases"]["unique_failures"] + len(result["errors"])
     return failures or (1 if returned else 0)
 
 

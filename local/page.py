@@ -1,8 +1,8 @@
-"""The API as a page on this machine: openapi.json, with every call of it to be tried.
+"""The API as a web page on this machine: openapi.json in Swagger UI, with calls to try.
 
-The page is Swagger UI, as Powertools ships it, and needs nothing from elsewhere. Its calls come
-back here and are passed on to the local cloud, signed: no browser has to know how that is done, and
-the API needs no CORS.
+Swagger UI comes from Powertools, and the page loads nothing from other servers. This server
+forwards its calls to the local cloud and signs them, so that the browser needs no credentials and
+the API no CORS.
 """
 
 import json
@@ -21,7 +21,7 @@ from local.cloud import HOST, ROOT, Answer
 
 DOCUMENT = ROOT / "openapi.json"
 API = "/customers"
-"""How the paths begin that are the API's."""
+"""The prefix of the API's paths."""
 
 SCRIPT, STYLE = "/swagger-ui.js", "/swagger-ui.css"
 FILES = {
@@ -30,7 +30,7 @@ FILES = {
 }
 
 HEADERS = {
-    # Whatever the page is made to show, the browser sends nothing anywhere else.
+    # The browser sends no request to another server, whatever the page contains.
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data:;"
     " script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -39,16 +39,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-LONGEST_BODY = 1024 * 1024
-PASSED_BACK = ("content-type", "retry-after")
+MAX_BODY_BYTES = 1024 * 1024
+FORWARDED_HEADERS = ("retry-after",)
 
 Send = Callable[[str, str, bytes, Mapping[str, str]], Answer]
-"""Sends a call to the API: method, path, body and headers, as `Cloud.request` takes them."""
+"""Sends a call to the API: method, path, body and headers, as `Cloud.request` does."""
 
 
 @contextmanager
 def api_page(send: Send) -> Iterator[str]:
-    """Serve the page for the length of the block; yields its address."""
+    """Serve the page for the duration of the block; yields its address."""
     with ThreadingHTTPServer((HOST, 0), partial(Handler, send)) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -61,21 +61,21 @@ def api_page(send: Send) -> Iterator[str]:
 
 
 def document() -> str:
-    """The API as the page shows it: calls go to where it came from, and nobody signs them."""
-    shown: dict[str, Any] = json.loads(DOCUMENT.read_text())
-    shown["servers"] = [{"url": "/", "description": "The local cloud; calls are signed for you."}]
-    del shown["security"], shown["components"]["securitySchemes"]
-    return json.dumps(shown)
+    """The OpenAPI document with this server as its only server, and without authentication."""
+    api: dict[str, Any] = json.loads(DOCUMENT.read_text())
+    api["servers"] = [{"url": "/", "description": "The local cloud; calls are signed for you."}]
+    del api["security"], api["components"]["securitySchemes"]
+    return json.dumps(api)
 
 
 def html() -> str:
-    """The page itself."""
+    """The page."""
     spec = document().replace("</", "<\\/")
     return swagger_ui.generate_swagger_html(spec, SCRIPT, STYLE, "/", None)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the one browser that has the page open."""
+    """Serves the page and forwards its calls."""
 
     server: ThreadingHTTPServer
 
@@ -84,65 +84,65 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def answer(self) -> None:
-        """Give the page and what belongs to it, and pass calls of the API on."""
+        """Answer with the page or one of its files, or forward a call of the API."""
         path, _, query = self.path.partition("?")
         length = self.headers.get("Content-Length") or "0"
-        if not self.is_asked_by_the_page():
+        if not self.is_same_origin():
             self.close_connection = True  # its body is not read
-            self.give(403, b"this page answers nobody but itself\n")
-        elif not length.isdecimal() or int(length) > LONGEST_BODY:
+            self.respond(403, b"only this page may send requests here\n")
+        elif not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True
-            self.give(413, b"a body is at most a megabyte\n")
+            self.respond(413, b"a body is at most a megabyte\n")
         elif path == API or path.startswith(f"{API}/"):
-            self.pass_on(self.rfile.read(int(length)))
+            self.forward(self.rfile.read(int(length)))
         elif self.command != "GET":
-            self.give(404, b"not of the API\n")
-        elif path == "/" and query == "format=json":  # where Swagger UI says that it has it from
-            self.give(200, document().encode(), "application/json")
+            self.respond(404, b"not an operation of the API\n")
+        elif path == "/" and query == "format=json":  # the link to the document in Swagger UI
+            self.respond(200, document().encode(), "application/json")
         elif path == "/":
-            self.give(200, html().encode(), "text/html; charset=utf-8")
+            self.respond(200, html().encode(), "text/html; charset=utf-8")
         elif path in FILES:
             name, media_type = FILES[path]
-            self.give(200, files(swagger_ui).joinpath(name).read_bytes(), media_type)
+            self.respond(200, files(swagger_ui).joinpath(name).read_bytes(), media_type)
         else:
-            self.give(404, b"not here\n")
+            self.respond(404, b"not found\n")
 
-    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that the library calls
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that the base class calls
 
-    def is_asked_by_the_page(self) -> bool:
-        """Whether it isn't another page, open in the same browser, that asks.
+    def is_same_origin(self) -> bool:
+        """Whether the request comes from this page and not from another page in the browser.
 
-        A name of somebody else's may be made to lead to this machine, and a browser sends simple
-        requests to any address: `Host` tells of the one, `Origin` of the other.
+        A foreign host name may resolve to this machine (`Host` differs then), and a browser sends
+        simple requests of any page to any address (`Origin` differs then).
         """
         here = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
         return host in here and origin in (None, f"http://{host}")
 
-    def pass_on(self, body: bytes) -> None:
-        """Send a call to the API, and give back what it answers."""
+    def forward(self, body: bytes) -> None:
+        """Send a call to the API and return its answer."""
         media_type = self.headers.get("Content-Type", "")
         if body and media_type.partition(";")[0].strip().lower() != "application/json":
-            self.give(415, b"the body must be application/json\n")
+            self.respond(415, b"the body must be application/json\n")
             return
         try:
             answer = self.send(self.command, self.path, body, {})
         except (OSError, ValueError, HTTPException):
-            self.give(502, b"the local cloud does not answer\n")
+            self.respond(502, b"the local cloud does not answer\n")
             return
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        told = {name: headers[name] for name in PASSED_BACK if name in headers}
-        said = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-        self.give(answer.status, said.encode(), told.pop("content-type", None), told)
+        forwarded = {name: headers[name] for name in FORWARDED_HEADERS if name in headers}
+        text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+        self.respond(answer.status, text.encode(), headers.get("content-type"), forwarded)
 
-    def give(
+    def respond(
         self,
         status: int,
         body: bytes,
         media_type: str | None = "text/plain; charset=utf-8",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer."""
+        """Send a response."""
         self.send_response(status)
         for name, value in {**HEADERS, **(headers or {})}.items():
             self.send_header(name, value)
@@ -154,4 +154,4 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: the log of `make serve` shows what has reached a function."""
+        """Log nothing: `make serve` prints the requests that reach a function."""

@@ -1,4 +1,4 @@
-"""``make serve``: the local cloud, left running, with a line for each invocation until Ctrl-C."""
+"""``make serve``: run the local cloud until Ctrl-C and print a line for each invocation."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from local.cloud import (
 )
 from local.page import DOCUMENT, api_page
 
-PAUSE = 0.3
+POLL_SECONDS = 0.3
 
 SERVED = re.compile(
     r"\] (?P<method>[A-Z]+) (?P<url>/_aws/(?P<how>execute-api|lambda-url)/[^/]+(?:/\$default)?"
@@ -32,15 +32,15 @@ VARIABLE = re.compile(r"\{\w+\}")
 BACKGROUND = {
     "apply_event": "stream",
     "reconcile_events": "schedule",
-    "replay_events": "by hand",
-    "rebuild_customers": "by hand",
+    "replay_events": "operator",
+    "rebuild_customers": "operator",
 }
-"""Functions that no request of the API reaches, and what invokes them."""
+"""Functions outside the API and what invokes them."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One invocation of a function, or a request that reached none."""
+    """One invocation of a function, or a request without a route."""
 
     function: str
     status: str
@@ -48,7 +48,7 @@ class Invocation:
     request: str
 
     def __str__(self) -> str:
-        """Show it as a line of the live log."""
+        """Return the line of the live log."""
         now = time.strftime("%H:%M:%S")
         return (
             f"{now}  {self.function:<21} {self.status:<6} {self.milliseconds:>6.0f} ms  "
@@ -57,8 +57,8 @@ class Invocation:
 
 
 class Watcher:
-    """Sees the invocations of a cloud: requests in the log of its HTTP server, all others in the
-    log groups that the functions write."""
+    """Reads the invocations of a cloud: requests from the log of its HTTP server, all others from
+    the log groups of the functions."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._requests = (cloud.folder / REQUESTS).open()
@@ -67,7 +67,7 @@ class Watcher:
         self._seen: set[str] = set()
 
     def new(self) -> Iterator[Invocation]:
-        """Return what has been invoked since the last call."""
+        """Yield the invocations since the last call."""
         for line in self._requests:
             served = SERVED.search(line.rstrip())
             if served:
@@ -90,7 +90,7 @@ class Watcher:
 
 
 def invocation(served: re.Match[str]) -> Invocation:
-    """Return the invocation that a line of the server's log tells of."""
+    """Return the invocation of a line of the server's log."""
     if served["how"] == "lambda-url":
         function = "link_customer"
         path = "webhook"
@@ -102,7 +102,7 @@ def invocation(served: re.Match[str]) -> Invocation:
 
 
 def function_of(method: str, path: str) -> str:
-    """Return the function that a route leads to, a dash where none does."""
+    """Return the function of a route, or a dash if there is no route."""
     for route, pattern, function in routes():
         if route == method and pattern.fullmatch(path):
             return function
@@ -120,7 +120,7 @@ def routes() -> list[tuple[str, re.Pattern[str], str]]:
 
 
 def welcome(cloud: Cloud, page: str) -> str:
-    """Return what somebody needs to play with the cloud: addresses, and commands to paste."""
+    """Return the addresses of the cloud and commands to try it."""
     signed = f"curl -sSi --aws-sigv4 aws:amz:{REGION}:execute-api --user {ACCESS_KEY}:{SECRET_KEY}"
     api = f"{cloud.api_url}/customers"
     invoke = f"curl -sS --aws-sigv4 aws:amz:{REGION}:lambda --user {ACCESS_KEY}:{SECRET_KEY}"
@@ -133,7 +133,7 @@ def welcome(cloud: Cloud, page: str) -> str:
         f"Stripe      {cloud.stripe.api_base}",
         f"Local AWS   {cloud.endpoint}  (table {cloud.table_name})",
         "",
-        "Create a customer, and read it:",
+        "Create a customer and read it:",
         f"  {signed} '{api}' \\",
         "    -H 'Content-Type: application/json' \\",
         """    -d '{"user_id": "user-1", "billing_email": "jenny@example.com", "name": "Jenny"}'""",
@@ -143,20 +143,20 @@ def welcome(cloud: Cloud, page: str) -> str:
     if cloud.stripe.double:
         stripe = f"curl -sS --user {cloud.stripe.api_key}: {cloud.stripe.api_base}/v1"
         lines += [
-            "Change the newest customer on the Stripe double, whose webhook brings it here:",
+            "Change the newest customer on the Stripe double, which sends a webhook:",
             f"  newest=$({stripe}/customers | grep -o 'cus_[A-Za-z0-9]*' | head -n 1)",
             f"  {stripe}/customers/$newest -d description='changed on Stripe'",
             f"  {stripe}/payment_methods/pm_card_visa/attach -d customer=$newest",
         ]
     else:
-        lines += ["The events of this Stripe account are read, and delivered to the webhook."]
+        lines += ["The events of this Stripe account are forwarded to the webhook."]
     lines += [
         "",
-        "Bring it up to what Stripe says, and soft-delete it:",
+        "Refresh it from Stripe, and soft-delete it:",
         f"  {signed} -X POST '{api}/user-1/sync'",
         f"  {signed} -X DELETE '{api}/user-1'",
         "",
-        "Ask Stripe for events that never arrived, and replay those that have failed:",
+        "Recover events that never arrived, and replay events that failed:",
         f"  {invoke} {functions}/{cloud.reconcile_events}/invocations -d '{{}}'",
         f"  {invoke} {functions}/{cloud.replay_events}/invocations -d '{{\"failed\": true}}'",
     ]
@@ -175,9 +175,9 @@ def main() -> int:
             while True:
                 for seen in watcher.new():
                     print(seen, flush=True)
-                time.sleep(PAUSE)
+                time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        print("\ntaken down", flush=True)
+        print("\nstopped", flush=True)
         return 0
     except CloudError as error:
         print(error, file=sys.stderr)

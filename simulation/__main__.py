@@ -1,7 +1,7 @@
-"""Plays histories and judges them.
+"""Run histories and check the invariants.
 
 python -m simulation --histories 1000 --seed 1
-python -m simulation --seed 34 --histories 1 --told   # one, every step in words
+python -m simulation --seed 34 --verbose   # one history, every step in words
 """
 
 from __future__ import annotations
@@ -15,36 +15,34 @@ from collections import Counter
 from collections.abc import Iterator
 
 from simulation.history import generate
-from simulation.runtime import stage
-from simulation.seeds import Played, play_seed
-from simulation.shrink import Shrinker, told
-from simulation.world import play
+from simulation.shrink import Shrinker, describe
+from simulation.world import Report, run_history, run_seed
 
-_SHRUNK_AT_MOST = 3
+_MAX_SHRUNK = 3
 _CHUNK = 5
 _HASH_SEED = "0"
 
 
 def main() -> int:
-    """Play what the command line asks for; the exit code."""
+    """Run what the command line asks for; returns the exit code."""
     options = _options()
     if os.environ.get("PYTHONHASHSEED") != _HASH_SEED:
-        # Sets of the product's are then in the same order in every run.
+        # The product's sets then iterate in the same order in every run.
         os.environ["PYTHONHASHSEED"] = _HASH_SEED
         arguments = [sys.executable, "-m", "simulation", *sys.argv[1:]]
-        os.execv(sys.executable, arguments)  # noqa: S606 - this very program
-    if options.told:
-        return _tell(options.seed)
+        os.execv(sys.executable, arguments)  # noqa: S606 - this program itself
+    if options.verbose:
+        return _print_history(options.seed)
     begun = time.monotonic()
     counts: Counter[str] = Counter()
     seconds, number, broken = 0.0, 0, 0
-    for played in _played(options):
+    for report in _reports(options):
         number += 1
-        seconds += played.seconds
-        counts += played.report.counts
-        if played.report.violations:
+        seconds += report.seconds
+        counts += report.counts
+        if report.violations:
             broken += 1
-            _report_violation(played, options, shrinks=broken <= _SHRUNK_AT_MOST)
+            _print_violations(report, options, shrinks=broken <= _MAX_SHRUNK)
             if options.first:
                 break
         elif sys.stderr.isatty():
@@ -56,27 +54,28 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
-    parser.add_argument("--histories", type=int, default=1000, help="how many")
-    parser.add_argument("--seed", type=int, default=1, help="of the first; each next is one more")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--histories", type=int, default=1000, help="number of histories")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first history")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes")
     parser.add_argument("--first", action="store_true", help="stop at the first violation")
-    parser.add_argument("--told", action="store_true", help="tell every step of the first history")
-    parser.add_argument("--shrink", type=float, default=60.0, help="seconds for each; 0 for none")
+    parser.add_argument(
+        "--verbose", action="store_true", help="print every step of the first history"
+    )
+    parser.add_argument("--shrink", type=float, default=60.0, help="seconds for each violation")
     return parser.parse_args()
 
 
-def _played(options: argparse.Namespace) -> Iterator[Played]:
+def _reports(options: argparse.Namespace) -> Iterator[Report]:
     seeds = range(options.seed, options.seed + options.histories)
     if options.jobs <= 1 or options.histories == 1:
-        yield from map(play_seed, seeds)
+        yield from map(run_seed, seeds)
         return
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        yield from pool.imap(play_seed, seeds, chunksize=_CHUNK)
+        yield from pool.imap(run_seed, seeds, chunksize=_CHUNK)
 
 
-def _tell(seed: int) -> int:
-    stage()
-    report = play(generate(seed), is_told=True)
+def _print_history(seed: int) -> int:
+    report = run_history(generate(seed), verbose=True)
     print("\n".join(report.log))
     for violation in report.violations:
         print(f"violation: {violation}")
@@ -84,19 +83,18 @@ def _tell(seed: int) -> int:
     return 1 if report.violations else 0
 
 
-def _report_violation(played: Played, options: argparse.Namespace, *, shrinks: bool) -> None:
-    print(f"\nviolation in the history of seed {played.seed}:")
-    for violation in played.report.violations:
+def _print_violations(report: Report, options: argparse.Namespace, *, shrinks: bool) -> None:
+    print(f"\nviolation in the history of seed {report.seed}:")
+    for violation in report.violations:
         print(f"  {violation}")
-    print(f"again: make simulate SEED={played.seed} HISTORIES=1", flush=True)
+    print(f"run it again: make simulate SEED={report.seed} HISTORIES=1", flush=True)
     if not shrinks or not options.shrink:
         return
-    stage()
-    shrinker = Shrinker(generate(played.seed), played.report, options.shrink)
+    shrinker = Shrinker(generate(report.seed), report, options.shrink)
     short = shrinker.shrink()
     print(f"shrunk, in {shrinker.tried} tries, to:")
-    print(told(short))
-    for violation in play(short).violations:
+    print(describe(short))
+    for violation in run_history(short).violations:
         print(f"  => {violation}", flush=True)
 
 

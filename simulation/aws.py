@@ -1,4 +1,4 @@
-"""DynamoDB, SQS and EventBridge as the product's processes meet them: late, throttled, failing."""
+"""DynamoDB, SQS and EventBridge with latency, throttling and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from botocore.exceptions import (
 
 from simulation.database import Answer, Database, error_answer
 from simulation.processes import Call, Fleet, Invocation
-from stripe_integrations.adapters import publisher
+from stripe_integrations.adapters import aws
 from stripe_integrations.errors import MessageNotSentError
 from stripe_integrations.models.table import Record
 
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 _DATABASE_SECONDS = (0.002, 0.05)
 _SERVICE_SECONDS = (0.005, 0.1)
 _ENDPOINT = "https://dynamodb.eu-west-1.amazonaws.com"
-_TRYING = ("apply_event", "reconcile_events", "replay_events")
+_APPLYING = ("apply_event", "reconcile_events", "replay_events")
 _TRANSACTION = "TransactWriteItems"
 
 
@@ -34,11 +34,11 @@ class SimulatedDatabase:
     Parameters
     ----------
     database : Database
-        What answers.
+        The engine that answers.
     fleet : Fleet
-        Tells whose call it is.
+        The processes that call.
     changed : callable
-        Called at the moment in which a call has taken effect.
+        Called at the moment when a call has taken effect.
     """
 
     def __init__(self, database: Database, fleet: Fleet, changed: Callable[[], None]) -> None:
@@ -47,7 +47,7 @@ class SimulatedDatabase:
         self._changed = changed
 
     def answer(self, operation: str, body: Json) -> Answer:
-        """Answer one request; raises what botocore raises where the network fails."""
+        """Answer one request, or raise the error that botocore raises for a network failure."""
         invocation = self._fleet.invocation()
         if invocation is None:
             return self._database.request(operation, body)
@@ -73,8 +73,8 @@ class SimulatedDatabase:
         return answer
 
     def _poison(self, invocation: Invocation, operation: str, key: str) -> None:
-        """Let a try of a poisonous event be the end: from its claim on, until it is put away."""
-        if operation != "UpdateItem" or invocation.function not in _TRYING:
+        """Poison an invocation from its claim of a poisonous event until it finishes the event."""
+        if operation != "UpdateItem" or invocation.function not in _APPLYING:
             return
         if invocation.poison == key:
             invocation.poison = None
@@ -84,7 +84,7 @@ class SimulatedDatabase:
     def _refusal(
         self, invocation: Invocation, call: Call, operation: str, body: Json
     ) -> Answer | None:
-        """What stands in the way of a call's effect, if anything does."""
+        """The error that replaces a call's effect, if its fault is of that kind."""
         if call.fault:
             self._fleet.trace(call.name, call.fault)
         match call.fault:
@@ -105,14 +105,14 @@ class SimulatedDatabase:
 
 
 class SimulatedService:
-    """The queue or the bus: what was sent, and when.
+    """The queue or the bus, with the messages that it received.
 
     Parameters
     ----------
     name : str
         ``queue`` or ``bus``.
     fleet : Fleet
-        Tells whose call it is.
+        The processes that send.
     """
 
     def __init__(self, name: str, fleet: Fleet) -> None:
@@ -121,12 +121,12 @@ class SimulatedService:
         self._fleet = fleet
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Take one message.
+        """Receive one message.
 
         Raises
         ------
         MessageNotSentError
-            It was not taken, or its receipt was lost.
+            The message was refused, or the answer was lost.
         """
         text = json.dumps(message, default=str, sort_keys=True)
         invocation = self._fleet.invocation()
@@ -137,7 +137,7 @@ class SimulatedService:
         self._fleet.trace(call.name, call.fault)
         if call.fault == "refused":
             if call.drawn < 0.5:
-                invocation.wait(publisher.CONNECT_SECONDS * publisher.ATTEMPTS)
+                invocation.wait(aws.CONNECT_SECONDS * aws.ATTEMPTS)
             raise MessageNotSentError(f"{self._name}: EndpointConnectionError")
         self.messages.append(text)
         if call.fault == "lost answer":
@@ -145,13 +145,13 @@ class SimulatedService:
         invocation.end(call)
 
     def _lose_answers(self, invocation: Invocation, text: str, drawn: float) -> None:
-        """Let the library send the message again, for as often as it does; one may be answered."""
-        invocation.wait(publisher.READ_SECONDS)
-        for _ in range(publisher.ATTEMPTS - 1):
+        """Receive the message again for each retry of the library; a retry may be answered."""
+        invocation.wait(aws.READ_SECONDS)
+        for _ in range(aws.ATTEMPTS - 1):
             self.messages.append(text)
             if drawn < 0.3:
                 return
-            invocation.wait(publisher.READ_SECONDS)
+            invocation.wait(aws.READ_SECONDS)
         raise MessageNotSentError(f"{self._name}: ReadTimeoutError")
 
 
@@ -170,10 +170,10 @@ def _throttled(operation: str, body: Json, drawn: float) -> Answer:
 
 
 def _cancelled(code: str, body: Json, drawn: float) -> Answer:
-    """A transaction that one of its items stood in the way of."""
+    """A transaction that one of its items cancelled."""
     items = len(body["TransactItems"])
-    guilty = int(drawn * items)
-    reasons = [{"Code": code if place == guilty else "None"} for place in range(items)]
+    cause = int(drawn * items)
+    reasons = [{"Code": code if index == cause else "None"} for index in range(items)]
     return error_answer(
         "TransactionCanceledException",
         "Transaction cancelled, please refer to cancellation reasons for specific reasons",

@@ -1,4 +1,4 @@
-"""Chance that depends on its name alone: taking something away leaves the rest as it was."""
+"""Random numbers by name: leaving out one draw does not change any other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hashlib import blake2b
 
 
 def chance(*name: object) -> random.Random:
-    """A generator for everything that goes by this name, the history's seed first."""
+    """A generator seeded by a name, of which the seed of the history is the first part."""
     digest = blake2b("/".join(map(str, name)).encode(), digest_size=8).digest()
     return random.Random(int.from_bytes(digest))
 
 
 def pick(weights: Sequence[tuple[str, float]], drawn: float) -> str | None:
-    """The kind that a number from [0, 1) falls on; None where the weights leave room for none."""
+    """The kind at a number from [0, 1); None beyond the sum of the weights."""
     total = 0.0
     sums = [total := total + weight for _, weight in weights]
     position = bisect(sums, drawn)
@@ -23,5 +23,5 @@ def pick(weights: Sequence[tuple[str, float]], drawn: float) -> str | None:
 
 
 def between(low: float, high: float, drawn: float) -> float:
-    """A number from low to high, as often of one order of magnitude as of another."""
+    """A number from low to high, with all orders of magnitude equally likely."""
     return float(low * (high / low) ** drawn)

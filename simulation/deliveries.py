@@ -1,4 +1,4 @@
-"""Stripe's webhooks on their way: late, doubled, out of order, lost, and tried again."""
+"""Webhook deliveries that are late, duplicated, out of order, lost and retried."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tools.lambda_events import api_event
 Json = dict[str, Any]
 
 FUNCTION = "link_customer"
-SECRET = "whsec_double"  # noqa: S105 - the double's
+SECRET = "whsec_double"  # noqa: S105 - of the double
 URL = "https://hook"
 
 
 class Deliveries:
-    """Brings what the double has queued to the webhook.
+    """Delivers the double's queued events to the webhook function.
 
     Parameters
     ----------
     schedule : Schedule
         Virtual time.
     stripe_side : SimulatedStripe
-        What delivers.
+        The Stripe account.
     fleet : Fleet
-        What takes it.
+        The processes of the webhook function.
     faults : Faults
-        What happens on the way.
+        The faults of the history.
     answered : callable
-        Gets the id of each event that was delivered, and what came of it.
+        Called with the id of each delivered event and the outcome of the invocation.
     """
 
     def __init__(
@@ -50,33 +50,33 @@ class Deliveries:
         self._fleet = fleet
         self._faults = faults
         self._answered = answered
-        self._under_way: set[int] = set()
+        self._in_progress: set[int] = set()
         self.lost: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is left to be delivered."""
+        """Whether no delivery is pending."""
         return self._webhooks.pending_count() == 0
 
-    def look(self, _: object = None) -> None:
-        """Send off what is due and not under way."""
+    def send_due(self) -> None:
+        """Start the deliveries that are due and not in progress."""
         for delivery in self._webhooks.due():
-            if delivery.number in self._under_way:
+            if delivery.number in self._in_progress:
                 continue
-            self._under_way.add(delivery.number)
+            self._in_progress.add(delivery.number)
             name = f"{delivery.event_id}/{delivery.attempt}"
-            passage = self._faults.delivery(name, delivery.event_type)
-            if passage.delay is None and delivery.attempt == 1:
+            plan = self._faults.delivery(name, delivery.event_type)
+            if plan.delay is None and delivery.attempt == 1:
                 self.lost.add(delivery.event_id)
                 self._webhooks.mark(delivery, 200)
                 continue
-            self._after(passage.delay or 0.0, delivery)
-            if passage.again is not None:
-                self._after((passage.delay or 0.0) + passage.again, delivery, again=True)
+            self._after(plan.delay or 0.0, delivery)
+            if plan.repeat_after is not None:
+                self._after((plan.delay or 0.0) + plan.repeat_after, delivery, again=True)
 
     def send(self, name: str, body: bytes, headers: Json, then: Callable[[Outcome], None]) -> None:
-        """POST something to the webhook."""
+        """POST a body to the webhook."""
         event = api_event("POST", "/", body=body.decode())
         self.counts["deliveries"] += 1
         self._fleet.invoke(FUNCTION, {**event, "headers": headers}, name, then)
@@ -85,7 +85,7 @@ class Deliveries:
         self._schedule.after(seconds, lambda: self._deliver(delivery, again=again))
 
     def _deliver(self, delivery: Delivery, *, again: bool) -> None:
-        # Stripe signs as of the moment in which it sends.
+        # Stripe signs each attempt at the time when it is sent.
         signature = sign(delivery.body, SECRET, self._webhooks.account.clock())
         headers = {**delivery.headers, "Stripe-Signature": signature}
         name = f"hook {delivery.event_type} {delivery.event_id[4:10]}"
@@ -94,12 +94,12 @@ class Deliveries:
             self._answered(delivery.event_id, outcome)
             if again:
                 return
-            self._under_way.discard(delivery.number)
+            self._in_progress.discard(delivery.number)
             self._webhooks.mark(delivery, outcome.status)
-            due = self._webhooks.next_due(self._under_way)
+            due = self._webhooks.next_due(self._in_progress)
             if due is not None:
                 wait = due - self._webhooks.account.clock()
-                self._schedule.after(wait + 0.001, self.look)
+                self._schedule.after(wait + 0.001, self.send_due)
 
         self.send(name, delivery.body, headers, then)
         if again:

@@ -1,4 +1,4 @@
-"""What template.yaml says of the functions and of the stream's mapping."""
+"""The functions' timeouts, the stream's mapping and the table as template.yaml defines them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ TABLE_NAME = "customers"
 
 @dataclass(frozen=True)
 class MappingRules:
-    """How the stream is mapped to its function.
+    """The configuration of an event source mapping.
 
     Parameters
     ----------
     batch_size : int
-        Most records of one invocation.
+        Maximum number of records in one invocation.
     bisect : bool
-        Whether a batch that failed is split in two.
-    retries : int
-        How often a batch is tried again; -1 for as long as its records live.
-    oldest : float
-        Seconds after which a record is given up; -1 for never.
+        Whether a failed batch is split in two.
+    max_retries : int
+        How often a batch is retried; -1 for no limit.
+    max_age : float
+        Seconds after which a record is discarded; -1 for never.
     partial : bool
-        Whether the function's report of the records that failed counts.
+        Whether partial batch responses are enabled.
     patterns : tuple
-        Filter patterns; a record that fits none never reaches the function.
+        Filter patterns; a record that matches none is not sent to the function.
     """
 
     batch_size: int = 100
     bisect: bool = False
-    retries: int = -1
-    oldest: float = -1
+    max_retries: int = -1
+    max_age: float = -1
     partial: bool = False
     patterns: tuple[dict[str, Any], ...] = ()
 
 
 @cache
 def timeouts() -> dict[str, float]:
-    """Seconds that each function may take, by the name of its folder."""
+    """The timeout of each function in seconds, by the name of its folder."""
     return {
         PurePath(function["Properties"]["CodeUri"]).name: float(function["Properties"]["Timeout"])
         for function in of_type("AWS::Serverless::Function").values()
@@ -59,13 +59,13 @@ def mapping_rules() -> MappingRules:
         for event in function["Properties"].get("Events", {}).values()
         if event["Type"] == "DynamoDB"
     )
-    usual = MappingRules()
+    defaults = MappingRules()
     filters = given.get("FilterCriteria", {}).get("Filters", [])
     return MappingRules(
-        batch_size=int(_value(given.get("BatchSize", usual.batch_size))),
-        bisect=bool(given.get("BisectBatchOnFunctionError", usual.bisect)),
-        retries=int(_value(given.get("MaximumRetryAttempts", usual.retries))),
-        oldest=float(_value(given.get("MaximumRecordAgeInSeconds", usual.oldest))),
+        batch_size=int(_value(given.get("BatchSize", defaults.batch_size))),
+        bisect=bool(given.get("BisectBatchOnFunctionError", defaults.bisect)),
+        max_retries=int(_value(given.get("MaximumRetryAttempts", defaults.max_retries))),
+        max_age=float(_value(given.get("MaximumRecordAgeInSeconds", defaults.max_age))),
         partial="ReportBatchItemFailures" in given.get("FunctionResponseTypes", ()),
         patterns=tuple(json.loads(entry["Pattern"]) for entry in filters),
     )
@@ -73,7 +73,7 @@ def mapping_rules() -> MappingRules:
 
 @cache
 def table_definition() -> dict[str, Any]:
-    """What CreateTable is asked for."""
+    """The arguments of CreateTable."""
     (table,) = of_type("AWS::DynamoDB::Table").values()
     view = table["Properties"]["StreamSpecification"]
     return {
@@ -84,7 +84,7 @@ def table_definition() -> dict[str, Any]:
 
 
 def _value(given: Any) -> Any:
-    """A property, or its parameter's default where it refers to one."""
+    """The value of a property, or the default of the parameter that it refers to."""
     if isinstance(given, dict) and "Ref" in given:
         return template()["Parameters"][given["Ref"]]["Default"]
     return given

@@ -1,4 +1,4 @@
-"""What goes wrong: drawn for each call from its own name, counted, and each one can be left out."""
+"""Faults: drawn for each call from its name, counted, and each can be left out."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ FIRST_KINDS = (
     "customer.subscription.created",
     "payment_method.attached",
 )
-"""Events that others follow on, and may overtake."""
+"""Types of event that later events of the same object may overtake."""
 
-_STRIPE_SPELLS = {
+_STRIPE_OUTAGES = {
     "429": (2.0, 60.0),
     "401": (60.0, 7200.0),
     "404": (60.0, 7200.0),
     "refused": (60.0, 3600.0),
 }
-_DATABASE_SPELLS = {"throttled": (1.0, 30.0), "refused": (5.0, 300.0)}
+_DATABASE_OUTAGES = {"throttled": (1.0, 30.0), "refused": (5.0, 300.0)}
 _OVERTAKEN_SECONDS = (10.0, 900.0)
 _LONG_OUTAGE_SECONDS = 2 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Spell:
-    """A time in which one of the others fails at most calls.
+class Outage:
+    """A period in which most calls to one service fail.
 
     Parameters
     ----------
     service : str
         ``stripe`` or ``database``.
     kind : str
-        The fault.
+        The fault of each call.
     start, end : float
         Seconds since the history's start.
     """
@@ -81,56 +81,56 @@ class Spell:
 
     @property
     def name(self) -> str:
-        """The name by which it can be left out."""
-        return f"spell/{self.service}/{self.kind}/{self.start:.0f}"
+        """The name by which the outage can be left out."""
+        return f"outage/{self.service}/{self.kind}/{self.start:.0f}"
 
     def __str__(self) -> str:
         return f"{self.service}: {self.kind} for {self.end - self.start:.0f} s"
 
 
 @dataclass(frozen=True)
-class Weather:
-    """How bad a history is: how often each thing goes wrong.
+class FaultProfile:
+    """How often each kind of fault happens in a history.
 
     Parameters
     ----------
     stripe, database, service, handler : tuple
-        Fault and its probability a call; `service` is the queue and the bus, `handler` the
-        deployment's own.
-    spells : tuple of Spell
-        Times of constant failure.
-    lost, doubled, poisonous : float
-        Probability that an event is never delivered, that it is delivered again, and that it kills
-        every process that tries it.
+        Kinds of fault and their probability per call; `service` is the queue and the bus,
+        `handler` the custom handlers.
+    outages : tuple of Outage
+        Periods of failure.
+    lost, duplicated, poisonous : float
+        Probability that an event is never delivered, is delivered twice, and kills every process
+        that tries it.
     overtaken : float
-        Probability that the event of something new takes longer than those that follow.
+        Probability that the event of a new object is delivered after later events.
     delays : tuple
-        Kinds of delay of a delivery and their weights.
-    lag : float
-        Most seconds by which the index lags behind.
+        Kinds of delivery delay and their weights.
+    index_lag : float
+        Maximum lag of the index in seconds.
     list_lag : float
-        Most seconds after which Stripe lists an event.
+        Maximum seconds until Stripe lists an event.
     stream_off : tuple
-        Times between which the stream is off, in seconds since the history's start.
+        Start and end of the period without a stream, in seconds since the history's start.
     """
 
     stripe: tuple[tuple[str, float], ...] = ()
     database: tuple[tuple[str, float], ...] = ()
     service: tuple[tuple[str, float], ...] = ()
     handler: tuple[tuple[str, float], ...] = ()
-    spells: tuple[Spell, ...] = ()
+    outages: tuple[Outage, ...] = ()
     lost: float = 0.0
-    doubled: float = 0.0
+    duplicated: float = 0.0
     poisonous: float = 0.0
     overtaken: float = 0.0
     delays: tuple[tuple[str, float], ...] = (("prompt", 1.0),)
-    lag: float = 0.0
+    index_lag: float = 0.0
     list_lag: float = 5.0
     stream_off: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def draw(cls, random: Random, length: float) -> Weather:
-        """The weather of a history that is so many seconds long; one in six is fine."""
+    def draw(cls, random: Random, length: float) -> FaultProfile:
+        """Draw the profile of a history of so many seconds; one in six has no faults."""
         if random.random() < 1 / 6:
             return cls()
         return cls(
@@ -138,9 +138,9 @@ class Weather:
             database=_rates(random, DATABASE_FAULTS),
             service=_rates(random, SERVICE_FAULTS),
             handler=_handler_rates(random),
-            spells=_spells(random, length),
+            outages=_outages(random, length),
             lost=random.choice((0.0, 0.05, 0.3)),
-            doubled=random.choice((0.0, 0.2, 0.5)),
+            duplicated=random.choice((0.0, 0.2, 0.5)),
             poisonous=0.1 if random.random() < 0.06 else 0.0,
             overtaken=random.choice((0.0, 0.0, 0.2, 0.6)),
             delays=random.choice(
@@ -150,7 +150,7 @@ class Weather:
                     (("prompt", 0.3), ("slow", 0.6), ("late", 0.1)),
                 )
             ),
-            lag=random.choice((0.0, 0.5, 10.0)),
+            index_lag=random.choice((0.0, 0.5, 10.0)),
             list_lag=random.choice((5.0, 60.0, 60.0, 300.0)),
             stream_off=_stream_off(random, length),
         )
@@ -158,53 +158,54 @@ class Weather:
 
 @dataclass
 class Faults:
-    """Draws what goes wrong in one history.
+    """The faults of one history.
 
     Parameters
     ----------
     seed : int
-        The history's.
-    weather : Weather
+        The seed of the history.
+    fault_profile : FaultProfile
         How often.
     only : set of str, optional
         The faults that may happen, by name; by default all that are drawn.
     """
 
     seed: int
-    weather: Weather
+    profile: FaultProfile
     only: Set[str] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     happened: list[str] = field(default_factory=list)
-    is_over: bool = False
+    is_stopped: bool = False
     is_cured: bool = False
-    poisonous: dict[str, bool] = field(default_factory=dict)
+    poisonous: set[str] = field(default_factory=set)
 
     def of_call(self, service: str, call: str, elapsed: float, drawn: float) -> str | None:
-        """The fault of one call to Stripe, the database, the queue, the bus or a handler, if any.
+        """The fault of one call, or None.
 
         Parameters
         ----------
         service : str
-            Who is called.
+            ``stripe``, ``database``, ``queue``, ``bus`` or ``handler``.
         call : str
-            The call's name in this history.
+            The name of the call in this history.
         elapsed : float
             Seconds since the history's start.
         drawn : float
-            A number from [0, 1) that belongs to the call.
+            A number from [0, 1), drawn for the call.
         """
-        if self.is_over or elapsed < 0:
+        if self.is_stopped or elapsed < 0:
             return None
-        for spell in self.weather.spells:
-            if spell.service == service and spell.start <= elapsed < spell.end and drawn < 0.9:
-                return spell.kind if self.happens(spell.name, f"{service} {spell.kind}") else None
+        for outage in self.profile.outages:
+            if outage.service == service and outage.start <= elapsed < outage.end and drawn < 0.9:
+                happens = self.happens(outage.name, f"{service} {outage.kind}")
+                return outage.kind if happens else None
         kind = pick(self._rates[service], drawn)
         if kind is None or not self.happens(f"{call}/{kind}", f"{service} {kind}"):
             return None
         return kind
 
     def happens(self, name: str, kind: str) -> bool:
-        """Whether a fault that was drawn may happen; it is noted if so."""
+        """Whether a drawn fault may happen; if so it is counted."""
         if self.only is not None and name not in self.only:
             return False
         self.counts[kind] += 1
@@ -212,102 +213,104 @@ class Faults:
         return True
 
     def is_poisonous(self, key: str) -> bool:
-        """Whether what stands under a key kills every process that tries it, until it is cured."""
-        if self.is_cured or not self.weather.poisonous or not key.startswith("EVENT#"):
+        """Whether the event under a key kills every process that tries it, until it is cured."""
+        if self.is_cured or not self.profile.poisonous or not key.startswith("EVENT#"):
             return False
-        if key not in self.poisonous:
-            drawn = chance(self.seed, "poison", key).random() < self.weather.poisonous
-            self.poisonous[key] = drawn and self.happens(f"{key}/poison", "event poisonous")
-        return self.poisonous[key]
+        if key in self.poisonous:
+            return True
+        is_drawn = chance(self.seed, "poison", key).random() < self.profile.poisonous
+        if is_drawn and self.happens(f"{key}/poison", "event poisonous"):
+            self.poisonous.add(key)
+        return key in self.poisonous
 
-    def delivery(self, name: str, event_type: str) -> Passage:
-        """How one event comes to the webhook.
+    def delivery(self, name: str, event_type: str) -> DeliveryPlan:
+        """Draw how one event is delivered to the webhook.
 
         Parameters
         ----------
         name : str
-            The event's name in this history.
+            The name of the delivery in this history.
         event_type : str
-            Its type.
+            The type of the event.
         """
         random = chance(self.seed, "delivery", name)
-        lost, doubled, kind, first, second, overtaken = (random.random() for _ in range(6))
-        prompt = Passage(between(0.02, 2.0, first))
-        if self.is_over:
+        lost, duplicated, kind, first, second, overtaken = (random.random() for _ in range(6))
+        prompt = DeliveryPlan(between(0.02, 2.0, first))
+        if self.is_stopped:
             return prompt
-        if lost < self.weather.lost and self.happens(f"{name}/lost", "event lost"):
-            return Passage(None)
+        if lost < self.profile.lost and self.happens(f"{name}/lost", "event lost"):
+            return DeliveryPlan(None)
         delay = prompt.delay
-        kind_drawn = pick(self.weather.delays, kind)
+        kind_drawn = pick(self.profile.delays, kind)
         if kind_drawn in ("slow", "late") and self.happens(f"{name}/{kind_drawn}", "event delayed"):
             bounds = (2.0, 600.0) if kind_drawn == "slow" else (600.0, 86_400.0)
             delay = between(*bounds, first)
         elif (
             event_type in FIRST_KINDS
-            and overtaken < self.weather.overtaken
+            and overtaken < self.profile.overtaken
             and self.happens(f"{name}/overtaken", "event overtaken")
         ):
             delay = between(*_OVERTAKEN_SECONDS, first)
-        again = None
-        if doubled < self.weather.doubled and self.happens(f"{name}/doubled", "event doubled"):
-            again = between(0.001, 3600.0, second)
-        return Passage(delay, again)
+        is_repeated = duplicated < self.profile.duplicated
+        if is_repeated and self.happens(f"{name}/duplicated", "event duplicated"):
+            return DeliveryPlan(delay, between(0.001, 3600.0, second))
+        return DeliveryPlan(delay)
 
     @cached_property
     def _rates(self) -> dict[str, tuple[tuple[str, float], ...]]:
-        weather = self.weather
+        profile = self.profile
         return {
-            "stripe": weather.stripe,
-            "database": weather.database,
-            "handler": weather.handler,
-            "queue": weather.service,
-            "bus": weather.service,
+            "stripe": profile.stripe,
+            "database": profile.database,
+            "handler": profile.handler,
+            "queue": profile.service,
+            "bus": profile.service,
         }
 
 
 @dataclass(frozen=True)
-class Passage:
-    """How an event travels.
+class DeliveryPlan:
+    """How an event is delivered.
 
     Parameters
     ----------
     delay : float or None
-        Seconds until it is delivered first; None where it never is.
-    again : float or None
-        Seconds after that until it is delivered once more.
+        Seconds until the first delivery; None if the event is lost.
+    repeat_after : float or None
+        Seconds from the first delivery to a duplicate; None if there is none.
     """
 
     delay: float | None
-    again: float | None = None
+    repeat_after: float | None = None
 
 
 def _rates(random: Random, kinds: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """Some of the faults, rare to frequent: 40 % of the calls at the worst."""
+    """Some kinds of fault with their rates; at most 40 % of the calls fail."""
     severity = random.choice((0.0, 0.01, 0.03, 0.1, 0.25))
     chosen = [kind for kind in kinds if random.random() < 0.5]
     return tuple((kind, severity * random.uniform(0.2, 1.0) / len(chosen) * 2) for kind in chosen)
 
 
 def _handler_rates(random: Random) -> tuple[tuple[str, float], ...]:
-    """Handlers are somebody else's code, and called seldom: they may fail more often than not."""
+    """Rates for custom handlers, higher because they are called rarely."""
     severity = random.choice((0.0, 0.1, 0.3, 0.6))
     chosen = [kind for kind in HANDLER_FAULTS if random.random() < 0.5]
     return tuple((kind, severity / len(chosen)) for kind in chosen)
 
 
-def _spells(random: Random, length: float) -> tuple[Spell, ...]:
-    spells = []
-    for service, kinds in (("stripe", _STRIPE_SPELLS), ("database", _DATABASE_SPELLS)):
+def _outages(random: Random, length: float) -> tuple[Outage, ...]:
+    outages = []
+    for service, kinds in (("stripe", _STRIPE_OUTAGES), ("database", _DATABASE_OUTAGES)):
         if random.random() < 0.2:
             kind = random.choice(sorted(kinds))
             start = random.uniform(0, length)
-            spells.append(
-                Spell(service, kind, start, start + between(*kinds[kind], random.random()))
+            outages.append(
+                Outage(service, kind, start, start + between(*kinds[kind], random.random()))
             )
     if random.random() < 0.02:
         start = random.uniform(0, length)
-        spells.append(Spell("stripe", "refused", start, start + _LONG_OUTAGE_SECONDS))
-    return tuple(spells)
+        outages.append(Outage("stripe", "refused", start, start + _LONG_OUTAGE_SECONDS))
+    return tuple(outages)
 
 
 def _stream_off(random: Random, length: float) -> tuple[float, float]:

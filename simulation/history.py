@@ -1,14 +1,14 @@
-"""A history: what the world does and when, and how bad the weather is. Drawn from a seed."""
+"""A history: the actions, their times and the fault profile. Drawn from a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from simulation.chance import between, chance, pick
-from simulation.faults import Weather
+from simulation.faults import FaultProfile
 from simulation.sizes import Sizes, draw_sizes
 
 _DAY = 86_400.0
@@ -18,20 +18,20 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that somebody does.
+    """One action of the backend or on Stripe.
 
     Parameters
     ----------
     name : str
-        Its name in the history; what it draws, and its faults, go by it.
+        The name in the history; random draws and faults depend on it.
     at : float
         Seconds since the history's start.
     kind : str
-        A key of `stripe_actions.ACTIONS`, or one of the backend's calls.
+        One of `stripe_actor.ACTIONS`, or a call of the backend.
     user : int
-        Whose customer it is about.
+        The number of the user.
     values : mapping
-        What it is done with.
+        The arguments.
     """
 
     name: str
@@ -47,43 +47,43 @@ class Action:
 
 @dataclass(frozen=True)
 class History:
-    """Everything that decides a run.
+    """Everything that determines a run.
 
     Parameters
     ----------
     seed : int
-        Decides every draw.
+        The seed of every draw.
     actions : tuple of Action
-        In the order of their times.
-    weather : Weather
-        How often things go wrong.
+        The actions in the order of their times.
+    fault_profile : FaultProfile
+        How often each kind of fault happens.
     only : set of str, optional
         The faults that may happen, by name; by default all that are drawn.
     endpoint_version : str or None
-        The webhook endpoint's API version, where it is not the account's.
+        The webhook endpoint's API version; None for the account's.
     has_bus : bool
         Whether applied changes are published.
     handled : tuple of str
-        Types of event that the deployment has a handler for.
-    tells_of_lost_defaults : bool
-        Whether Stripe's events tell of the defaults that go with a removed card.
+        Types of event that have a custom handler.
+    emits_lost_defaults : bool
+        Whether Stripe sends an update event for defaults that a removed card was.
     sizes : mapping
-        What of the product is smaller than usual, and how small: see `simulation.sizes`.
+        Limits of the product that are reduced: see `simulation.sizes`.
     """
 
     seed: int
     actions: tuple[Action, ...]
-    weather: Weather = Weather()  # noqa: RUF009 - it is frozen
+    fault_profile: FaultProfile = FaultProfile()  # noqa: RUF009 - it is frozen
     only: Set[str] | None = None
     endpoint_version: str | None = None
     has_bus: bool = False
     handled: tuple[str, ...] = ()
-    tells_of_lost_defaults: bool = True
+    emits_lost_defaults: bool = True
     sizes: Sizes = field(default_factory=dict)
 
     @property
     def length(self) -> float:
-        """Seconds until its last action."""
+        """Seconds until the last action."""
         return self.actions[-1].at if self.actions else 0.0
 
 
@@ -104,7 +104,7 @@ _STRIPE = (
     ("cancel_subscription", 3.0),
     ("delete", 2.5),
     ("checkout", 0.7),
-    ("stranger", 0.7),
+    ("unrelated_customer", 0.7),
     ("other_stack", 1.0),
     ("other_mode", 0.7),
     ("other_account", 0.4),
@@ -112,36 +112,39 @@ _STRIPE = (
     ("test_clock", 0.4),
 )
 _RARE = (("replay", 0.3),)
-_OPENINGS = (("churn", 0.05), ("quarrel", 0.06))
-_LATER_SCENES = (
+_OPENING_SCENARIOS = (("churn", 0.05), ("contended claim", 0.06))
+_LATER_SCENARIOS = (
     ("churn", 0.05),
-    ("quarrel", 0.06),
-    ("passing card", 0.05),
-    ("passing default", 0.03),
-    ("passing source", 0.02),
-    ("passing default of a subscription", 0.03),
+    ("contended claim", 0.06),
+    ("short-lived card", 0.05),
+    ("short-lived default", 0.03),
+    ("short-lived source", 0.02),
+    ("short-lived subscription default", 0.03),
 )
-_CLOSINGS = (("passing card", 0.12), *_LATER_SCENES[3:])
+_CLOSING_SCENARIOS = (("short-lived card", 0.12), *_LATER_SCENARIOS[3:])
 _NEWEST = {"which": 0, "month": 1}
-_SCENE: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = {
-    # A user comes, goes and comes back while the first create may still be under way.
+_SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = {
+    # A user is created, deleted and created again while the first create may be in progress.
     "churn": ((("create", {}), ("soft_delete", {}), ("create", {})), (0.3, 8.0)),
-    # Callers wait for a claim that Stripe will refuse.
-    "quarrel": (
+    # Callers wait for a claim whose create Stripe refuses.
+    "contended claim": (
         (("refused", {}), ("create", {}), ("create", {}), ("create", {})),
         (0.001, 0.1),
     ),
-    # A card comes and goes, and nothing else happens that would have all of them fetched.
-    "passing card": (
+    # A card is attached and removed, without another event that would cause a fetch of all cards.
+    "short-lived card": (
         (("attach_method", {"default": False}), ("remove_card", _NEWEST)),
         (0.5, 60.0),
     ),
-    "passing default": (
+    "short-lived default": (
         (("attach_method", {"default": True}), ("remove_card", _NEWEST)),
         (0.5, 60.0),
     ),
-    "passing source": ((("add_card", {"default": True}), ("remove_card", _NEWEST)), (0.5, 60.0)),
-    "passing default of a subscription": (
+    "short-lived source": (
+        (("add_card", {"default": True}), ("remove_card", _NEWEST)),
+        (0.5, 60.0),
+    ),
+    "short-lived subscription default": (
         (
             ("subscribe", {}),
             ("attach_method", {"default": False}),
@@ -151,8 +154,8 @@ _SCENE: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]] = 
         (0.5, 30.0),
     ),
 }
-_SETTLING_SECONDS = (10.0, 120.0)
-"""How long it takes until what was fetched is surely older than what happens next."""
+_STALE_FETCH_SECONDS = (10.0, 120.0)
+"""Seconds after which the last fetch is older than the next event."""
 _OLD_VERSION = "2024-06-20"
 _HANDLED = (
     "customer.updated",
@@ -164,12 +167,45 @@ _HANDLED = (
 
 _NAMES = ("Ada", "Bob", "Cy")
 _EMAILS = ("a@example.com", "b@example.com")
-_FIELDS = ("name", "email", "phone", "metadata", "description", "balance", "address")
 _CARDS = ("visa", "mastercard", "amex", "chargeCustomerFail")
+_FIELDS: dict[str, Sequence[Any]] = {
+    "name": _NAMES,
+    "email": _EMAILS,
+    "phone": ("1", "2"),
+    "metadata": tuple({"plan": plan} for plan in ("free", "pro", "")),
+    "description": _NAMES,
+    "balance": (0, -500, 2000),
+    "address": tuple({"city": name, "country": "DE"} for name in _NAMES),
+}
+_NEW_CARD: dict[str, Sequence[Any] | float] = {"card": _CARDS, "default": 0.3}
+_OLD_CARD = {"which": range(3), "month": range(1, 13)}
+_CRAFTED = {"type": ("customer.updated", "customer.deleted")}
+_DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
+    "create": {"email": _EMAILS, "name": _NAMES, "card": 0.15},
+    "refused": {"email": _EMAILS, "how": ("card", "prefix")},
+    **dict.fromkeys(("add_card", "attach_method", "replace_card"), _NEW_CARD),
+    **dict.fromkeys(
+        ("change_card", "remove_card", "set_default", "set_subscription_default"), _OLD_CARD
+    ),
+    "subscribe": {"how": ("charge", "trial", "invoice", "incomplete")},
+    "change_subscription": {
+        "which": range(2),
+        "how": ("quantity", "metadata", "pause", "unpause", "end", "item"),
+        "number": range(1, 5),
+    },
+    "subscription_status": {
+        "which": range(2),
+        "status": ("past_due", "unpaid", "active", "paused", "renew", "trial_end"),
+    },
+    "cancel_subscription": {"which": range(2)},
+    **dict.fromkeys(("other_mode", "other_account", "forged"), _CRAFTED),
+    "replay": {"how": ("failed", "range")},
+}
+"""The arguments of each kind of action: the values to choose from, or a probability."""
 
 
 def generate(seed: int) -> History:
-    """The history of a seed: three to twenty-five actions of one to three users, close together."""
+    """The history of a seed: three to 35 actions of one to three users at short intervals."""
     random = chance("history", seed)
     users = random.choice((1, 1, 1, 2, 3))
     count = random.choice((3, 5, 8, 12, 16, 25))
@@ -178,9 +214,9 @@ def generate(seed: int) -> History:
     while len(actions) < count:
         user = random.randrange(users)
         begun = any(a.user == user and a.kind == "create" for a in actions)
-        scene = pick(_LATER_SCENES if begun else _OPENINGS, random.random())
-        if scene is not None:
-            at = _play_scene(random, scene, actions, at, user)
+        scenario = pick(_LATER_SCENARIOS if begun else _OPENING_SCENARIOS, random.random())
+        if scenario is not None:
+            at = _add_scenario(random, scenario, actions, at, user)
             continue
         kind = _kind(random, begun=begun)
         for number in range(_repeats(random, kind)):
@@ -188,17 +224,17 @@ def generate(seed: int) -> History:
             if number:
                 at += random.choice((0.0, 0.01, 0.2))
         at += _gap(random)
-    closing = pick(_CLOSINGS, random.random())
+    closing = pick(_CLOSING_SCENARIOS, random.random())
     if closing is not None:
-        at = _play_scene(random, closing, actions, at, random.randrange(users))
+        at = _add_scenario(random, closing, actions, at, random.randrange(users))
     return History(
         seed,
         tuple(actions),
-        Weather.draw(random, at),
+        FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.3,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
-        tells_of_lost_defaults=random.random() >= 1 / 3,
+        emits_lost_defaults=random.random() >= 1 / 3,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
     )
 
@@ -207,11 +243,13 @@ def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if random.random() < 0.5)
 
 
-def _play_scene(random: Random, scene: str, actions: list[Action], at: float, user: int) -> float:
-    """Add the actions of a scene; the time at which it is over."""
-    steps, gap = _SCENE[scene]
-    if scene.startswith("passing"):
-        at += between(*_SETTLING_SECONDS, random.random())
+def _add_scenario(
+    random: Random, scenario: str, actions: list[Action], at: float, user: int
+) -> float:
+    """Add the actions of a scenario; returns the time when it ends."""
+    steps, gap = _SCENARIOS[scenario]
+    if scenario.startswith("short-lived"):
+        at += between(*_STALE_FETCH_SECONDS, random.random())
     for kind, values in steps:
         action = _action(random, len(actions), at, kind, user)
         actions.append(replace(action, values={**action.values, **values}))
@@ -237,7 +275,7 @@ def _repeats(random: Random, kind: str) -> int:
 
 
 def _gap(random: Random) -> float:
-    """Mostly the same seconds, sometimes days."""
+    """Seconds to the next action: mostly a few, sometimes days."""
     drawn = random.random()
     if drawn < 0.3:
         return 0.0
@@ -248,55 +286,13 @@ def _gap(random: Random) -> float:
     return between(900.0, 3 * _DAY, random.random())
 
 
-def _values(random: Random, kind: str) -> dict[str, Any]:  # noqa: PLR0911 - one for each kind
-    match kind:
-        case "create":
-            return {
-                "email": random.choice(_EMAILS),
-                "name": random.choice(_NAMES),
-                "card": random.random() < 0.15,
-            }
-        case "refused":
-            return {"email": random.choice(_EMAILS), "how": random.choice(("card", "prefix"))}
-        case "update" | "back_and_forth":
-            return _change(random)
-        case "add_card" | "attach_method" | "replace_card":
-            return {"card": random.choice(_CARDS), "default": random.random() < 0.3}
-        case "change_card" | "remove_card" | "set_default" | "set_subscription_default":
-            return {"which": random.randrange(3), "month": random.randrange(1, 13)}
-        case "subscribe":
-            return {"how": random.choice(("charge", "trial", "invoice", "incomplete"))}
-        case "change_subscription":
-            return {
-                "which": random.randrange(2),
-                "how": random.choice(("quantity", "metadata", "pause", "unpause", "end", "item")),
-                "number": random.randrange(1, 5),
-            }
-        case "subscription_status":
-            statuses = ("past_due", "unpaid", "active", "paused", "renew", "trial_end")
-            return {"which": random.randrange(2), "status": random.choice(statuses)}
-        case "cancel_subscription":
-            return {"which": random.randrange(2)}
-        case "other_mode" | "other_account" | "forged":
-            return {"type": random.choice(("customer.updated", "customer.deleted"))}
-        case "replay":
-            return {"how": random.choice(("failed", "range"))}
-    return {}
+def _values(random: Random, kind: str) -> dict[str, Any]:
+    if kind in ("update", "back_and_forth"):
+        name = random.choice(tuple(_FIELDS))
+        return {"field": name, "value": random.choice(_FIELDS[name])}
+    domains = _DOMAINS.get(kind, {})
+    return {name: _draw(random, domain) for name, domain in domains.items()}
 
 
-def _change(random: Random) -> dict[str, Any]:
-    field_name = random.choice(_FIELDS)
-    match field_name:
-        case "email":
-            value: Any = random.choice(_EMAILS)
-        case "metadata":
-            value = {"plan": random.choice(("free", "pro", ""))}
-        case "balance":
-            value = random.choice((0, -500, 2000))
-        case "address":
-            value = {"city": random.choice(_NAMES), "country": "DE"}
-        case "phone":
-            value = random.choice(("1", "2"))
-        case _:
-            value = random.choice(_NAMES)
-    return {"field": field_name, "value": value}
+def _draw(random: Random, domain: Sequence[Any] | float) -> Any:
+    return random.random() < domain if isinstance(domain, float) else random.choice(domain)

@@ -1,7 +1,7 @@
-"""The mapping from the table's stream to its function, by AWS's rules.
+"""The event source mapping from the table's stream to its function, by AWS's rules.
 
-Each shard is read in order with one batch under way. A batch that failed is split or tried again
-until its tries or its age run out; then word of it goes to the destination and the shard goes on.
+Each shard is read in order, one batch at a time. A failed batch is split or retried until its
+retries or its age run out; then a message goes to the failure destination and the shard resumes.
 Follows https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html and
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from simulation.deployment import MappingRules
 from simulation.processes import Outcome
@@ -20,33 +21,22 @@ from simulation.schedule import Schedule
 
 Json = dict[str, Any]
 
-_KEPT_SECONDS = 24 * 3600.0
-"""How long a stream keeps its records."""
+_RETENTION_SECONDS = 24 * 3600.0
+"""How long a stream holds its records."""
 _POLL_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
-class Stream(Protocol):
-    """A table's change log."""
-
-    @property
-    def shards(self) -> Sequence[Sequence[Json]]:
-        """The records, shard by shard."""
-
-    def read(self, shard: int, position: int = 0, limit: int = 1000) -> list[Json]:
-        """Copies of a shard's records."""
-
-
 @dataclass
 class Batch:
-    """Records that are tried together.
+    """Records of one invocation.
 
     Parameters
     ----------
     records : list
-        In the order of their sequence numbers.
+        Stream records in the order of their sequence numbers.
     tries : int
-        How often they failed.
+        How often the batch failed.
     """
 
     records: list[Json]
@@ -60,47 +50,47 @@ class StreamMapping:
     ----------
     schedule : Schedule
         Virtual time.
-    stream : Stream
-        The table's.
+    shards : sequence
+        The records of the table's stream, shard by shard.
     rules : MappingRules
-        As the template configures it.
+        The configuration from the template.
     invoke : callable
-        Invokes the function with a batch's records; its second argument gets the outcome.
-    give_up : callable
-        Gets word of records that are given up, for the failure destination.
+        Invokes the function with the records of a batch and calls its second argument with the
+        outcome.
+    on_failure : callable
+        Called with the message to the failure destination when records are discarded.
     is_on : callable
-        Whether the mapping is enabled now.
+        Returns whether the mapping is enabled now.
     """
 
     def __init__(
         self,
         *,
         schedule: Schedule,
-        stream: Stream,
+        shards: Sequence[Sequence[Json]],
         rules: MappingRules,
         invoke: Callable[[list[Json], Callable[[Outcome], None]], None],
-        give_up: Callable[[Json], None],
+        on_failure: Callable[[Json], None],
         is_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._schedule = schedule
-        self._stream = stream
+        self._shards = shards
         self._rules = rules
         self._invoke = invoke
-        self._dead_letter = give_up
+        self._on_failure = on_failure
         self._is_on = is_on
-        shards = range(len(stream.shards))
-        self._position = dict.fromkeys(shards, 0)
-        self._batches: dict[int, deque[Batch]] = {shard: deque() for shard in shards}
+        self._position = dict.fromkeys(range(len(shards)), 0)
+        self._batches: dict[int, deque[Batch]] = {shard: deque() for shard in self._position}
         self._busy: set[int] = set()
         self.counts: Counter[str] = Counter()
 
     @property
     def is_idle(self) -> bool:
-        """Whether no record is left that it could still read."""
+        """Whether every record has been read and no batch is pending."""
         return not self._busy and not any(self._has_more(shard) for shard in self._position)
 
-    def notice(self) -> None:
-        """Look for new records, a moment from now."""
+    def poll(self) -> None:
+        """Look for new records after the polling interval."""
         if not self._is_on():
             return
         for shard in self._position:
@@ -109,11 +99,11 @@ class StreamMapping:
                 self._schedule.after(_POLL_SECONDS, partial(self._next, shard))
 
     def _has_more(self, shard: int) -> bool:
-        unread = self._position[shard] < len(self._stream.shards[shard])
+        unread = self._position[shard] < len(self._shards[shard])
         return unread or bool(self._batches[shard])
 
     def _next(self, shard: int) -> None:
-        """Take the shard's next batch, if it has one."""
+        """Invoke the function with the next batch of a shard, if there is one."""
         batches = self._batches[shard]
         if not self._is_on():
             self._busy.discard(shard)
@@ -134,27 +124,27 @@ class StreamMapping:
         self._invoke(batch.records, lambda outcome: self._finish(shard, outcome))
 
     def _read(self, shard: int) -> list[Json]:
-        """The next records that the filters let through, as many as make a batch."""
+        """The next records that pass the filters, at most one batch."""
         records: list[Json] = []
-        log = self._stream.shards[shard]
+        log = self._shards[shard]
         while self._position[shard] < len(log) and len(records) < self._rules.batch_size:
             position = self._position[shard]
             self._position[shard] += 1
-            if self._age(log[position]) > _KEPT_SECONDS:
+            if self._age(log[position]) > _RETENTION_SECONDS:
                 self.counts["records lost by age"] += 1
-            elif any(fits(pattern, log[position]) for pattern in self._rules.patterns):
-                records += self._stream.read(shard, position, 1)
+            elif any(matches(pattern, log[position]) for pattern in self._rules.patterns):
+                records.append(deepcopy(log[position]))
         return records
 
     def _drop_old(self, batch: Batch) -> None:
-        """Drop what the stream no longer has, and give up what is over the mapping's age."""
-        kept = [record for record in batch.records if self._age(record) <= _KEPT_SECONDS]
-        self.counts["records lost by age"] += len(batch.records) - len(kept)
-        oldest = self._rules.oldest
-        old = [record for record in kept if oldest >= 0 and self._age(record) > oldest]
+        """Drop records that the stream no longer holds; discard those over the mapping's age."""
+        available = [record for record in batch.records if self._age(record) <= _RETENTION_SECONDS]
+        self.counts["records lost by age"] += len(batch.records) - len(available)
+        max_age = self._rules.max_age
+        old = [record for record in available if max_age >= 0 and self._age(record) > max_age]
         if old:
-            self._abandon(old, "RecordAgeExceeded")
-        batch.records = kept[len(old) :]
+            self._discard(old, "RecordAgeExceeded")
+        batch.records = available[len(old) :]
 
     def _finish(self, shard: int, outcome: Outcome) -> None:
         batches = self._batches[shard]
@@ -165,7 +155,7 @@ class StreamMapping:
             return
         self.counts["batches failed"] += 1
         if failed > 0:
-            # What stands before the checkpoint is done; the rest has failed once.
+            # The records before the checkpoint are done; the rest has failed once.
             rest = Batch(batch.records[failed:], 1)
         else:
             rest = Batch(batch.records, batch.tries + 1)
@@ -179,13 +169,13 @@ class StreamMapping:
             middle = len(batch.records) // 2
             batches.appendleft(Batch(batch.records[middle:], batch.tries - 1))
             batches.appendleft(Batch(batch.records[:middle], batch.tries - 1))
-        elif 0 <= self._rules.retries < batch.tries:
-            self._abandon(batch.records, "RetryAttemptsExhausted")
+        elif 0 <= self._rules.max_retries < batch.tries:
+            self._discard(batch.records, "RetryAttemptsExhausted")
         else:
             batches.appendleft(batch)
 
     def _failed(self, batch: Batch, outcome: Outcome) -> int | None:
-        """The place of the first record that failed, None where all went well."""
+        """The index of the first record that failed; None if all succeeded."""
         if outcome.died or outcome.error:
             return 0
         if not self._rules.partial or not outcome.answer:
@@ -199,8 +189,8 @@ class StreamMapping:
             return 0
         return min(numbers.index(number) for number in reported)
 
-    def _abandon(self, records: list[Json], condition: str) -> None:
-        self.counts["records given up"] += len(records)
+    def _discard(self, records: list[Json], condition: str) -> None:
+        self.counts["records discarded"] += len(records)
         numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
         info = {
             "batchSize": len(records),
@@ -208,37 +198,31 @@ class StreamMapping:
             "endSequenceNumber": numbers[-1],
             "streamArn": records[0].get("eventSourceARN"),
         }
-        self._dead_letter({"requestContext": {"condition": condition}, "DDBStreamBatchInfo": info})
+        self._on_failure({"requestContext": {"condition": condition}, "DDBStreamBatchInfo": info})
 
     def _age(self, record: Json) -> float:
         created: float = record["dynamodb"]["ApproximateCreationDateTime"]
         return self._schedule.now - created
 
 
-def fits(pattern: Mapping[str, Any], value: Any) -> bool:
-    """Whether a record fits a filter pattern.
+def matches(pattern: Mapping[str, Any], value: Any) -> bool:
+    """Whether a record matches a filter pattern.
 
     Follows https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html, as far as
-    the template may use it: equality, `exists`, `prefix` and `anything-but`.
+    the template uses it: equality with one of several values.
+
+    Raises
+    ------
+    ValueError
+        The pattern uses another comparison.
     """
-    return all(_fits(wanted, name, value) for name, wanted in pattern.items())
+    return all(_matches(wanted, name, value) for name, wanted in pattern.items())
 
 
-def _fits(wanted: Any, name: str, value: Any) -> bool:
-    there = isinstance(value, Mapping) and name in value
+def _matches(wanted: Any, name: str, value: Any) -> bool:
+    has_key = isinstance(value, Mapping) and name in value
     if isinstance(wanted, Mapping):
-        return there and fits(wanted, value[name])
-    return any(_fits_rule(rule, there, value[name] if there else None) for rule in wanted)
-
-
-def _fits_rule(rule: Any, there: bool, value: Any) -> bool:
-    if not isinstance(rule, Mapping):
-        return there and bool(value == rule)
-    match rule:
-        case {"exists": bool(wanted)}:
-            return there is wanted
-        case {"prefix": str(prefix)}:
-            return isinstance(value, str) and value.startswith(prefix)
-        case {"anything-but": list(excluded)}:
-            return there and value not in excluded
-    raise ValueError(f"a filter rule that the simulation does not know: {rule}")
+        return has_key and matches(wanted, value[name])
+    if any(isinstance(rule, Mapping) for rule in wanted):
+        raise ValueError(f"a filter comparison that the simulation does not have: {wanted}")
+    return has_key and value[name] in wanted

@@ -1,4 +1,4 @@
-"""The ways in which the product is broken on purpose, to see that the judge judges."""
+"""Mutants: deliberate faults in the product that show that the invariant checks can fail."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """One way.
+    """One fault.
 
     Parameters
     ----------
     name : str
-        The promise's mechanism that is missing.
+        The mechanism that is missing.
     file : str
-        Where, from the project's root.
+        The file, relative to the project's root.
     text : str
-        What stands there, exactly once.
+        The source text to replace; it occurs exactly once.
     replacement : str
-        What stands there instead.
+        The text that replaces it.
     also : tuple
-        Further texts of the same file and their replacements.
+        Further texts of the file and their replacements.
     """
 
     name: str
@@ -31,10 +31,12 @@ class Mutant:
 
 
 _MODELS = "shared/stripe_integrations/models"
-_ACTIONS = "shared/stripe_integrations/actions"
+_CUSTOMERS = "shared/stripe_integrations/actions/customers"
+_EVENTS = "shared/stripe_integrations/actions/events"
 
-_MARK = "outcome.transaction_item() for outcome in outcomes if outcome.is_in_transaction"
 _WRITE = "transaction.update(self, [_setting(name, value) for name, value in values.items()])"
+_ITEMS = "[outcome.add_to for outcome in plan.outcomes if outcome.in_transaction]"
+_COMMIT = "    _commit(customer, plan)\n"
 
 MUTANTS = (
     Mutant(
@@ -44,24 +46,24 @@ MUTANTS = (
         _WRITE[:-1] + ", add_version_condition=False)",
     ),
     Mutant(
-        "arrival order instead of the rule",
-        f"{_ACTIONS}/events/ordering.py",
-        "return shown.order(event.created or 0) if shown else Freshness.AMBIGUOUS",
-        "return Freshness.NEWER",
+        "order of arrival instead of order of events",
+        f"{_EVENTS}/ordering.py",
+        "observation.freshness_of(event.created) if observation else Freshness.AMBIGUOUS",
+        "Freshness.NEWER",
     ),
     Mutant(
-        "ties applied instead of fetched",
+        "ambiguous order applied instead of fetched",
         f"{_MODELS}/observation.py",
         "if created > self.observed_to:",
         "if created >= self.observed_from:",
     ),
     Mutant(
         "no tombstone",
-        f"{_ACTIONS}/events/ordering.py",
-        "        card = known or Card.under(",
-        "        if known is None:\n"
+        f"{_EVENTS}/ordering.py",
+        "        child = stored or self._child(",
+        "        if stored is None:\n"
         "            return Freshness.OLDER\n"
-        "        card = known or Card.under(",
+        "        child = stored or self._child(",
     ),
     Mutant(
         "answer before the write",
@@ -71,78 +73,79 @@ MUTANTS = (
     ),
     Mutant(
         "claim without token",
-        f"{_ACTIONS}/customers/create.py",
+        f"{_CUSTOMERS}/create.py",
         'create_customer({**parameters, "metadata": metadata}, claim.token)',
         'create_customer({**parameters, "metadata": metadata}, current().new_token())',
     ),
     Mutant(
         "adoption by user id alone",
-        f"{_ACTIONS}/customers/create.py",
-        "return claim.is_creating and token_of(stripe_customer) in claim.tokens",
-        "return claim.is_creating and token_of(stripe_customer) is not None",
+        f"{_CUSTOMERS}/snapshot.py",
+        "return claim.is_creating and self.token in claim.tokens",
+        "return claim.is_creating and self.token is not None",
     ),
     Mutant(
-        "a replayed create stamped with now",
-        f"{_ACTIONS}/customers/create.py",
-        "Observation.of_event(created), is_first=True",
-        "Observation.of_event(int(current().clock())), is_first=True",
+        "a replayed create observed now",
+        f"{_CUSTOMERS}/snapshot.py",
+        "Observation.of_event(created), is_initial=True",
+        "Observation.of_event(int(current().clock())), is_initial=True",
     ),
     Mutant(
-        "the fetch before the read",
-        f"{_ACTIONS}/customers/refresh.py",
-        "    known = {child.sk: child for child in customer.children}\n",
-        "    from stripe_integrations.models import UserRecords\n"
-        "    read = UserRecords.read(user_id).customer(stripe_id)\n"
+        "fetch before the read of the version",
+        f"{_CUSTOMERS}/refresh.py",
+        "    stored = {child.sk: child for child in customer.children}\n",
+        "    read = UserRecords.read(customer.user_id).customer(customer.stripe_id)\n"
         "    customer.version = read.version if read else customer.version\n"
-        "    known = {child.sk: child for child in customer.children}\n",
+        "    stored = {child.sk: child for child in customer.children}\n",
     ),
     Mutant(
         "sweep without overlap",
-        f"{_ACTIONS}/events/reconcile.py",
+        f"{_EVENTS}/reconcile.py",
         "OVERLAP_SECONDS = 600\n",
         "OVERLAP_SECONDS = 0\n",
     ),
     Mutant(
-        "prune from a payload",
-        f"{_ACTIONS}/events/ordering.py",
-        "        return self._keep(\n            card_from_payment_method(",
-        "        for other in self._customer.cards:\n"
-        "            if other.stripe_id != event.subject['id']:\n"
-        "                self._keep(other.tombstone(Observation.of_event(event.created or 0)))\n"
-        "        return self._keep(\n            card_from_payment_method(",
+        "children pruned from a payload",
+        f"{_EVENTS}/ordering.py",
+        "        self._children[child.sk] = child\n        return freshness\n",
+        "        for other in self._customer.attached(kind):\n"
+        "            if other.sk != child.sk:\n"
+        "                observation = Observation.of_event(event.created)\n"
+        "                self._children[other.sk] = other.tombstone(observation)\n"
+        "        self._children[child.sk] = child\n        return freshness\n",
     ),
     Mutant(
-        "dedupe by check-then-write",
+        "deduplication by check-then-write",
         f"{_MODELS}/event.py",
         "            self.save(Event.pk.does_not_exist())\n",
-        "            standing = Event.find(self.stripe_id or '')\n"
-        "            if standing:\n"
-        "                return standing\n"
+        "            stored = Event.find(self.stripe_id)\n"
+        "            if stored:\n"
+        "                return stored\n"
         "            self.save()\n",
     ),
     Mutant(
-        "mark before effect",
-        f"{_ACTIONS}/events/apply.py",
-        f"        write(also=[{_MARK}])\n",
-        "        for outcome in outcomes:\n"
-        "            if not outcome.has_side_effects:\n"
-        "                outcome.end()\n"
-        f"        write(also=[{_MARK} and outcome.has_side_effects])\n",
+        "event marked before its effect",
+        f"{_EVENTS}/apply.py",
+        f"    extra_items = {_ITEMS}\n",
+        "    for outcome in plan.outcomes:\n"
+        "        if not outcome.has_side_effects:\n"
+        "            outcome.mark()\n"
+        f"    extra_items = {_ITEMS[:-1]} and outcome.has_side_effects]\n",
     ),
     Mutant(
-        "attempts counted after the run",
+        "attempts counted after the try",
         f"{_MODELS}/event.py",
         "            Event.attempts.add(1),\n",
         "",
         also=(
             (
-                "        self._change(actions, _unfinished() & mine)\n",
-                "        self._change([*actions, Event.attempts.add(1)], _unfinished() & mine)\n",
+                "        self._update_if(actions, _is_unfinished() & is_claimed)\n",
+                "        actions.append(Event.attempts.add(1))\n"
+                "        self._update_if(actions, _is_unfinished() & is_claimed)\n",
             ),
         ),
     ),
     Mutant(
-        "soft delete that doesn't raise the version",
+        "soft delete without a new version",
         f"{_MODELS}/customer.py",
         _WRITE,
         "actions = [_setting(name, value) for name, value in values.items()]\n"
@@ -151,104 +154,104 @@ MUTANTS = (
         "            transaction.update(self, actions)",
     ),
     Mutant(
-        "claim released on a time-out",
-        f"{_ACTIONS}/customers/create.py",
+        "claim released after a timeout",
+        f"{_CUSTOMERS}/create.py",
         "        if not error.replayed:\n            raise\n",
         "        if not error.replayed:\n            claim.release()\n            raise\n",
     ),
     Mutant(
-        "404 as deletion",
-        f"{_ACTIONS}/customers/refresh.py",
-        "        stripe_customer = current().stripe.retrieve_customer(stripe_id)\n",
+        "404 taken as a deletion",
+        f"{_CUSTOMERS}/refresh.py",
+        "        stripe_customer = current().stripe.retrieve_customer(customer.stripe_id)\n",
         "        try:\n"
-        "            stripe_customer = current().stripe.retrieve_customer(stripe_id)\n"
+        "            stripe_customer = current().stripe.retrieve_customer(customer.stripe_id)\n"
         "        except StripeRefusedError:\n"
-        "            stripe_customer = {'id': stripe_id, 'deleted': True}\n",
+        "            stripe_customer = {'id': customer.stripe_id, 'deleted': True}\n",
     ),
     Mutant(
-        "an answer that changes nothing keeps the version",
+        "unchanged answer does not raise the version",
         f"{_MODELS}/customer.py",
-        "        self._update(news, rest, also)\n",
-        "        if not all(fields_of(Customer)[name].private for name in news):\n"
-        "            self._update(news, rest, also)\n"
-        "        elif also:\n"
-        "            transact(lambda t: [add(t) for add in also])\n",
+        "        self._write(changes, rest, extra_items)\n\n    def soft_delete(",
+        "        if not all(fields_of(Customer)[name].private for name in changes):\n"
+        "            self._write(changes, rest, extra_items)\n"
+        "        elif extra_items:\n"
+        "            transact(lambda t: [add(t) for add in extra_items])\n\n    def soft_delete(",
     ),
     Mutant(
-        "nothing is pruned",
-        f"{_ACTIONS}/customers/refresh.py",
-        "return [child.tombstone(observation) for child in known if child.sk not in there]",
+        "missing children not pruned",
+        f"{_CUSTOMERS}/refresh.py",
+        "return [child.tombstone(observation) for child in stored if child.sk not in keys]",
         "return []",
     ),
     Mutant(
-        "marked before it is published",
-        f"{_ACTIONS}/events/apply.py",
-        "    try:\n        if outcome.has_side_effects:\n",
-        "    outcome.end()\n    try:\n        if outcome.has_side_effects:\n",
+        "event marked before it is published",
+        f"{_EVENTS}/apply.py",
+        "        try:\n            if outcome.has_side_effects:\n",
+        "        outcome.mark()\n        try:\n            if outcome.has_side_effects:\n",
     ),
     Mutant(
-        "a claim that is never over",
+        "claim that never expires",
         f"{_MODELS}/event.py",
-        '(Event.attempts == 0) | (Event.next_try <= int(now)) | (Event.state == "waiting")',
-        '(Event.attempts == 0) | (Event.state == "waiting")',
+        "            | (Event.next_try <= int(now))\n",
+        "",
     ),
     Mutant(
         "failed without a dead letter",
-        f"{_ACTIONS}/events/apply.py",
+        f"{_EVENTS}/failures.py",
         "        current().report_dead_letter(message)\n",
         "        _ = message\n",
     ),
     Mutant(
-        "waiting events are forgotten",
-        f"{_ACTIONS}/events/apply.py",
+        "waiting events ignored",
+        f"{_EVENTS}/apply.py",
         "            event.continue_waiting()\n",
-        '            event.finish("ignored", _UNKNOWN)\n',
+        "            event.finish(EventState.IGNORED, _UNKNOWN)\n",
     ),
     Mutant(
-        "the other mode is ours too",
-        f"{_ACTIONS}/events/apply.py",
+        "events of the other mode applied",
+        f"{_EVENTS}/event_types.py",
         "    if event.livemode is not current().settings.livemode:\n",
         "    if event.livemode is None:\n",
     ),
     Mutant(
         "no retry",
-        f"{_ACTIONS}/events/apply.py",
-        "    if not isinstance(error, _FOR_GOOD):\n        _schedule_retry(",
-        "    if not isinstance(error, BaseException):\n        _schedule_retry(",
+        f"{_EVENTS}/failures.py",
+        "    if not errors.is_permanent(error):\n",
+        "    if not isinstance(error, BaseException):\n",
     ),
     Mutant(
-        "given up after one try",
+        "dead-lettered after one try",
         f"{_MODELS}/event.py",
         "MAX_ATTEMPTS = 40\n",
         "MAX_ATTEMPTS = 1\n",
     ),
     Mutant(
-        "another version's payload taken at its word",
-        f"{_ACTIONS}/events/ordering.py",
+        "payload of another API version trusted",
+        f"{_EVENTS}/payload_trust.py",
         "        or event.api_version != API_VERSION\n",
         "",
     ),
     Mutant(
-        "a removed default card takes nothing with it",
-        f"{_ACTIONS}/events/ordering.py",
-        "        if self._is_named(stripe_id):\n            return Freshness.AMBIGUOUS\n",
+        "defaults of a removed card not refreshed",
+        f"{_EVENTS}/ordering.py",
+        "        if self._is_default(stripe_id):\n            return Freshness.AMBIGUOUS\n",
         "",
     ),
     Mutant(
-        "a removed card may be named as a default",
-        f"{_ACTIONS}/events/ordering.py",
+        "a removed card accepted as a default",
+        f"{_EVENTS}/ordering.py",
         "        return card is not None and not card.is_attached\n",
         "        return False\n",
     ),
     Mutant(
-        "a sweep forgets its next page",
-        f"{_ACTIONS}/events/reconcile.py",
-        '            cursor.reach(events[-1]["id"])\n',
-        "            cursor.end()\n            return\n",
+        "sweep ends after its first page",
+        f"{_EVENTS}/reconcile.py",
+        '                cursor.advance(events[-1]["id"])\n',
+        "                cursor.finish()\n                return\n",
     ),
     Mutant(
-        "a handler's failure is forgotten",
-        f"{_ACTIONS}/events/side_effects.py",
+        "custom handler's failure ignored",
+        f"{_EVENTS}/side_effects.py",
         "            handle(self.event, customer)\n",
         "            try:\n"
         "                handle(self.event, customer)\n"
@@ -256,12 +259,11 @@ MUTANTS = (
         "                continue\n",
     ),
     Mutant(
-        "handled before its effect",
-        f"{_ACTIONS}/events/apply.py",
-        f"    if write:\n        write(also=[{_MARK}])\n",
-        "    for outcome in outcomes:\n"
+        "custom handler called before the effect",
+        f"{_EVENTS}/apply.py",
+        _COMMIT,
+        "    for outcome in plan.outcomes:\n"
         "        if outcome.is_handled:\n"
-        "            outcome.follow(customer)\n"
-        f"    if write:\n        write(also=[{_MARK}])\n",
+        "            outcome.run_side_effects(customer)\n" + _COMMIT,
     ),
 )

@@ -1,4 +1,4 @@
-"""Plays histories against each mutant of the product, until one breaks a promise.
+"""Run histories against each mutant of the product until one breaks a promise.
 
 python -m simulation.mutation
 python -m simulation.mutation --only "claim without token"
@@ -27,20 +27,20 @@ _LAST_LINE = re.compile(r"(\d+) histories, (\d+) violations")
 
 
 class StaleMutantError(Exception):
-    """What a mutant replaces does not stand in its file exactly once."""
+    """A text that a mutant replaces does not occur exactly once in its file."""
 
 
 class BrokenRunError(Exception):
-    """The histories could not be played at all."""
+    """The histories could not be run."""
 
 
 def main() -> int:
-    """Try every mutant; the exit code."""
+    """Try every mutant; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m simulation.mutation", description=__doc__)
-    parser.add_argument("--histories", type=int, default=1000, help="for each, at most")
-    parser.add_argument("--seed", type=int, default=1, help="of the first history")
-    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
-    parser.add_argument("--only", default="", help="mutants whose name has this in it")
+    parser.add_argument("--histories", type=int, default=1000, help="maximum for each mutant")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first history")
+    parser.add_argument("--jobs", type=int, default=2, help="number of mutants at a time")
+    parser.add_argument("--only", default="", help="only mutants with this text in their name")
     options = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if options.only in mutant.name]
     for mutant in mutants:
@@ -51,19 +51,19 @@ def main() -> int:
 
 
 def mutated(mutant: Mutant, root: Path) -> str:
-    """The file of a mutant as it is with it.
+    """The source of a mutant's file with the mutation.
 
     Raises
     ------
     StaleMutantError
-        Something that it replaces does not stand there exactly once.
+        A text that it replaces does not occur exactly once.
     """
     source = (root / mutant.file).read_text()
     for text, replacement in ((mutant.text, mutant.replacement), *mutant.also):
         times = source.count(text)
         if times != 1:
             raise StaleMutantError(
-                f"{mutant.name}: its text stands {times} times in {mutant.file}, not once"
+                f"{mutant.name}: its text occurs {times} times in {mutant.file}, not once"
             )
         source = source.replace(text, replacement)
     return source
@@ -83,30 +83,30 @@ def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:
 
 
 def _try(mutant: Mutant, histories: int, seed: int) -> tuple[int | None, str]:
-    """How many histories it took to catch a mutant, and by what; None where it was not caught."""
+    """The number of histories that catch a mutant and the broken promise; None if none does."""
     with TemporaryDirectory(prefix="mutant-") as folder:
         _copy(mutant, Path(folder))
         played = 0
         while played < histories:
-            number, promise = _play(Path(folder), seed + played, histories - played)
+            number, promise = _run_histories(Path(folder), seed + played, histories - played)
             if number is None:
                 break
             played += number
-            # A promise that the product itself breaks there says nothing of the mutant.
-            if _play(ROOT, seed + played - 1, 1)[0] is None:
+            # A history in which the product itself breaks a promise does not catch the mutant.
+            if _run_histories(ROOT, seed + played - 1, 1)[0] is None:
                 return played, promise
     return None, ""
 
 
-def _play(folder: Path, seed: int, histories: int) -> tuple[int | None, str]:
-    """Play histories of the product in a folder: at which it broke which promise, if any."""
+def _run_histories(folder: Path, seed: int, histories: int) -> tuple[int | None, str]:
+    """Run histories of the product in a folder: the number of the first violation, its promise."""
     environment = {
         **os.environ,
         "PYTHONPATH": f"{folder}/shared{os.pathsep}{folder}",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     arguments = ["--histories", str(histories), "--seed", str(seed), "--jobs", "1"]
-    ended = subprocess.run(  # noqa: S603 - our own module
+    ended = subprocess.run(  # noqa: S603 - this project's module
         [sys.executable, "-m", "simulation", *arguments, "--first", "--shrink", "0"],
         cwd=folder,
         env=environment,
@@ -125,7 +125,7 @@ def _play(folder: Path, seed: int, histories: int) -> tuple[int | None, str]:
 
 
 def _copy(mutant: Mutant, folder: Path) -> None:
-    """The project with this mutant in it: what it may change is copied, the rest is linked."""
+    """Copy the project with the mutation into a folder; packages without mutants are linked."""
     for name in _COPIED:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in _SEEN:

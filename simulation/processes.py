@@ -1,15 +1,14 @@
-"""The processes of Lambda: each with a clock of its own, reused while warm, dead at any call."""
+"""Lambda's processes: each has its own clock, is reused while warm, and may die at any call."""
 
 from __future__ import annotations
 
-import importlib
+import runpy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from random import Random
-from types import CodeType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import stripe
@@ -21,11 +20,12 @@ from simulation.schedule import START, KilledError, Schedule, Task, current_task
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
+from tools import lambda_events
 
 Json = dict[str, Any]
 
 CLOCK_SKEW_SECONDS = 5.0
-"""The most by which any two clocks differ, Stripe's included."""
+"""The largest difference between any two clocks, Stripe's included."""
 
 _STAYS_WARM = 0.7
 _START_SECONDS = (0.2, 1.5)
@@ -39,11 +39,11 @@ class Outcome:
     Parameters
     ----------
     answer : object
-        What the handler returned.
+        The return value of the handler.
     error : Exception or None
-        What it raised.
+        The exception that it raised.
     died : str or None
-        ``killed``, ``exited`` or ``timed out``, where the process went before it answered.
+        ``killed``, ``exited`` or ``timed out`` if the process ended before it answered.
     """
 
     answer: Any = None
@@ -60,18 +60,18 @@ class Outcome:
 
 @dataclass
 class Call:
-    """One call out of an invocation.
+    """One outgoing call of an invocation.
 
     Parameters
     ----------
     name : str
-        Its name in this history.
+        The name of the call in this history.
     fault : str or None
-        What goes wrong.
+        The fault drawn for it.
     there, back : float
-        Seconds until it takes effect, and from then until its answer is there.
+        Seconds until it takes effect, and from then until its answer arrives.
     drawn : float
-        A number from [0, 1), for what the fault has to decide.
+        A number from [0, 1) for the details of the fault.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Process:
 class Invocation:
     """One invocation of a function.
 
-    Every call out of it gives way twice: until it takes effect, and until its answer is there.
+    Each outgoing call waits twice: until it takes effect, and until its answer arrives.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Invocation:
     poison: str | None = None
 
     def begin(self, service: str, what: str, latency: tuple[float, float]) -> Call:
-        """Send a call; returns at the moment in which it is to take effect."""
+        """Send a call; returns at the moment when it takes effect."""
         self.calls += 1
         self.counts["calls"] += 1
         there, back, fault, drawn = (self.random.random() for _ in range(4))
@@ -129,11 +129,11 @@ class Invocation:
         self.wait(call.back)
 
     def wait(self, seconds: float) -> None:
-        """Give way."""
+        """Wait in virtual time."""
         sleep(seconds)
 
     def die(self) -> None:
-        """Let the process die here."""
+        """Kill the process here."""
         self.died = "killed"
         raise KilledError
 
@@ -144,17 +144,22 @@ class Fleet:
     Parameters
     ----------
     seed : int
-        The history's.
+        The seed of the history.
     schedule : Schedule
         Virtual time.
     settings : Settings
-        The deployment's.
+        The settings of the deployment.
     faults : Faults
-        What goes wrong.
-    surroundings : mapping
-        What every process's context is given beside its settings, clock and chance.
+        The faults of the history.
     make_http_client : callable
-        Makes what carries a process's requests to Stripe.
+        Makes the HTTP client of a process for Stripe.
+
+    Attributes
+    ----------
+    context_options : mapping
+        Further arguments of the context of each new process.
+    trace : callable
+        Called with the parts of each step.
     """
 
     def __init__(
@@ -164,19 +169,18 @@ class Fleet:
         schedule: Schedule,
         settings: Settings,
         faults: Faults,
-        surroundings: Mapping[str, Any],
         make_http_client: Callable[[], stripe.HTTPClient],
     ) -> None:
         self._seed = seed
         self._schedule = schedule
         self._settings = settings
         self._faults = faults
-        self._surroundings = surroundings
         self._make_http_client = make_http_client
         self._idle: dict[str, list[Process]] = {}
         self._running: dict[int, tuple[Invocation, Task]] = {}
         self._names: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.context_options: Mapping[str, Any] = {}
         self.trace: Callable[..., None] = lambda *_: None
 
     def invoke(
@@ -189,11 +193,11 @@ class Fleet:
         function : str
             The folder of the function.
         event : dict
-            What the handler is given.
+            The event for its handler.
         name : str
-            Who invokes it; invocations of one name are numbered.
+            The name of the invocation; those of one name are numbered.
         then : callable
-            Gets the outcome when the invocation is over.
+            Called with the outcome.
         """
         self._names[name] += 1
         number = self._names[name]
@@ -206,21 +210,21 @@ class Fleet:
         self._schedule.after(start, lambda: self._start(invocation, task))
 
     def invocation(self) -> Invocation | None:
-        """The invocation that is running, None outside of all."""
+        """The running invocation, or None."""
         task = current_task()
         return None if task is None else self._running[id(task)][0]
 
     def is_busy(self) -> bool:
-        """Whether any invocation is under way."""
+        """Whether any invocation is in progress."""
         return bool(self._running)
 
     def end(self) -> None:
-        """End whatever still runs."""
+        """Kill every invocation that is in progress."""
         for _, task in list(self._running.values()):
             task.kill()
 
     def _process(self, function: str, name: str, random: Random) -> tuple[Process, float]:
-        """An idle process, or a new one, and the seconds until it can begin."""
+        """An idle process, or a new one, and the seconds until it is ready."""
         drawn, start = random.random(), random.random()
         idle = self._idle.setdefault(function, [])
         if idle and drawn < _STAYS_WARM:
@@ -238,7 +242,7 @@ class Fleet:
             random=random,
             make_stripe=partial(StripeGateway, http_client=self._make_http_client()),
             measure=lambda _metric, _value: None,
-            **self._surroundings,
+            **self.context_options,
         )
         return Process(function, name, context, fresh_handler(function))
 
@@ -246,7 +250,7 @@ class Fleet:
         self._running[id(task)] = (invocation, task)
         invocation.deadline = self._schedule.now + timeouts()[invocation.function]
         if len(self._running) > 1:
-            self.counts["invocations beside another"] += 1
+            self.counts["concurrent invocations"] += 1
 
         def expire() -> None:
             if not task.dead:
@@ -284,38 +288,26 @@ class Fleet:
 
 
 def sleep(seconds: float) -> None:
-    """Let a task wait; outside of all tasks nobody waits."""
+    """Let the running task wait; without a task, or for no time, return at once."""
     task = current_task()
-    if task is not None:
+    if task is not None and seconds > 0:
         task.wait(seconds)
 
 
 def lambda_context(invocation: Invocation) -> SimpleNamespace:
-    """The context object that Lambda hands to a handler; it tells the time that is left."""
+    """The context object that Lambda passes to a handler, on virtual time."""
 
     def remaining() -> int:
         return max(0, int((invocation.deadline - invocation.schedule.now) * 1000))
 
-    return SimpleNamespace(
-        function_name=invocation.function,
-        memory_limit_in_mb=512,
-        invoked_function_arn=f"arn:aws:lambda:eu-west-1:123456789012:function:{invocation.function}",
-        aws_request_id=invocation.name,
-        tenant_id=None,
-        get_remaining_time_in_millis=remaining,
-    )
+    context = lambda_events.lambda_context()
+    context.function_name = invocation.function
+    context.aws_request_id = invocation.name
+    context.get_remaining_time_in_millis = remaining
+    return context
 
 
 def fresh_handler(function: str) -> Callable[[Any, Any], Any]:
-    """A function's handler with module state of its own, as a new process has it."""
-    name = f"functions.{function}.app"
-    module = ModuleType(name)
-    exec(_code(name), module.__dict__)  # noqa: S102 - the product's own source
-    handler: Callable[[Any, Any], Any] = module.__dict__["handler"]
+    """The handler of a function from a newly executed module, as a new process has it."""
+    handler: Callable[[Any, Any], Any] = runpy.run_module(f"functions.{function}.app")["handler"]
     return handler
-
-
-@cache
-def _code(name: str) -> CodeType:
-    path = Path(str(importlib.import_module(name).__file__))
-    return compile(path.read_text(), str(path), "exec")

@@ -1,4 +1,4 @@
-"""Readies the libraries once: no network, no sleep, no chance and no log of their own."""
+"""Hooks into the libraries: no network, no sleep, no randomness and no logs of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import botocore.endpoint
 import botocore.retries.quota
 import botocore.retries.standard
-from botocore import UNSIGNED
 
 from simulation.database import Answer
 from simulation.database.transport import Answering, answering
@@ -21,7 +20,7 @@ from simulation.deliveries import SECRET
 from simulation.deployment import TABLE_NAME
 from simulation.processes import sleep
 from simulation.stripe_side import API_KEY
-from stripe_integrations.actions.events.handlers import Handler
+from stripe_integrations.actions.events.handlers import EventHandler
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.models import Customer, Event
@@ -40,33 +39,33 @@ _INEXHAUSTIBLE = 10**9
 _MIDDLE = 0.5
 
 
-class Stage:
-    """What a process has one of: the client of DynamoDB, the deployment's own handlers.
+class Hooks:
+    """The per-process hooks: the database behind the DynamoDB client, and the custom handler.
 
     Attributes
     ----------
     answer : callable
-        The database of the history that is being played.
-    heed : callable
-        Its handler of events.
+        Answers database requests of the history that runs.
+    handle : callable
+        Handles events of the history that runs.
     """
 
     def __init__(self) -> None:
-        self.answer: Answering = _nobody
-        self.heed: Handler = _unheard
-        self.kept = ExitStack()
+        self.answer: Answering = _no_database
+        self.handle: EventHandler = _no_handler
+        self.resources = ExitStack()
 
     def dispatch(self, operation: str, body: dict[str, Any]) -> Answer:
-        """Let the history that is being played answer."""
+        """Answer a database request of the history that runs."""
         return self.answer(operation, body)
 
 
 @cache
-def stage() -> Stage:
-    """The stage on which every history of this process is played."""
+def hooks() -> Hooks:
+    """The hooks of this process, installed by the first call."""
     os.environ.update(_ENVIRONMENT)
     logger.setLevel(logging.CRITICAL)
-    # botocore's own pauses; chance in them would not come from the seed.
+    # botocore sleeps for a random time between retries; here it sleeps on virtual time.
     botocore.endpoint.time = SimpleNamespace(sleep=sleep)
     botocore.retries.standard.ExponentialBackoff.__init__.__defaults__ = (
         20,
@@ -76,18 +75,17 @@ def stage() -> Stage:
     )
     # Processes that share the client must not use up each other's retries.
     botocore.retries.quota.RetryQuota.__init__.__defaults__ = (_INEXHAUSTIBLE, None)
-    made = Stage()
+    installed = Hooks()
     with use(Context(settings())):
         client = Record.connection().client
-    client.meta.events.register("choose-signer.dynamodb", lambda **_: UNSIGNED)
-    made.kept.enter_context(answering(client, made.dispatch))
-    return made
+    installed.resources.enter_context(answering(client, installed.dispatch))
+    return installed
 
 
 def settings(
     *, event_bus_name: str | None = None, event_handlers: Mapping[str, str] | None = None
 ) -> Settings:
-    """The deployment's settings."""
+    """The settings of the deployment."""
     return Settings(
         table_name=TABLE_NAME,
         api_key=API_KEY,
@@ -97,9 +95,9 @@ def settings(
     )
 
 
-def _nobody(operation: str, _: dict[str, Any]) -> Answer:
-    raise RuntimeError(f"{operation}: no history is being played")
+def _no_database(operation: str, _: dict[str, Any]) -> Answer:
+    raise RuntimeError(f"{operation}: no history runs")
 
 
-def _unheard(event: Event, _: Customer | None) -> None:
-    raise RuntimeError(f"{event.stripe_id}: no history is being played")
+def _no_handler(event: Event, _: Customer | None) -> None:
+    raise RuntimeError(f"{event.stripe_id}: no history runs")

@@ -1,7 +1,7 @@
-"""Virtual time: a queue of what happens when, and tasks that give way at every wait.
+"""Virtual time: a queue of callbacks by time, and tasks that yield at every wait.
 
-There are no threads and nobody sleeps. A task is a greenlet; while it waits, whatever is due
-earlier goes on, so the drawn latencies alone decide who goes next.
+There are no threads and no sleeps. A task is a greenlet; while it waits, what is due earlier runs,
+so the drawn latencies alone decide which task runs next.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from itertools import count
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
 START = 1_800_000_000.0
-"""Unix time of the first thing that happens in a history."""
+"""Unix time of the start of a history."""
 
 
 class KilledError(BaseException):
-    """The death of a process: no ``except Exception`` of the product stops it."""
+    """A killed process; no ``except Exception`` of the product catches it."""
 
 
 class Schedule:
-    """What is to happen, in the order of its time; of one time, in the order it was put in.
+    """Callbacks in the order of their times; those of one time in the order of their addition.
 
     Parameters
     ----------
     start : float
-        Unix time at which it begins.
+        Unix time of the start.
 
     Attributes
     ----------
     now : float
-        Unix time in seconds.
+        The current Unix time in seconds.
     """
 
     def __init__(self, start: float = START) -> None:
@@ -40,16 +40,16 @@ class Schedule:
         self._numbers = count()
 
     def at(self, moment: float, action: Callable[[], None]) -> None:
-        """Let something happen at a time; one that has passed is now."""
+        """Run an action at a time, or now if that time has passed."""
         heapq.heappush(self._queue, (max(moment, self.now), next(self._numbers), action))
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Let something happen so many seconds from now."""
+        """Run an action after so many seconds."""
         self.at(self.now + seconds, action)
 
-    def run(self, goes_on: Callable[[], bool] = lambda: True) -> None:
-        """Let happen what is due, until nothing is left or it is not to go on."""
-        while self._queue and goes_on():
+    def run(self, should_continue: Callable[[], bool] = lambda: True) -> None:
+        """Run all actions in order until none is left or ``should_continue`` returns False."""
+        while self._queue and should_continue():
             self.now, _, action = heapq.heappop(self._queue)
             action()
 
@@ -60,9 +60,9 @@ class Task(greenlet):  # type: ignore[misc]
     Parameters
     ----------
     schedule : Schedule
-        Where its waits are queued.
+        The schedule of its waits.
     body : callable
-        What it does.
+        The function that it runs.
     """
 
     def __init__(self, schedule: Schedule, body: Callable[[], None]) -> None:
@@ -71,30 +71,30 @@ class Task(greenlet):  # type: ignore[misc]
         self._is_killed = False
 
     def wait(self, seconds: float) -> None:
-        """Give way for so long; called from within the task.
+        """Wait for so many seconds; called by the task itself.
 
         Raises
         ------
         KilledError
-            The task was killed; it can wait no more.
+            The task was killed.
         """
         if self._is_killed:
             raise KilledError
-        self._schedule.after(seconds, self._go_on)
+        self._schedule.after(seconds, self._resume)
         self.parent.switch()
 
     def kill(self) -> None:
-        """End the task where it waits; called from outside of it."""
+        """Raise `KilledError` where the task waits; called from outside the task."""
         if not self.dead:
             self._is_killed = True
             self.throw(KilledError)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if not self.dead:
             self.switch()
 
 
 def current_task() -> Task | None:
-    """The task that is running, None outside of all."""
+    """The running task, or None."""
     running = getcurrent()
     return running if isinstance(running, Task) else None

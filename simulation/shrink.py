@@ -1,4 +1,4 @@
-"""Makes a history that breaks a promise short: fewer actions, fewer faults, finer weather."""
+"""Shrink a history that breaks a promise: fewer actions, fewer faults, a calmer fault profile."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from simulation.history import History
-from simulation.world import Report, play
+from simulation.world import Report, run_history
 
 T = TypeVar("T")
 
-LONGEST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 
-_USUAL_WEATHER: dict[str, Any] = {"lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
-_USUAL: dict[str, Any] = {
+_CALM_PROFILE: dict[str, Any] = {"index_lag": 0.0, "list_lag": 0.0, "stream_off": (0.0, 0.0)}
+_PLAIN_HISTORY: dict[str, Any] = {
     "has_bus": False,
     "endpoint_version": None,
-    "tells_of_lost_defaults": True,
+    "emits_lost_defaults": True,
+    "handled": (),
 }
 
 
 def minimise(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
-    """A short part of a sequence that still fails, in its order: none of it can be left out alone.
+    """A short part of a sequence that still fails, of which no single item can be left out.
 
-    Follows delta debugging (Zeller and Hildebrandt, 2002): whole chunks are left out first, then
-    smaller ones.
+    Follows delta debugging (Zeller and Hildebrandt, 2002): large chunks are left out first, then
+    smaller ones. The order of the items stays.
 
     Parameters
     ----------
     items : sequence
-        What fails as a whole.
+        A sequence that fails.
     fails : callable
-        Whether a part of it fails too.
+        Returns whether a part of it fails too.
 
     Examples
     --------
     >>> minimise(range(100), lambda part: 7 in part and 42 in part)
     [7, 42]
     """
-    kept = list(items)
-    if not kept or fails([]):
+    smallest = list(items)
+    if not smallest or fails([]):
         return []
-    size = max(len(kept) // 2, 1)
+    size = max(len(smallest) // 2, 1)
     while True:
         start, found = 0, False
-        while start < len(kept):
-            rest = kept[:start] + kept[start + size :]
-            if len(rest) < len(kept) and rest and fails(rest):
-                kept, found = rest, True
+        while start < len(smallest):
+            shorter = smallest[:start] + smallest[start + size :]
+            if shorter and fails(shorter):
+                smallest, found = shorter, True
             else:
                 start += size
         if size == 1 and not found:
-            return kept
+            return smallest
         size = max(size // 2, 1)
 
 
@@ -63,27 +64,27 @@ class Shrinker:
     Parameters
     ----------
     history : History
-        It breaks a promise.
+        A history that breaks a promise.
     report : Report
-        What came of it.
+        The report of its run.
     seconds : float
-        For how long to try.
-    runs : callable
-        Plays a history.
+        How long to try.
+    run : callable
+        Runs a history.
     """
 
     def __init__(
         self,
         history: History,
         report: Report,
-        seconds: float = LONGEST_SECONDS,
-        runs: Callable[[History], Report] = play,
+        seconds: float = MAX_SECONDS,
+        run: Callable[[History], Report] = run_history,
     ) -> None:
         self._promise = report.violations[0].promise
         self._deadline = time.monotonic() + seconds
-        self._play = runs
+        self._run = run
         self.tried = 0
-        # What did happen is all that can be left out.
+        # Only faults that happened can be left out.
         self._best = replace(history, only=frozenset(report.happened))
 
     def shrink(self) -> History:
@@ -92,7 +93,7 @@ class Shrinker:
         while size != (size := self._size()) and not self._is_late():
             self._leave_out_faults()
             self._leave_out_actions()
-            self._clear_weather()
+            self._reset_settings()
         return self._best
 
     def _leave_out_faults(self) -> None:
@@ -110,12 +111,12 @@ class Shrinker:
         if actions:
             self._best = replace(best, actions=tuple(actions))
 
-    def _clear_weather(self) -> None:
-        for field, usual in _USUAL_WEATHER.items():
-            weather = replace(self._best.weather, **{field: usual})
-            self._try(replace(self._best, weather=weather))
-        for field, usual in _USUAL.items():
-            self._try(replace(self._best, **{field: usual}))
+    def _reset_settings(self) -> None:
+        for field, default in _CALM_PROFILE.items():
+            profile = replace(self._best.fault_profile, **{field: default})
+            self._try(replace(self._best, fault_profile=profile))
+        for field, default in _PLAIN_HISTORY.items():
+            self._try(replace(self._best, **{field: default}))
         for kind in self._best.handled:
             rest = tuple(other for other in self._best.handled if other != kind)
             self._try(replace(self._best, handled=rest))
@@ -131,7 +132,7 @@ class Shrinker:
         if self._is_late():
             return False
         self.tried += 1
-        violations = self._play(history).violations
+        violations = self._run(history).violations
         return any(violation.promise == self._promise for violation in violations)
 
     def _is_late(self) -> bool:
@@ -141,24 +142,12 @@ class Shrinker:
         return len(self._best.actions), len(self._best.only or ())
 
 
-def told(history: History) -> str:
-    """A history in words: what is done when, and what goes wrong."""
-    weather = history.weather
+def describe(history: History) -> str:
+    """A history in words: its actions, its faults, and the settings that are not the defaults."""
     lines = [f"  {action.at:12.3f} s  {action.name}  {action}" for action in history.actions]
-    lines += [f"  goes wrong: {fault}" for fault in sorted(history.only or ())]
-    if weather.lag:
-        lines.append(f"  the index lags behind by up to {weather.lag} s")
-    if weather.list_lag:
-        lines.append(f"  Stripe lists events up to {weather.list_lag} s late")
-    if weather.stream_off != (0.0, 0.0):
-        lines.append("  the stream is off from {:.0f} s to {:.0f} s".format(*weather.stream_off))
-    if history.endpoint_version:
-        lines.append(f"  the endpoint's API version is {history.endpoint_version}")
-    if history.has_bus:
-        lines.append("  applied changes are published")
-    if not history.tells_of_lost_defaults:
-        lines.append("  no event tells of the defaults that go with a removed card")
-    if history.handled:
-        lines.append(f"  own handlers are there for {', '.join(history.handled)}")
+    lines += [f"  fault: {fault}" for fault in sorted(history.only or ())]
+    for owner, defaults in ((history.fault_profile, _CALM_PROFILE), (history, _PLAIN_HISTORY)):
+        values = ((name, getattr(owner, name), default) for name, default in defaults.items())
+        lines += [f"  {name}: {value}" for name, value, default in values if value != default]
     lines += [f"  {name}: {size}" for name, size in history.sizes.items()]
     return "\n".join(lines)

@@ -1,21 +1,16 @@
-"""Stripe as the product's processes meet it, and as the rest of the world uses it."""
+"""The Stripe account of a history, and the product's connections to it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from typing import Any
 
-import stripe
-
-from local.stripe_double import form
-from local.stripe_double.client import ResponseHeaders
 from local.stripe_double.double import Response, StripeDouble
 from simulation.chance import between, chance
-from simulation.faults import Faults
-from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet, Invocation, sleep
+from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet
 from simulation.schedule import Schedule
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 
@@ -23,7 +18,7 @@ Json = dict[str, Any]
 
 API_KEY = "sk_test_double"
 AUTHORIZATION = {"Authorization": f"Bearer {API_KEY}"}
-"""What every request to the double carries."""
+"""The headers of every request to the double."""
 USUAL_SECONDS = (0.02, 0.4)
 
 _REFUSALS = {"503": 503, "429": 429, "401": 401}
@@ -32,79 +27,82 @@ _MORE_THAN_AN_HOUR = (3600.0, 40 * 86_400.0)
 
 
 class SimulatedStripe:
-    """The one Stripe of a history.
+    """The Stripe account of a history.
 
     Parameters
     ----------
     seed : int
-        The history's.
+        The seed of the history.
     schedule : Schedule
         Virtual time.
-    faults : Faults
-        What goes wrong.
     list_lag : float
-        Most seconds after which an event is listed.
-    tells_of_lost_defaults : bool
-        Whether events tell of the defaults that go with a removed card.
+        Maximum seconds until an event is listed.
+    emits_lost_defaults : bool
+        Whether an update event is sent for defaults that a removed card was.
 
     Attributes
     ----------
     changed : callable
-        Called with each new event, at the moment in which it comes to be.
+        Called with each new event at the time when it is created.
     """
 
     def __init__(
         self,
         seed: int,
         schedule: Schedule,
-        faults: Faults,
         list_lag: float,
         *,
-        tells_of_lost_defaults: bool = True,
+        emits_lost_defaults: bool = True,
     ) -> None:
         skew = (chance(seed, "Stripe's clock").random() - 0.5) * CLOCK_SKEW_SECONDS
         self.double = StripeDouble(now=lambda: schedule.now + skew, random=Random(0))
-        self.double.account.tells_of_lost_defaults = tells_of_lost_defaults
+        self.double.account.emits_lost_defaults = emits_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None
         self._seed = seed
         self._schedule = schedule
-        self._faults = faults
         self._list_lag = list_lag
         self._listed_from: dict[str, float] = {}
 
     def act(self, name: str, method: str, path: str, params: Json | None = None) -> Response:
-        """Carry out one request at once.
+        """Carry out one authorised request at once.
 
         Parameters
         ----------
         name : str
-            Whose request it is: it decides the ids that are drawn.
+            The name of the request; new ids depend on it.
         method, path, params
             As in HTTP.
         """
         return self.request(name, method, path, params or {}, AUTHORIZATION)
 
     def request(
-        self, name: str, method: str, path: str, given: Json, headers: Mapping[str, str]
+        self,
+        name: str,
+        method: str,
+        path: str,
+        given: Mapping[str, Any],
+        headers: Mapping[str, str],
     ) -> Response:
-        """Carry out one request, with the events that it brings."""
+        """Carry out one request and record the events that it creates."""
         if path == _EVENTS:
             return self._list_events(method, given, headers)
-        with self.happening(name):
+        with self.operation(name):
             return self.double.request(method, path, given, headers)
 
-    def happening(self, name: str) -> _Happening:
-        """What happens on Stripe inside of this block goes by a name."""
-        return _Happening(self, name)
+    @contextmanager
+    def operation(self, name: str) -> Iterator[StripeDouble]:
+        """Change the double in a block; its new events are recorded at the end of it.
 
-    def seed_ids(self, name: str) -> None:
-        """Let the next ids depend on the name of what is done, not on what was done before."""
-        self.double.account.random.seed(chance(self._seed, "ids", name).getrandbits(64))
-
-    def notice(self, known: int) -> None:
-        """Take note of the events beyond the ones that are known."""
-        events = self.double.account.events
-        for event in list(events.values())[known:]:
+        Parameters
+        ----------
+        name : str
+            The name of the change. New ids depend on it, not on what was done before.
+        """
+        account = self.double.account
+        account.random.seed(chance(self._seed, "ids", name).getrandbits(64))
+        known = len(account.events)
+        yield self.double
+        for event in list(account.events.values())[known:]:
             drawn = chance(self._seed, "listed", event["id"])
             self._listed_from[event["id"]] = self._schedule.now + drawn.random() * self._list_lag
             if self._is_on_test_clock(event):
@@ -117,109 +115,66 @@ class SimulatedStripe:
         customer = self.double.account.customers.get(owner or "")
         return customer is not None and customer["test_clock"] is not None
 
-    def _list_events(self, method: str, given: Json, headers: Mapping[str, str]) -> Response:
-        """List what is listed by now: what has just happened may be missing."""
+    def _list_events(
+        self, method: str, given: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Response:
+        """List the events that are listed by now; the newest may be missing."""
         account = self.double.account
-        everything = account.events
+        all_events = account.events
         account.events = {
             name: event
-            for name, event in everything.items()
+            for name, event in all_events.items()
             if self._listed_from[name] <= self._schedule.now
         }
         try:
             return self.double.request(method, _EVENTS, given, headers)
         finally:
-            account.events = everything
+            account.events = all_events
 
 
-class _Happening:
-    """Draws ids by name, and notices the events that came of a block."""
-
-    def __init__(self, stripe_side: SimulatedStripe, name: str) -> None:
-        self._stripe = stripe_side
-        self._name = name
-        self._known = 0
-
-    def __enter__(self) -> StripeDouble:
-        self._stripe.seed_ids(self._name)
-        self._known = len(self._stripe.double.account.events)
-        return self._stripe.double
-
-    def __exit__(self, *_: object) -> None:
-        self._stripe.notice(self._known)
-
-
-class SimulatedHttpClient(stripe.HTTPClient):
-    """What carries one process's requests to Stripe.
+class StripeConnection:
+    """The connection of one process to Stripe, for a `StripeDoubleClient`.
 
     Parameters
     ----------
     stripe_side : SimulatedStripe
-        What answers.
+        The Stripe account.
     fleet : callable
-        Gives the fleet that the process is of.
+        Returns the fleet that the process belongs to.
     """
 
-    name: ClassVar[str] = "simulation"
-
     def __init__(self, stripe_side: SimulatedStripe, fleet: Callable[[], Fleet]) -> None:
-        super().__init__()
         self._stripe = stripe_side
         self._fleet = fleet
 
     def request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        post_data: Any = None,
-        *,
-        _usage: list[str] | None = None,
-    ) -> tuple[str, int, Mapping[str, str]]:
-        """Carry one request there and its answer back.
-
-        Raises
-        ------
-        stripe.APIConnectionError
-            The request or its answer was lost.
-        """
-        parts = urlsplit(url)
+        self, method: str, path: str, given: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Response:
+        """Carry one request to Stripe and its answer back, with the faults drawn for it."""
         invocation = self._fleet().invocation()
         if invocation is None:
-            raise RuntimeError("the product asks Stripe outside of any invocation")
-        given = form.decode((post_data or "") if method.lower() == "post" else parts.query)
-        call = invocation.begin("stripe", f"{method.upper()} {parts.path}", USUAL_SECONDS)
-        self._before(invocation, call)
+            raise RuntimeError("the product calls Stripe outside of any invocation")
+        call = invocation.begin("stripe", f"{method.upper()} {path}", USUAL_SECONDS)
+        trace = self._fleet().trace
+        if call.fault in ("refused", "lost request"):
+            trace(call.name, call.fault)
+            is_refused_at_once = call.fault == "refused" and call.drawn >= 0.5
+            connect = CONNECT_SECONDS if call.fault == "refused" else READ_SECONDS
+            return _lost(0.0 if is_refused_at_once else connect)
         self._arrange(call, method.upper())
         name = f"{invocation.name}/{invocation.calls}"
-        response = self._stripe.request(name, method, parts.path, given, dict(headers or {}))
+        response = self._stripe.request(name, method, path, given, headers)
         self._stripe.double.faults.clear()
-        self._fleet().trace(call.name, call.fault, response.status, response.body.get("id"))
+        trace(call.name, call.fault, response.status, response.body.get("id"))
         if call.fault == "lost answer":
-            invocation.wait(READ_SECONDS)
-            raise _no_answer()
+            return _lost(READ_SECONDS)
         if response.delay:
             invocation.wait(response.delay)
         invocation.end(call)
-        return json.dumps(response.body), response.status, ResponseHeaders(response.headers)
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
-
-    def _before(self, invocation: Invocation, call: Call) -> None:
-        """What keeps a request from coming to Stripe."""
-        if call.fault == "refused":
-            self._fleet().trace(call.name, call.fault)
-            if call.drawn < 0.5:
-                invocation.wait(CONNECT_SECONDS)
-            raise _no_answer()
-        if call.fault == "lost request":
-            self._fleet().trace(call.name, call.fault)
-            invocation.wait(READ_SECONDS)
-            raise _no_answer()
+        return replace(response, delay=0.0)
 
     def _arrange(self, call: Call, method: str) -> None:
-        """Set in the double what it is to do with this one request."""
+        """Set the faults of the double for this one request."""
         faults = self._stripe.double.faults
         match call.fault:
             case "500 before effect":
@@ -229,18 +184,12 @@ class SimulatedHttpClient(stripe.HTTPClient):
             case "503" | "429" | "401":
                 faults.fail_next(status=_REFUSALS[call.fault])
             case "404":
-                # The key of an account that knows none of our customers, and may make none.
+                # A key of an account without our customers, which may not create any.
                 faults.fail_next(status=404 if method == "GET" else 403, code="resource_missing")
             case "slow":
                 faults.delay(between(0.4, READ_SECONDS - 1, call.drawn))
 
-    def _sleep_time_seconds(self, num_retries: int) -> float:
-        # The library would sleep in earnest for what this returns.
-        sleep(float(min(self.INITIAL_DELAY * 2 ** (num_retries - 1), self.MAX_DELAY)))
-        return 0.0
 
-
-def _no_answer() -> stripe.APIConnectionError:
-    return stripe.APIConnectionError(  # type: ignore[no-untyped-call]
-        "Unexpected error communicating with Stripe.", should_retry=True
-    )
+def _lost(seconds: float) -> Response:
+    """A connection error after so many seconds."""
+    return Response(0, {}, {}, delay=seconds, lost=True)

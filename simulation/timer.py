@@ -1,4 +1,4 @@
-"""The schedule that calls `reconcile_events`: every few minutes while anything happens."""
+"""The schedule of `reconcile_events`: every few minutes while anything changes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _TWICE = 0.05
 
 
 class Timer:
-    """Calls the function, at times twice at once.
+    """Invokes the function on a schedule, at times twice at once.
 
     Parameters
     ----------
     schedule : Schedule
         Virtual time.
     seed : int
-        The history's.
+        The seed of the history.
     fleet : Fleet
-        What is called.
+        The processes of the function.
     longest_pause : callable
-        Seconds to which its pauses may grow now.
-    ended : callable
-        Gets what came of each run.
+        Returns the maximum pause between two runs now, in seconds.
+    on_ended : callable
+        Called with the outcome of each run.
     """
 
     def __init__(
@@ -39,32 +39,32 @@ class Timer:
         seed: int,
         fleet: Fleet,
         longest_pause: Callable[[], float],
-        ended: Callable[[Outcome], None],
+        on_ended: Callable[[Outcome], None],
     ) -> None:
         self._schedule = schedule
         self._seed = seed
         self._fleet = fleet
         self._longest_pause = longest_pause
-        self._look_at = ended
+        self._on_ended = on_ended
         self._pause = EVERY_SECONDS
         self._number = 0
         self._next = 0
         self._ended: list[float] = []
 
     def start(self) -> None:
-        """Run for the first time, as when the stack is deployed."""
+        """Run for the first time, as after a deployment."""
         self._tick()
 
-    def hurry(self) -> None:
-        """Something happens: go back to the usual pace."""
+    def reset_pause(self) -> None:
+        """Return to the regular interval after a change."""
         if self._pause > EVERY_SECONDS:
             self._pause = EVERY_SECONDS
-            self._plan(EVERY_SECONDS * chance(self._seed, "hurry", self._number).random())
+            self._plan(EVERY_SECONDS * chance(self._seed, "reset pause", self._number).random())
 
     def has_run_since(self, moment: float) -> bool:
-        """Whether it ran often enough since to have seen all that Stripe lists by then."""
+        """Whether enough runs began after Stripe listed all events of that moment."""
         since = moment + _LATEST_LISTED_SECONDS
-        # Of two at once, one leaves the sweep to the other: they count as one.
+        # Of two concurrent runs only one sweeps, so they count as one.
         return len({begun for begun in self._ended if begun > since}) >= _RUNS_AFTER_LAST_CHANGE
 
     def _plan(self, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Timer:
         def then(outcome: Outcome) -> None:
             if not outcome.died and not outcome.error:
                 self._ended.append(begun)
-            self._look_at(outcome)
+            self._on_ended(outcome)
 
         for _ in range(1 + twice):
             self._fleet.invoke(FUNCTION, {}, name, then)

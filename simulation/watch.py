@@ -1,4 +1,4 @@
-"""What must hold at every moment, checked on the change log as it grows."""
+"""Invariants of every moment, checked on the table's stream as it grows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
-from simulation.stripe_actions import FOREIGN_EMAIL
+from simulation.stripe_actor import FOREIGN_EMAIL
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -23,9 +23,9 @@ class Violation:
     Parameters
     ----------
     promise : str
-        Which one, the same for all violations of a kind.
+        The promise, in the same words for all its violations.
     detail : str
-        What was seen.
+        What was found.
     """
 
     promise: str
@@ -46,7 +46,7 @@ class Failure:
     tries : int
         How often it was tried.
     seconds : float
-        From its first try until it failed.
+        Seconds from its first try until it failed.
     """
 
     stripe_id: str
@@ -55,41 +55,41 @@ class Failure:
 
 
 class Watch:
-    """Follows a table's changes.
+    """A copy of the table that checks each change.
 
     Parameters
     ----------
     records : sequence
-        The change log, growing.
+        The stream records; new ones are appended.
     double : StripeDouble
-        What Stripe has.
-    found : callable
-        Gets every violation.
+        The Stripe account.
+    on_violation : callable
+        Called with each violation.
     clock : callable
-        Unix time.
+        Returns Unix time.
 
     Attributes
     ----------
     images : dict
-        The items as they stand, by their keys.
+        The items of the table by key.
     events : dict
-        The events among them, by their ids.
+        The event items by Stripe id.
     failures : list of Failure
-        The events that have failed, once for each time.
+        One entry for each time that an event failed.
     """
 
     def __init__(
         self,
         records: Sequence[Json],
         double: StripeDouble,
-        found: Callable[[Violation], None],
+        on_violation: Callable[[Violation], None],
         clock: Callable[[], float],
     ) -> None:
         self.images: dict[Key, Json] = {}
         self.events: dict[str, Json] = {}
         self._records = records
         self._double = double
-        self._found = found
+        self._on_violation = on_violation
         self._clock = clock
         self.failures: list[Failure] = []
         self._first_tries: dict[str, float] = {}
@@ -98,24 +98,24 @@ class Watch:
 
     @property
     def unfinished(self) -> list[Json]:
-        """The events that are not finished."""
+        """The events that are still pending or waiting."""
         return [e for e in self.events.values() if text(e, "state") in UNFINISHED]
 
-    def look(self) -> None:
-        """Check what has changed since the last look: one request's changes, as a whole."""
-        news = self._records[self._position :]
-        self._position += len(news)
-        for record in news:
+    def check_changes(self) -> None:
+        """Check the changes since the last call: those of one request, as a whole."""
+        new_records = self._records[self._position :]
+        self._position += len(new_records)
+        for record in new_records:
             keys = record["dynamodb"]["Keys"]
             key = (keys["pk"]["S"], keys["sk"]["S"])
             new = record["dynamodb"].get("NewImage")
             self._check(key, self.images.get(key), new)
-            self._keep(key, new)
-        for user in {record["dynamodb"]["Keys"]["pk"]["S"] for record in news}:
+            self._store(key, new)
+        for user in {record["dynamodb"]["Keys"]["pk"]["S"] for record in new_records}:
             if user.startswith("USER#"):
                 self._check_user(user)
 
-    def _keep(self, key: Key, new: Json | None) -> None:
+    def _store(self, key: Key, new: Json | None) -> None:
         if key[1] == "EVENT" and new is not None:
             self._check_event(key[0], self.images.get(key, new), new)
             self.events[key[0].removeprefix("EVENT#")] = new
@@ -129,7 +129,7 @@ class Watch:
         if kind != "CUSTOMER":
             return
         if (key[0], rest[0]) in self._frozen and new != old:
-            self._violated("a soft-deleted record stays as it is", f"{key[1]} was changed")
+            self._violated("a soft-deleted record is frozen", f"{key[1]} was changed")
         if new is None:
             self._violated("no record is deleted", key[1])
         elif len(rest) == 1:
@@ -162,9 +162,9 @@ class Watch:
         if old is None:
             return
         if "removed_at" in old and "removed_at" not in new:
-            there = self._double.cards.belongs(child, customer) or kind != "CARD"
-            if not there:
-                self._violated("what was removed never comes back", key[1])
+            is_attached = self._double.cards.belongs(child, customer) or kind != "CARD"
+            if not is_attached:
+                self._violated("a removed object is not restored", key[1])
         if text(old, "status") in _ENDED and text(new, "status") not in (*_ENDED, None):
             self._violated("an ended subscription stays ended", key[1])
 
@@ -179,7 +179,7 @@ class Watch:
                 self._frozen.add((pk, sk.removeprefix("CUSTOMER#")))
         if len(active) > 1:
             self._violated("a user has one active customer", f"{user}: {', '.join(active)}")
-        pointer = text(self.images.get((user, "ACTIVE"), {}), "stripe_id")
+        pointer = text(self.images.get((user, "CLAIM"), {}), "stripe_id")
         if active and pointer != active[0].removeprefix("CUSTOMER#"):
             self._violated(
                 "the pointer names the active customer", f"{user}: {pointer}, {active[0]}"
@@ -188,11 +188,11 @@ class Watch:
             self._violated("the pointer names the active customer", f"{user}: {pointer}, none")
 
     def _violated(self, promise: str, detail: str) -> None:
-        self._found(Violation(promise, detail))
+        self._on_violation(Violation(promise, detail))
 
 
 def text(image: Json, name: str) -> str | None:
-    """A string of an item in DynamoDB's JSON; None where it has none of this name."""
+    """A string attribute of an item in DynamoDB's JSON, or None."""
     value = image.get(name)
     found = None if value is None else value.get("S")
     return None if found is None else str(found)

@@ -1,41 +1,44 @@
-"""One history, played: the product's functions, what stands around them, and what is judged."""
+"""The run of one history: the product's functions with everything around them."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+from local.stripe_double.client import StripeDoubleClient
 from simulation.aws import SimulatedDatabase, SimulatedService
 from simulation.chance import chance
+from simulation.custom_handlers import REFERENCE as HANDLER
+from simulation.custom_handlers import CustomHandlers
 from simulation.database import Database
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
-from simulation.history import Action, History
-from simulation.judge import (
+from simulation.history import Action, History, generate
+from simulation.invariants import (
     ApiCall,
-    Evidence,
-    judge_events,
-    judge_replay,
-    judge_state,
+    FinalState,
+    check_events,
+    check_replay,
+    check_state,
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
-from simulation.own_handlers import REFERENCE as HANDLER
-from simulation.own_handlers import OwnHandlers
-from simulation.processes import Fleet, Outcome
-from simulation.runtime import settings, stage
+from simulation.processes import Fleet, Outcome, sleep
+from simulation.runtime import hooks, settings
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
-from simulation.stripe_actions import ACTIONS, Others
-from simulation.stripe_side import SimulatedHttpClient, SimulatedStripe
+from simulation.stripe_actor import ACTIONS, StripeActor
+from simulation.stripe_side import SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
+from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.errors import StripeIntegrationsError
 from tools.lambda_events import api_event
 
@@ -49,18 +52,18 @@ _HTTP_FUNCTIONS = (
     "link_customer",
 )
 _DEPLOYED_SECONDS = 60.0
-"""How long the stack is there, its schedule running, before anything happens."""
-_CALM_AFTER_SECONDS = 1.0
+"""Seconds between the deployment of the stack and the first action."""
+_FAULTS_STOP_AFTER_SECONDS = 1.0
 _LONGEST_SECONDS = 5 * 86_400.0
 _INDEX_SECONDS = 15.0
-"""After which the index is sure to show what has failed."""
+"""Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
 _TRYING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
 
 
 @dataclass
 class Report:
-    """What came of a history.
+    """The result of a history.
 
     Parameters
     ----------
@@ -69,11 +72,15 @@ class Report:
     counts : Counter
         What happened, and how often.
     happened : list of str
-        The faults, by name.
+        The faults that happened, by name.
     trace : str
-        A digest of everything that was done, in its order.
+        A digest of every step in order.
     log : list of str
-        The same in words, where it was asked for.
+        Every step in words, for a verbose run.
+    seed : int
+        The seed of the history.
+    seconds : float
+        Processor time that the run took.
     """
 
     violations: list[Violation] = field(default_factory=list)
@@ -81,43 +88,52 @@ class Report:
     happened: list[str] = field(default_factory=list)
     trace: str = ""
     log: list[str] = field(default_factory=list)
+    seed: int = 0
+    seconds: float = 0.0
 
 
-def play(history: History, *, is_told: bool = False) -> Report:
-    """Play a history to its end and judge it.
+def run_history(history: History, *, verbose: bool = False) -> Report:
+    """Run a history to its end and check the invariants.
 
     Parameters
     ----------
     history : History
         What is to happen.
-    is_told : bool
-        Whether the report says every step in words.
+    verbose : bool
+        Whether the report has every step in words.
     """
+    installed = hooks()
+    begun = time.process_time()
     with sized(history.sizes):
-        world = World(history, is_told=is_told)
-        stage().answer = world.database_side.answer
-        stage().heed = world.handlers.heed
-        world.play()
+        world = World(history, verbose=verbose)
+        installed.answer = world.database_side.answer
+        installed.handle = world.handlers.handle
+        world.run()
+    world.report.seconds = time.process_time() - begun
     return world.report
 
 
-class World:
-    """Everything that one history is played with."""
+def run_seed(seed: int) -> Report:
+    """Run the history of a seed; the entry point of the worker processes."""
+    return run_history(generate(seed))
 
-    def __init__(self, history: History, *, is_told: bool = False) -> None:
+
+class World:
+    """The product's functions and everything around them in one history."""
+
+    def __init__(self, history: History, *, verbose: bool = False) -> None:
         self.history = history
-        self.report = Report()
-        self._is_told = is_told
+        self.report = Report(seed=history.seed)
+        self._verbose = verbose
         self._digest = blake2b(digest_size=16)
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
-        weather = history.weather
-        self.faults = Faults(history.seed, weather, history.only)
+        profile = history.fault_profile
+        self.faults = Faults(history.seed, profile, history.only)
         self.stripe = SimulatedStripe(
             history.seed,
             self.schedule,
-            self.faults,
-            weather.list_lag,
-            tells_of_lost_defaults=history.tells_of_lost_defaults,
+            profile.list_lag,
+            emits_lost_defaults=history.emits_lost_defaults,
         )
         self.stripe.double.webhooks.add_endpoint(URL, SECRET, api_version=history.endpoint_version)
         self.fleet = Fleet(
@@ -128,38 +144,43 @@ class World:
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
             ),
             faults=self.faults,
-            surroundings={"send_dead_letter": self._send_dead_letter, "publish": self._publish},
-            make_http_client=lambda: SimulatedHttpClient(self.stripe, lambda: self.fleet),
+            make_http_client=self._make_http_client,
         )
         self.fleet.trace = self._trace
         self.queue = SimulatedService("queue", self.fleet)
         self.bus = SimulatedService("bus", self.fleet)
+        self.fleet.context_options = {
+            "send_dead_letter": self.queue.send,
+            "publish": self.bus.send,
+        }
         lag = chance(history.seed, "index")
         self.database = Database(
             clock=lambda: self.schedule.now,
-            index_delay=(lambda: lag.random() * weather.lag) if weather.lag else None,
+            index_delay=(lambda: lag.random() * profile.index_lag) if profile.index_lag else None,
         )
         self.database.request("CreateTable", table_definition())
         self.database_side = SimulatedDatabase(self.database, self.fleet, self._changed)
         stream = self.database.stream(TABLE_NAME)
         self.watch = Watch(
-            stream.records, self.stripe.double, self._found, lambda: self.schedule.now
+            stream.records, self.stripe.double, self._record_violation, lambda: self.schedule.now
         )
-        self.handlers = OwnHandlers(history.handled, self.fleet, self.watch, self._found)
+        self.handlers = CustomHandlers(
+            history.handled, self.fleet, self.watch, self._record_violation
+        )
         self.mapping = StreamMapping(
             schedule=self.schedule,
-            stream=stream,
+            shards=stream.shards,
             rules=mapping_rules(),
             invoke=self._invoke_with_records,
-            give_up=lambda message: self.queue.messages.append(json.dumps(message)),
+            on_failure=lambda message: self.queue.messages.append(json.dumps(message)),
             is_on=self._is_stream_on,
         )
         self.accepted: set[str] = set()
         self.deliveries = Deliveries(
-            self.schedule, self.stripe, self.fleet, self.faults, self._look_at_delivery
+            self.schedule, self.stripe, self.fleet, self.faults, self._check_delivery
         )
-        self.stripe.changed = self._happened_on_stripe
-        self.others = Others(history.seed, self.stripe, self.deliveries)
+        self.stripe.changed = self._on_stripe_event
+        self.stripe_actor = StripeActor(history.seed, self.stripe, self.deliveries)
         self.calls: list[ApiCall] = []
         self.timer = Timer(
             self.schedule,
@@ -170,38 +191,42 @@ class World:
         )
         self._last_change = START
 
-    def play(self) -> None:
-        """Play everything, until it is quiet, and judge what came of it."""
+    def _make_http_client(self) -> StripeDoubleClient:
+        connection = StripeConnection(self.stripe, lambda: self.fleet)
+        return StripeDoubleClient(connection, sleep, READ_SECONDS)
+
+    def run(self) -> None:
+        """Run all actions until nothing is in progress, and check the invariants."""
         self.timer.start()
         for action in self.history.actions:
             self.schedule.at(START + action.at, partial(self._do, action))
         end = START + self.history.length
-        self.schedule.at(end + _CALM_AFTER_SECONDS, self._calm)
+        self.schedule.at(end + _FAULTS_STOP_AFTER_SECONDS, self._stop_faults)
         self._run_until_quiet(end + _LONGEST_SECONDS)
-        evidence = self._evidence()
-        self._judge(judge_events(evidence))
-        spared = users_with_failed_events(evidence)
-        self._judge(judge_state(evidence, spared))
+        final = self._final_state()
+        self._report_violations(check_events(final))
+        skipped_users = users_with_failed_events(final)
+        self._report_violations(check_state(final, skipped_users))
         if self._replay_failed():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
-            self._judge(judge_replay(evidence))
-            self._judge(judge_state(evidence))
+            self._report_violations(check_replay(final))
+            self._report_violations(check_state(final))
         self.fleet.end()
-        self._sum_up()
+        self._complete_report()
 
     def _do(self, action: Action) -> None:
         self._trace("action", action.name, str(action))
         if action.kind in ACTIONS:
-            self.others.do(action)
+            self.stripe_actor.do(action)
         else:
             self._call(action)
-        self._touch()
+        self._note_change()
 
-    def _calm(self) -> None:
-        """From now on nothing goes wrong any more."""
-        self.faults.is_over = True
-        self._touch()
-        self.mapping.notice()
+    def _stop_faults(self) -> None:
+        """Let no further faults happen."""
+        self.faults.is_stopped = True
+        self._note_change()
+        self.mapping.poll()
 
     # ---- the backend
 
@@ -218,10 +243,10 @@ class World:
             call.ended, call.status = self.schedule.now, outcome.status
             self._trace("answer", action.name, call.status)
             self.report.counts[f"answers {call.status}"] += 1
-            self._look_at(function, outcome)
+            self._check_outcome(function, outcome)
             if call.status == 500:
                 detail = f"{action.kind} {user_id}: {outcome.answer['body']}"
-                self._found(Violation("the API never answers 500", detail))
+                self._record_violation(Violation("the API never answers 500", detail))
 
         self.fleet.invoke(function, event, action.name, then)
 
@@ -238,55 +263,55 @@ class World:
         self.faults.is_cured = True
         self.report.counts["replays of failed events"] += 1
         self.schedule.after(_INDEX_SECONDS, self._replay_all_failed)
-        self._touch()
+        self._note_change()
         return True
 
     def _replay_all_failed(self) -> None:
         then = self._expect("replay_events")
         self.fleet.invoke("replay_events", {"failed": True}, "replay at the end", then)
 
-    # ---- what happens by itself
+    # ---- stream, webhook and schedule
 
     def _invoke_with_records(self, records: list[Json], then: Callable[[Outcome], None]) -> None:
-        def looked_at(outcome: Outcome) -> None:
-            self._look_at("apply_event", outcome)
+        def finished(outcome: Outcome) -> None:
+            self._check_outcome("apply_event", outcome)
             then(outcome)
-            self.mapping.notice()
+            self.mapping.poll()
 
         first = records[0]["dynamodb"]
         name = f"stream {first['Keys']['pk']['S'][:16]} {len(records)}"
-        self.fleet.invoke("apply_event", {"Records": records}, name, looked_at)
+        self.fleet.invoke("apply_event", {"Records": records}, name, finished)
 
     def _is_stream_on(self) -> bool:
-        off_from, off_until = self.history.weather.stream_off
+        off_from, off_until = self.history.fault_profile.stream_off
         return not off_from <= self.schedule.now - START < off_until
 
-    def _happened_on_stripe(self, event: Json) -> None:
+    def _on_stripe_event(self, event: Json) -> None:
         self._trace("event", event["type"], event["id"])
-        self._touch()
-        self.schedule.after(0, self.deliveries.look)
+        self._note_change()
+        self.schedule.after(0, self.deliveries.send_due)
 
     def _changed(self) -> None:
-        self.watch.look()
-        self.mapping.notice()
+        self.watch.check_changes()
+        self.mapping.poll()
 
-    def _touch(self) -> None:
+    def _note_change(self) -> None:
         self._last_change = self.schedule.now
-        self.timer.hurry()
+        self.timer.reset_pause()
 
     def _run_until_quiet(self, latest: float) -> None:
         self.schedule.run(lambda: self.schedule.now < latest and not self._is_done())
 
     def _is_done(self) -> bool:
         return (
-            self.faults.is_over
+            self.faults.is_stopped
             and self._is_quiet()
             and not self.watch.unfinished
             and self.timer.has_run_since(self._last_change)
         )
 
     def _longest_pause(self) -> float:
-        """Seconds to which the schedule's pauses may grow: little is missed while all is quiet."""
+        """Maximum pause of the schedule in seconds; long while nothing changes, to save runs."""
         if not self._is_quiet():
             return EVERY_SECONDS
         is_trying = any(
@@ -296,67 +321,59 @@ class World:
         return _TRYING_SECONDS if is_trying else _WAITING_SECONDS
 
     def _is_quiet(self) -> bool:
-        """Whether nothing is under way, apart from what the schedule has to bring home."""
+        """Whether nothing is in progress except what the schedule has to recover."""
         return (
             self.deliveries.is_idle
             and (self.mapping.is_idle or not self._is_stream_on())
             and not self.fleet.is_busy()
         )
 
-    def _send_dead_letter(self, message: Mapping[str, Any]) -> None:
-        self.queue.send(message)
-
-    def _publish(self, message: Mapping[str, Any]) -> None:
-        self.bus.send(message)
-
-    def _look_at_delivery(self, event_id: str, outcome: Outcome) -> None:
-        self._look_at("link_customer", outcome)
+    def _check_delivery(self, event_id: str, outcome: Outcome) -> None:
+        self._check_outcome("link_customer", outcome)
         if 200 <= outcome.status < 300:
             self.accepted.add(event_id)
             if event_id not in self.watch.events:
-                self._found(Violation("an accepted event is stored", event_id))
+                self._record_violation(Violation("an accepted event is stored", event_id))
 
-    # ---- judging
+    # ---- invariants
 
-    def _look_at(self, function: str, outcome: Outcome) -> None:
+    def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
         may_refuse = function not in _HTTP_FUNCTIONS
         if may_refuse and isinstance(error, StripeIntegrationsError):
-            # Lambda, or whoever called it by hand, tries again.
+            # Lambda, or the operator who invoked it, retries.
             return
         if error is not None:
             detail = f"{function}: {type(error).__name__}: {error}"
-            self._found(Violation("no exception leaves a handler", detail))
+            self._record_violation(Violation("no exception leaves a handler", detail))
 
     def _expect(self, function: str) -> Callable[[Outcome], None]:
-        return lambda outcome: self._look_at(function, outcome)
+        return lambda outcome: self._check_outcome(function, outcome)
 
-    def _evidence(self) -> Evidence:
-        return Evidence(
+    def _final_state(self) -> FinalState:
+        return FinalState(
             watch=self.watch,
             double=self.stripe.double,
-            others=self.others,
+            stripe_actor=self.stripe_actor,
             calls=self.calls,
             accepted=self.accepted,
             dead_letters=self.queue.messages,
             published=self.bus.messages,
             has_bus=self.history.has_bus,
             handlers=self.handlers,
-            poisonous={
-                key.removeprefix("EVENT#") for key, is_so in self.faults.poisonous.items() if is_so
-            },
+            poisonous={key.removeprefix("EVENT#") for key in self.faults.poisonous},
         )
 
-    def _judge(self, violations: Iterable[Violation]) -> None:
+    def _report_violations(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
-            self._found(violation)
+            self._record_violation(violation)
 
-    def _found(self, violation: Violation) -> None:
+    def _record_violation(self, violation: Violation) -> None:
         if violation not in self.report.violations:
             self.report.violations.append(violation)
             self._trace("VIOLATION", str(violation))
 
-    def _sum_up(self) -> None:
+    def _complete_report(self) -> None:
         counts = self.report.counts
         counts += self.faults.counts
         counts += self.fleet.counts
@@ -374,12 +391,12 @@ class World:
     def _trace(self, *parts: object) -> None:
         line = f"{self.schedule.now - START:12.3f} {' '.join(map(str, parts))}"
         self._digest.update(line.encode())
-        if self._is_told:
+        if self._verbose:
             self.report.log.append(line)
 
 
 def _api_call(action: Action, user_id: str) -> tuple[str, Json]:
-    """The function that a call of the backend's goes to, and its event."""
+    """The function that serves a call of the backend, and its event."""
     path = f"/customers/{user_id}"
     match action.kind:
         case "create" | "refused":
@@ -391,7 +408,7 @@ def _api_call(action: Action, user_id: str) -> tuple[str, Json]:
             return "sync_customer", api_event("POST", f"{path}/sync", user_id)
         case "soft_delete":
             return "soft_delete_customer", api_event("DELETE", path, user_id)
-    raise ValueError(f"not something that happens: {action.kind}")
+    raise ValueError(f"unknown kind of action: {action.kind}")
 
 
 def _fields(action: Action) -> Json:

@@ -12,7 +12,6 @@ from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
     dynamodb,
-    engines,
     pytest_addoption,
     pytest_configure,
     pytest_ignore_collect,
@@ -23,7 +22,6 @@ from tests.world import World
 __all__ = [
     "aws",
     "dynamodb",
-    "engines",
     "pytest_addoption",
     "pytest_configure",
     "pytest_ignore_collect",

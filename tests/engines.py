@@ -1,8 +1,8 @@
-"""The database under the functional tests: moto, AWS's own DynamoDB Local, or the simulation's.
+"""The database under the functional tests: ministack's, moto's or AWS's own DynamoDB Local.
 
-    pytest                          # moto, in process
-    pytest --dynamodb=local         # DynamoDB Local, one for all workers of pytest-xdist
-    pytest --dynamodb=simulated     # the simulation's database, in process
+    pytest                      # ministack's, in process, as the simulation has it
+    pytest --dynamodb=moto      # moto's, in process
+    pytest --dynamodb=local     # DynamoDB Local, one for all workers of pytest-xdist
 
 `tests/conftest.py` takes the hooks and fixtures from here.
 """
@@ -12,17 +12,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
-from pynamodb.connection import TableConnection
 
-from simulation.database import Database, transport
-from stripe_integrations.models.table import Record
+from simulation.database import Database
+from simulation.database.transport import answering_new_clients
 from tools import dynamodb_local, engine
 from tools.template import table_properties
 
@@ -34,8 +33,8 @@ NEEDS_AN_ENGINE = ("contract", "dynamodb_local", "local_cloud", "localstripe", "
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--dynamodb",
-        choices=["moto", "local", "simulated"],
-        default="moto",
+        choices=["ministack", "moto", "local"],
+        default="ministack",
         help="what the functional tests keep their table in",
     )
 
@@ -63,13 +62,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def aws(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An AWS that is not there: moto, with another DynamoDB where that was asked for.
+    """An AWS that is not there: moto, with another DynamoDB unless moto's was asked for.
 
     The credentials are this process's own: DynamoDB Local keeps a database for each access key,
     so that workers neither meet nor wait for each other.
     """
+    # Only AWS's own addresses are moto's.
+    settings = {"mock_credentials": False, "passthrough": {"urls": ["http://"]}}
     with pytest.MonkeyPatch.context() as environment, ExitStack() as stack:
-        stack.enter_context(mock_aws(config={"core": {"mock_credentials": False}}))
+        stack.enter_context(mock_aws(config={"core": settings}))
         for variable in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
             environment.delenv(variable, raising=False)
         environment.setenv("AWS_ACCESS_KEY_ID", f"worker{os.getpid()}")
@@ -79,66 +80,16 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
         match request.config.getoption("--dynamodb"):
             case "local":
                 environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", os.environ[ENDPOINT])
-            case "simulated":
-                stack.enter_context(simulated(Database(time.time)))
+            case "ministack":
+                environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://in-process")
+                stack.enter_context(answering_new_clients(Database(time.time).request))
         yield
 
 
-@contextmanager
-def simulated(database: Database) -> Iterator[None]:
-    """Let the simulation's database answer every client that is made inside the block."""
-    with pytest.MonkeyPatch.context() as environment:
-        # moto answers what goes to AWS's own addresses.
-        environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb.simulated")
-        with transport.answering_new_clients(database.request):
-            yield
-
-
-class InProcess:
-    """The simulation's database beside moto's, for the tests that make very many calls.
-
-    moto takes several times as long for each. Where another engine was asked for, they run on that
-    as all others do.
-    """
-
-    def __init__(self) -> None:
-        self._database = Database(time.time)
-        self._client: Any = None
-        self._connection: TableConnection | None = None
-
-    @contextmanager
-    def serve(self) -> Iterator[Any]:
-        """Put it in moto's place for one test; a client of it."""
-        with simulated(self._database):
-            if self._client is None:
-                # Of a session of its own: the default one was made before the block.
-                self._client = boto3.Session().client("dynamodb")
-            usual, Record._connection = Record._connection, self._connection
-            try:
-                yield self._client
-            finally:
-                self._connection, Record._connection = Record._connection, usual
-
-
 @pytest.fixture(scope="session")
-def engines(aws: None) -> tuple[Any, InProcess]:
-    """A client of the database that was asked for, and the other one.
-
-    Made once: making a client costs more than most tests.
-    """
-    return boto3.client("dynamodb"), InProcess()
-
-
-@pytest.fixture
-def dynamodb(request: pytest.FixtureRequest, engines: tuple[Any, InProcess]) -> Iterator[Any]:
-    """A client of the database that this test runs on."""
-    client, in_process = engines
-    plays_on_moto = request.config.getoption("--dynamodb") == "moto"
-    if plays_on_moto and request.node.get_closest_marker("many_calls"):
-        with in_process.serve() as other:
-            yield other
-    else:
-        yield client
+def dynamodb(aws: None) -> Any:
+    """A client of the database that was asked for."""
+    return boto3.client("dynamodb")
 
 
 @pytest.fixture

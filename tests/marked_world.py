@@ -17,7 +17,7 @@ from local.stripe_double.double import StripeDouble
 from local.stripe_double.params import Param
 from local.stripe_double.tokens import TestCard
 from simulation.database import Answer, Database
-from simulation.database.transport import answering_instead
+from simulation.database.transport import answering
 from simulation.deployment import TABLE_NAME, table_definition
 from stripe_integrations import observability
 from stripe_integrations.context import Context, use
@@ -132,8 +132,7 @@ class Saved:
         world.random.setstate(self._random)
         world.stripe = _Finder(self._stripe, self._kept).load()
         world.database = world.new_database()
-        for item in self._items:
-            world.database.request("PutItem", {"TableName": TABLE_NAME, "Item": item})
+        world.database.load(TABLE_NAME, self._items)
         world.dead_letters.clear()
         world.published.clear()
         world.context = world.new_context()
@@ -175,7 +174,7 @@ def inhabited(world: MarkedWorld) -> Iterator[MarkedWorld]:
         os.environ.setdefault(name, value)
     with use(world.context):
         client = Record.connection().client
-        with answering_instead(client, world.answer):
+        with answering(client, world.answer):
             yield world
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from samtranslator.yaml_helper import yaml_parse
 from tools.template import ROOT
 
 REGION = "us-east-1"
-KEPT = (
+RETAINED = (
     "AWS::DynamoDB::Table",
     "AWS::SQS::Queue",
     "AWS::ApiGatewayV2::Api",
@@ -65,32 +64,32 @@ def transformed(template: Json, change: Change) -> dict[str, Json]:
 
 
 def dangers(template: Json, changes: Iterable[Change]) -> list[str]:
-    """Return what could replace or remove a resource that must stay, in words; nothing is good.
+    """Return what could replace or remove a resource to retain, in words.
 
-    Each is looked at in two ways: what its create-only properties refer to, whatever the values
+    Each is examined in two ways: what its create-only properties refer to, whatever the values
     are, and what SAM makes of the template after each change.
     """
     before = transformed(template, Change())
-    kept = [name for name, resource in before.items() if resource["Type"] in KEPT]
+    retained = [name for name, resource in before.items() if resource["Type"] in RETAINED]
     found = [
         f"{name} depends on {what}"
-        for name in kept
+        for name in retained
         for what in variables(identity(before, name), before)
     ]
     for change in changes:
         after = transformed(template, change)
         found += [
             f"{name} is another with {change}"
-            for name in kept
+            for name in retained
             if name not in after or identity(after, name) != identity(before, name)
         ]
     return found
 
 
 def identity(resources: Mapping[str, Json], name: str) -> Json:
-    """What a resource is replaced by a change of: its create-only properties, and so on.
+    """What a resource is replaced with when it changes: its create-only properties above all.
 
-    Where one of them names another resource, that one's identity belongs to it.
+    The identity of a resource that they refer to is part of it.
     """
     resource = resources[name]
     properties = resource.get("Properties", {})
@@ -118,7 +117,7 @@ def create_only(kind: str) -> set[str]:
 
 
 def variables(fixed: Json, resources: Mapping[str, Json]) -> Iterator[str]:
-    """What an identity depends on that another deployment of the stack could have otherwise."""
+    """What an identity depends on that can differ between two deployments of the stack."""
     if fixed["Condition"] is not None:
         yield f"the condition {fixed['Condition']}"
     for name in mentioned(fixed["Properties"]):
@@ -129,7 +128,7 @@ def variables(fixed: Json, resources: Mapping[str, Json]) -> Iterator[str]:
 
 
 def mentioned(value: object) -> Iterator[str]:
-    """Names of resources, parameters and conditions that a value is made from."""
+    """What a value is made from: resources and parameters, secrets, and any other function."""
     if isinstance(value, str) and "{{resolve:" in value:
         yield value
     elif isinstance(value, list):
@@ -137,24 +136,11 @@ def mentioned(value: object) -> Iterator[str]:
             yield from mentioned(inner)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _named_by(key, inner)
-
-
-def _named_by(function: str, argument: Any) -> Iterator[str]:
-    if function == "Ref":
-        yield argument
-    elif function == "Fn::GetAtt":
-        yield argument[0] if isinstance(argument, list) else argument.partition(".")[0]
-    elif function == "Fn::Sub":
-        text, own = argument if isinstance(argument, list) else (argument, {})
-        yield from mentioned(own)
-        for name in re.findall(r"\$\{([^!}][^}]*)\}", text):
-            if name not in own:
-                yield name.partition(".")[0]
-    elif function == "Fn::If":
-        yield f"the condition {argument[0]}"
-        yield from mentioned(argument[1:])
-    elif function in ("Fn::ImportValue", "Fn::Transform"):
-        yield function
-    else:
-        yield from mentioned(argument)
+            if key == "Ref":
+                yield inner
+            elif key == "Fn::GetAtt":
+                yield inner[0] if isinstance(inner, list) else inner.partition(".")[0]
+            elif key.startswith("Fn::"):
+                yield f"{key} {inner}"
+            else:
+                yield from mentioned(inner)

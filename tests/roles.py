@@ -1,7 +1,7 @@
 """What template.yaml allows each function, and what its requests need.
 
 A function of a `World` runs under its own role. A request that the role does not allow is refused,
-as AWS would refuse it, and the call fails in the end, whatever the function made of the refusal.
+as AWS would refuse it, and the call fails in the end, even where the function handled the refusal.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import botocore.handlers
 from botocore.exceptions import ClientError
 
-from tools.template import template
+from tools.template import of_type, template
 
 Json = dict[str, Any]
 
 LEADING_KEYS = "dynamodb:LeadingKeys"
 ATTRIBUTES = "dynamodb:Attributes"
 DEAD_LETTERS = "dead-letters"
-"""The name of the queue, where AWS would make one up."""
+"""The name of the queue, which AWS would generate."""
 
 _REGION = "eu-west-1"
 _ACCOUNT = "123456789012"
@@ -40,7 +40,7 @@ _WRITES = {
 
 
 class RoleTooNarrowError(AssertionError):
-    """A function asked for what its role does not allow."""
+    """A function made a request that its role does not allow."""
 
 
 class Grant(NamedTuple):
@@ -80,7 +80,6 @@ class Need:
 class Statement:
     """A statement of a role, with its references resolved."""
 
-    sid: str
     actions: tuple[str, ...]
     resources: tuple[str, ...]
     conditions: Mapping[str, Mapping[str, Any]]
@@ -134,19 +133,16 @@ class Role:
 
 
 class Deployment:
-    """A stack of the template: its parameters are known, and so are the roles of its functions.
+    """A stack of the template with known parameters, and the roles of its functions.
 
     Parameters
     ----------
-    source : mapping, optional
-        The template; by default, the project's.
     **parameters
         Parameters that differ from their defaults.
     """
 
-    def __init__(self, source: Json | None = None, /, **parameters: str) -> None:
-        self._source = source or template()
-        defaults = {n: p.get("Default", "") for n, p in self._source["Parameters"].items()}
+    def __init__(self, **parameters: str) -> None:
+        defaults = {n: p.get("Default", "") for n, p in template()["Parameters"].items()}
         self._parameters = {
             "AWS::Partition": "aws",
             "AWS::Region": _REGION,
@@ -165,15 +161,16 @@ class Deployment:
         return self._roles[function]
 
     def _read(self, function: str) -> Role:
-        role = self._source["Resources"][role_of(function, self._source)]
-        (policy,) = role["Properties"]["Policies"]
-        statements = self._resolve(policy["PolicyDocument"]["Statement"])
+        statements = [
+            statement
+            for policy in policies_of(function)
+            for statement in self._resolve(policy["PolicyDocument"]["Statement"])
+        ]
         assert all(statement["Effect"] == "Allow" for statement in statements)
         return Role(
             function,
             tuple(
                 Statement(
-                    statement["Sid"],
                     tuple(_listed(statement["Action"])),
                     tuple(_listed(statement["Resource"])),
                     statement.get("Condition", {}),
@@ -191,7 +188,7 @@ class Deployment:
             case {"Sub": text}:
                 return re.sub(r"\$\{([\w:.]+)\}", lambda found: self._named(found[1]), text)
             case {"If": [condition, then, otherwise]}:
-                holds = self._is(self._source["Conditions"][condition])
+                holds = self._is(template()["Conditions"][condition])
                 return self._resolve(then if holds else otherwise)
         return self._within(value)
 
@@ -215,15 +212,22 @@ class Deployment:
         raise NotImplementedError(condition)
 
 
-def role_of(function: str, source: Json | None = None) -> str:
+def role_of(function: str) -> str:
     """The logical id of a function's role."""
     (role,) = (
         resource["Properties"]["Role"]["GetAtt"]
-        for resource in (source or template())["Resources"].values()
-        if resource["Type"] == "AWS::Serverless::Function"
-        and resource["Properties"]["CodeUri"] == f"functions/{function}"
+        for resource in of_type("AWS::Serverless::Function").values()
+        if resource["Properties"]["CodeUri"] == f"functions/{function}"
     )
     return str(role).removesuffix(".Arn")
+
+
+def policies_of(function: str) -> list[Json]:
+    """The policies of a function's role: the shared ones attached to it, and its inline one."""
+    resources = template()["Resources"]
+    properties = resources[role_of(function)]["Properties"]
+    attached = [resources[arn["Ref"]]["Properties"] for arn in properties["ManagedPolicyArns"]]
+    return [*attached, *properties["Policies"]]
 
 
 # ---- requests
@@ -276,8 +280,6 @@ def _of_dynamodb(operation: str, body: Json) -> Iterator[Need]:
                 for entry in body["TransactItems"]
                 for kind, item in entry.items()
             )
-        case "TransactGetItems":
-            yield from _together(("GetItem", entry["Get"]) for entry in body["TransactItems"])
         case "BatchGetItem":
             yield from _together(
                 (operation, {"TableName": table, "Key": key})
@@ -304,7 +306,7 @@ def _of_dynamodb(operation: str, body: Json) -> Iterator[Need]:
 
 
 def _together(parts: Iterable[tuple[str, Json]]) -> Iterator[Need]:
-    """One need for each action, with the partition keys of all parts: nothing goes by itself."""
+    """One need for each action, with the partition keys of all parts of the request."""
     actions: dict[str, set[str]] = {}
     keys: dict[str, set[str]] = {}
     for action, part in parts:
@@ -322,9 +324,10 @@ def _need(action: str, path: str, context: Mapping[str, Iterable[str]] | None = 
     return Need(f"dynamodb:{action}", _arn("dynamodb", f"table/{path}"), values)
 
 
-# ---- a function at work
+# ---- a running function
 
 
+@dataclass
 class Acting:
     """A call of a function under its role.
 
@@ -333,29 +336,25 @@ class Acting:
     role : Role
         What it may do.
     used : set of Grant
-        Takes what the call makes use of.
+        Extended by what the call uses.
+    refused : list of Need
+        Extended by what the role does not allow.
     """
 
-    def __init__(self, role: Role, used: set[Grant]) -> None:
-        self._role = role
-        self._used = used
-        self._refused: list[Need] = []
+    role: Role
+    used: set[Grant]
+    refused: list[Need] = field(default_factory=list)
 
     def may(self, asked: Iterable[Need]) -> bool:
-        """Whether the role allows all of what a request needs; what it does not is remembered."""
+        """Whether the role allows all that a request needs."""
         refused = []
         for need in asked:
-            if self._role.allows(need):
-                self._used |= need.grants()
+            if self.role.allows(need):
+                self.used |= need.grants()
             else:
                 refused.append(need)
-        self._refused += refused
+        self.refused += refused
         return not refused
-
-    def check(self) -> None:
-        """Fail if anything was refused: a function may take it for an outage, and go on."""
-        if self._refused:
-            raise RoleTooNarrowError(f"{self._role.function} may not: {self._refused}")
 
 
 _acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
@@ -363,7 +362,7 @@ _acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
 
 @contextmanager
 def acting_under(role: Role, used: set[Grant]) -> Iterator[None]:
-    """Let this role decide about the requests inside the block.
+    """Authorize the requests inside the block by this role.
 
     Raises
     ------
@@ -376,12 +375,14 @@ def acting_under(role: Role, used: set[Grant]) -> Iterator[None]:
         yield
     finally:
         _acting.reset(token)
-        acting.check()
+        # The function may have treated a refusal as an outage.
+        if acting.refused:
+            raise RoleTooNarrowError(f"{role.function} may not: {acting.refused}")
 
 
 @contextmanager
 def acting_freely() -> Iterator[None]:
-    """Let no role decide inside the block: it is not the function that acts."""
+    """Authorize every request inside the block: it is not the function's."""
     token = _acting.set(None)
     try:
         yield
@@ -390,7 +391,7 @@ def acting_freely() -> Iterator[None]:
 
 
 def allowed(need: Need) -> bool:
-    """Whether whoever acts may do this."""
+    """Whether the acting function, if any, may do this."""
     acting = _acting.get()
     return acting is None or acting.may([need])
 

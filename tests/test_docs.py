@@ -35,7 +35,7 @@ COMMANDS = [
 
 def test_every_failure_names_a_test_that_is_there() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    defined = set(re.findall(r"^def (test_\w+)\(", sources, re.MULTILINE))
+    defined = set(re.findall(r"^ *def (test_\w+)\(", sources, re.MULTILINE))
     assert set(re.findall(r"`(test_\w+)`", FAILURES)) <= defined
     tables = re.findall(r"^\|---.*\n((?:\|.*\n)+)", FAILURES, re.MULTILINE)
     shown = [row.split("|")[-2] for table in tables for row in table.splitlines()]

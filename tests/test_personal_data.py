@@ -319,7 +319,7 @@ def payloads(world: FailingWorld) -> Iterator[Json]:
     subjects = {
         "checkout.": {**session, "customer_details": {"name": mark("name at the checkout")}},
         "customer.source.": source,
-        "customer.subscription.": world.stripe.subscriptions.show(subscription["id"]),
+        "customer.subscription.": world.stripe.subscriptions.render(subscription["id"]),
         "payment_method.": method,
         "customer.": account.customers[customer],
         "invoice.": {"id": "in_1", "object": "invoice", "customer": customer, "customer_name": "x"},

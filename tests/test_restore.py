@@ -14,8 +14,6 @@ from tests.world import World
 from tools.copy_table import copy_table
 from tools.template import table_properties
 
-pytestmark = pytest.mark.many_calls
-
 Json = dict[str, Any]
 
 BACKUP = "customers-restored"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -24,12 +24,11 @@ from tests.roles import (
     RoleTooNarrowError,
     Statement,
     needs,
+    policies_of,
     role_of,
 )
 from tests.world import WEBHOOK_SECRET, World
 from tools.template import ROOT, of_type, template
-
-pytestmark = pytest.mark.many_calls
 
 Json = dict[str, Any]
 
@@ -45,11 +44,11 @@ BEHIND_THE_API = ("create_customer", "get_customer", "soft_delete_customer", "sy
 REPORTING = ("apply_event", "reconcile_events", "replay_events")
 
 
-# ---- what is used beside the function's own calls, and by whom
+# ---- what AWS does under the function's role
 
 
 def used_by_aws(function: str) -> set[Grant]:
-    """What Lambda does with the role by itself: no call of ours shows it."""
+    """What Lambda itself does under the role, in no call of ours."""
     logs = role_of(function).removesuffix("Role") + "Logs.Arn"
     used = {
         # The runtime writes what the function logs.
@@ -60,28 +59,33 @@ def used_by_aws(function: str) -> set[Grant]:
         Grant("xray:PutTelemetryRecords", "*"),
     }
     if function == "apply_event":
-        # The event source mapping reads the stream. What it gives up goes to the queue to which
-        # the function sends its own dead letters.
+        # The event source mapping reads the stream. It sends discarded records to the queue to
+        # which the function sends its own dead letters.
         reads = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
         used |= {Grant(f"dynamodb:{read}", "Table.StreamArn") for read in reads}
     return used
 
 
-def used_with_a_key(function: str) -> list[tuple[tuple[str, ...], str]]:
-    """What is done in the role's name where a key of one's own encrypts table and queue."""
-    # DynamoDB opens the table for whoever asks, and the stream for its reader.
-    used: list[tuple[tuple[str, ...], str]] = [(("kms:Decrypt",), "dynamodb")]
+def used_with_a_key(function: str) -> list[Statement]:
+    """What is done under the role where a customer managed key encrypts table and queue."""
+
+    def by(service: str, *actions: str) -> Statement:
+        via = {"kms:ViaService": f"{service}.eu-west-1.amazonaws.com"}
+        return Statement(actions, (KEY,), {"StringEquals": via})
+
+    # DynamoDB decrypts the table for each caller, and the stream for its reader.
+    used = [by("dynamodb", "kms:Decrypt")]
     if function in REPORTING:
-        # SQS makes a data key for a sender, and opens one that it has already.
-        used.append((("kms:Decrypt", "kms:GenerateDataKey"), "sqs"))
+        # SQS generates a data key for a sender, and decrypts one that it has already.
+        used.append(by("sqs", "kms:Decrypt", "kms:GenerateDataKey"))
     return used
 
 
-# ---- stories, in which each function does all that it ever does
+# ---- scenarios, in which each function makes every request that it ever makes
 
 
 class Stage(World):
-    """A deployment with its secrets, queue and bus in their places; each call is a new process."""
+    """A deployment with its secrets, queue and bus; each call is a new process."""
 
     def new_context(self) -> Context:
         secrets._provider(store_of(self)).clear_cache()
@@ -97,7 +101,7 @@ class Stage(World):
 
 
 def refuse(_: Event, __: Customer | None) -> None:
-    """A deployment's own handler, of events that can't be processed."""
+    """A custom handler of events that can't be processed."""
     raise UnprocessableEventError("not this one")
 
 
@@ -107,7 +111,7 @@ def store_of(world: World) -> str:
 
 @pytest.fixture(scope="module")
 def queue_url(aws: None) -> Iterator[str]:
-    """The queue; the bus and the secrets stand beside it."""
+    """The queue's URL; the bus and the secrets exist too."""
     secretsmanager, ssm = map(boto3.client, STORES)
     events, sqs = boto3.client("events"), boto3.client("sqs")
     for name, value in SECRETS.items():
@@ -125,7 +129,7 @@ def queue_url(aws: None) -> Iterator[str]:
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> str:
-    """Where the secrets are read; a test may choose."""
+    """The store of the secrets; a test may choose."""
     return str(getattr(request, "param", STORES[0]))
 
 
@@ -180,28 +184,28 @@ def link_customer(stage: Stage) -> None:
 
 
 def apply_event(stage: Stage) -> None:
-    def bring() -> None:
+    def deliver() -> None:
         stage.deliver()
         stage.stream()
 
-    change_everything(stage, bring)
+    change_everything(stage, deliver)
 
 
 def reconcile_events(stage: Stage) -> None:
-    def bring() -> None:
+    def deliver() -> None:
         for _ in range(2):
             stage.reconcile()
             stage.time += 130
 
-    change_everything(stage, bring)
+    change_everything(stage, deliver)
 
 
 def replay_events(stage: Stage) -> None:
-    def bring() -> None:
+    def deliver() -> None:
         stage.deliver()
         stage.replay({"created_from": 0, "created_to": 2**33})
 
-    change_everything(stage, bring)
+    change_everything(stage, deliver)
     stage.replay({"failed": True})
 
 
@@ -218,33 +222,36 @@ def rebuild_customers(stage: Stage) -> None:
     stage.rebuild()
 
 
-STORIES: Mapping[str, Callable[[Stage], None]] = {
-    "apply_event": apply_event,
-    "create_customer": create_customer,
-    "get_customer": get_customer,
-    "link_customer": link_customer,
-    "rebuild_customers": rebuild_customers,
-    "reconcile_events": reconcile_events,
-    "replay_events": replay_events,
-    "soft_delete_customer": soft_delete_customer,
-    "sync_customer": sync_customer,
+SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        apply_event,
+        create_customer,
+        get_customer,
+        link_customer,
+        rebuild_customers,
+        reconcile_events,
+        replay_events,
+        soft_delete_customer,
+        sync_customer,
+    )
 }
 
 
-def change_everything(stage: Stage, bring: Callable[[], object]) -> None:
-    """Let events of each kind come: of a create that was cut short, a card, a change, the end."""
+def change_everything(stage: Stage, deliver: Callable[[], object]) -> None:
+    """Deliver events of each kind: of an interrupted create, a card, a change, a deletion."""
     stage.stripe.faults.time_out(None, match="POST /v1/customers")
     with pytest.raises(StripeUnavailableError):
         StripeCustomer.create(USER, EMAIL)
     stage.stripe.faults.clear()
-    bring()
+    deliver()
     (customer,) = stage.stripe_customers()
     attach_card(stage, customer["id"])
-    bring()
+    deliver()
     stage.ask("POST", f"/v1/customers/{customer['id']}", {"name": "Jane"})
-    bring()
+    deliver()
     stage.ask("DELETE", f"/v1/customers/{customer['id']}")
-    bring()
+    deliver()
 
 
 def attach_card(stage: Stage, stripe_id: str | None) -> None:
@@ -253,184 +260,113 @@ def attach_card(stage: Stage, stripe_id: str | None) -> None:
     stage.ask("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
 
 
-# ---- enough, and no more
+# ---- the tests
 
 
-def deployment(source: Json | None = None, **parameters: str) -> Deployment:
-    """A stack with a bus."""
-    return Deployment(source, **{"EventBusName": BUS, **parameters})
+def deployment(**parameters: str) -> Deployment:
+    """A stack with an event bus."""
+    return Deployment(**{"EventBusName": BUS, **parameters})
 
 
-def granted(function: str, source: Json | None = None, **parameters: str) -> set[Grant]:
-    """What a function's role gives."""
-    role = deployment(source, **parameters).role(function)
+def granted(function: str, **parameters: str) -> set[Grant]:
+    """What a function's role allows."""
+    role = deployment(**parameters).role(function)
     return {grant for statement in role.statements for grant in statement.grants()}
 
 
-@pytest.mark.parametrize("store", STORES, indirect=True)
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_may_do_what_it_does_and_nothing_else(
-    function: str, store: str, stage: Stage
-) -> None:
-    STORIES[function](stage)
-    assert stage.used[function] | used_by_aws(function) == granted(function, SecretStore=store)
+class TestRoles:
+    @pytest.mark.parametrize("store", STORES, indirect=True)
+    def test_grants_what_is_used_and_nothing_else(
+        self, function: str, store: str, stage: Stage
+    ) -> None:
+        SCENARIOS[function](stage)
+        assert stage.used[function] | used_by_aws(function) == granted(function, SecretStore=store)
+
+    def test_uses_a_kms_key_through_the_services_that_need_it(self, function: str) -> None:
+        usual = deployment().role(function).statements
+        with_a_key = deployment(KmsKeyArn=KEY).role(function).statements
+        added = [statement for statement in with_a_key if statement not in usual]
+        assert added == used_with_a_key(function)
+
+    def test_publishes_nowhere_without_a_bus(self, function: str) -> None:
+        actions = {grant.action for grant in granted(function, EventBusName="")}
+        assert "events:PutEvents" not in actions
+
+    def test_is_assumed_by_lambda_alone(self, function: str) -> None:
+        properties = template()["Resources"][role_of(function)]["Properties"]
+        assert properties.keys() == {"AssumeRolePolicyDocument", "ManagedPolicyArns", "Policies"}
+        assert properties["AssumeRolePolicyDocument"]["Statement"] == [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "lambda.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ]
+
+    def test_fits_the_quotas_of_iam(self, function: str) -> None:
+        *attached, inline = policies_of(function)
+        assert inline.keys() == {"PolicyName", "PolicyDocument"}
+        assert len(attached) <= 10
+        for policy in attached:
+            assert len(json.dumps(policy["PolicyDocument"])) <= 6144
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_key_of_ones_own_is_used_through_the_service_that_needs_it(function: str) -> None:
-    usual = deployment().role(function).statements
-    with_a_key = deployment(KmsKeyArn=KEY).role(function).statements
-    assert [
-        (statement.actions, statement.resources, statement.conditions)
-        for statement in with_a_key
-        if statement not in usual
-    ] == [
-        (
-            actions,
-            (KEY,),
-            {"StringEquals": {"kms:ViaService": f"{service}.eu-west-1.amazonaws.com"}},
-        )
-        for actions, service in used_with_a_key(function)
-    ]
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_deployment_without_a_bus_may_publish_on_none(function: str) -> None:
-    assert "events:PutEvents" not in {
-        action
-        for statement in Deployment().role(function).statements
-        for action in statement.actions
-    }
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_role_is_for_lambda_alone_and_has_no_more_than_its_one_policy(function: str) -> None:
-    properties = template()["Resources"][role_of(function)]["Properties"]
-    assert properties.keys() == {"AssumeRolePolicyDocument", "Policies"}
-    assert len(properties["Policies"]) == 1
-    assert properties["AssumeRolePolicyDocument"]["Statement"] == [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "lambda.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    ]
-
-
-def test_nothing_is_added_to_a_role_from_elsewhere() -> None:
-    roles = of_type("AWS::IAM::Role").keys()
-    assert roles == {role_of(function) for function in FUNCTIONS}
+def test_every_policy_is_attached_by_a_role() -> None:
+    """A policy could also attach itself: to roles, users and groups that it names."""
     kinds = {resource["Type"] for resource in template()["Resources"].values()}
-    assert {kind for kind in kinds if kind.startswith("AWS::IAM::")} == {"AWS::IAM::Role"}
+    assert {kind for kind in kinds if kind.startswith("AWS::IAM::")} == {
+        "AWS::IAM::ManagedPolicy",
+        "AWS::IAM::Role",
+    }
+    assert of_type("AWS::IAM::Role").keys() == {role_of(function) for function in FUNCTIONS}
+    attached = [policy for function in FUNCTIONS for policy in policies_of(function)[:-1]]
+    for policy in of_type("AWS::IAM::ManagedPolicy").values():
+        assert policy["Properties"].keys() == {"PolicyDocument"}
+        assert attached.count(policy["Properties"]) > 1
 
 
-# ---- what the partition keys keep apart
+class TestRefusal:
+    def test_function_that_needs_more_than_its_role_fails(self, stage: Stage) -> None:
+        stage.deployment = Deployment()
+        with pytest.raises(RoleTooNarrowError, match=r"apply_event may not.*events:PutEvents"):
+            apply_event(stage)
+
+    def test_transaction_needs_a_statement_for_all_its_keys(self) -> None:
+        written = {"TableName": "customers", "Key": {"pk": {"S": "USER#u-1"}}}
+        checked = {"TableName": "customers", "Key": {"pk": {"S": "EVENT#evt_1"}}}
+        body = {"TransactItems": [{"Delete": written}, {"ConditionCheck": checked}]}
+        conditions = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["USER#*"]}}
+
+        asked = needs("dynamodb", "TransactWriteItems", body)
+
+        actions = {need.action for need in asked}
+        assert actions == {"dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"}
+        for need in asked:
+            assert not Statement((need.action,), (TABLE,), conditions).allows(need)
+            assert Statement((need.action,), (TABLE,), {}).allows(need)
+
+
+class TestPartitionKeys:
+    @pytest.mark.parametrize("function", BEHIND_THE_API)
+    def test_api_reaches_no_event(self, function: str) -> None:
+        assert scopes(function) <= {"USER#*", "STRIPE#*"}
+
+    def test_webhook_reaches_no_user(self) -> None:
+        assert scopes("link_customer") == {"STRIPE#*", "EVENT#*"}
+
+    def test_scan_reads_no_personal_data(self) -> None:
+        role = deployment().role("replay_events")
+        asked = {"dynamodb:Attributes": frozenset({"pk"})}
+        some = {**asked, "dynamodb:Select": frozenset({"SPECIFIC_ATTRIBUTES"})}
+        assert role.allows(Need("dynamodb:Scan", TABLE, some))
+        for context in (
+            {**asked, "dynamodb:Select": frozenset({"ALL_ATTRIBUTES"})},
+            {**some, "dynamodb:Attributes": frozenset({"pk", "email"})},
+        ):
+            assert not role.allows(Need("dynamodb:Scan", TABLE, context))
 
 
 def scopes(function: str) -> set[str | None]:
-    """The keys of the table that a function comes near."""
+    """The partition keys of the table that a function reaches."""
     return {grant.scope for grant in granted(function) if grant.resource == TABLE}
-
-
-@pytest.mark.parametrize("function", BEHIND_THE_API)
-def test_a_function_behind_the_api_comes_near_no_event(function: str) -> None:
-    assert scopes(function) <= {"USER#*", "STRIPE#*"}
-
-
-def test_the_webhook_comes_near_no_user() -> None:
-    assert scopes("link_customer") == {"STRIPE#*", "EVENT#*"}
-
-
-def test_a_transaction_needs_a_statement_for_all_its_keys() -> None:
-    written = {"TableName": "customers", "Key": {"pk": {"S": "USER#u-1"}}}
-    checked = {"TableName": "customers", "Key": {"pk": {"S": "EVENT#evt_1"}}}
-    body = {"TransactItems": [{"Delete": written}, {"ConditionCheck": checked}]}
-    conditions = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["USER#*"]}}
-
-    asked = needs("dynamodb", "TransactWriteItems", body)
-
-    assert {need.action for need in asked} == {"dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"}
-    for need in asked:
-        assert not Statement("Users", (need.action,), (TABLE,), conditions).allows(need)
-        assert Statement("All", (need.action,), (TABLE,), {}).allows(need)
-
-
-def test_a_range_of_time_is_looked_through_without_personal_data() -> None:
-    role = deployment().role("replay_events")
-    asked = {"dynamodb:Attributes": frozenset({"pk"})}
-    some = {**asked, "dynamodb:Select": frozenset({"SPECIFIC_ATTRIBUTES"})}
-    assert role.allows(Need("dynamodb:Scan", TABLE, some))
-    for context in (
-        {**asked, "dynamodb:Select": frozenset({"ALL_ATTRIBUTES"})},
-        {**some, "dynamodb:Attributes": frozenset({"pk", "email"})},
-    ):
-        assert not role.allows(Need("dynamodb:Scan", TABLE, context))
-
-
-# ---- the tests above see what is wrong: on copies of the template
-
-
-def altered(function: str, sid: str, actions: object) -> Json:
-    """The template, with other actions in one statement of a function's role."""
-    whole = template()
-    role = copy.deepcopy(whole["Resources"][role_of(function)])
-    (policy,) = role["Properties"]["Policies"]
-    given = [s.get("If", [None, s])[1] for s in policy["PolicyDocument"]["Statement"]]
-    (statement,) = [s for s in given if s["Sid"] == sid]
-    statement["Action"] = actions
-    return {**whole, "Resources": {**whole["Resources"], role_of(function): role}}
-
-
-STATEMENTS = [
-    (function, statement)
-    for function in FUNCTIONS
-    for statement in deployment().role(function).statements
-]
-SHOWN = [(f, statement) for f, statement in STATEMENTS if not statement.grants() <= used_by_aws(f)]
-
-
-def each(statements: list[tuple[str, Statement]]) -> pytest.MarkDecorator:
-    ids = [f"{function}-{statement.sid}" for function, statement in statements]
-    return pytest.mark.parametrize(("function", "statement"), statements, ids=ids)
-
-
-ACTIONS = {action for _, statement in STATEMENTS for action in statement.actions}
-_told: dict[str, set[Grant]] = {}
-
-
-@pytest.fixture
-def used(function: str, request: pytest.FixtureRequest) -> set[Grant]:
-    """What a role is used for, by the function in its story and by AWS; a story is told once."""
-    if function not in _told:
-        stage = request.getfixturevalue("stage")
-        STORIES[function](stage)
-        _told[function] = stage.used[function] | used_by_aws(function)
-    return _told[function]
-
-
-@each(STATEMENTS)
-def test_an_action_that_a_role_gains_is_seen(
-    function: str, statement: Statement, used: set[Grant]
-) -> None:
-    for action in ACTIONS | {"dynamodb:BatchWriteItem", "sqs:PurgeQueue"}:
-        source = altered(function, statement.sid, [*statement.actions, action])
-        is_had_already = granted(function, source) == granted(function)
-        assert is_had_already or granted(function, source) > used
-
-
-@each(STATEMENTS)
-def test_an_action_that_a_role_loses_is_seen(
-    function: str, statement: Statement, used: set[Grant]
-) -> None:
-    for action in statement.actions:
-        rest = [other for other in statement.actions if other != action]
-        assert granted(function, altered(function, statement.sid, rest)) < used
-
-
-@each(SHOWN)
-def test_a_function_whose_role_lacks_what_it_needs_is_refused(
-    function: str, statement: Statement, stage: Stage
-) -> None:
-    stage.deployment = deployment(altered(function, statement.sid, []))
-    with pytest.raises(RoleTooNarrowError, match=function):
-        STORIES[function](stage)

@@ -31,7 +31,7 @@ ACTIONS = (
     "actions.stripe_customer.StripeCustomer",
     "actions.stripe_customer.User",
     "actions.stripe_event.StripeEvent",
-    "actions.stripe_event.StreamRecord",
+    "actions.events.stream.StreamRecord",
     "actions.events.reconcile.Reconciliation",
     "actions.events.replay.Replay",
     "actions.customers.rebuild.Rebuild",

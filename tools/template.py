@@ -1,4 +1,4 @@
-"""template.yaml, read once for all who look at it."""
+"""template.yaml, parsed once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def of_type(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def table_properties() -> dict[str, Any]:
-    """What of the template's table DynamoDB's CreateTable takes."""
+    """The properties of the table that DynamoDB's CreateTable accepts."""
     (table,) = of_type("AWS::DynamoDB::Table").values()
     taken = ("BillingMode", "KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes")
     return {name: table["Properties"][name] for name in taken}

@@ -1,7 +1,7 @@
-"""A small Stripe of our own, for tests, simulations and the local demo.
+"""A stateful test double of Stripe's API, for tests, simulations and the local cloud.
 
-`StripeDouble` is the plain object; `client.StripeDoubleClient` puts it under the ``stripe``
-library in process, `StripeDoubleServer` behind HTTP.
+`StripeDouble` is the account as an object; `client.StripeDoubleClient` connects the ``stripe``
+library to it in process, `StripeDoubleServer` serves it over HTTP.
 """
 
 from .double import Response, StripeDouble

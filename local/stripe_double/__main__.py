@@ -1,4 +1,4 @@
-"""``python -m local.stripe_double``: the double behind HTTP, until it is told to stop."""
+"""``python -m local.stripe_double``: serve the double over HTTP until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local.stripe_double", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=12111, help="0 takes a free one")
-    parser.add_argument("--webhook-url", help="where events are POSTed")
+    parser.add_argument("--port", type=int, default=12111, help="0 for a free port")
+    parser.add_argument("--webhook-url", help="URL to which events are POSTed")
     parser.add_argument(
         "--webhook-secret",
         action="append",
         default=[],
-        help="signing secret of the webhook; again for a previous one",
+        help="signing secret of the webhook; repeat it for previous secrets",
     )
     parser.add_argument(
         "--first-backoff",
         type=float,
         default=1.0,
-        help="seconds before a delivery is tried again; doubles each time (default 1)",
+        help="seconds before the first retry of a delivery; doubles each time (default 1)",
     )
     parser.add_argument(
         "--api-key", action="append", default=[], help="accept this key only; may be repeated"
     )
     parser.add_argument("--livemode", action="store_true", help="an account in live mode")
-    parser.add_argument("--seed", type=int, help="makes ids repeatable")
+    parser.add_argument("--seed", type=int, help="seed of all ids")
     parser.add_argument("--log", action="store_true", help="print a line for each request")
     arguments = parser.parse_args()
     if arguments.webhook_url and not arguments.webhook_secret:

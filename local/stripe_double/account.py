@@ -1,4 +1,4 @@
-"""What one Stripe account holds, and the marks that every object gets: ids, times, events."""
+"""The objects of one Stripe account, with their ids, times and events."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ EVENT_RETENTION = 30 * 24 * 3600
 class Account:
     """The objects of one Stripe account, in order of creation.
 
-    Objects are kept in the shape in which Stripe shows them unexpanded; what is nested on demand
-    (cards, subscriptions, items) is kept apart, and what is handed out is always a copy.
+    Objects are stored in the shape in which Stripe returns them unexpanded. Lists that are nested
+    in other objects (cards, subscriptions, items) are stored separately. Answers are copies.
 
     Attributes
     ----------
-    tells_of_lost_defaults
-        Whether removing a card that was the default of its customer or of a subscription brings
-        ``customer.updated`` and ``customer.subscription.updated`` beside the card's own events.
-        Stripe is not known to send them; the defaults change either way.
+    emits_lost_defaults
+        Whether removing a card that was the default of its customer or of a subscription emits
+        ``customer.updated`` and ``customer.subscription.updated`` in addition to the card's events.
+        Whether Stripe sends them is not documented; the defaults change in both cases.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Account:
         self.card_owner: dict[str, str] = {}
         self.webhooks = Webhooks(self)
         self.request: Json = {"id": None, "idempotency_key": None}
-        self.tells_of_lost_defaults = True
+        self.emits_lost_defaults = True
 
     def now(self) -> int:
-        """Return the time as Stripe stamps it, in whole seconds."""
+        """Return the current Unix time in whole seconds, as Stripe's objects have it."""
         return int(self.clock())
 
     def new_id(self, prefix: str) -> str:
-        """Return a fresh id, ``cus_…`` for the prefix ``cus``."""
+        """Return a new id, ``cus_…`` for the prefix ``cus``."""
         length = _ID_LENGTHS.get(prefix, _DEFAULT_ID_LENGTH)
         return f"{prefix}_{''.join(self.random.choices(_ALPHABET, k=length))}"
 
@@ -80,17 +80,17 @@ class Account:
             raise no_such("customer", identifier, param)
         return self.customers[identifier]
 
-    def show_subscription(self, identifier: str) -> Json:
-        """Return a subscription as Stripe shows it, with its first items."""
+    def render_subscription(self, identifier: str) -> Json:
+        """Return a copy of a subscription with its first items."""
         url = f"/v1/subscription_items?subscription={identifier}"
-        shown: Json = copy_json(self.subscriptions[identifier])
-        shown["items"] = copy_json(first_page(self.subscription_items[identifier], url))
-        return shown
+        subscription: Json = copy_json(self.subscriptions[identifier])
+        subscription["items"] = copy_json(first_page(self.subscription_items[identifier], url))
+        return subscription
 
     def emit(
         self, event_type: str, subject: Json, previous: Mapping[str, Any] | None = None
     ) -> str:
-        """Record an event, queue it for the webhook endpoints that want it, return its id."""
+        """Create an event, queue it for the endpoints that enable its type, return its id."""
         data: Json = {"object": copy_json(subject)}
         if previous is not None:
             data["previous_attributes"] = copy_json(dict(previous))
@@ -110,14 +110,14 @@ class Account:
         return str(event["id"])
 
     def emit_change(self, event_type: str, before: Json, after: Json) -> None:
-        """Record an update with what it replaced; Stripe sends none where nothing changed."""
+        """Create an update event with the previous values, unless nothing changed."""
         previous = difference(before, after)
         if previous:
             self.emit(event_type, after, previous)
 
 
 def copy_json(value: Any) -> Any:
-    """Return a deep copy of JSON data, many times faster than `copy.deepcopy`."""
+    """Return a deep copy of JSON data; many times faster than `copy.deepcopy`."""
     if isinstance(value, dict):
         return {key: copy_json(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -126,7 +126,7 @@ def copy_json(value: Any) -> Any:
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
-    """Return Stripe's ``previous_attributes``: the old values of what changed, key by key.
+    """Return Stripe's ``previous_attributes``: the old values of the keys that changed.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""The double's own surface behind HTTP, ``/_double/…``: JSON in, JSON out."""
+"""The admin API of the double, ``/_double/…``: JSON requests and answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DELIVERIES = ("drop_next", "duplicate_next", "hold", "release", "resend")
 
 
 class AdminError(Exception):
-    """A call that the surface doesn't have, or can't carry out."""
+    """A request that the admin API doesn't have or can't carry out."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class AdminError(Exception):
 
 
 class Admin:
-    """What can be done to a double from outside, beside Stripe's API."""
+    """Operations on a double that Stripe's API doesn't have."""
 
     def __init__(self, double: StripeDouble) -> None:
         self._double = double
@@ -45,7 +45,7 @@ class Admin:
         Raises
         ------
         AdminError
-            404 for an operation that isn't there, 400 for parameters that don't fit it.
+            404 for an unknown operation, 400 for invalid parameters.
         """
         name = path.removeprefix(PREFIX).strip("/")
         operation = self._operations.get(f"{method} {name}") or self._action(method, name)
@@ -117,8 +117,8 @@ class Admin:
 
     def _endpoints(self, _: Json) -> list[Json]:
         endpoints = self._double.webhooks.endpoints.values()
-        shown = ("id", "url", "enabled_events", "api_version")
-        return [{key: getattr(endpoint, key) for key in shown} for endpoint in endpoints]
+        fields = ("id", "url", "enabled_events", "api_version")
+        return [{key: getattr(endpoint, key) for key in fields} for endpoint in endpoints]
 
     def _add_endpoint(self, given: Json) -> Json:
         return {"id": self._double.webhooks.add_endpoint(**given).id}

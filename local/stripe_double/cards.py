@@ -1,4 +1,4 @@
-"""Cards in their two shapes: the Card source ``card_…`` and the PaymentMethod ``pm_…``."""
+"""Cards in both shapes: the Card source ``card_…`` and the PaymentMethod ``pm_…``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ METHOD_ATTACH = {"customer": p.string().fixed().needed()}
 
 
 class Cards:
-    """The cards of an account, attached to customers or not yet."""
+    """The cards of an account, attached to a customer or not."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -81,7 +81,7 @@ class Cards:
         return self.tokens[name]
 
     def accepted(self, name: str, param: str) -> TestCard:
-        """Return the card of a token which its issuer lets be attached, or raise 402."""
+        """Return the card of a token, or raise 402 if its issuer declines it."""
         card = self.token(name, param)
         if card.decline_code is not None:
             raise card_declined(card.decline_code)
@@ -90,7 +90,7 @@ class Cards:
     # Sources.
 
     def add_source(self, customer: Json, card: TestCard, metadata: Json | None) -> Json:
-        """Attach a new Card source; the first one becomes the customer's default."""
+        """Attach a new Card source; the first becomes the customer's default."""
         account = self._account
         source = self._new_card(card, customer["id"], metadata or {})
         account.cards.setdefault(customer["id"], {})[source["id"]] = source
@@ -141,7 +141,7 @@ class Cards:
         return {"id": source, "object": "card", "deleted": True}
 
     def remove_source(self, customer: Json, source: str) -> None:
-        """Take a Card off its customer; the newest of the others becomes the default."""
+        """Remove a Card from its customer; the newest other one becomes the default."""
         account = self._account
         cards = account.cards[customer["id"]]
         card = cards.pop(source)
@@ -154,8 +154,8 @@ class Cards:
         if customer["default_source"] == source:
             before = copy_json(customer)
             customer["default_source"] = next(reversed(cards), None)
-            self._tell_of_lost_default("customer.updated", before, customer)
-        self._forget_default(customer, source)
+            self._emit_lost_default("customer.updated", before, customer)
+        self._unset_default(customer, source)
 
     def list_sources(self, given: Json, customer: str) -> Json:
         """GET /v1/customers/{id}/sources."""
@@ -208,7 +208,7 @@ class Cards:
         return result
 
     def usable_method(self, identifier: str, param: str, customer: str | None) -> Json:
-        """Return a PaymentMethod which this customer may have, or raise."""
+        """Return a PaymentMethod that can be attached to this customer, or raise ``ApiError``."""
         card = self.tokens.get(identifier)
         if identifier.startswith("pm_card_") and card is not None:
             if card.decline_code is not None:
@@ -226,7 +226,7 @@ class Cards:
         return method
 
     def attach_method(self, customer: Json, method: Json) -> Json:
-        """Attach what `usable_method` has found; attaching twice is once."""
+        """Attach a PaymentMethod from `usable_method`; an attached one stays as it is."""
         if method["customer"] is None:
             method["customer"] = customer["id"]
             self._account.used_payment_methods.add(method["id"])
@@ -248,14 +248,14 @@ class Cards:
         return result
 
     def remove_method(self, customer: Json, method: Json) -> None:
-        """Take a PaymentMethod off its customer, for good."""
+        """Detach a PaymentMethod; it can't be attached again."""
         method["customer"] = None
         self._account.payment_methods_of[customer["id"]].remove(method["id"])
         self._account.emit("payment_method.detached", method, {"customer": customer["id"]})
-        self._forget_default(customer, method["id"])
+        self._unset_default(customer, method["id"])
 
     def list_methods(self, given: Json, url: str = "/v1/") -> Json:
-        """GET /v1/payment_methods, or those of one customer under its own URL."""
+        """GET /v1/payment_methods, or GET /v1/customers/{id}/payment_methods."""
         customer = given.get("customer")
         if customer is not None:
             by_path = url != "/v1/"
@@ -271,7 +271,7 @@ class Cards:
         return page(entries, given, f"{url}payment_methods", "PaymentMethod", listed)
 
     def methods(self, customer: str | None = None) -> list[Json]:
-        """Return PaymentMethods, newest first, Card sources wrapped as such among them."""
+        """Return PaymentMethods, newest first, including Card sources as PaymentMethods."""
         account = self._account
         owners = account.cards if customer is None else [customer]
         wrapped = [
@@ -289,7 +289,7 @@ class Cards:
         return [copy_json(method) for method in reversed(ordered)]
 
     def method(self, identifier: str, param: str | None = None) -> Json:
-        """Return a PaymentMethod, or a wrapped Card source, or raise ``resource_missing``."""
+        """Return a PaymentMethod or a Card source as one, or raise ``resource_missing``."""
         if identifier in self._account.payment_methods:
             return self._account.payment_methods[identifier]
         owner = self._account.card_owner.get(identifier)
@@ -298,13 +298,13 @@ class Cards:
         raise no_such("PaymentMethod", identifier, param)
 
     def belongs(self, identifier: str, customer: str) -> bool:
-        """Tell whether a card of either shape is attached to a customer."""
+        """Return whether a card of either shape is attached to a customer."""
         return identifier in self._account.cards.get(
             customer, {}
         ) or identifier in self._account.payment_methods_of.get(customer, [])
 
     def update_automatically(self, identifier: str, **fields: object) -> None:
-        """Change a card as its network does when it is renewed.
+        """Change a card as the card network does when it is renewed.
 
         Parameters
         ----------
@@ -325,7 +325,7 @@ class Cards:
         self._account.emit_change("payment_method.automatically_updated", before, method)
 
     def as_payment_method(self, card: Json) -> Json:
-        """Return the PaymentMethod by which Stripe also shows a Card source."""
+        """Return the PaymentMethod as which Stripe also returns a Card source."""
         brands = {source: brand for brand, source in SOURCE_BRANDS.items()}
         method = self._method_shape(brands[card["brand"]], card)
         method["id"] = card["id"]
@@ -341,25 +341,25 @@ class Cards:
             raise no_such("source", source)
         return cards[source]
 
-    def _forget_default(self, customer: Json, method: str) -> None:
+    def _unset_default(self, customer: Json, method: str) -> None:
         account = self._account
         if customer["invoice_settings"]["default_payment_method"] == method:
             before = copy_json(customer)
             customer["invoice_settings"]["default_payment_method"] = None
-            self._tell_of_lost_default("customer.updated", before, customer)
+            self._emit_lost_default("customer.updated", before, customer)
         for identifier in account.subscriptions_of.get(customer["id"], []):
             subscription = account.subscriptions[identifier]
             if subscription["ended_at"] is not None:
                 continue
-            before = account.show_subscription(identifier)
+            before = account.render_subscription(identifier)
             for field in ("default_payment_method", "default_source"):
                 if subscription[field] == method:
                     subscription[field] = None
-            after = account.show_subscription(identifier)
-            self._tell_of_lost_default("customer.subscription.updated", before, after)
+            after = account.render_subscription(identifier)
+            self._emit_lost_default("customer.subscription.updated", before, after)
 
-    def _tell_of_lost_default(self, event_type: str, before: Json, after: Json) -> None:
-        if self._account.tells_of_lost_defaults:
+    def _emit_lost_default(self, event_type: str, before: Json, after: Json) -> None:
+        if self._account.emits_lost_defaults:
             self._account.emit_change(event_type, before, after)
 
     def _emit_source_change(

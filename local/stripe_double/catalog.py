@@ -59,7 +59,7 @@ PRICE_DATA = {
 
 
 class Catalog:
-    """What an account sells."""
+    """The products and prices of an account."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -125,7 +125,7 @@ class Catalog:
         return result
 
     def new_price(self, given: Json) -> Json:
-        """Make a price from the parameters of a create call or of ``price_data``."""
+        """Create a price from the parameters of a create call or of ``price_data``."""
         account = self._account
         if given["product"] not in account.products:
             raise no_such("product", given["product"], "product")
@@ -184,7 +184,7 @@ class Catalog:
 
 
 def plan_of(price: Json) -> Json:
-    """Return the older Plan object which a recurring price is shown as, too."""
+    """Return the Plan object as which Stripe also returns a recurring price."""
     return {
         "id": price["id"],
         "object": "plan",

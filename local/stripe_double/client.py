@@ -1,20 +1,20 @@
-"""The double under the ``stripe`` library, in process: nothing of HTTP but its words."""
+"""An HTTP client for the ``stripe`` library that calls a double in process, without a network."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import stripe
 
 from . import form
-from .double import StripeDouble
+from .double import Response
 
 
 class ResponseHeaders(dict[str, str]):
-    """Response headers, found in any case as ``stripe`` expects."""
+    """Response headers with case-insensitive names, as ``stripe`` expects."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__({key.lower(): value for key, value in headers.items()})
@@ -24,7 +24,7 @@ class ResponseHeaders(dict[str, str]):
         return super().__getitem__(key.lower())
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether a header is there."""
+        """Return whether a header is present."""
         return isinstance(key, str) and super().__contains__(key.lower())
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -33,21 +33,30 @@ class ResponseHeaders(dict[str, str]):
 
 
 class ClientKilledError(BaseException):
-    """The death of the process, as far as it can be had in process: no ``except`` stops it."""
+    """A killed process, simulated in process: no ``except Exception`` catches it."""
+
+
+class Endpoint(Protocol):
+    """What answers requests to Stripe: a `StripeDouble`, or something in front of one."""
+
+    def request(
+        self, method: str, path: str, given: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Response:
+        """Answer one request."""
 
 
 class StripeDoubleClient(stripe.HTTPClient):
-    """An HTTP client for ``stripe.StripeClient`` which calls a double.
+    """An HTTP client for ``stripe.StripeClient`` that calls a double.
 
     Parameters
     ----------
     double
-        What answers.
+        The double, or an endpoint in front of it.
     sleep
-        Called with the seconds of a delay and of the pauses between retries; a simulation moves
-        its clock here. Without it, nothing waits.
+        Called with the delay of each answer and with the pauses between retries, in seconds; a
+        simulation moves its clock here. By default, nothing waits.
     timeout
-        Seconds after which an answer that is late counts as lost.
+        Seconds after which a late answer counts as lost.
 
     Example
     -------
@@ -61,7 +70,7 @@ class StripeDoubleClient(stripe.HTTPClient):
 
     def __init__(
         self,
-        double: StripeDouble,
+        double: Endpoint,
         sleep: Callable[[float], None] | None = None,
         timeout: float = 80.0,
     ) -> None:
@@ -79,14 +88,14 @@ class StripeDoubleClient(stripe.HTTPClient):
         *,
         _usage: list[str] | None = None,
     ) -> tuple[str, int, Mapping[str, str]]:
-        """Answer one call of the library; it raises what it raises when the transport fails.
+        """Send one request of the library and return body, status and headers of the answer.
 
         Raises
         ------
         stripe.APIConnectionError
-            For a fault that loses the request or its answer, or an answer later than the timeout.
+            The request or its answer was lost, or the answer is later than the timeout.
         ClientKilledError
-            For the fault `Faults.kill_client_after`.
+            The fault `Faults.kill_client_after` is set.
         """
         parts = urlsplit(url)
         given = form.decode((post_data or "") if method.lower() == "post" else parts.query)

@@ -59,8 +59,8 @@ LIST = {
     "email": p.string(512).fixed(),
     "test_clock": p.string().fixed(),
 }
-# Accepted, and seen only where they are expanded, which the double doesn't offer.
-_UNSEEN = ("tax", "validate")
+# Accepted, but only returned when they are expanded, which the double doesn't support.
+_NOT_RETURNED = ("tax", "validate")
 
 
 class Customers:
@@ -99,7 +99,7 @@ class Customers:
         return result
 
     def retrieve(self, _: Json, customer: str) -> Json:
-        """GET /v1/customers/{id}: 200 for a deleted one too."""
+        """GET /v1/customers/{id}: 200 for a deleted customer too."""
         if customer in self._account.deleted_customers:
             return _deleted(customer)
         result: Json = copy_json(self._account.customer(customer))
@@ -122,10 +122,10 @@ class Customers:
         return result
 
     def delete(self, _: Json, customer: str) -> Json:
-        """DELETE /v1/customers/{id}: subscriptions end and cards come off first."""
+        """DELETE /v1/customers/{id}: subscriptions end and cards are removed first."""
         found = self._account.customer(customer)
         last = copy_json(found)
-        # Cleared first: losing its defaults on the way out is no update of the customer.
+        # Cleared first, so that the removal of its default card is no update of the customer.
         found["default_source"] = None
         found["invoice_settings"]["default_payment_method"] = None
         for subscription in list(self._account.subscriptions_of.get(customer, [])):
@@ -139,7 +139,7 @@ class Customers:
         return _deleted(customer)
 
     def list_page(self, given: Json) -> Json:
-        """GET /v1/customers: newest first, deleted ones left out."""
+        """GET /v1/customers: newest first, without deleted customers."""
 
         def listed(customer: Json) -> bool:
             return (
@@ -216,7 +216,7 @@ class Customers:
 
 
 def _change(customer: Json, given: Json) -> None:
-    changes = {key: value for key, value in given.items() if key not in _UNSEEN}
+    changes = {key: value for key, value in given.items() if key not in _NOT_RETURNED}
     if "metadata" in changes:
         changes["metadata"] = p.merge_metadata(customer["metadata"], changes["metadata"])
     if "address" in changes:

@@ -1,4 +1,4 @@
-"""Carries the double's webhook deliveries over HTTP, in the background."""
+"""Background threads that POST the double's webhook deliveries."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _IDLE_SECONDS = 60.0
 
 
 class Deliverer:
-    """One thread that looks what is due, and a few that POST it.
+    """One thread that collects due deliveries, and several that POST them.
 
     Parameters
     ----------
     double
-        Whose deliveries are carried.
+        The double with the queue of deliveries.
     changed
-        Guards the double, and is notified whenever something about it has changed.
+        The lock of the double; it is notified of every change.
     timeout
-        Seconds that an endpoint has to answer.
+        Seconds for an endpoint to answer.
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class Deliverer:
         self._double = double
         self._changed = changed
         self._timeout = timeout
-        self._under_way: set[int] = set()
+        self._in_progress: set[int] = set()
         self._stopping = False
         self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._watch = threading.Thread(target=self._run, name="deliverer", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the threads."""
         self._watch.start()
         for number in range(_WORKERS):
             threading.Thread(target=self._work, name=f"delivery-{number}", daemon=True).start()
 
     def stop(self) -> None:
-        """Begin no more deliveries; one that an endpoint leaves hanging isn't waited for."""
+        """Start no more deliveries; does not wait for those in progress."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -54,7 +54,7 @@ class Deliverer:
             self._queue.put(None)
 
     def wait(self, timeout: float) -> int:
-        """Wait until everything is delivered; returns how many deliveries are still to be made."""
+        """Wait until everything is delivered; returns the number of pending deliveries."""
         webhooks = self._double.webhooks
         with self._changed:
             self._changed.wait_for(lambda: webhooks.pending_count() == 0 or self._stopping, timeout)
@@ -63,16 +63,16 @@ class Deliverer:
     def _run(self) -> None:
         with self._changed:
             while not self._stopping:
-                free = _WORKERS - len(self._under_way)
-                for delivery in self._double.webhooks.due(free, apart_from=self._under_way):
-                    self._under_way.add(delivery.number)
+                free = _WORKERS - len(self._in_progress)
+                for delivery in self._double.webhooks.due(free, exclude=self._in_progress):
+                    self._in_progress.add(delivery.number)
                     self._queue.put(delivery)
                 self._changed.wait(self._pause())
 
     def _pause(self) -> float:
-        if len(self._under_way) == _WORKERS:
+        if len(self._in_progress) == _WORKERS:
             return _IDLE_SECONDS
-        due = self._double.webhooks.next_due(apart_from=self._under_way)
+        due = self._double.webhooks.next_due(exclude=self._in_progress)
         if due is None:
             return _IDLE_SECONDS
         return max(0.0, min(due - self._double.account.clock(), _IDLE_SECONDS))
@@ -82,12 +82,12 @@ class Deliverer:
             status = post(delivery, self._timeout)
             with self._changed:
                 self._double.webhooks.mark(delivery, status)
-                self._under_way.discard(delivery.number)
+                self._in_progress.discard(delivery.number)
                 self._changed.notify_all()
 
 
 def post(delivery: Delivery, timeout: float) -> int:
-    """POST a delivery; returns the HTTP status, 0 where no answer came."""
+    """POST a delivery; returns the HTTP status, or 0 if there was no answer."""
     parts = urlsplit(delivery.url)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection

@@ -1,4 +1,4 @@
-"""The double itself: one stateful Stripe account behind one method, `StripeDouble.request`."""
+"""The double: one stateful Stripe account behind one method, `StripeDouble.request`."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _EXPAND = params.list_of(params.string().fixed()).fixed()
 
 @dataclass
 class Response:
-    """An answer, and what the transport is to do with it.
+    """An answer, with instructions for the transport.
 
     Attributes
     ----------
     status, headers, body
-        What Stripe answers.
+        The answer of Stripe.
     delay
-        Seconds before the answer is given.
+        Seconds before the answer is sent.
     lost
-        Whether the caller never sees it; ``should_retry`` is what its library then thinks.
+        Whether the answer is not sent; the ``stripe`` library then gets ``should_retry``.
     kill
-        Whether the caller's process dies: ``answered`` after the answer is written,
+        Whether to kill the caller's process: ``answered`` after the answer is sent,
         ``unanswered`` instead of it.
     """
 
@@ -61,7 +61,7 @@ class Response:
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One line of the log of requests."""
+    """One entry of the request log."""
 
     method: str
     path: str
@@ -92,31 +92,31 @@ class _Call:
 
 
 class StripeDouble:
-    """A small Stripe: stateful, deterministic, without threads, network or sleeping.
+    """A Stripe account: stateful and deterministic, without threads, network or sleeps.
 
     Parameters
     ----------
     now
-        The clock, in Unix seconds. Time-outs, retention and retries follow it.
+        The clock, in Unix seconds, for all times, timeouts and retries.
     random
-        Source of ids and of shuffling; a seeded one makes every answer repeatable.
+        Source of ids and of shuffling; a seeded one makes every answer reproducible.
     livemode
-        Which of the two modes the account is in; it takes only keys of that mode.
+        The mode of the account; it accepts only keys of that mode.
     api_version
-        The account's API version, in which its events are made.
+        The account's API version, which its events have.
 
     Attributes
     ----------
     api_keys
-        The keys that are accepted; None accepts every key of the mode by its prefix.
+        The accepted keys; None accepts every key of the mode by its prefix.
     faults
-        What is to go wrong.
+        The faults of the next requests.
     webhooks
         Endpoints and the queue of deliveries.
     account, cards, subscriptions
-        What the account holds; `cards.tokens` may be added to.
+        The objects of the account; tokens can be added to `cards.tokens`.
     requests
-        Every request that came, newest last.
+        The request log, newest last.
     bugs
         Unexpected exceptions; each one is raised as well.
 
@@ -161,7 +161,7 @@ class StripeDouble:
 
     @property
     def webhooks(self) -> Webhooks:
-        """The endpoints and their queue."""
+        """The webhook endpoints and the queue of deliveries."""
         return self.account.webhooks
 
     def request(
@@ -171,21 +171,21 @@ class StripeDouble:
         given: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Carry out one call of the API.
+        """Carry out one API request.
 
         Parameters
         ----------
         method, path
             As in HTTP; the path without its query string.
         given
-            Parameters as `form.decode` returns them; lists, numbers and booleans are taken too.
+            Parameters as `form.decode` returns them; may contain lists, numbers and booleans.
         headers
-            ``Authorization``, ``Idempotency-Key``, ``Stripe-Version``, in any case.
+            ``Authorization``, ``Idempotency-Key``, ``Stripe-Version``; names are case-insensitive.
 
         Returns
         -------
         Response
-            Errors of the API included.
+            The answer; API errors are answers too.
         """
         lowered = {key.lower(): value for key, value in (headers or {}).items()}
         call = _Call(method.upper(), path, given or {}, lowered, self.account.new_id("req"))
@@ -216,9 +216,9 @@ class StripeDouble:
         Parameters
         ----------
         customer
-            The customer who went through Checkout.
+            The customer of the session.
         fields
-            Further fields of the session, ``subscription`` or ``metadata`` for example.
+            Further fields of the session, for example ``subscription`` or ``metadata``.
         """
         account = self.account
         account.customer(customer)
@@ -239,7 +239,7 @@ class StripeDouble:
         return account.emit("checkout.session.completed", session)
 
     def change_customer(self, customer: str, **fields: Any) -> Json:
-        """Set fields which no call sets, ``delinquent`` or ``currency`` for example."""
+        """Set fields that no API request sets, for example ``delinquent`` or ``currency``."""
         found = self.account.customer(customer)
         before = copy_json(found)
         found.update(fields)
@@ -248,7 +248,7 @@ class StripeDouble:
         return changed
 
     def customers_by_metadata(self, key: str) -> Counter[str]:
-        """Count the customers that aren't deleted by the value of a metadata key."""
+        """Count the customers by the value of a metadata key; deleted ones don't count."""
         return Counter(
             customer["metadata"][key]
             for identifier, customer in self.account.customers.items()
@@ -276,15 +276,15 @@ class StripeDouble:
             return stored.status, replayed
         try:
             status, body = self._execute(call, route, ids)
-            kept = True
+            is_stored = True
         except ApiError as error:
             status, body = error.status, error.body(call.request_id, self.account.livemode)
-            kept = error.status == 402
+            is_stored = error.status == 402
         except _FailureError as failure:
             status = failure.error.status
             body = failure.error.body(call.request_id, self.account.livemode)
-            kept = failure.stored
-        if kept:
+            is_stored = failure.stored
+        if is_stored:
             answered = now + delay
             self._keys.store(key, Stored(request, now, answered, call.request_id, status, body))
         return status, body
@@ -308,7 +308,7 @@ class StripeDouble:
 
     def _failure(self, call: _Call, fault: Fault) -> Exception:
         call.extra.update(fault.headers)
-        error = fault.error or ApiError(500, "api_error", "A fault was asked for.")
+        error = fault.error or ApiError(500, "api_error", "A fault was requested.")
         return _FailureError(error, fault.stored) if call.idempotency_key else error
 
     def _fetch(self, shape: str, identifier: str) -> Json | None:
@@ -327,9 +327,8 @@ class StripeDouble:
             owner = account.card_owner.get(identifier)
             found = None if owner is None else account.cards[owner][identifier]
         elif shape == "payment_method":
-            gone = identifier not in account.payment_methods
-            gone = gone and identifier not in account.card_owner
-            found = None if gone else self.cards.method(identifier)
+            exists = identifier in account.payment_methods or identifier in account.card_owner
+            found = self.cards.method(identifier) if exists else None
         else:
             found = {"invoice": account.invoices, "product": account.products}[shape][identifier]
         copied: Json | None = copy_json(found)
@@ -396,7 +395,7 @@ class StripeDouble:
 
 
 class _FailureError(Exception):
-    """An error in execution, with whether its idempotency key keeps it."""
+    """An error in execution, and whether its idempotency key stores it."""
 
     def __init__(self, error: ApiError, stored: bool) -> None:
         super().__init__(error.message)

@@ -1,4 +1,4 @@
-"""Stripe's error answers, raised where the fact is known."""
+"""Stripe's error answers as exceptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Json = dict[str, Any]
 
 
 class ApiError(Exception):
-    """An answer of Stripe that is an error.
+    """An error answer of Stripe.
 
     Parameters
     ----------
@@ -18,9 +18,9 @@ class ApiError(Exception):
         Stripe's error type: ``invalid_request_error``, ``card_error``, ``idempotency_error``,
         ``api_error`` or ``rate_limit_error``.
     message
-        Text for people.
+        The error message.
     code, param, decline_code
-        As in Stripe's error object; left out of the body where None.
+        As in Stripe's error object; omitted if None.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ApiError(Exception):
         self.decline_code = decline_code
 
     def body(self, request_id: str, livemode: bool) -> Json:
-        """Return the JSON body which Stripe sends with this error."""
+        """Return the JSON body of this error."""
         mode = "" if livemode else "test/"
         error: Json = {
             "message": self.message,
@@ -60,7 +60,7 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """Return the 400 with which Stripe refuses a parameter."""
+    """Return the 400 of an invalid parameter."""
     return ApiError(400, "invalid_request_error", message, param=param, code=code)
 
 
@@ -76,7 +76,7 @@ def no_such(kind: str, identifier: str, param: str | None = None) -> ApiError:
 
 
 def card_declined(decline_code: str) -> ApiError:
-    """Return the 402 of a card that its issuer refuses."""
+    """Return the 402 of a declined card."""
     codes = {
         "expired_card": "expired_card",
         "incorrect_cvc": "incorrect_cvc",

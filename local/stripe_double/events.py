@@ -20,7 +20,7 @@ _MAX_TYPES = 20
 
 
 class Events:
-    """What has happened in an account."""
+    """The events of an account."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -30,7 +30,7 @@ class Events:
         found = self._account.events.get(event)
         if found is None or found["created"] < self._oldest():
             raise no_such("event", event)
-        return self._show(found)
+        return self._render(found)
 
     def list_page(self, given: Json) -> Json:
         """GET /v1/events: newest first."""
@@ -54,13 +54,13 @@ class Events:
 
         newest_first = reversed(self._account.events.values())
         result = page(newest_first, given, "/v1/events", "event", listed)
-        result["data"] = [self._show(event) for event in result["data"]]
+        result["data"] = [self._render(event) for event in result["data"]]
         return result
 
-    def _show(self, event: Json) -> Json:
-        shown: Json = copy_json(event)
-        shown["pending_webhooks"] = self._account.webhooks.pending_count(event["id"])
-        return shown
+    def _render(self, event: Json) -> Json:
+        copy: Json = copy_json(event)
+        copy["pending_webhooks"] = self._account.webhooks.pending_count(event["id"])
+        return copy
 
     def _oldest(self) -> int:
         return self._account.now() - EVENT_RETENTION

@@ -1,4 +1,4 @@
-"""``expand[]``: what can be expanded where, checked before a request does anything."""
+"""``expand[]``: the expandable properties, checked before a request takes effect."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
 }
 
 Fetch = Callable[[str, str], Json | None]
-"""Returns the object that a reference names, or the list of an owner; None for what is gone."""
+"""Returns a referenced object or the list of an owner; None for a deleted object."""
 
 
 def check(shape: str, paths: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Faults on demand: refusals, delays, lost answers and the death of the caller."""
+"""Faults on request: errors, delays, lost answers and killed callers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _TYPES |= {429: "rate_limit_error"}
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the next requests which match.
+    """A fault of the next matching requests.
 
     Attributes
     ----------
     kind
-        ``refuse`` at the door, ``fail`` in execution, ``delay``, ``lose_request``,
+        ``refuse`` before execution, ``fail`` in execution, ``delay``, ``lose_request``,
         ``lose_answer``, ``kill_client``.
     match
         ``METHOD /path``, with ``*`` as a wildcard; ``*`` alone matches every request.
     times
-        For how many requests it holds still; None for ever.
+        The number of remaining requests; None for all.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that are set on a double, oldest first."""
+    """The faults of a double, oldest first."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -54,7 +54,7 @@ class Faults:
         status: int = 500,
         error_type: str | None = None,
         code: str | None = None,
-        message: str = "A fault was asked for.",
+        message: str = "A fault was requested.",
         match: str = "*",
         stored: bool | None = None,
         takes_effect: bool = False,
@@ -65,37 +65,37 @@ class Faults:
         Parameters
         ----------
         times
-            How many requests; None for all until `clear`.
+            The number of requests; None for all until `clear`.
         status, error_type, code, message
-            The error. The type follows from the status where it isn't given.
+            The error. By default, the type follows from the status.
         match
             ``METHOD /path``, with ``*`` as a wildcard.
         stored
-            Whether an idempotency key replays the error, which makes it a failure in execution;
-            otherwise it happens at the door, before keys are looked at. By default, as on
-            Stripe: 500 and 402 are stored, 401, 403, 409, 429, 400, 502, 503 aren't.
+            Whether an idempotency key stores and replays the error, as for an error in execution;
+            otherwise the request is refused before idempotency keys are read. The default is
+            Stripe's behaviour: 500 and 402 are stored, 401, 403, 409, 429, 400, 502, 503 aren't.
         takes_effect
-            Whether the request is carried out all the same.
+            Whether the request is carried out before the error.
         headers
-            Further headers of the answer, ``Retry-After`` or ``Stripe-Should-Retry`` for example.
+            Further headers of the answer, for example ``Retry-After``.
         """
         error = ApiError(status, error_type or _TYPES.get(status, "api_error"), message, code=code)
-        kept = status in (402, 500) if stored is None else stored
-        kind = "fail" if kept or takes_effect else "refuse"
+        is_stored = status in (402, 500) if stored is None else stored
+        kind = "fail" if is_stored or takes_effect else "refuse"
         self._faults.append(
             Fault(
                 kind,
                 match,
                 times,
                 error=error,
-                stored=kept,
+                stored=is_stored,
                 takes_effect=takes_effect,
                 headers=headers or {},
             )
         )
 
     def delay(self, seconds: float, times: int | None = 1, *, match: str = "*") -> None:
-        """Answer late: a request takes effect at once, and its key is in progress until then."""
+        """Delay the answer; until then the request has taken effect and its key is in progress."""
         self._faults.append(Fault("delay", match, times, seconds=seconds))
 
     def time_out(
@@ -106,10 +106,10 @@ class Faults:
         when: Literal["before", "after"] = "after",
         should_retry: bool = True,
     ) -> None:
-        """Give no answer: the request is lost ``before`` it takes effect, or its answer ``after``.
+        """Lose the request ``before`` it takes effect, or the answer ``after`` it.
 
-        In process the caller gets ``stripe.APIConnectionError`` with ``should_retry``; behind
-        HTTP the connection is closed.
+        In process the caller gets ``stripe.APIConnectionError`` with ``should_retry``; over HTTP
+        the connection is closed.
         """
         kind = "lose_request" if when == "before" else "lose_answer"
         self._faults.append(Fault(kind, match, times, should_retry=should_retry))
@@ -117,25 +117,25 @@ class Faults:
     def kill_client_after(
         self, times: int | None = 1, *, match: str = "*", answered: bool = True
     ) -> None:
-        """Kill the caller's process once its request has taken effect (behind HTTP only).
+        """Kill the caller's process after its request has taken effect.
 
         Parameters
         ----------
         answered
-            Whether the answer is written first; without it the caller surely hasn't seen it.
+            Whether the answer is sent first.
         """
         self._faults.append(Fault("kill_client", match, times, answered=answered))
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         self._faults.clear()
 
     def pending(self) -> list[Fault]:
-        """Return the faults that are still to come."""
+        """Return the remaining faults."""
         return list(self._faults)
 
     def take(self, kind: str, request: str) -> Fault | None:
-        """Use up and return the first fault of a kind that matches ``METHOD /path``."""
+        """Consume and return the first fault of a kind that matches ``METHOD /path``."""
         for fault in self._faults:
             if fault.kind == kind and fnmatchcase(request, fault.match):
                 if fault.times is not None:

@@ -15,13 +15,13 @@ _PART = re.compile(r"\[([^\[\]]*)\]")
 def decode(encoded: str) -> Json:
     """Return the nested parameters of a query string or a form body.
 
-    Arrays come as mappings of their indexes, because only the reader of a parameter knows
-    whether ``metadata[0]`` is a key or a position.
+    Arrays are mappings by index, because only the declaration of a parameter decides whether
+    ``metadata[0]`` is a key or an index.
 
     Raises
     ------
     ApiError
-        400, for a key which is used both as a value and as a hash.
+        400, for a key with both a value and nested keys.
 
     Example
     -------

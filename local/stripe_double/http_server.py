@@ -1,4 +1,4 @@
-"""The double behind HTTP, with its webhook deliveries and its own surface."""
+"""The double over HTTP, with webhook deliveries and the admin API."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class StripeDoubleServer:
     Parameters
     ----------
     double
-        What answers. Once the server runs, look into it or change it under `use`.
+        The double. While the server runs, access it only within `use`.
     host, port
-        Where to listen; port 0 takes a free one.
+        The address to listen on; port 0 for a free port.
     on_request
-        Called after each request of the API, for a live log.
+        Called after each API request, for a live log.
 
     Example
     -------
@@ -72,12 +72,12 @@ class StripeDoubleServer:
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Listen and deliver, in the background."""
+        """Start to listen and to deliver, in background threads."""
         self._thread.start()
         self._deliverer.start()
 
     def stop(self) -> None:
-        """Stop delivering and listening; open connections are closed."""
+        """Stop to deliver and to listen, and close all connections."""
         self._deliverer.stop()
         self._http.shutdown()
         self._http.server_close()
@@ -86,13 +86,13 @@ class StripeDoubleServer:
 
     @contextmanager
     def use(self) -> Iterator[StripeDouble]:
-        """Give the double to this thread alone; what it has to deliver goes out afterwards."""
+        """Lock the double for this thread; new deliveries start after the block."""
         with self._lock:
             yield self.double
             self._lock.notify_all()
 
     def wait_until_delivered(self, timeout: float = _DEFAULT_WAIT) -> bool:
-        """Wait until no delivery is pending; tells whether that came about in time."""
+        """Wait until no delivery is pending; returns False after the timeout."""
         return self._deliverer.wait(timeout) == 0
 
     def __enter__(self) -> StripeDoubleServer:
@@ -128,12 +128,12 @@ class _Http(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if isinstance(sys.exception(), ConnectionError):
-            logger.debug("%s hung up", client_address)
+            logger.debug("%s closed the connection", client_address)
             return
         super().handle_error(request, client_address)
 
     def close_connections(self) -> None:
-        """Hang up on clients which keep their connection."""
+        """Close the connections that clients keep open."""
         for connection in list(self._connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             given = json.loads(body) if body else form.decode(query)
             if not isinstance(given, dict):
-                return 400, {"error": "the body is to be a JSON object"}
+                return 400, {"error": "the body must be a JSON object"}
             if path == _WAIT:
                 pending = self.server.deliverer.wait(float(given.get("timeout", _DEFAULT_WAIT)))
                 return 200, {"delivered": pending == 0, "pending": pending}

@@ -1,4 +1,4 @@
-"""Idempotency keys: the first answer stands for 24 hours."""
+"""Idempotency keys: the first answer is replayed for 24 hours."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .account import copy_json
 from .errors import ApiError, Json, invalid
 
 RETENTION = 24 * 3600
-"""Seconds after which Stripe forgets a key."""
+"""Seconds after which a key expires."""
 _MAX_LENGTH = 255
 
 
 @dataclass
 class Stored:
-    """What a key stands for: the request, and its answer from the time at which it is there."""
+    """The request of a key and its answer, which is available from ``answered`` on."""
 
     fingerprint: str
     created: float
@@ -26,23 +26,23 @@ class Stored:
 
 
 class IdempotencyKeys:
-    """The keys that were used, and the answers that they replay."""
+    """The used keys and their answers."""
 
     def __init__(self) -> None:
         self._stored: dict[str, Stored] = {}
 
     def find(self, key: str, fingerprint: str, now: float) -> Stored | None:
-        """Return what a key replays, None for a new key.
+        """Return the answer of a key, or None for a new key.
 
         Raises
         ------
         ApiError
-            400 ``idempotency_error`` where the key was used for another request, 409 where the
-            first request with it is still in progress.
+            400 ``idempotency_error`` if the key was used for another request, 409 if the first
+            request is still in progress.
         """
         if len(key) > _MAX_LENGTH:
             raise invalid(f"Idempotency keys can have up to {_MAX_LENGTH} characters.")
-        self._forget(now)
+        self._expire(now)
         stored = self._stored.get(key)
         if stored is None:
             return None
@@ -55,7 +55,7 @@ class IdempotencyKeys:
         return stored
 
     def store(self, key: str, stored: Stored) -> None:
-        """Keep the answer that a key replays from now on."""
+        """Store the answer of a key."""
         self._stored[key] = Stored(
             stored.fingerprint,
             stored.created,
@@ -65,7 +65,7 @@ class IdempotencyKeys:
             copy_json(stored.body),
         )
 
-    def _forget(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         for key in list(self._stored):
             if self._stored[key].created > now - RETENTION:
                 return
@@ -73,5 +73,5 @@ class IdempotencyKeys:
 
 
 def fingerprint(method: str, path: str, given: Json) -> str:
-    """Return what has to be the same for two requests to be one."""
+    """Return a string that is equal for two requests with the same method, path and parameters."""
     return f"{method} {path} {json.dumps(given, sort_keys=True, default=str)}"

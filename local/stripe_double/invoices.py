@@ -1,4 +1,4 @@
-"""Invoices, as far as subscriptions point at them; their events are ones nobody handles."""
+"""Invoices of subscriptions, in outline; the product handles none of their events."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from .errors import Json, no_such
 
 
 class Invoices:
-    """The invoices of an account, in outline: who owes what, and whether it is paid."""
+    """The invoices of an account: customer, amount and whether it is paid."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
 
     def create(self, subscription: Json, amount: int, reason: str, paid: bool) -> Json:
-        """Make the invoice of a subscription's period."""
+        """Create the invoice of a subscription's period."""
         account = self._account
         invoice: Json = {
             "id": account.new_id("in"),
@@ -40,7 +40,7 @@ class Invoices:
         return invoice
 
     def announce(self, invoice: Json) -> None:
-        """Emit the event that says how an invoice stands."""
+        """Emit ``invoice.paid`` or ``invoice.finalized``."""
         paid = invoice["status"] == "paid"
         self._account.emit("invoice.paid" if paid else "invoice.finalized", invoice)
 

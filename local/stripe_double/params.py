@@ -1,4 +1,4 @@
-"""What each endpoint takes: small declarations that check and convert parameters."""
+"""Declarations of request parameters, which check and convert them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _METADATA_KEYS, _METADATA_KEY_LENGTH, _METADATA_VALUE_LENGTH = 50, 40, 500
 class Param:
     """One parameter: how its value is read, and whether it is required or can be unset.
 
-    An empty string unsets on Stripe; such a parameter is read as None.
+    On Stripe an empty string unsets a value; it is read as None.
     """
 
     read: Callable[[Any, str], Any]
@@ -31,7 +31,7 @@ class Param:
         return replace(self, required=True)
 
     def fixed(self) -> Param:
-        """Return the same parameter, refusing the empty string."""
+        """Return the same parameter without the empty string."""
         return replace(self, unsets=False)
 
 
@@ -39,12 +39,12 @@ Params = Mapping[str, Param]
 
 
 def read(declared: Params, given: Mapping[str, Any], prefix: str = "") -> Json:
-    """Return the checked and converted parameters; absent ones stay absent.
+    """Return the checked and converted parameters, without those that are absent.
 
     Raises
     ------
     ApiError
-        400 naming the first unknown, missing or ill-typed parameter.
+        400 for the first parameter that is unknown, missing or of the wrong type.
     """
     unknown = [_name(prefix, key) for key in given if key not in declared]
     if unknown:
@@ -68,7 +68,7 @@ def read(declared: Params, given: Mapping[str, Any], prefix: str = "") -> Json:
 
 
 def string(max_length: int = 5000) -> Param:
-    """Text up to a length; the empty string unsets it."""
+    """Text with a maximum length; the empty string unsets it."""
 
     def read_string(value: Any, name: str) -> str:
         if isinstance(value, bool):
@@ -84,7 +84,7 @@ def string(max_length: int = 5000) -> Param:
 
 
 def email() -> Param:
-    """An e-mail address, roughly."""
+    """An e-mail address: text with an ``@``."""
 
     def read_email(value: Any, name: str) -> str:
         text: str = string(512).read(value, name)
@@ -96,7 +96,7 @@ def email() -> Param:
 
 
 def integer(minimum: int | None = None, maximum: int | None = None) -> Param:
-    """A whole number within bounds."""
+    """An integer within bounds."""
 
     def read_integer(value: Any, name: str) -> int:
         if isinstance(value, bool) or not _INTEGER.fullmatch(str(value)):
@@ -136,7 +136,7 @@ def boolean() -> Param:
 
 
 def choice(*values: str) -> Param:
-    """One of some words."""
+    """One of several values."""
 
     def read_choice(value: Any, name: str) -> str:
         if value not in values:
@@ -147,7 +147,7 @@ def choice(*values: str) -> Param:
 
 
 def one_of(word: str, other: Param) -> Param:
-    """A fixed word, or what ``other`` takes: ``trial_end`` is ``now`` or a time."""
+    """A fixed value or another parameter: ``trial_end`` is ``now`` or a time."""
 
     def read_one_of(value: Any, name: str) -> Any:
         return value if value == word else other.read(value, name)
@@ -180,7 +180,7 @@ def list_of(item: Param) -> Param:
 
 
 def free() -> Param:
-    """A hash which is taken as it comes."""
+    """A hash with any keys."""
 
     def read_free(value: Any, name: str) -> Json:
         if not isinstance(value, Mapping):
@@ -191,7 +191,7 @@ def free() -> Param:
 
 
 def metadata() -> Param:
-    """Stripe's metadata: text by text key; an empty value removes its key."""
+    """Stripe's metadata: text values by key; an empty value removes the key."""
 
     def read_metadata(value: Any, name: str) -> Json:
         if not isinstance(value, Mapping):
@@ -220,7 +220,7 @@ def merge_metadata(old: Mapping[str, str], given: Mapping[str, str | None] | Non
 
 
 def interval() -> Param:
-    """A time, or bounds on it: ``created=1`` or ``created[gte]=1&created[lt]=9``."""
+    """A time or bounds: ``created=1`` or ``created[gte]=1&created[lt]=9``."""
     bounds = {bound: integer() for bound in ("gt", "gte", "lt", "lte")}
 
     def read_interval(value: Any, name: str) -> Json:
@@ -233,7 +233,7 @@ def interval() -> Param:
 
 
 def within(moment: int, bounds: Mapping[str, int] | None) -> bool:
-    """Tell whether a time lies in the bounds which `interval` has read."""
+    """Return whether a time is within bounds that `interval` has read."""
     if not bounds:
         return True
     return (
@@ -258,9 +258,9 @@ PAGE: Params = {
     "starting_after": string().fixed(),
     "ending_before": string().fixed(),
 }
-"""What every list takes."""
+"""The parameters of every list."""
 
 
 def full_address(given: Mapping[str, str | None] | None) -> Json | None:
-    """Return an address with all of its keys, as Stripe shows it."""
+    """Return an address with all its keys."""
     return None if given is None else {key: given.get(key) for key in ADDRESS}

@@ -11,7 +11,7 @@ _MONTHS = {"month": 1, "year": 12}
 
 
 def after(moment: int, interval: str, count: int) -> int:
-    """Return the time one period later; the day is cut to the month's last where it must be.
+    """Return the time some intervals later; the day is at most the last of the month.
 
     Example
     -------

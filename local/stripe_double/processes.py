@@ -1,4 +1,4 @@
-"""Killing the process at the other end of a connection, on this machine only."""
+"""Kill the process at the other end of a connection on this machine."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _INIT = 1
 
 
 class ClientNotFoundError(Exception):
-    """No single process holds the other end of a connection."""
+    """Not exactly one process has the other end of a connection."""
 
 
 def client_pid(client: tuple[str, int], server_port: int) -> int:
-    """Return the process which holds the client's end of a TCP connection.
+    """Return the id of the process that has the client's end of a TCP connection.
 
     Parameters
     ----------
     client
-        Address and port from which the connection came.
+        Address and port of the client's end.
     server_port
-        The port that it came to.
+        The port of the server's end.
 
     Raises
     ------
     ClientNotFoundError
-        Where the client isn't on loopback, none or several processes hold the connection, or it
-        is this process or the first one.
+        The client isn't on loopback, no or several processes have the connection, or it is this
+        process or the init process.
     """
-    # Only this fault needs it, so a machine without it runs everything else.
+    # Only this fault needs psutil, so everything else works without it.
     import psutil  # noqa: PLC0415
 
     host, port = client
@@ -47,13 +47,13 @@ def client_pid(client: tuple[str, int], server_port: int) -> int:
         and connection.raddr.port == server_port
     }
     if len(holders) != 1:
-        raise ClientNotFoundError(f"{len(holders)} processes hold port {port}")
+        raise ClientNotFoundError(f"{len(holders)} processes have port {port}")
     pid = holders.pop()
     if pid in (_INIT, os.getpid()):
-        raise ClientNotFoundError(f"process {pid} is not to be killed")
+        raise ClientNotFoundError(f"process {pid} must not be killed")
     return int(pid)
 
 
 def kill(pid: int) -> None:
-    """Kill a process at once, without a chance to clean up."""
+    """Kill a process at once, without clean-up."""
     os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Which URL is served by what, with which parameters, and the shape of its answer."""
+"""The operations of the API: method, path, handler, parameters and shape of the answer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Route:
     Attributes
     ----------
     handler
-        Called with the parameters and with the ids of the path, by name.
+        Called with the parameters, and with the ids of the path by name.
     shape
-        What the answer is, for ``expand``.
+        The type of the answer, for ``expand``.
     """
 
     method: str
@@ -53,7 +53,7 @@ def routes(
     event: Events,
     webhook_endpoint: WebhookEndpoints,
 ) -> list[Route]:
-    """Return all operations that the double has."""
+    """Return all operations of the double."""
     one = "/v1/customers/{customer}"
     source = f"{one}/sources/{{source}}"
     method = "/v1/payment_methods/{method}"

@@ -131,7 +131,7 @@ LIST = {
 }
 CUSTOMER_LIST = p.PAGE
 ITEM_LIST = {**p.PAGE, "subscription": p.string().fixed().needed()}
-# Fields that are shown as they were given.
+# Fields that are stored as given.
 _PLAIN = (
     "application_fee_percent",
     "billing_thresholds",
@@ -190,18 +190,18 @@ class Subscriptions:
             subscription["status"] = "incomplete"
         invoice = self._invoices.create(subscription, due, "subscription_create", paid)
         subscription["latest_invoice"] = invoice["id"]
-        account.emit("customer.subscription.created", self.show(subscription["id"]))
+        account.emit("customer.subscription.created", self.render(subscription["id"]))
         self._invoices.announce(invoice)
         if customer["currency"] is None:
             before = copy_json(customer)
             customer["currency"] = subscription["currency"]
             account.emit_change("customer.updated", before, customer)
-        return self.show(subscription["id"])
+        return self.render(subscription["id"])
 
     def retrieve(self, _: Json, subscription: str) -> Json:
-        """GET /v1/subscriptions/{id}: canceled ones too."""
+        """GET /v1/subscriptions/{id}, including canceled ones."""
         self._get(subscription)
-        return self.show(subscription)
+        return self.render(subscription)
 
     def update(self, given: Json, subscription: str) -> Json:
         """POST /v1/subscriptions/{id}."""
@@ -211,7 +211,7 @@ class Subscriptions:
         self._check(given, found["customer"])
         changed = given.get("items") or []
         items = self._changed_items(found, changed)
-        before = self.show(subscription)
+        before = self.render(subscription)
         self._account.subscription_items[subscription] = items
         now = self._account.now()
         if given.get("trial_end") == "now":
@@ -227,8 +227,10 @@ class Subscriptions:
                 "resumes_at": pause.get("resumes_at"),
             }
         self._apply(found, given)
-        self._account.emit_change("customer.subscription.updated", before, self.show(subscription))
-        return self.show(subscription)
+        self._account.emit_change(
+            "customer.subscription.updated", before, self.render(subscription)
+        )
+        return self.render(subscription)
 
     def cancel(self, given: Json, subscription: str) -> Json:
         """DELETE /v1/subscriptions/{id}."""
@@ -237,10 +239,10 @@ class Subscriptions:
             raise no_such("subscription", subscription)
         details = given.get("cancellation_details")
         self.end(subscription, {**(details or {}), "reason": "cancellation_requested"})
-        return self.show(subscription)
+        return self.render(subscription)
 
     def end(self, subscription: str, details: Json | None) -> None:
-        """Cancel a subscription at once, where it hasn't ended already."""
+        """Cancel a subscription at once, unless it has ended already."""
         found = self._get(subscription)
         if found["status"] in _ENDED:
             return
@@ -249,10 +251,10 @@ class Subscriptions:
         found["ended_at"] = now
         found["canceled_at"] = found["canceled_at"] or now
         found["cancellation_details"].update(details or {})
-        self._account.emit("customer.subscription.deleted", self.show(subscription))
+        self._account.emit("customer.subscription.deleted", self.render(subscription))
 
     def resume(self, _: Json, subscription: str) -> Json:
-        """POST /v1/subscriptions/{id}/resume, of a paused one."""
+        """POST /v1/subscriptions/{id}/resume, for a paused subscription."""
         if self._get(subscription)["status"] != "paused":
             raise invalid("Only a paused subscription can be resumed.", "subscription")
         return self.set_status(subscription, "active")
@@ -288,48 +290,52 @@ class Subscriptions:
                     return result
         raise no_such("subscription_item", item)
 
-    def show(self, subscription: str) -> Json:
-        """Return a subscription as Stripe shows it, with its first items."""
-        return self._account.show_subscription(subscription)
+    def render(self, subscription: str) -> Json:
+        """Return a copy of a subscription with its first items."""
+        return self._account.render_subscription(subscription)
 
     def current(self, customer: str) -> list[Json]:
         """Return a customer's subscriptions that aren't canceled, newest first."""
         ids = self._account.subscriptions_of.get(customer, [])
-        shown = [self.show(subscription) for subscription in reversed(ids)]
-        return [subscription for subscription in shown if subscription["status"] != "canceled"]
+        newest_first = [self.render(subscription) for subscription in reversed(ids)]
+        return [
+            subscription for subscription in newest_first if subscription["status"] != "canceled"
+        ]
 
-    # What no call reaches directly: time and payments do it.
+    # Changes by time and payments, which no API request makes directly.
 
     def set_status(self, subscription: str, status: str) -> Json:
-        """Bring a subscription to a status, with the events that go with it.
+        """Set the status of a subscription and emit the events of the change.
 
         A customer is delinquent while a subscription is ``past_due`` or ``unpaid``.
         """
         if status not in STATUSES:
             raise ValueError(f"not a subscription status: {status}")
-        found = self._unended(subscription)
+        found = self._running(subscription)
         if status == "canceled":
             self.end(subscription, {"reason": "payment_failed"})
-            return self.show(subscription)
-        before = self.show(subscription)
+            return self.render(subscription)
+        before = self.render(subscription)
         was, found["status"] = found["status"], status
         if status == "incomplete_expired":
             found["ended_at"] = self._account.now()
         if status == "paused" and was != "paused":
-            self._account.emit("customer.subscription.paused", self.show(subscription))
+            self._account.emit("customer.subscription.paused", self.render(subscription))
         if was == "paused" and status != "paused":
-            self._account.emit("customer.subscription.resumed", self.show(subscription))
-        self._account.emit_change("customer.subscription.updated", before, self.show(subscription))
+            self._account.emit("customer.subscription.resumed", self.render(subscription))
+        self._account.emit_change(
+            "customer.subscription.updated", before, self.render(subscription)
+        )
         self._update_delinquency(found["customer"])
-        return self.show(subscription)
+        return self.render(subscription)
 
     def advance_period(self, subscription: str) -> Json:
-        """Renew a subscription: trial over, next period, invoice; or end it where it is to end."""
-        found = self._unended(subscription)
+        """Start the next period with an invoice, or end a subscription that is to be cancelled."""
+        found = self._running(subscription)
         if found["cancel_at_period_end"]:
             self.end(subscription, None)
-            return self.show(subscription)
-        before = self.show(subscription)
+            return self.render(subscription)
+        before = self.render(subscription)
         items = self._account.subscription_items[subscription]
         for item in items:
             item["current_period_start"] = item["current_period_end"]
@@ -339,23 +345,25 @@ class Subscriptions:
         amount = sum(int(i["price"]["unit_amount"]) * int(i.get("quantity", 0)) for i in items)
         invoice = self._invoices.create(found, amount, "subscription_cycle", paid=True)
         found["latest_invoice"] = invoice["id"]
-        self._account.emit_change("customer.subscription.updated", before, self.show(subscription))
+        self._account.emit_change(
+            "customer.subscription.updated", before, self.render(subscription)
+        )
         self._invoices.announce(invoice)
-        return self.show(subscription)
+        return self.render(subscription)
 
     def announce_trial_end(self, subscription: str) -> None:
-        """Send ``customer.subscription.trial_will_end``, as Stripe does three days before."""
-        self._account.emit("customer.subscription.trial_will_end", self.show(subscription))
+        """Emit ``customer.subscription.trial_will_end``, as Stripe does three days before."""
+        self._account.emit("customer.subscription.trial_will_end", self.render(subscription))
 
     def _get(self, subscription: str) -> Json:
         if subscription not in self._account.subscriptions:
             raise no_such("subscription", subscription)
         return self._account.subscriptions[subscription]
 
-    def _unended(self, subscription: str) -> Json:
+    def _running(self, subscription: str) -> Json:
         found = self._get(subscription)
         if found["status"] in _ENDED:
-            raise ValueError(f"an ended subscription stays so: {subscription}")
+            raise ValueError(f"the subscription has ended: {subscription}")
         return found
 
     def _page(self, given: Json, customer: str | None, url: str) -> Json:
@@ -380,7 +388,7 @@ class Subscriptions:
                 and any(price in (None, item["price"]["id"]) for item in items)
             )
 
-        newest_first = (self.show(subscription) for subscription in reversed(ids))
+        newest_first = (self.render(subscription) for subscription in reversed(ids))
         return page(newest_first, given, url, "subscription", listed)
 
     def _check(self, given: Json, customer: str) -> None:

@@ -1,4 +1,4 @@
-"""Stripe's test cards: what ``tok_visa`` and ``pm_card_visa`` stand for."""
+"""Stripe's test cards, such as ``tok_visa`` and ``pm_card_visa``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .errors import Json
 
 @dataclass(frozen=True)
 class TestCard:
-    """A card that a token makes.
+    """The card of a token.
 
     Attributes
     ----------
     brand
-        As a PaymentMethod names it: ``visa``, ``amex``…
+        The brand in a PaymentMethod: ``visa``, ``amex``…
     decline_code
-        Refused with this when it is attached to a customer.
+        The code with which attaching it to a customer is declined.
     fails_later
-        It attaches, and every charge of it fails.
+        Whether it can be attached but every charge fails.
     fields
-        Fields of the Card object that differ from the usual: ``address_line1``, ``cvc_check``,
+        Fields of the Card object that differ from the defaults: ``address_line1``, ``cvc_check``,
         ``tokenization_method``…
     """
 
@@ -38,7 +38,7 @@ class TestCard:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same card number."""
+        """The fingerprint of the card number."""
         digest = hashlib.sha256(f"{self.brand} {self.funding} {self.last4}".encode())
         return digest.hexdigest()[:16]
 
@@ -54,7 +54,7 @@ SOURCE_BRANDS = MappingProxyType(
         "visa": "Visa",
     }
 )
-"""How Card objects write what PaymentMethods call ``visa``, ``mastercard``…"""
+"""The brand in a Card object by the brand in a PaymentMethod."""
 
 _CARDS = {
     "visa": TestCard("visa", "4242"),

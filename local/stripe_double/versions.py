@@ -1,4 +1,4 @@
-"""Rendering in an older API version, for endpoints and callers that aren't on ours."""
+"""Objects in older API versions, for endpoints and callers of another version."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 from .errors import Json, invalid
 
 VERSION = "2026-10-28.endive"
-"""The API version whose shapes the double has."""
+"""The API version of the double's objects."""
 
 _PERIOD_ON_ITEMS = "2025-03-31"
 _FORM = re.compile(r"\d{4}-\d{2}-\d{2}(\.[a-z]+)?")
 
 
 def check(version: str) -> str:
-    """Return a version's name, or raise 400 where it isn't one."""
+    """Return the name of a version, or raise 400 if it is invalid."""
     if not _FORM.fullmatch(version):
         raise invalid(f"Invalid Stripe API version: {version}")
     return version
 
 
 def in_version(value: Json, version: str) -> Json:
-    """Return a copy of an answer or an event as a version shows it.
+    """Return a copy of an answer or an event in an API version.
 
-    What differs before 2025-03-31 is here: the subscription's own period, quantity and discount,
-    where today its items have them.
+    One difference is implemented: before 2025-03-31 period, quantity and discount were fields of a
+    subscription and not of its items.
     """
     older = version < _PERIOD_ON_ITEMS
     result: Json = _convert(value) if older else _copy(value)

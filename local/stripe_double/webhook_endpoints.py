@@ -1,4 +1,4 @@
-"""Webhook endpoints, as they are made over the API."""
+"""The API of webhook endpoints."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CREATE = {
 
 
 class WebhookEndpoints:
-    """Where an account's events go."""
+    """The webhook endpoints of an account."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
 
     def create(self, given: Json) -> Json:
-        """POST /v1/webhook_endpoints: the one answer that shows the signing secret."""
+        """POST /v1/webhook_endpoints: the only answer with the signing secret."""
         account = self._account
         endpoint = account.webhooks.add_endpoint(
             given["url"],

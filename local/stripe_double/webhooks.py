@@ -1,4 +1,4 @@
-"""Webhook endpoints and the deliveries to them, pulled by whoever carries them."""
+"""Webhook endpoints and the queue of deliveries, which a transport pulls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .errors import Json
 from .versions import in_version
 
 _MAX_BACKOFF = 12 * 3600.0
-_GIVE_UP_AFTER = 3 * 24 * 3600.0
+_MAX_AGE = 3 * 24 * 3600.0
 
 
 def sign(payload: bytes, secrets: str | Iterable[str], timestamp: float) -> str:
@@ -30,9 +30,9 @@ def sign(payload: bytes, secrets: str | Iterable[str], timestamp: float) -> str:
     payload
         The body, exactly as it is sent.
     secrets
-        One signing secret (``whsec_…``), or several while one is being rolled.
+        One signing secret (``whsec_…``), or several during a rotation.
     timestamp
-        Unix time in seconds; the fraction is dropped.
+        Unix time in seconds, rounded down.
 
     Example
     -------
@@ -48,7 +48,7 @@ def sign(payload: bytes, secrets: str | Iterable[str], timestamp: float) -> str:
 
 @dataclass
 class WebhookEndpoint:
-    """Where events go: URL, signing secrets (the current one first), the types it wants."""
+    """A webhook endpoint: URL, signing secrets (the current one first), enabled event types."""
 
     id: str
     url: str
@@ -56,8 +56,8 @@ class WebhookEndpoint:
     enabled_events: list[str]
     api_version: str | None = None
 
-    def wants(self, event_type: str) -> bool:
-        """Tell whether events of a type are sent here."""
+    def is_enabled_for(self, event_type: str) -> bool:
+        """Return whether events of a type are sent here."""
         return any(fnmatchcase(event_type, pattern) for pattern in self.enabled_events)
 
 
@@ -73,18 +73,18 @@ class _Pending:
 
 
 class Delivery:
-    """One attempt to bring an event to an endpoint, made when it was pulled.
+    """One attempt to deliver an event to an endpoint.
 
     Attributes
     ----------
     number
-        Identifies the delivery over all of its attempts.
+        The number of the delivery, the same for all its attempts.
     event_id, event_type, url
-        What goes where.
+        The event and the URL of the endpoint.
     attempt
-        1 for the first.
+        The number of the attempt, from 1.
     body, headers
-        What is POSTed: pretty-printed JSON and Stripe's headers, the signature included.
+        The request: pretty-printed JSON and Stripe's headers with the signature.
     """
 
     def __init__(self, pending: _Pending, timestamp: float, pending_webhooks: int) -> None:
@@ -100,7 +100,7 @@ class Delivery:
         self._pending_webhooks = pending_webhooks
 
     def __repr__(self) -> str:
-        """Show what goes where."""
+        """Return event, URL and attempt."""
         return f"<Delivery {self.event_type} {self.event_id} to {self.url}, {self.attempt}>"
 
     @cached_property
@@ -112,7 +112,7 @@ class Delivery:
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """Stripe's headers, signed as of the moment of the pull."""
+        """Stripe's headers, signed at the time when the delivery was pulled."""
         return {
             "Accept": "*/*; q=0.5, application/xml",
             "Cache-Control": "no-cache",
@@ -123,7 +123,7 @@ class Delivery:
 
 
 @dataclass
-class _Meddling:
+class _DeliveryFault:
     event_type: str
     times: int
 
@@ -147,22 +147,22 @@ class EventSource(Protocol):
 
 @dataclass
 class Webhooks:
-    """The queue of deliveries: at least once, retried with growing pauses, in no promised order.
+    """The queue of deliveries: at least once, retried with increasing pauses, in any order.
 
     Attributes
     ----------
-    first_backoff, backoff_factor, max_backoff, give_up_after
-        Seconds before the second attempt, how the pause grows and to what, and the age at which
-        a delivery is given up (Stripe: three days).
+    first_backoff, backoff_factor, max_backoff, max_age
+        Seconds before the first retry, factor and maximum of later pauses, and the age in seconds
+        after which a delivery is dropped (three days on Stripe).
     log
-        One line for each attempt that was marked: event id, type, endpoint, attempt, status.
+        One entry for each attempt: event id, type, endpoint, attempt, status.
     """
 
     account: EventSource
     first_backoff: float = 60.0
     backoff_factor: float = 2.0
     max_backoff: float = _MAX_BACKOFF
-    give_up_after: float = _GIVE_UP_AFTER
+    max_age: float = _MAX_AGE
     endpoints: dict[str, WebhookEndpoint] = field(default_factory=dict)
     log: list[Json] = field(default_factory=list)
     held: bool = False
@@ -171,8 +171,8 @@ class Webhooks:
         self._pending: dict[int, _Pending] = {}
         self._open: Counter[str] = Counter()
         self._number = 0
-        self._drops: list[_Meddling] = []
-        self._duplicates: list[_Meddling] = []
+        self._drops: list[_DeliveryFault] = []
+        self._duplicates: list[_DeliveryFault] = []
 
     def add_endpoint(
         self,
@@ -181,18 +181,18 @@ class Webhooks:
         enabled_events: Sequence[str] = ("*",),
         api_version: str | None = None,
     ) -> WebhookEndpoint:
-        """Register an endpoint; events from now on go there too.
+        """Register an endpoint for all later events.
 
         Parameters
         ----------
         url
-            Where deliveries are POSTed.
+            The URL to which deliveries are POSTed.
         secret
-            Its signing secret, or several, the current one first.
+            The signing secret, or several, the current one first.
         enabled_events
             Event types, with ``*`` as a wildcard.
         api_version
-            The version in which it gets events; the account's by default.
+            The API version of its events; the account's by default.
         """
         secrets = [secret] if isinstance(secret, str) else list(secret)
         identifier = self.account.new_id("we")
@@ -201,69 +201,69 @@ class Webhooks:
         return endpoint
 
     def remove_endpoint(self, identifier: str) -> None:
-        """Forget an endpoint and what was still to be delivered to it."""
+        """Remove an endpoint and its pending deliveries."""
         del self.endpoints[identifier]
         for pending in [p for p in self._pending.values() if p.endpoint.id == identifier]:
             self._close(pending)
 
     def enqueue(self, event: Json) -> None:
-        """Queue an event for each endpoint that wants it."""
+        """Queue an event for each endpoint that is enabled for its type."""
         if any(drop.applies(event["type"]) for drop in self._drops):
             return
         copies = 1 + any(twice.applies(event["type"]) for twice in self._duplicates)
         for endpoint in self.endpoints.values():
-            if endpoint.wants(event["type"]):
+            if endpoint.is_enabled_for(event["type"]):
                 for _ in range(copies):
                     self._add(event, endpoint)
 
     def resend(self, event_id: str) -> None:
-        """Deliver an event once more, as the dashboard's Resend does."""
+        """Queue an event again, as the dashboard's Resend does."""
         for endpoint in self.endpoints.values():
             self._add(self.account.events[event_id], endpoint)
 
-    def due(self, most: int | None = None, *, apart_from: Collection[int] = ()) -> list[Delivery]:
-        """Return the deliveries that are due, each signed as of now, oldest first.
+    def due(self, limit: int | None = None, *, exclude: Collection[int] = ()) -> list[Delivery]:
+        """Return the deliveries that are due, signed now, oldest first.
 
         Parameters
         ----------
-        most
-            How many at most; all of them by default.
-        apart_from
-            Numbers of deliveries which don't count, because they are under way.
+        limit
+            The maximum number; by default all.
+        exclude
+            Numbers of deliveries that are in progress.
         """
-        if self.held or most == 0:
+        if self.held or limit == 0:
             return []
         now = self.account.clock()
         waiting = (
             pending
             for pending in self._pending.values()
-            if pending.due <= now and pending.number not in apart_from
+            if pending.due <= now and pending.number not in exclude
         )
-        due = sorted(waiting, key=lambda pending: pending.position)[:most]
+        due = sorted(waiting, key=lambda pending: pending.position)[:limit]
         return [Delivery(pending, now, self._open[pending.event["id"]]) for pending in due]
 
-    def next_due(self, apart_from: Collection[int] = ()) -> float | None:
-        """Return when the next delivery is due, None where there is none or all are held.
+    def next_due(self, exclude: Collection[int] = ()) -> float | None:
+        """Return the time when the next delivery is due; None if there is none or all are held.
 
         Parameters
         ----------
-        apart_from
-            Numbers of deliveries which don't count, because they are under way.
+        exclude
+            Numbers of deliveries that are in progress.
         """
         if self.held:
             return None
-        waiting = (p.due for p in self._pending.values() if p.number not in apart_from)
+        waiting = (p.due for p in self._pending.values() if p.number not in exclude)
         return min(waiting, default=None)
 
     def mark(self, delivery: Delivery, status: int) -> None:
-        """Note the endpoint's answer: 2xx ends the delivery, all else has it tried again.
+        """Record the endpoint's answer: 2xx ends the delivery, anything else schedules a retry.
 
         Parameters
         ----------
         delivery
-            As it was pulled.
+            The delivery that `due` returned.
         status
-            HTTP status of the answer, 0 where there was none.
+            HTTP status of the answer, or 0 if there was none.
         """
         self.log.append(
             {
@@ -279,7 +279,7 @@ class Webhooks:
             return
         now = self.account.clock()
         backoff = min(self.first_backoff * self.backoff_factor**pending.failures, self.max_backoff)
-        if 200 <= status < 300 or now + backoff > pending.first + self.give_up_after:
+        if 200 <= status < 300 or now + backoff > pending.first + self.max_age:
             self._close(pending)
             return
         pending.failures += 1
@@ -287,23 +287,23 @@ class Webhooks:
         pending.position = (pending.due, pending.number)
 
     def pending_count(self, event_id: str | None = None) -> int:
-        """Return how many deliveries, of one event or of all, are not made yet."""
+        """Return the number of pending deliveries, of one event or of all."""
         return len(self._pending) if event_id is None else self._open[event_id]
 
     def drop_next(self, times: int = 1, event_type: str = "*") -> None:
-        """Lose the next events of a type: they are listed, and never delivered."""
-        self._drops.append(_Meddling(event_type, times))
+        """Lose the next events of a type: they are listed but never delivered."""
+        self._drops.append(_DeliveryFault(event_type, times))
 
     def duplicate_next(self, times: int = 1, event_type: str = "*") -> None:
         """Deliver the next events of a type twice."""
-        self._duplicates.append(_Meddling(event_type, times))
+        self._duplicates.append(_DeliveryFault(event_type, times))
 
     def hold(self) -> None:
-        """Deliver nothing until `release`."""
+        """Stop all deliveries until `release`."""
         self.held = True
 
     def release(self, order: str = "created") -> None:
-        """Deliver again, what is pending in the order ``created``, ``reversed`` or ``random``."""
+        """Resume deliveries; pending ones are ``created``, ``reversed`` or ``random`` in order."""
         self.held = False
         if order == "created":
             return

@@ -1,7 +1,6 @@
-"""DynamoDB in one process: its rules, its answers, its streams, on a clock of the caller's."""
+"""DynamoDB in one process, on a clock of the caller's: its answers and its streams."""
 
+from simulation.database.answers import Answer, error_answer
 from simulation.database.engine import Database
-from simulation.database.errors import Answer, error_answer
-from simulation.database.stream import Stream
 
-__all__ = ["Answer", "Database", "Stream", "error_answer"]
+__all__ = ["Answer", "Database", "error_answer"]

@@ -1,28 +1,64 @@
-"""DynamoDB in memory, behind its JSON protocol."""
+"""ministack's DynamoDB in this process, on a clock of the caller's, with a stream and late indexes.
+
+https://github.com/ministackorg/ministack, `services/dynamodb.py`: its handlers are functions from a
+request to an answer. It keeps its tables in globals of its module, which are a database's own here.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from heapq import heappop, heappush
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
-from simulation.database import reads, transactions
-from simulation.database.bindings import Body, Expressions
-from simulation.database.errors import Answer, Json, RefusedError, error_answer, invalid
+from ministack.core.responses import AccountRegionScopedDict, request_scope
+
+from simulation.database.answers import Answer, Json, error_answer
 from simulation.database.stream import Stream
-from simulation.database.table import Table, missing_table
-from simulation.database.values import Item
-from simulation.database.writes import (
-    Write,
-    prepare_delete,
-    prepare_put,
-    prepare_update,
-    return_values,
-)
 
-_REGION = "eu-west-1"
+# At import it starts a thread that deletes what has expired, by the wall clock.
+with mock.patch.object(threading.Thread, "start"):
+    from ministack.services import dynamodb
+
 _ACCOUNT = "123456789012"
-_MOST_BATCH_WRITES = 25
-_MOST_BATCH_READS = 100
+_REGION = "eu-west-1"
+_HANDLERS: Mapping[str, Callable[[Json], tuple[int, object, bytes]]] = {
+    "BatchGetItem": dynamodb._batch_get_item,
+    "BatchWriteItem": dynamodb._batch_write_item,
+    "CreateTable": dynamodb._create_table,
+    "DeleteItem": dynamodb._delete_item,
+    "DeleteTable": dynamodb._delete_table,
+    "DescribeTable": dynamodb._describe_table,
+    "GetItem": dynamodb._get_item,
+    "ListTables": dynamodb._list_tables,
+    "PutItem": dynamodb._put_item,
+    "Query": dynamodb._query,
+    "Scan": dynamodb._scan,
+    "TransactGetItems": dynamodb._transact_get_items,
+    "TransactWriteItems": dynamodb._transact_write_items,
+    "UpdateItem": dynamodb._update_item,
+}
+
+
+def _copied(value: Any, _: object = None) -> Any:
+    """A copy of JSON."""
+    if isinstance(value, dict):
+        return {name: _copied(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied(inner) for inner in value]
+    return value
+
+
+# What ministack spends most time on: it copies JSON only, and reads the same expressions for ever.
+dynamodb.copy = SimpleNamespace(deepcopy=_copied)
+dynamodb._tokenize = cache(dynamodb._tokenize)
+dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)
 
 
 class Database:
@@ -58,49 +94,52 @@ class Database:
         self._clock = clock
         self._index_delay = index_delay
         self._stream_shards = stream_shards
-        self._tables: dict[str, Table] = {}
-        self._tokens = transactions.Tokens(clock)
-        self._operations: dict[str, Callable[[Body], Json]] = {
-            "BatchGetItem": self._batch_get_item,
-            "BatchWriteItem": self._batch_write_item,
-            "CreateTable": self._create_table,
-            "DeleteItem": self._delete_item,
-            "DeleteTable": self._delete_table,
-            "DescribeTable": self._describe_table,
-            "DescribeTimeToLive": self._describe_time_to_live,
-            "GetItem": self._get_item,
-            "ListTables": self._list_tables,
-            "PutItem": self._put_item,
-            "Query": lambda body: reads.query(self._table(body), body),
-            "Scan": lambda body: reads.scan(self._table(body), body),
-            "TransactGetItems": self._transact_get_items,
-            "TransactWriteItems": self._transact_write_items,
-            "UpdateItem": self._update_item,
-            "UpdateTimeToLive": self._update_time_to_live,
+        self._tables = AccountRegionScopedDict()
+        self._shown_by_indexes = AccountRegionScopedDict()
+        self._late_indexes: dict[str, _LateIndexes] = {}
+        self._streams: dict[str, Stream] = {}
+        self._globals = {
+            "time": SimpleNamespace(time=clock),
+            "_tables": self._tables,
+            "_txn_idempotency": AccountRegionScopedDict(),
+            "_emit_stream_event": self._note,
         }
 
-    def request(self, operation: str, body: Mapping[str, Any]) -> Answer:
+    def request(self, operation: str, body: Json) -> Answer:
         """Answer one request.
 
         Parameters
         ----------
         operation : str
             The operation's name, such as ``PutItem``.
-        body : mapping
-            The request, as the JSON protocol has it.
+        body : dict
+            The request, as the JSON protocol has it. It belongs to the database from then on.
 
         Returns
         -------
         Answer
             The answer, an error too.
         """
-        carry_out = self._operations.get(operation)
-        if carry_out is None:
+        handle = _HANDLERS.get(operation)
+        if handle is None:
             return error_answer("UnknownOperationException", f"{operation} is not simulated")
-        try:
-            return Answer(200, carry_out(body))
-        except RefusedError as error:
-            return error_answer(error.kind, error.message, **error.members)
+        vars(dynamodb).update(self._globals)
+        with request_scope(_ACCOUNT, _REGION):
+            if "IndexName" in body and body.get("TableName") in self._late_indexes:
+                self._late_indexes[body["TableName"]].show(self._clock())
+                dynamodb._tables = self._shown_by_indexes
+            status, _, text = handle(body)
+            if operation == "CreateTable" and status == 200:
+                self._add_table(body)
+        return Answer(status, json.loads(text))
+
+    def load(self, table_name: str, items: Iterable[Json]) -> None:
+        """Put items into an empty table without checking them, as from a backup."""
+        with request_scope(_ACCOUNT, _REGION):
+            for item in items:
+                table = self._tables[table_name]
+                dynamodb._set_item(table, *_where(_key(table, item)), item)
+                self._note(table_name, "INSERT", None, item)
 
     def stream(self, table_name: str) -> Stream:
         """The change log of a table.
@@ -110,180 +149,72 @@ class Database:
         LookupError
             There is no such table, or it has no stream.
         """
-        stream = self._tables[table_name].stream
-        if stream is None:
-            raise LookupError(f"{table_name} has no stream")
-        return stream
+        return self._streams[table_name]
 
-    def expire(self, table_name: str) -> int:
-        """Delete the items of a table whose time to live is over; their number.
-
-        DynamoDB itself does so within a few days of an item's time.
-        """
-        table = self._tables[table_name]
-        expired = list(table.expired())
-        for item in expired:
-            table.replace(table.schema.key_of(item), item, None, 0)
-        return len(expired)
-
-    # ---- tables
-
-    def _table(self, body: Body) -> Table:
-        name = body.get("TableName")
-        if not isinstance(name, str):
-            raise invalid("The parameter 'TableName' is required but was not present")
-        table = self._tables.get(name)
-        if table is None:
-            raise missing_table()
-        return table
-
-    def _create_table(self, body: Body) -> Json:
+    def _add_table(self, body: Json) -> None:
         name = body["TableName"]
-        if name in self._tables:
-            raise RefusedError("ResourceInUseException", "Cannot create preexisting table")
-        arn = f"arn:aws:dynamodb:{_REGION}:{_ACCOUNT}:table/{name}"
-        table = Table(
-            {**body, "TableArn": arn, "CreationDateTime": self._clock()},
-            clock=self._clock,
-            index_delay=self._index_delay,
-            stream=self._new_stream(arn, body.get("StreamSpecification") or {}),
-        )
-        self._tables[name] = table
-        return {"TableDescription": table.describe()}
+        self._streams.pop(name, None)
+        if "StreamSpecification" in body:
+            view_type = body["StreamSpecification"]["StreamViewType"]
+            self._streams[name] = Stream(name, view_type, self._stream_shards)
+        if self._index_delay is not None:
+            shown = {**self._tables[name], "items": defaultdict(dict)}
+            self._shown_by_indexes[name] = shown
+            self._late_indexes[name] = _LateIndexes(shown, self._index_delay)
 
-    def _new_stream(self, table_arn: str, specification: Body) -> Stream | None:
-        view_type = specification.get("StreamViewType")
-        if view_type is None or specification.get("StreamEnabled") is False:
-            return None
-        arn = f"{table_arn}/stream/2027-01-01T00:00:00.000"
-        return Stream(arn, _REGION, view_type, self._stream_shards)
-
-    def _delete_table(self, body: Body) -> Json:
-        table = self._table(body)
-        del self._tables[table.name]
-        return {"TableDescription": {**table.describe(), "TableStatus": "DELETING"}}
-
-    def _describe_table(self, body: Body) -> Json:
-        return {"Table": self._table(body).describe()}
-
-    def _list_tables(self, body: Body) -> Json:  # noqa: ARG002
-        return {"TableNames": sorted(self._tables)}
-
-    def _update_time_to_live(self, body: Body) -> Json:
-        specification = body["TimeToLiveSpecification"]
-        name = specification["AttributeName"] if specification["Enabled"] else None
-        self._table(body).time_to_live = name
-        return {"TimeToLiveSpecification": specification}
-
-    def _describe_time_to_live(self, body: Body) -> Json:
-        name = self._table(body).time_to_live
-        if name is None:
-            return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
-        return {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": name}}
-
-    # ---- one item
-
-    def _get_item(self, body: Body) -> Json:
-        return self._read_one(self._table(body), body)
-
-    def _read_one(self, table: Table, body: Body) -> Json:
-        expressions = Expressions(body)
-        projection = expressions.projection()
-        expressions.refuse_unused()
-        item = table.get(table.schema.read_key(body.get("Key")))
-        return {} if item is None else {"Item": reads.shown(item, projection)}
-
-    def _put_item(self, body: Body) -> Json:
-        return self._write("PutItem", prepare_put, body)
-
-    def _update_item(self, body: Body) -> Json:
-        return self._write("UpdateItem", prepare_update, body)
-
-    def _delete_item(self, body: Body) -> Json:
-        return self._write("DeleteItem", prepare_delete, body)
-
-    def _write(self, operation: str, prepare: Callable[[Table, Body], Write], body: Body) -> Json:
-        wanted = return_values(operation, body)
-        write = prepare(self._table(body), body)
-        outcome = write.decide(write.old())
-        outcome.commit()
-        attributes = outcome.attributes(wanted)
-        return {} if attributes is None else {"Attributes": attributes}
-
-    # ---- several items
-
-    def _batch_get_item(self, body: Body) -> Json:
-        asked = _requests(body)
-        if sum(len(request.get("Keys", ())) for request in asked.values()) > _MOST_BATCH_READS:
-            raise invalid("Too many items requested for the BatchGetItem call")
-        found: dict[str, list[Item]] = {}
-        for name, request in asked.items():
-            table = self._table({"TableName": name})
-            keys = request.get("Keys") or []
-            if not keys:
-                raise invalid("Keys must have length greater than or equal to 1")
-            _refuse_twice(table, [table.schema.read_key(key) for key in keys])
-            shared = {each: value for each, value in request.items() if each != "Keys"}
-            answers = [self._read_one(table, {**shared, "Key": key}) for key in keys]
-            found[name] = [answer["Item"] for answer in answers if answer]
-        return {"Responses": found, "UnprocessedKeys": {}}
-
-    def _batch_write_item(self, body: Body) -> Json:
-        asked = _requests(body)
-        if not 1 <= sum(map(len, asked.values())) <= _MOST_BATCH_WRITES:
-            raise invalid("Too many items requested for the BatchWriteItem call")
-        writes: list[Write] = []
-        for name, requests in asked.items():
-            table = self._table({"TableName": name})
-            of_table = [_prepare_one(table, request) for request in requests]
-            _refuse_twice(table, [write.key for write in of_table])
-            writes += of_table
-        for outcome in [write.decide(write.old()) for write in writes]:
-            outcome.commit()
-        return {"UnprocessedItems": {}}
-
-    def _transact_get_items(self, body: Body) -> Json:
-        answers = []
-        keys = []
-        for action in transactions.read_actions(body):
-            get = action.get("Get")
-            if get is None:
-                raise invalid("A TransactGetItem must contain Get")
-            table = self._table(get)
-            keys.append((table, table.schema.read_key(get.get("Key"))))
-            answers.append(self._read_one(table, get))
-        transactions.refuse_twice(keys)
-        return {"Responses": answers}
-
-    def _transact_write_items(self, body: Body) -> Json:
-        writes = transactions.read_writes(self._table, body)
-        token = body.get("ClientRequestToken")
-        if token is not None and self._tokens.is_repetition(token, body):
-            return {}
-        for outcome in transactions.decide_all(writes):
-            outcome.commit()
-        if token is not None:
-            self._tokens.keep(token, body)
-        return {}
+    def _note(self, table_name: str, event_name: str, old: Json | None, new: Json | None) -> None:
+        """Take note of a change of one item, as ministack reports each of them."""
+        if old == new:
+            return
+        key = _key(self._tables[table_name], new or old or {})
+        moment = self._clock()
+        if table_name in self._late_indexes:
+            self._late_indexes[table_name].note(key, new, moment)
+        if table_name in self._streams:
+            self._streams[table_name].append(event_name, key, old, new, moment)
 
 
-def _requests(body: Body) -> dict[str, Any]:
-    asked: dict[str, Any] = body.get("RequestItems") or {}
-    if not asked:
-        raise invalid("RequestItems must have length greater than or equal to 1")
-    return asked
+def _key(table: Json, item: Json) -> Json:
+    return {name: item[name] for name in (table["pk_name"], table["sk_name"])}
 
 
-def _refuse_twice(table: Table, keys: Iterable[Item]) -> None:
-    places = [table.schema.tokens(key) for key in keys]
-    if len(set(places)) != len(places):
-        raise invalid("Provided list of item keys contains duplicates")
+def _where(key: Json) -> tuple[str, ...]:
+    """A key as ministack's tables are indexed by it."""
+    return tuple(dynamodb._extract_key_val(value) for value in key.values())
 
 
-def _prepare_one(table: Table, request: Body) -> Write:
-    match request:
-        case {"PutRequest": put}:
-            return prepare_put(table, put)
-        case {"DeleteRequest": delete}:
-            return prepare_delete(table, delete)
-    raise invalid("A WriteRequest must contain PutRequest or DeleteRequest")
+class _LateIndexes:
+    """A table as its indexes show it: each change after a delay, those of an item in order.
+
+    Parameters
+    ----------
+    table : dict
+        The table in ministack's form, to be brought up to date.
+    delay : callable
+        Gives the seconds after which the next change shows.
+    """
+
+    def __init__(self, table: Json, delay: Callable[[], float]) -> None:
+        self._table = table
+        self._delay = delay
+        self._numbers = itertools.count()
+        self._pending: list[tuple[float, int, tuple[str, ...], Json | None]] = []
+        self._visible_at: dict[tuple[str, ...], float] = {}
+
+    def note(self, key: Json, new: Json | None, moment: float) -> None:
+        """Let a change show some time from now on."""
+        where = _where(key)
+        visible_at = moment + self._delay()
+        # An index may be late, but it never shows an item's older version after a newer one.
+        visible_at = max(visible_at, self._visible_at.get(where, visible_at))
+        self._visible_at[where] = visible_at
+        heappush(self._pending, (visible_at, next(self._numbers), where, new))
+
+    def show(self, moment: float) -> None:
+        """Show what is to be seen by now."""
+        while self._pending and self._pending[0][0] <= moment:
+            _, _, where, new = heappop(self._pending)
+            if new is None:
+                dynamodb._remove_item(self._table, *where)
+            else:
+                dynamodb._set_item(self._table, *where, new)

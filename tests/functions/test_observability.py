@@ -106,7 +106,6 @@ def test_a_refused_signature_is_counted(world: World) -> None:
     assert measured(world) == {}
 
 
-@pytest.mark.many_calls
 def test_what_is_put_off_and_what_has_failed_are_counted(world: World) -> None:
     stripe_id = world.create()["json"]["stripe_id"]
     world.settle()

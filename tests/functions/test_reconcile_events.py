@@ -13,8 +13,6 @@ from stripe_integrations.context import use
 from stripe_integrations.models import Customer, Event, SweepCursor
 from tests.world import START, World
 
-pytestmark = pytest.mark.many_calls
-
 USER = User("u-1")
 EMAIL = "jane@example.com"
 LIST = "/v1/events"

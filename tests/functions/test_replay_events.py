@@ -14,8 +14,6 @@ from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from tests.world import World
 
-pytestmark = pytest.mark.many_calls
-
 USER = User("u-1")
 EMAIL = "jane@example.com"
 A_FETCH = 3

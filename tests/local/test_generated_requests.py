@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.generated_requests import failures_in
+from local.generated_requests import count_failures
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ def test_every_failure_and_every_error_counts_and_so_does_a_bad_end(
     report = tmp_path / "report.json"
     told = {"test_cases": {"unique_failures": failures}, "errors": [{}] * errors}
     report.write_text(json.dumps(told))
-    assert failures_in(report, returned) == counted
+    assert count_failures(report, returned) == counted
 
 
 def test_a_run_that_told_nothing_has_failed(tmp_path: Path) -> None:
-    assert failures_in(tmp_path / "none.json", 0) == 1
+    assert count_failures(tmp_path / "none.json", 0) == 1

@@ -743,7 +743,7 @@ def test_a_removed_card_is_no_subscriptions_default_any_more(api, price):
 
 @pytest.mark.parametrize("tells", [True, False])
 def test_the_defaults_that_go_with_a_card_go_with_or_without_a_word(double, api, price, tells):
-    double.account.tells_of_lost_defaults = tells
+    double.account.emits_lost_defaults = tells
     customer = api.customers.create({"source": "tok_visa", "payment_method": "pm_card_visa"})
     source = customer.default_source
     method = api.customers.payment_methods.list(customer.id).data[0].id

@@ -189,7 +189,7 @@ def test_an_endpoint_that_is_down_is_tried_again(server, api):
     with server.use() as double:
         double.webhooks.first_backoff = 0.02
         double.webhooks.backoff_factor = 10_000
-        double.webhooks.give_up_after = 60
+        double.webhooks.max_age = 60
         double.webhooks.add_endpoint(url, SECRET)
     api.customers.create()
     assert server.wait_until_delivered()
@@ -271,7 +271,7 @@ def test_the_clients_process_is_killed_after_the_effect(server, answered):
 def test_the_servers_own_process_is_never_killed(server, api):
     server.double.faults.kill_client_after()
     assert api.customers.create({"name": "Ada"}).name == "Ada"
-    assert "not to be killed" in str(server.double.bugs.pop())
+    assert "must not be killed" in str(server.double.bugs.pop())
 
 
 def test_the_command_serves_until_it_is_told_to_stop():

@@ -199,9 +199,9 @@ def test_as_many_deliveries_are_pulled_as_can_be_made_at_once(world):
     for name in ("first", "second", "third"):
         world.customer(name=name)
     first, second, third = world.due()
-    pulled = world.double.webhooks.due(1, apart_from={first.number})
+    pulled = world.double.webhooks.due(1, exclude={first.number})
     assert [delivery.event_id for delivery in pulled] == [second.event_id]
-    pulled = world.double.webhooks.due(5, apart_from={first.number, second.number})
+    pulled = world.double.webhooks.due(5, exclude={first.number, second.number})
     assert [delivery.event_id for delivery in pulled] == [third.event_id]
     assert world.double.webhooks.due(0) == []
 

@@ -32,9 +32,9 @@ from local.cloud import (
     Stripe,
     allow_http,
     aws_client,
+    choose_stripe,
     stack_parameters,
     start_local_aws,
-    which_stripe,
 )
 from local.stripe_double.webhooks import WebhookEndpoint
 from tests.local_cloud.test_events import make_due_for_the_last_time
@@ -294,7 +294,7 @@ def reader() -> Iterator[Reader]:
         WORK.mkdir(exist_ok=True)
         folder = Path(running.enter_context(TemporaryDirectory(prefix="documents-", dir=WORK)))
         endpoint = start_local_aws(running, folder)
-        used = which_stripe(running)
+        used = choose_stripe(running)
         assert used.double, "this test needs the double: unset STRIPE_API_KEY"
         project = copy_of_the_project(folder, used)
         stand_ins(folder / "bin", endpoint, used)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.faults import Faults, Weather
+from simulation.faults import FaultProfile, Faults
 from simulation.history import generate
 from simulation.mutants import MUTANTS, Mutant
 from simulation.mutation import ROOT, StaleMutantError, mutated
@@ -15,7 +15,7 @@ from simulation.mutation import ROOT, StaleMutantError, mutated
 def told(seed: int) -> str:
     """A history in a process of its own: playing one changes the libraries of its process."""
     return subprocess.run(
-        [sys.executable, "-m", "simulation", "--seed", str(seed), "--told"],
+        [sys.executable, "-m", "simulation", "--seed", str(seed), "--verbose"],
         cwd=ROOT,
         check=False,
         capture_output=True,
@@ -44,15 +44,15 @@ def test_histories_are_small_and_in_order() -> None:
 
 
 def test_a_fault_that_may_not_happen_does_not_and_leaves_the_others() -> None:
-    weather = Weather(stripe=(("503", 1.0),))
-    assert Faults(1, weather).of_call("stripe", "a/1", 0, 0.5) == "503"
-    only = Faults(1, weather, only={"a/2/503"})
+    profile = FaultProfile(stripe=(("503", 1.0),))
+    assert Faults(1, profile).of_call("stripe", "a/1", 0, 0.5) == "503"
+    only = Faults(1, profile, only={"a/2/503"})
     assert only.of_call("stripe", "a/1", 0, 0.5) is None
     assert only.of_call("stripe", "a/2", 0, 0.5) == "503"
 
 
 def test_a_new_things_event_is_overtaken_by_those_that_follow() -> None:
-    faults = Faults(1, Weather(overtaken=1.0))
+    faults = Faults(1, FaultProfile(overtaken=1.0))
     attached, detached = (
         faults.delivery("evt_1/1", f"payment_method.{what}").delay
         for what in ("attached", "detached")

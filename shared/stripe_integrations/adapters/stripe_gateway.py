@@ -13,17 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from stripe_integrations import errors
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import API_VERSION, Settings
-from stripe_integrations.errors import (
-    StripeAccessError,
-    StripeError,
-    StripeNotInstalledError,
-    StripeObjectChangedError,
-    StripeRefusedError,
-    StripeUnavailableError,
-    WrongModeError,
-)
 
 if TYPE_CHECKING:
     import stripe
@@ -114,7 +106,7 @@ class StripeGateway:
         try:
             import stripe  # noqa: PLC0415 - see the module's docstring
         except ImportError as error:
-            raise StripeNotInstalledError(
+            raise errors.StripeNotInstalledError(
                 "this action calls Stripe: install stripe-integrations-aws with its `stripe` extra"
             ) from error
         self._stripe = stripe
@@ -147,7 +139,7 @@ class StripeGateway:
             lambda client: client.v1.customers.retrieve(stripe_id, {"expand": ["sources"]}),
         )
         if customer["id"] != stripe_id:
-            raise StripeUnavailableError(f"Stripe answered with another object than {stripe_id}")
+            raise errors.StripeUnavailableError(f"Stripe returned another object than {stripe_id}")
         if not customer.get("deleted"):
             self._complete_sources(stripe_id, customer)
         return customer
@@ -190,12 +182,10 @@ class StripeGateway:
 
         https://docs.stripe.com/api/payment_methods/customer_list
         """
-        return list(
-            self._pages(
-                f"list the payment methods of {stripe_id}",
-                lambda client, params: client.v1.customers.payment_methods.list(stripe_id, params),
-                {"type": "card"},
-            )
+        return self._list(
+            f"list the payment methods of {stripe_id}",
+            lambda client, params: client.v1.customers.payment_methods.list(stripe_id, params),
+            {"type": "card"},
         )
 
     def list_subscriptions(self, stripe_id: str) -> list[Json]:
@@ -203,12 +193,10 @@ class StripeGateway:
 
         https://docs.stripe.com/api/subscriptions/list
         """
-        subscriptions = list(
-            self._pages(
-                f"list the subscriptions of {stripe_id}",
-                lambda client, params: client.v1.subscriptions.list(params),
-                {"customer": stripe_id, "status": "all"},
-            )
+        subscriptions = self._list(
+            f"list the subscriptions of {stripe_id}",
+            lambda client, params: client.v1.subscriptions.list(params),
+            {"customer": stripe_id, "status": "all"},
         )
         for subscription in subscriptions:
             self._complete_items(subscription)
@@ -241,32 +229,31 @@ class StripeGateway:
         listed = self._call("list events", lambda client: client.v1.events.list(params))
         data = listed.get("data")
         if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
-            raise StripeUnavailableError("Stripe's answer is malformed: list events")
+            raise errors.StripeUnavailableError("Stripe's answer is malformed: list events")
         return [event for event in data if _ids([event])], bool(listed.get("has_more"))
 
     def _complete_sources(self, stripe_id: str, customer: Json) -> None:
         sources = customer.get("sources") or {}
         if sources.get("has_more"):
-            sources["data"] = list(
-                self._pages(
-                    f"list the sources of {stripe_id}",
-                    lambda client, params: client.v1.customers.payment_sources.list(
-                        stripe_id, params
-                    ),
-                    {"object": "card"},
-                )
+            sources["data"] = self._list(
+                f"list the sources of {stripe_id}",
+                lambda client, params: client.v1.customers.payment_sources.list(stripe_id, params),
+                {"object": "card"},
             )
 
     def _complete_items(self, subscription: Json) -> None:
         items = subscription.get("items") or {}
         if items.get("has_more"):
-            items["data"] = list(
-                self._pages(
-                    f"list the items of {subscription['id']}",
-                    lambda client, params: client.v1.subscription_items.list(params),
-                    {"subscription": subscription["id"]},
-                )
+            items["data"] = self._list(
+                f"list the items of {subscription['id']}",
+                lambda client, params: client.v1.subscription_items.list(params),
+                {"subscription": subscription["id"]},
             )
+
+    def _list(
+        self, operation: str, call: Callable[..., stripe.ListObject[Any]], params: Json
+    ) -> list[Json]:
+        return list(self._pages(operation, call, params))
 
     def _pages(
         self,
@@ -278,14 +265,14 @@ class StripeGateway:
         while True:
             try:
                 listed = self._call(operation, partial(call, params=page))
-            except StripeRefusedError as error:
+            except errors.StripeRefusedError as error:
                 if page is first:
                     raise
                 # The object that the page was to start after is gone.
-                raise StripeObjectChangedError(f"the list changed: {operation}") from error
+                raise errors.StripeObjectChangedError(f"the list changed: {operation}") from error
             data = listed.get("data")
             if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
-                raise StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
+                raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
             for obj in data:
                 yield self._checked(obj)
             if not listed.get("has_more"):
@@ -295,13 +282,13 @@ class StripeGateway:
     def _object(self, operation: str, call: Call) -> Json:
         answer = self._call(operation, call)
         if not isinstance(answer.get("id"), str):
-            raise StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
+            raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
         return self._checked(answer)
 
     def _checked(self, obj: Json) -> Json:
         livemode = obj.get("livemode", self._settings.livemode)
         if livemode is not self._settings.livemode:
-            raise WrongModeError(f"{obj.get('id')} is of the other mode")
+            raise errors.WrongModeError(f"{obj.get('id')} is of the other mode")
         return obj
 
     def _call(self, operation: str, call: Call) -> Json:
@@ -309,7 +296,7 @@ class StripeGateway:
             self._wait_for_rate_limit(operation)
             try:
                 return self._request(operation, call)
-            except StripeUnavailableError as error:
+            except errors.StripeUnavailableError as error:
                 if error.status != _TOO_MANY_REQUESTS:
                     raise
                 refused = error
@@ -329,7 +316,7 @@ class StripeGateway:
             self._slowdown /= 2
             return
         if wait > self._remaining_seconds() - _ONE_TRY_SECONDS:
-            raise StripeUnavailableError(
+            raise errors.StripeUnavailableError(
                 f"Stripe limits the rate: {operation}", status=_TOO_MANY_REQUESTS
             )
         self._pause(wait)
@@ -347,7 +334,7 @@ class StripeGateway:
         # The JSON as Stripe sent it: the library's objects turn some strings into decimals.
         data = getattr(getattr(answer, "last_response", None), "data", None)
         if not isinstance(data, dict):
-            raise StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
+            raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
         return data
 
     def _timed(self, operation: str, call: Call) -> stripe.StripeObject:
@@ -381,16 +368,16 @@ class StripeGateway:
         """The client whose longest call fits into the rest of the invocation."""
         remaining = self._remaining_seconds()
         if remaining < _ONE_TRY_SECONDS:
-            raise StripeUnavailableError(f"no time is left to {operation}")
+            raise errors.StripeUnavailableError(f"no time is left to {operation}")
         return self._retrying_client if remaining >= _ALL_TRIES_SECONDS else self._single_try_client
 
-    def _translated(self, operation: str, error: stripe.StripeError) -> StripeError:
+    def _translated(self, operation: str, error: stripe.StripeError) -> errors.StripeError:
         status = error.http_status
-        kind: type[StripeError] = StripeUnavailableError
+        kind: type[errors.StripeError] = errors.StripeUnavailableError
         if isinstance(error, self._stripe.AuthenticationError | self._stripe.PermissionError):
-            kind = StripeAccessError
+            kind = errors.StripeAccessError
         elif isinstance(error, self._stripe.InvalidRequestError | self._stripe.CardError):
-            kind = StripeRefusedError
+            kind = errors.StripeRefusedError
         translated = kind(
             f"Stripe did not {operation}: {type(error).__name__}",
             status=status,
@@ -398,7 +385,7 @@ class StripeGateway:
             param=getattr(error, "param", None),
             request_id=error.request_id,
         )
-        if isinstance(translated, StripeUnavailableError):
+        if isinstance(translated, errors.StripeUnavailableError):
             replayed = (error.headers or {}).get("idempotent-replayed")
             translated.replayed = replayed == "true" and (status or 0) >= 500
         return translated

@@ -20,13 +20,8 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
+from stripe_integrations import errors
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    DatabaseRefusedError,
-    DatabaseUnavailableError,
-    NewerSchemaError,
-    StripeIntegrationsError,
-)
 from stripe_integrations.models.retry import attempts
 
 SCHEMA_VERSION = 1
@@ -154,7 +149,7 @@ def _refuse_newer(item: Mapping[str, Any]) -> None:
     """Refuse an item of an unknown schema version; without a number it has the first one."""
     version = item.get("schema_version", {}).get("N", "1")
     if int(version) > KNOWN_SCHEMA_VERSION:
-        raise NewerSchemaError(f"a record has schema {version}")
+        raise errors.NewerSchemaError(f"a record has schema {version}")
 
 
 def _with_known_schema(condition: Condition | None) -> Condition:
@@ -224,14 +219,16 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
                 raise unavailable(error) from error
         else:
             return
-    raise DatabaseUnavailableError("DynamoDB refused the transaction every time")
+    raise errors.DatabaseUnavailableError("DynamoDB refused the transaction every time")
 
 
-def unavailable(error: PynamoDBException) -> StripeIntegrationsError:
+def unavailable(error: PynamoDBException) -> errors.StripeIntegrationsError:
     """Translate a failed call to DynamoDB: its error code, without its message."""
     if error_code(error) in _PERMANENT_CODES:
-        return DatabaseRefusedError(f"DynamoDB: {error_code(error)}")
-    return DatabaseUnavailableError(f"DynamoDB: {error_code(error) or type(error.cause).__name__}")
+        return errors.DatabaseRefusedError(f"DynamoDB: {error_code(error)}")
+    return errors.DatabaseUnavailableError(
+        f"DynamoDB: {error_code(error) or type(error.cause).__name__}"
+    )
 
 
 def error_code(error: PynamoDBException) -> str | None:

@@ -23,8 +23,6 @@ from stripe_integrations.models import CustomerClaim, Pointer, UserRecords
 from stripe_integrations.models.table import Record
 from tests.world import World
 
-pytestmark = pytest.mark.many_calls
-
 Json = dict[str, Any]
 
 USER = User("u-1")

@@ -33,8 +33,6 @@ from tests.stripe_integrations.actions.test_events import event
 from tests.world import World
 from tools.template import table_properties
 
-pytestmark = pytest.mark.many_calls
-
 Json = dict[str, Any]
 
 SHAPE = Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json"

@@ -13,21 +13,11 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
+from stripe_integrations import errors
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
 from stripe_integrations.actions.customers.create_request import create_request, refused_field
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    ConfigurationError,
-    ConflictError,
-    CustomerSoftDeletedError,
-    InvalidFieldError,
-    SecretUnavailableError,
-    StaleRecordError,
-    StripeError,
-    StripeRefusedError,
-    StripeUnavailableError,
-)
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, UserRecords
 from stripe_integrations.models.retry import attempts
@@ -59,7 +49,7 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
     request = create_request(billing_email, fields)
     try:
         _ = current().stripe
-    except (ConfigurationError, SecretUnavailableError):
+    except (errors.ConfigurationError, errors.SecretUnavailableError):
         # Stripe can't be called at all: nothing is written.
         customer = UserRecords.read(user_id).active_customer
         if customer:
@@ -70,7 +60,7 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
         customer = _advance(user_id, claim, is_acquired=is_acquired)
         if customer:
             return customer
-    raise ConflictError("concurrent writers created and deleted this user's customer every time")
+    raise errors.ConflictError("concurrent writers created and deleted the customer every time")
 
 
 def _advance(user_id: str, claim: CustomerClaim, *, is_acquired: bool) -> Customer | None:
@@ -124,12 +114,12 @@ def _existing_customer(user_id: str) -> Customer | None:
         return _repair_pointer(user_id, records)
     try:
         deleted = current().stripe.retrieve_customer(customer.stripe_id).get("deleted")
-    except (StripeError, ConfigurationError, SecretUnavailableError):
+    except (errors.StripeError, errors.ConfigurationError, errors.SecretUnavailableError):
         return customer
     if not deleted:
         return customer
     # After a concurrent write the next attempt reads the result.
-    with suppress(StaleRecordError, CustomerSoftDeletedError):
+    with suppress(errors.StaleRecordError, errors.CustomerSoftDeletedError):
         customer.soft_delete_as_deleted_on_stripe()
     return None
 
@@ -155,16 +145,16 @@ def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
 class _ParametersRefusedError(Exception):
     """Stripe refused the parameters of the create call, so that nothing was created."""
 
-    def __init__(self, error: StripeRefusedError) -> None:
+    def __init__(self, error: errors.StripeRefusedError) -> None:
         super().__init__(str(error))
         self.error = error
 
-    def for_caller(self) -> StripeRefusedError | InvalidFieldError:
+    def for_caller(self) -> errors.StripeRefusedError | errors.InvalidFieldError:
         """The error with the caller's own name of the refused field, if there is one."""
         field = refused_field(self.error)
         if field is None:
             return self.error
-        return InvalidFieldError(field, f"Stripe refuses it ({self.error.code})")
+        return errors.InvalidFieldError(field, f"Stripe refuses it ({self.error.code})")
 
 
 def _create_on_stripe(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | None:
@@ -181,11 +171,11 @@ def _create_on_stripe(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | 
         return created
     try:
         return _post(user_id, claim)
-    except StripeRefusedError as error:
+    except errors.StripeRefusedError as error:
         if error.status not in _NOTHING_CREATED:
             raise
         raise _ParametersRefusedError(error) from error
-    except StripeUnavailableError as error:
+    except errors.StripeUnavailableError as error:
         if error.status == _KEY_IN_USE:
             current().pause(_MAX_POLL_SECONDS)
             return None

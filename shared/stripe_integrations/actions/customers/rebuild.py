@@ -18,7 +18,7 @@ from typing import Any
 
 from pynamodb.transactions import TransactWrite
 
-from stripe_integrations import limits
+from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
 from stripe_integrations.actions.customers.refresh import refresh_from_stripe
 from stripe_integrations.actions.customers.snapshot import (
@@ -27,13 +27,6 @@ from stripe_integrations.actions.customers.snapshot import (
     token_of,
 )
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    DatabaseRefusedError,
-    NewerSchemaError,
-    StaleRecordError,
-    StripeIntegrationsError,
-    StripeRefusedError,
-)
 from stripe_integrations.models import (
     Customer,
     CustomerClaim,
@@ -86,7 +79,7 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
             try:
                 if _is_ours(snapshot) and _restore(snapshot):
                     result.rebuilt += 1
-            except NewerSchemaError as error:
+            except errors.NewerSchemaError as error:
                 # The later release can read it; the others must not wait for that.
                 logger.warning(
                     "skipped: a later release has written a record of its user",
@@ -97,7 +90,7 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
             result.resume_from = snapshot.stripe_id
             if not current().has_time_for(limits.REBUILD_CUSTOMER_SECONDS):
                 return result
-    except StripeIntegrationsError as error:
+    except errors.StripeIntegrationsError as error:
         if not result.listed:
             raise
         logger.warning(
@@ -226,7 +219,7 @@ def _fetch(customer: Customer) -> Json:
     """Stripe's object of a record's customer; empty where Stripe does not know it."""
     try:
         return current().stripe.retrieve_customer(customer.stripe_id)
-    except StripeRefusedError as error:
+    except errors.StripeRefusedError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         return {}
@@ -278,10 +271,10 @@ def _complete(
 
 def _refresh(customer: Customer | None) -> bool:
     if customer is None:
-        raise StaleRecordError("the user has another claim by now")
+        raise errors.StaleRecordError("the user has another claim by now")
     try:
         refresh_from_stripe(customer)
-    except DatabaseRefusedError as error:
+    except errors.DatabaseRefusedError as error:
         # The user has the customer, which is the purpose; the other users must not wait.
         logger.warning(
             "not refreshed",
@@ -294,4 +287,4 @@ def _transact_unless_changed(compose: Callable[[TransactWrite], None]) -> None:
     try:
         transact(compose)
     except ConditionFailedError as error:
-        raise StaleRecordError("the user's records were changed since they were read") from error
+        raise errors.StaleRecordError("the records were changed since they were read") from error

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stripe_integrations import errors
 from stripe_integrations.actions.customers.refresh import (
     observation_of_given,
     read_again,
     refresh_from_stripe,
 )
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    CustomerSoftDeletedError,
-    InvalidFieldError,
-    RecordsNotStoredError,
-    WrongModeError,
-)
 from stripe_integrations.models import Card, Customer, Subscription, stored_kinds
 from stripe_integrations.models.retry import retry_on_conflict
 
@@ -28,9 +23,9 @@ def sync_customer(customer: Customer, stripe_customer: object = None) -> Custome
     missing = [kind.__name__ for kind in _REQUIRED_KINDS if kind not in stored_kinds()]
     if missing:
         names = " and ".join(missing)
-        raise RecordsNotStoredError(f"sync needs the {names} records; STORED_RECORDS omits them")
+        raise errors.RecordsNotStoredError(f"sync needs {names} records; STORED_RECORDS omits them")
     if not customer.is_active:
-        raise CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
+        raise errors.CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
     if stripe_customer is not None:
         given = _json_of(customer, stripe_customer)
         refresh_from_stripe(customer, stripe_customer=given)
@@ -74,7 +69,7 @@ def _json_of(customer: Customer, stripe_customer: object) -> Mapping[str, Any]:
     elif callable(to_dict := getattr(stripe_customer, "to_dict", None)):
         given = to_dict()
     if given.get("id") != customer.stripe_id:
-        raise InvalidFieldError("stripe_customer", f"is not {customer.stripe_id}")
+        raise errors.InvalidFieldError("stripe_customer", f"is not {customer.stripe_id}")
     if given.get("livemode") not in (None, current().settings.livemode):
-        raise WrongModeError(f"{customer.stripe_id} is of the other mode")
+        raise errors.WrongModeError(f"{customer.stripe_id} is of the other mode")
     return given

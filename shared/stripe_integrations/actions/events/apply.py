@@ -7,11 +7,11 @@ the event unfinished, and it is tried again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from stripe_integrations import limits
+from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.assign import complete_create
 from stripe_integrations.actions.customers.refresh import refresh_from_stripe
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
@@ -22,13 +22,6 @@ from stripe_integrations.actions.events.ordering import PendingChanges, is_delet
 from stripe_integrations.actions.events.payload_trust import is_untrusted
 from stripe_integrations.actions.events.side_effects import OLDER, Outcome, finish
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    ApplyFailedError,
-    SideEffectFailedError,
-    StaleRecordError,
-    StripeIntegrationsError,
-    is_permanent,
-)
 from stripe_integrations.models import (
     Customer,
     CustomerClaim,
@@ -91,19 +84,15 @@ def apply_events(stripe_ids: Sequence[str]) -> None:
     DatabaseUnavailableError
         Not even that could be written.
     """
-    failures: list[Exception] = []
+    _apply_all(_claimed_batches(stripe_ids))
+
+
+def _claimed_batches(stripe_ids: Sequence[str]) -> Iterator[list[Event]]:
+    """Claim events, as many at a time as one transaction has room for."""
     for first in range(0, len(stripe_ids), MAX_EXTRA_ITEMS):
         if first and not current().has_time_for(limits.APPLY_SECONDS):
-            break  # the rest is not claimed, and the schedule tries it
-        events = _claim(stripe_ids[first : first + MAX_EXTRA_ITEMS])
-        # For the log lines of the calls to Stripe that are made for all of them.
-        with logger.append_context_keys(stripe_event_id=" ".join(e.stripe_id for e in events)):
-            try:
-                _apply_batch(events)
-            except ApplyFailedError as group:
-                failures += group.exceptions
-    if failures:
-        raise ApplyFailedError("events were not applied", failures)
+            return  # the rest is not claimed, and the schedule tries it
+        yield _claim(stripe_ids[first : first + MAX_EXTRA_ITEMS])
 
 
 def _claim(stripe_ids: Iterable[str]) -> list[Event]:
@@ -114,6 +103,20 @@ def _claim(stripe_ids: Iterable[str]) -> list[Event]:
     return [event for event in claimed if not event.is_exhausted]
 
 
+def _apply_all(batches: Iterable[list[Event]]) -> None:
+    """Apply batches of claimed events one after the other, and raise all their failures."""
+    failures: list[Exception] = []
+    for events in batches:
+        # For the log lines of the calls to Stripe that are made for all of them.
+        with logger.append_context_keys(stripe_event_id=" ".join(e.stripe_id for e in events)):
+            try:
+                _apply_batch(events)
+            except errors.ApplyFailedError as group:
+                failures += group.exceptions
+    if failures:
+        raise errors.ApplyFailedError("events were not applied", failures)
+
+
 def _apply_batch(events: list[Event]) -> None:
     """Apply claimed events, and record each failure."""
 
@@ -122,31 +125,20 @@ def _apply_batch(events: list[Event]) -> None:
 
     try:
         retry_on_conflict(attempt)
-    except ApplyFailedError:
+    except errors.ApplyFailedError:
         raise  # side effects failed, which is recorded
     except Exception as error:
         if _concerns_one_event(error) and len(events) > 1:
-            _apply_separately(events)
+            # Alone, the event that always fails does not fail the others.
+            _apply_all([event] for event in events)
             return
         for event in events:
             record_failure(event, error)
-        raise ApplyFailedError("events were not applied", [error]) from error
-
-
-def _apply_separately(events: list[Event]) -> None:
-    """Apply each event alone, so that one that always fails does not fail the others."""
-    failures: list[Exception] = []
-    for event in events:
-        try:
-            _apply_batch([event])
-        except ApplyFailedError as group:
-            failures += group.exceptions
-    if failures:
-        raise ApplyFailedError("events were not applied", failures)
+        raise errors.ApplyFailedError("events were not applied", [error]) from error
 
 
 def _concerns_one_event(error: Exception) -> bool:
-    return is_permanent(error) or not isinstance(error, StripeIntegrationsError)
+    return errors.is_permanent(error) or not isinstance(error, errors.StripeIntegrationsError)
 
 
 def _apply_once(events: list[Event]) -> None:
@@ -160,14 +152,14 @@ def _apply_once(events: list[Event]) -> None:
         try:
             if outcome.has_side_effects:
                 outcome.run_side_effects(customer)
-        except SideEffectFailedError as failure:
+        except errors.SideEffectFailedError as failure:
             record_failure(outcome.event, failure)
             failures.append(failure)
         else:
             if plan.change is Change.NONE or outcome.has_side_effects:
                 outcome.mark()
     if failures:
-        raise ApplyFailedError("side effects failed", failures)
+        raise errors.ApplyFailedError("side effects failed", failures)
 
 
 def _ignore_foreign(events: list[Event]) -> list[Event]:
@@ -193,7 +185,7 @@ def _load_customer(events: list[Event]) -> Customer | None:
     customer = UserRecords.read(owner.user_id).customer(owner.customer_id)
     if customer is None:
         # The read of the pointer preceded that of the transaction that has written both.
-        raise StaleRecordError(f"{owner.customer_id} is not visible yet")
+        raise errors.StaleRecordError(f"{owner.customer_id} is not visible yet")
     for event in events:
         event.user_id, event.customer_id = owner
     return customer

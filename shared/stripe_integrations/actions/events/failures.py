@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
+from stripe_integrations import errors
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    EventHandlerNotFoundError,
-    MessageNotSentError,
-    OutOfTimeError,
-    SideEffectFailedError,
-    is_permanent,
-)
 from stripe_integrations.models import Event
 from stripe_integrations.observability import (
     Metric,
@@ -18,7 +12,11 @@ from stripe_integrations.observability import (
     logger,
 )
 
-_OWN_SIDE_EFFECT_ERRORS = (EventHandlerNotFoundError, MessageNotSentError, OutOfTimeError)
+_OWN_SIDE_EFFECT_ERRORS = (
+    errors.EventHandlerNotFoundError,
+    errors.MessageNotSentError,
+    errors.OutOfTimeError,
+)
 """Side effects fail with these outside of a handler, so that their messages contain no values."""
 
 
@@ -37,9 +35,9 @@ def record_failure(event: Event, error: BaseException) -> None:
     DatabaseUnavailableError
         Not even that could be written.
     """
-    cause = error.__cause__ if isinstance(error, SideEffectFailedError) else None
+    cause = error.__cause__ if isinstance(error, errors.SideEffectFailedError) else None
     error = cause or error
-    if not is_permanent(error):
+    if not errors.is_permanent(error):
         _schedule_retry(event, error, is_of_handler=_is_of_handler(cause))
     elif not event.is_finished_meanwhile():
         dead_letter(event, type(error).__name__)
@@ -56,7 +54,7 @@ def dead_letter(event: Event, reason: str) -> None:
     }
     try:
         current().report_dead_letter(message)
-    except MessageNotSentError as error:
+    except errors.MessageNotSentError as error:
         _schedule_retry(event, error, is_of_handler=False)
         return
     event.fail(reason)

@@ -10,22 +10,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stripe_integrations import limits
+from stripe_integrations import errors, limits
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
 from stripe_integrations.context import current
-from stripe_integrations.errors import (
-    ApplyFailedError,
-    DatabaseRefusedError,
-    DatabaseUnavailableError,
-    MalformedRequestError,
-    StaleRecordError,
-    StripeRefusedError,
-    is_stripe_outage,
-)
 from stripe_integrations.models import Event, SweepCursor, event_queue
 from stripe_integrations.models.event_queue import QueueEntry
 from stripe_integrations.observability import Metric
@@ -88,7 +79,7 @@ def sweep(result: Reconciliation) -> None:
         while current().has_time_for(limits.EVENTS_PAGE_SECONDS):
             try:
                 events, has_more = _page(cursor, chunks)
-            except StripeRefusedError:
+            except errors.StripeRefusedError:
                 if cursor.after is None or not restarts:
                     raise
                 # Stripe does not list the event any more after which the page begins.
@@ -104,7 +95,7 @@ def sweep(result: Reconciliation) -> None:
             else:
                 cursor.finish()
                 return
-    except StaleRecordError:
+    except errors.StaleRecordError:
         return
 
 
@@ -121,10 +112,10 @@ def retry_due(result: Reconciliation) -> None:
             result.tried += len(stripe_ids)
             try:
                 apply_events(stripe_ids)
-            except ApplyFailedError as group:
-                if any(map(is_stripe_outage, group.exceptions)):
+            except errors.ApplyFailedError as group:
+                if any(map(errors.is_stripe_outage, group.exceptions)):
                     return
-            except DatabaseUnavailableError:
+            except errors.DatabaseUnavailableError:
                 raise
             except Exception as error:
                 result.failures.append(error)
@@ -184,7 +175,7 @@ def _receive_unknown(events: list[Json], result: Reconciliation) -> int:
                 receive_event(wanted[stripe_id])
                 received += 1
                 current().add_metric(Metric.EVENTS_RECOVERED)
-            except (DatabaseRefusedError, MalformedRequestError) as error:
+            except (errors.DatabaseRefusedError, errors.MalformedRequestError) as error:
                 # It will be refused again, and must not prevent the receipt of the others.
                 result.failures.append(error)
     return received

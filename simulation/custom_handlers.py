@@ -1,49 +1,50 @@
-"""The deployment's own event handlers, as the product finds and calls them; they fail at times."""
+"""Custom event handlers, called by the product; they fail at times."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet
-from simulation.runtime import stage
+from simulation.runtime import hooks
 from simulation.watch import Violation, Watch
 from stripe_integrations.errors import UnprocessableEventError
-from stripe_integrations.models import Card, Customer, Event, Subscription
+from stripe_integrations.models import Customer, Event, kind_of_event
 
 Json = dict[str, Any]
 
-REFERENCE = f"{__name__}:heed"
-"""How the deployment's settings name the handler."""
+REFERENCE = f"{__name__}:handle"
+"""The name of the handler in the settings."""
 _SECONDS = (0.001, 0.5)
 
 
-def heed(event: Event, customer: Customer | None) -> None:
-    """The handler: the history that is being played takes note."""
-    stage().heed(event, customer)
+def handle(event: Event, customer: Customer | None) -> None:
+    """Pass an event to the history that runs."""
+    hooks().handle(event, customer)
 
 
-class OwnHandlers:
-    """What the handlers of one history do.
+class CustomHandlers:
+    """The custom handlers of one history.
 
     Parameters
     ----------
     patterns : sequence of str
-        The types of event that they are for.
+        The types of event that have a handler.
     fleet : Fleet
-        Tells in which invocation they run.
+        The processes that call the handlers.
     watch : Watch
-        The table as it stands.
-    found : callable
-        Gets every violation.
+        The items of the table.
+    on_violation : callable
+        Called with each violation.
 
     Attributes
     ----------
     handled : set of str
-        Events that were handled, by their ids.
+        Ids of events that were handled.
     refused : set of str
-        Events that they said can never be handled.
+        Ids of events that a handler refused for ever.
     """
 
     def __init__(
@@ -51,28 +52,28 @@ class OwnHandlers:
         patterns: Sequence[str],
         fleet: Fleet,
         watch: Watch,
-        found: Callable[[Violation], None],
+        on_violation: Callable[[Violation], None],
     ) -> None:
         self._patterns = patterns
         self._fleet = fleet
         self._watch = watch
-        self._found = found
+        self._on_violation = on_violation
         self.handled: set[str] = set()
         self.refused: set[str] = set()
 
-    def are_for(self, kind: str) -> bool:
-        """Whether there is one for a type of event."""
+    def has_handler_for(self, kind: str) -> bool:
+        """Whether a type of event has a handler."""
         return any(fnmatchcase(kind, pattern) for pattern in self._patterns)
 
-    def heed(self, event: Event, customer: Customer | None) -> None:
-        """Handle an event, or fail in doing so.
+    def handle(self, event: Event, customer: Customer | None) -> None:
+        """Handle an event, or fail.
 
         Raises
         ------
         UnprocessableEventError
             The event can never be handled.
         OSError, SystemExit
-            It can't be now.
+            The event can't be handled now.
         """
         invocation = self._fleet.invocation()
         if invocation is None:
@@ -80,9 +81,11 @@ class OwnHandlers:
         stripe_id = event.stripe_id or ""
         call = invocation.begin("handler", f"handler {stripe_id}", _SECONDS)
         self._fleet.trace(call.name, call.fault)
-        if customer is not None and not self.is_shown(event, customer, invocation.schedule.now):
+        if customer is not None and not self.is_record_current(
+            event, customer, invocation.schedule.now
+        ):
             detail = f"{event.kind} {stripe_id}"
-            self._found(Violation("an event is handled once the record shows it", detail))
+            self._on_violation(Violation("the record is current when its event is handled", detail))
         if call.fault == "refuses":
             self.refused.add(stripe_id)
             raise UnprocessableEventError("drawn")
@@ -93,24 +96,27 @@ class OwnHandlers:
             raise _failure(call)
         invocation.end(call)
 
-    def is_shown(self, event: Event, customer: Customer, now: float) -> bool:
-        """Whether what stands in the table is not older than what the event tells."""
-        created, kind = event.created or 0, event.kind or ""
+    def is_record_current(self, event: Event, customer: Customer, now: float) -> bool:
+        """Whether the stored record is at least as new as the event."""
+        created, kind = event.created, event.kind
         partition, sort = f"USER#{customer.user_id}", f"CUSTOMER#{customer.stripe_id}"
         record = self._watch.images.get((partition, sort), {})
         if "date_purged" in record or created > now + CLOCK_SKEW_SECONDS:
             return True
         if kind in ("customer.updated", "customer.deleted"):
             return _number(record, "observed_to") >= created
-        model = Card if kind.startswith("payment_method.") else Subscription
-        child_key = f"{sort}#{model.KIND}#{event.subject.get('id')}"
+        model = kind_of_event(kind)
+        if model is None:
+            return True
+        child_key = model.key_under(customer.stripe_id, str(event.data_object.get("id")))
         child = self._watch.images.get((partition, child_key), {})
-        listed_until = _number(record, f"{model.LISTED_AS}_until")
-        return max(_number(child, "observed_to"), listed_until) >= created
+        listings = json.loads(record.get("listings", {}).get("S", "{}"))
+        _, listed_to = listings.get(model.COLLECTION, (0, 0))
+        return bool(max(_number(child, "observed_to"), listed_to) >= created)
 
 
 def _failure(call: Call) -> BaseException:
-    """What somebody else's code may raise; some of it calls `sys.exit`."""
+    """An error of a handler; some handlers call `sys.exit`."""
     return SystemExit(1) if call.drawn < 0.2 else OSError("drawn")
 
 

@@ -2,34 +2,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from stripe_integrations.actions.cards import cards_from_stripe
 
 from local.stripe_double.double import StripeDouble
+from simulation.custom_handlers import CustomHandlers
 from simulation.deliveries import Deliveries
-from simulation.faults import Faults, Weather
-from simulation.judge import (
+from simulation.faults import FaultProfile, Faults
+from simulation.invariants import (
     ApiCall,
-    Evidence,
-    judge_events,
-    judge_replay,
-    judge_state,
+    FinalState,
+    check_events,
+    check_replay,
+    check_state,
     users_with_failed_events,
 )
-from simulation.own_handlers import OwnHandlers
 from simulation.schedule import START, Schedule
-from simulation.stripe_actions import Others
+from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
 from simulation.watch import Violation, Watch
-from stripe_integrations.actions.customers.create import USER_KEY
-from stripe_integrations.actions.customers.refresh import customer_values
+from stripe_integrations.actions.customers.snapshot import USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models import Customer, Event
+from stripe_integrations.models import Card, Customer, Event
 from stripe_integrations.models.event import MAX_ATTEMPTS
-from stripe_integrations.models.observation import Validity
+from stripe_integrations.models.observation import Observation
 
 Json = dict[str, Any]
 
@@ -42,8 +41,8 @@ class Scene:
 
     def __init__(self) -> None:
         schedule = Schedule()
-        faults = Faults(1, Weather())
-        self.stripe = SimulatedStripe(1, schedule, faults, 0.0)
+        faults = Faults(1, FaultProfile())
+        self.stripe = SimulatedStripe(1, schedule, 0.0)
         self.double: StripeDouble = self.stripe.double
         made = self.stripe.act(
             "make",
@@ -57,16 +56,16 @@ class Scene:
         self.now = START
         self.watch = Watch(self.records, self.double, self.found.append, lambda: self.now)
         deliveries = Deliveries(schedule, self.stripe, None, faults, lambda *_: None)  # type: ignore[arg-type]
-        self.evidence = Evidence(
+        self.final = FinalState(
             watch=self.watch,
             double=self.double,
-            others=Others(1, self.stripe, deliveries),
+            stripe_actor=StripeActor(1, self.stripe, deliveries),
             calls=[ApiCall("create", "u-0", START, START + 1, 201)],
             accepted=set(),
             dead_letters=[],
             published=[],
             has_bus=False,
-            handlers=OwnHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
+            handlers=CustomHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
             poisonous=set(),
         )
         self.write(*self.true_items())
@@ -75,18 +74,21 @@ class Scene:
         """The items as they stand where all is well."""
         customer = self.fetch(f"/v1/customers/{self.stripe_id}", {"expand": ["sources"]})
         methods = self.fetch(f"/v1/customers/{self.stripe_id}/payment_methods", {"type": "card"})
+        moment = datetime.fromtimestamp(START, UTC)
         record = Customer(
             USER,
             f"CUSTOMER#{self.stripe_id}",
             user_id="u-0",
             is_active=True,
+            created_at=moment,
+            modified_at=moment,
             version=1,
-            **customer_values(customer),
+            **Customer.values_of(customer),
         )
-        cards = cards_from_stripe("u-0", customer, methods["data"], Validity.of_event(0))
-        active = {"pk": {"S": USER}, "sk": {"S": "ACTIVE"}, "stripe_id": {"S": self.stripe_id}}
+        cards = Card.from_stripe("u-0", customer, methods["data"], Observation.of_event(0))
+        active = {"pk": {"S": USER}, "sk": {"S": "CLAIM"}, "stripe_id": {"S": self.stripe_id}}
         return [
-            ("ACTIVE", active),
+            ("CLAIM", active),
             (record.sk, record.serialize()),
             *((card.sk, card.serialize()) for card in cards),
         ]
@@ -101,7 +103,7 @@ class Scene:
             if image is not None:
                 change["NewImage"] = image
             self.records.append({"dynamodb": change})
-        self.watch.look()
+        self.watch.check_changes()
 
     @property
     def customer(self) -> tuple[str, Json]:
@@ -113,7 +115,7 @@ class Scene:
         return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
 
     def verdict(self) -> set[str]:
-        violations = [*self.found, *judge_events(self.evidence), *judge_state(self.evidence)]
+        violations = [*self.found, *check_events(self.final), *check_state(self.final)]
         return {violation.promise for violation in violations}
 
 
@@ -181,7 +183,7 @@ def write_without_raising_the_version(scene: Scene) -> None:
 def write_under_a_soft_deleted_record(scene: Scene) -> None:
     sk, image = scene.customer
     gone = {**image, "is_active": {"BOOL": False}, "version": {"N": "2"}}
-    scene.write((sk, gone), ("ACTIVE", None))
+    scene.write((sk, gone), ("CLAIM", None))
     card, card_image = scene.card
     scene.write((card, {**card_image, "name": {"S": "new"}}))
 
@@ -194,7 +196,7 @@ def activate_a_second_customer(scene: Scene) -> None:
 def lose_the_customer(scene: Scene) -> None:
     sk, image = scene.customer
     gone = {**image, "is_active": {"BOOL": False}, "version": {"N": "2"}}
-    scene.write((sk, gone), ("ACTIVE", None))
+    scene.write((sk, gone), ("CLAIM", None))
 
 
 def bring_a_removed_card_back(scene: Scene) -> None:
@@ -210,7 +212,7 @@ def apply_the_other_mode(scene: Scene) -> None:
 
 
 def lose_an_accepted_event(scene: Scene) -> None:
-    scene.evidence.accepted.add("evt_1")
+    scene.final.accepted.add("evt_1")
 
 
 def leave_an_event_pending(scene: Scene) -> None:
@@ -226,12 +228,12 @@ def fail_an_event_in_silence(scene: Scene) -> None:
 
 
 def fail_an_event_after_one_try(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=1, seconds=3 * DAY)
 
 
 def fail_an_event_at_once(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=MAX_ATTEMPTS, seconds=DAY)
 
 
@@ -249,13 +251,13 @@ def forget_a_try(scene: Scene) -> None:
 
 
 def publish_nothing(scene: Scene) -> None:
-    scene.evidence.has_bus = True
+    scene.final.has_bus = True
     scene.write(("EVENT", event("applied")), pk="EVENT#evt_1")
 
 
 def accept_a_forged_event(scene: Scene) -> None:
-    scene.evidence.others.crafted["evt_1"] = "forged"
-    scene.evidence.others.statuses["evt_1"] = [200]
+    scene.final.stripe_actor.crafted["evt_1"] = "forged"
+    scene.final.stripe_actor.statuses["evt_1"] = [200]
 
 
 @pytest.mark.parametrize(
@@ -268,10 +270,10 @@ def accept_a_forged_event(scene: Scene) -> None:
         (make_a_duplicate, "a customer of ours on Stripe has a record"),
         (make_a_duplicate, "Stripe holds no duplicate"),
         (write_without_raising_the_version, "the version is raised by every write"),
-        (write_under_a_soft_deleted_record, "a soft-deleted record stays as it is"),
+        (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
         (lose_the_customer, "a created customer stays"),
-        (bring_a_removed_card_back, "what was removed never comes back"),
+        (bring_a_removed_card_back, "a removed object is not restored"),
         (apply_the_other_mode, "modes and accounts never mix"),
         (lose_an_accepted_event, "an accepted event is stored"),
         (leave_an_event_pending, "every event is finished"),
@@ -294,23 +296,23 @@ def test_a_planted_violation_is_seen(
 
 
 def test_an_event_that_was_tried_for_days_may_fail(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=MAX_ATTEMPTS, seconds=2 * DAY)
     assert scene.verdict() == set()
 
 
 def test_an_event_that_can_never_be_applied_may_fail_at_once(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1 evt_2")
-    scene.evidence.poisonous.add("evt_1")
+    scene.final.dead_letters.append("evt_1 evt_2")
+    scene.final.poisonous.add("evt_1")
     fail(scene, tries=1, seconds=0)
     assert scene.verdict() == set()
-    scene.evidence.poisonous.clear()
-    scene.evidence.handlers.refused.add("evt_1")
+    scene.final.poisonous.clear()
+    scene.final.handlers.refused.add("evt_1")
     assert scene.verdict() == set()
 
 
 def test_a_replay_counts_the_tries_anew(scene: Scene) -> None:
-    scene.evidence.dead_letters.append("evt_1")
+    scene.final.dead_letters.append("evt_1")
     fail(scene, tries=MAX_ATTEMPTS, seconds=2 * DAY)
     scene.write(("EVENT", event("pending", 0, replayed_at="now")), pk="EVENT#evt_1")
     scene.write(("EVENT", event("failed", 1, replayed_at="now")), pk="EVENT#evt_1")
@@ -320,22 +322,22 @@ def test_a_replay_counts_the_tries_anew(scene: Scene) -> None:
 def test_a_user_with_a_failed_event_is_spared_until_it_is_replayed(scene: Scene) -> None:
     fail(scene, tries=1, seconds=0)
     change_on_stripe(scene)
-    spared = users_with_failed_events(scene.evidence)
-    assert spared == {"u-0"}
-    assert not list(judge_state(scene.evidence, spared))
-    assert list(judge_state(scene.evidence))
-    assert list(judge_replay(scene.evidence))
+    skipped_users = users_with_failed_events(scene.final)
+    assert skipped_users == {"u-0"}
+    assert not list(check_state(scene.final, skipped_users))
+    assert list(check_state(scene.final))
+    assert list(check_replay(scene.final))
 
 
 def test_a_handler_that_runs_before_the_effect_is_seen(scene: Scene) -> None:
     sk, image = scene.customer
     scene.write((sk, {**image, "observed_to": {"N": "100"}, "version": {"N": "2"}}))
     customer = Customer.from_raw_data(scene.customer[1])
-    handled = scene.evidence.handlers
+    handled = scene.final.handlers
 
-    def is_shown(created: int) -> bool:
-        told = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)
-        return handled.is_shown(told, customer, START)
+    def is_record_current(created: int) -> bool:
+        event_record = Event("EVENT#evt_1", "EVENT", kind="customer.updated", created=created)
+        return handled.is_record_current(event_record, customer, START)
 
-    assert is_shown(100)
-    assert not is_shown(101)
+    assert is_record_current(100)
+    assert not is_record_current(101)

@@ -1,0 +1,43 @@
+"""What the database answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the JSON protocol.
+
+    Parameters
+    ----------
+    status : int
+        The HTTP status.
+    body : dict
+        What the JSON body holds; of an error, `__type` and what comes with it.
+    """
+
+    status: int
+    body: Json
+
+
+def error_answer(kind: str, message: str = "", *, status: int = 400, **members: Any) -> Answer:
+    """An error as DynamoDB gives it; for faults that a simulation injects, too.
+
+    Parameters
+    ----------
+    kind : str
+        The error's name, such as ``InternalServerError``.
+    message : str
+        The message for people.
+    status : int
+        The HTTP status: 400, or 500 and above where the server is at fault.
+    **members
+        What else the body holds.
+    """
+    # DynamoDB itself writes this one's text with a capital letter.
+    text = "Message" if kind == "TransactionCanceledException" else "message"
+    return Answer(status, {"__type": kind, text: message, **members})

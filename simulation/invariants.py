@@ -1,0 +1,332 @@
+"""Invariants of the final state: the records equal Stripe's objects, and no event is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from local.stripe_double.double import StripeDouble
+from simulation.custom_handlers import CustomHandlers
+from simulation.stripe_actor import StripeActor
+from simulation.stripe_side import AUTHORIZATION
+from simulation.watch import Violation, Watch, text
+from stripe_integrations.actions.customers.snapshot import USER_KEY
+from stripe_integrations.models import KINDS, Card, Customer, Subscription
+from stripe_integrations.models.child import Child
+from stripe_integrations.models.event import MAX_ATTEMPTS
+from stripe_integrations.models.fields import fields_of
+from stripe_integrations.models.observation import Observation
+
+Json = dict[str, Any]
+
+_MIN_RETRY_SECONDS = 2 * 86_400.0
+_ANY_TIME = Observation.of_event(0)
+
+
+@dataclass
+class ApiCall:
+    """One call of the backend to the HTTP API.
+
+    Parameters
+    ----------
+    kind : str
+        ``create``, ``get``, ``sync``, ``soft_delete`` or ``refused``.
+    user_id : str
+        The user that it is about.
+    begun, ended : float
+        Unix times; ``ended`` is infinite while there is no answer.
+    status : int
+        HTTP status of the answer.
+    """
+
+    kind: str
+    user_id: str
+    begun: float
+    ended: float = float("inf")
+    status: int = 0
+
+
+@dataclass
+class FinalState:
+    """Everything that the invariants are checked on.
+
+    Parameters
+    ----------
+    watch : Watch
+        The items of the table.
+    double : StripeDouble
+        The Stripe account.
+    stripe_actor : StripeActor
+        The crafted events and the foreign customers.
+    calls : list of ApiCall
+        The calls of the backend.
+    accepted : set of str
+        Ids of events that the webhook answered with 2xx.
+    dead_letters, published : list of str
+        The messages that the queue and the bus received.
+    has_bus : bool
+        Whether applied changes must be published.
+    handlers : CustomHandlers
+        The custom event handlers and the events that they handled.
+    poisonous : set of str
+        Ids of events that killed every process that tried them.
+    """
+
+    watch: Watch
+    double: StripeDouble
+    stripe_actor: StripeActor
+    calls: list[ApiCall]
+    accepted: set[str]
+    dead_letters: list[str]
+    published: list[str]
+    has_bus: bool
+    handlers: CustomHandlers
+    poisonous: set[str]
+
+
+def check_events(final: FinalState) -> Iterator[Violation]:
+    """Check that each accepted event is stored, and applied, ignored or failed with its reason."""
+    events = final.watch.events
+    for stripe_id in sorted(final.accepted - set(events)):
+        yield Violation("an accepted event is stored", stripe_id)
+    letters = "\n".join(final.dead_letters)
+    bus = "\n".join(final.published)
+    for stripe_id, event in events.items():
+        state, kind = text(event, "state"), text(event, "kind")
+        detail = f"{kind} {stripe_id} ({text(event, 'last_error') or text(event, 'reason')})"
+        if state == "ignored" and not text(event, "reason"):
+            yield Violation("an ignored event has a reason", detail)
+        if state == "failed" and stripe_id not in letters:
+            yield Violation("a failed event is a dead letter", detail)
+        has_handler = final.handlers.has_handler_for(kind or "")
+        if has_handler and state == "applied" and stripe_id not in final.handlers.handled:
+            yield Violation("an applied event was handled", detail)
+        if state not in ("applied", "ignored", "failed"):
+            yield Violation("every event is finished", f"{state}: {detail}")
+        # An event that only a handler processed is applied too, without a change to publish.
+        is_change = state == "applied" and (not has_handler or "effected_at" in event)
+        if final.has_bus and is_change and stripe_id not in bus:
+            yield Violation("an applied change is published", detail)
+    yield from _check_failures(final)
+    yield from _check_crafted(final)
+
+
+def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Iterator[Violation]:
+    """Check that records equal Stripe's objects and that no customer is lost or duplicated.
+
+    Parameters
+    ----------
+    final : FinalState
+        The state after a history.
+    skipped_users : set of str
+        Users that are not checked.
+    """
+    users = {call.user_id for call in final.calls} - skipped_users
+    for user_id in sorted(users):
+        yield from _check_user(final, user_id)
+    yield from _check_duplicates(final, skipped_users)
+
+
+def check_replay(final: FinalState) -> Iterator[Violation]:
+    """Check that failed events are applied by a replay once their cause has gone."""
+    for stripe_id, event in final.watch.events.items():
+        if text(event, "state") not in ("applied", "ignored"):
+            yield Violation("a failed event can be replayed", f"{text(event, 'kind')} {stripe_id}")
+
+
+def users_with_failed_events(final: FinalState) -> set[str]:
+    """The users whose records may be wrong until their failed events are replayed."""
+    users = set()
+    customers = final.double.account.customers
+    for event in final.watch.events.values():
+        if text(event, "state") == "failed":
+            customer = customers.get(text(event, "customer_id") or "", {"metadata": {}})
+            users |= {text(event, "user_id"), customer["metadata"].get(USER_KEY)}
+    return {user for user in users if user is not None}
+
+
+def _check_failures(final: FinalState) -> Iterator[Violation]:
+    """Check that an event only fails after all its tries, or because no try can succeed."""
+    for failure in final.watch.failures:
+        is_hopeless = (
+            failure.stripe_id in final.poisonous or failure.stripe_id in final.handlers.refused
+        )
+        was_tried = failure.tries >= MAX_ATTEMPTS and failure.seconds >= _MIN_RETRY_SECONDS
+        if not is_hopeless and not was_tried:
+            detail = f"{failure.stripe_id} after {failure.tries} tries in {failure.seconds:.0f} s"
+            yield Violation("an event fails only after all tries", detail)
+
+
+def _check_crafted(final: FinalState) -> Iterator[Violation]:
+    for stripe_id, kind in final.stripe_actor.crafted.items():
+        statuses = final.stripe_actor.statuses[stripe_id]
+        state = text(final.watch.events.get(stripe_id, {}), "state")
+        if kind == "forged":
+            # The sender of an event sees 502 where the process died.
+            if state is not None or any(status < 400 for status in statuses):
+                yield Violation("a forged event is refused", f"{stripe_id}: {statuses}, {state}")
+        elif state not in (None, "ignored"):
+            yield Violation("modes and accounts never mix", f"{kind} {stripe_id} is {state}")
+        elif state is None and any(200 <= status < 300 for status in statuses):
+            yield Violation("an accepted event is stored", stripe_id)
+
+
+def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
+    customer = _active_customer(final.watch, user_id)
+    if customer is not None:
+        yield from _check_customer(final, user_id, customer)
+    elif _was_created_last(final, user_id):
+        created = [
+            stripe_id
+            for stripe_id, customer in final.double.account.customers.items()
+            if customer["metadata"].get(USER_KEY) == user_id
+            and stripe_id not in final.stripe_actor.foreign
+        ]
+        deleted = final.double.account.deleted_customers
+        if not any(stripe_id in deleted for stripe_id in created):
+            yield Violation("a created customer stays", f"{user_id} has none")
+
+
+def _active_customer(watch: Watch, user_id: str) -> Customer | None:
+    """The user's active customer with its children."""
+    partition = f"USER#{user_id}"
+    stripe_id = text(watch.images.get((partition, "CLAIM"), {}), "stripe_id")
+    image = watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
+    if image is None:
+        return None
+    customer = Customer.from_raw_data(image)
+    for kind in KINDS:
+        under = kind.key_under(customer.stripe_id, "")
+        customer.children += [
+            kind.from_raw_data(child)
+            for (pk, sk), child in watch.images.items()
+            if pk == partition and sk.startswith(under)
+        ]
+    return customer
+
+
+def _was_created_last(final: FinalState, user_id: str) -> bool:
+    """Whether a create succeeded, with no concurrent or later soft delete."""
+    calls = [call for call in final.calls if call.user_id == user_id]
+    creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
+    if not creates:
+        return False
+    last = max(creates, key=lambda call: call.begun)
+    return not any(c.kind == "soft_delete" and c.ended > last.begun for c in calls)
+
+
+def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterator[Violation]:
+    stripe_id = record.stripe_id
+    if stripe_id in final.stripe_actor.foreign:
+        yield Violation("a foreign customer is never adopted", f"{user_id}: {stripe_id}")
+        return
+    customer = _ask(final.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
+    if customer.get("deleted") or "error" in customer:
+        yield Violation("a customer that Stripe deleted is not active", f"{user_id}: {stripe_id}")
+        return
+    # A nested list shows only its first entries.
+    customer["sources"]["data"] = _all(final.double, f"/v1/customers/{stripe_id}/sources", {})
+    for name, value in Customer.values_of(customer).items():
+        if getattr(record, name) != value:
+            detail = f"{stripe_id}: {name} is {getattr(record, name)!r}, Stripe has {value!r}"
+            yield Violation("a record equals Stripe's", detail)
+    objects = {kind: _LISTS[kind](final.double, stripe_id) for kind in KINDS}
+    for kind in KINDS:
+        on_stripe = kind.from_stripe(user_id, customer, objects[kind], _ANY_TIME)
+        yield from _compare(kind.COLLECTION, record.attached(kind), on_stripe)
+    yield from _compare_without_mapping(record, customer, objects)
+
+
+def _list_cards(double: StripeDouble, stripe_id: str) -> list[Json]:
+    return _all(double, f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
+
+
+def _list_subscriptions(double: StripeDouble, stripe_id: str) -> list[Json]:
+    subscriptions = _all(double, "/v1/subscriptions", {"customer": stripe_id, "status": "all"})
+    for subscription in subscriptions:
+        subscription["items"]["data"] = _all(
+            double, "/v1/subscription_items", {"subscription": subscription["id"]}
+        )
+    return subscriptions
+
+
+_LISTS: dict[type[Child], Callable[[StripeDouble, str], list[Json]]] = {
+    Card: _list_cards,
+    Subscription: _list_subscriptions,
+}
+"""The objects of each kind that a customer has on Stripe, without the product's gateway."""
+
+
+def _compare(
+    what: str, children: Sequence[Child], on_stripe: Sequence[Child]
+) -> Iterator[Violation]:
+    stored = {child.stripe_id: child for child in children}
+    expected = {child.stripe_id: child for child in on_stripe}
+    if stored.keys() != expected.keys():
+        detail = f"{what} are {sorted(stored)}, Stripe has {sorted(expected)}"
+        yield Violation("a record equals Stripe's", detail)
+    for name in sorted(stored.keys() & expected.keys()):
+        for field in _fields_from_stripe(type(expected[name])):
+            found, value = getattr(stored[name], field), getattr(expected[name], field)
+            if found != value:
+                detail = f"{name}: {field} is {found!r}, Stripe has {value!r}"
+                yield Violation("a record equals Stripe's", detail)
+
+
+def _fields_from_stripe(model: type[Child]) -> list[str]:
+    return [name for name, field in fields_of(model).items() if field.paths]
+
+
+def _compare_without_mapping(
+    record: Customer, customer: Json, objects: dict[type[Child], list[Json]]
+) -> Iterator[Violation]:
+    """Compare some fields without the product's mapping, which could lose them on both sides."""
+    pairs = {
+        "email": (record.email, customer["email"]),
+        "name": (record.name, customer["name"]),
+        "metadata": (record.metadata, customer["metadata"]),
+        "balance": (record.balance, customer["balance"]),
+        "default_source": (record.default_source, customer["default_source"]),
+        "cards": (
+            sorted((c.last4 or "", c.exp_month or 0) for c in record.cards),
+            sorted((m["card"]["last4"], m["card"]["exp_month"]) for m in objects[Card]),
+        ),
+        "subscriptions": (
+            sorted((s.stripe_id, s.status or "", len(s.items)) for s in record.subscriptions),
+            sorted((s["id"], s["status"], len(s["items"]["data"])) for s in objects[Subscription]),
+        ),
+    }
+    for name, (found, value) in pairs.items():
+        if found != value:
+            detail = f"{record.stripe_id}: {name} is {found!r}, Stripe has {value!r}"
+            yield Violation("a record equals Stripe's", detail)
+
+
+def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:
+    account = final.double.account
+    known: dict[str, list[str]] = {}
+    for stripe_id, customer in account.customers.items():
+        user_id = customer["metadata"].get(USER_KEY)
+        if user_id is None or user_id in skipped_users or stripe_id in final.stripe_actor.foreign:
+            continue
+        if stripe_id in account.deleted_customers:
+            continue
+        record = final.watch.images.get((f"USER#{user_id}", f"CUSTOMER#{stripe_id}"))
+        if record is None:
+            yield Violation("a customer of ours on Stripe has a record", f"{user_id}: {stripe_id}")
+        if record is None or record["is_active"]["BOOL"]:
+            known.setdefault(user_id, []).append(stripe_id)
+    for user_id, ids in known.items():
+        if len(ids) > 1:
+            yield Violation("Stripe holds no duplicate", f"{user_id}: {', '.join(ids)}")
+
+
+def _ask(double: StripeDouble, path: str, params: Json) -> Json:
+    answer: Json = double.request("GET", path, params, AUTHORIZATION).body
+    return answer
+
+
+def _all(double: StripeDouble, path: str, params: Json) -> list[Json]:
+    objects: list[Json] = _ask(double, path, {**params, "limit": 100})["data"]
+    return objects

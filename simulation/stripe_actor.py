@@ -1,0 +1,296 @@
+"""Changes on Stripe that the product did not make: by dashboard, checkout page or another stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from local.stripe_double.account import copy_json
+from local.stripe_double.webhooks import sign
+from simulation.chance import chance
+from simulation.deliveries import SECRET, Deliveries
+from simulation.history import Action
+from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+
+Json = dict[str, Any]
+
+FOREIGN_EMAIL = "foreign@example.com"
+"""The e-mail address in payloads that must never be applied."""
+_OTHER_STACK = "a token of another stack"
+_PRICE = {"currency": "eur", "unit_amount": "500", "recurring": {"interval": "month"}}
+
+
+class StripeActor:
+    """Everyone who uses the Stripe account except the product.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the history.
+    stripe_side : SimulatedStripe
+        The Stripe account.
+    deliveries : Deliveries
+        Where crafted events are posted.
+
+    Attributes
+    ----------
+    foreign : set of str
+        Ids of customers that this deployment did not create.
+    crafted : dict
+        The action that crafted an event, by the event's id; such an event must not be applied.
+    statuses : dict
+        The HTTP statuses that answered a crafted event, by its id.
+    """
+
+    def __init__(self, seed: int, stripe_side: SimulatedStripe, deliveries: Deliveries) -> None:
+        self._seed = seed
+        self._stripe = stripe_side
+        self._deliveries = deliveries
+        self.foreign: set[str] = set()
+        self.crafted: dict[str, str] = {}
+        self.statuses: dict[str, list[int]] = {}
+
+    @property
+    def _account(self) -> Any:
+        return self._stripe.double.account
+
+    def do(self, action: Action) -> None:
+        """Carry out an action, unless the object that it changes does not exist."""
+        kind = action.kind
+        if kind in _ON_ACCOUNT:
+            _ON_ACCOUNT[kind](self, action)
+            return
+        customer = self._customer(action)
+        if customer is None:
+            return
+        if kind in _ON_CUSTOMER:
+            _ON_CUSTOMER[kind](self, action, customer)
+        elif kind in _ON_CARD:
+            card = self._card(action, customer)
+            if card is not None:
+                _ON_CARD[kind](self, action, customer, card)
+        else:
+            subscription = self._subscription(action, customer)
+            if subscription is not None:
+                _ON_SUBSCRIPTION[kind](self, action, subscription)
+
+    def _customer(self, action: Action) -> str | None:
+        """The user's newest customer on Stripe that is not deleted."""
+        owner = f"u-{action.user}"
+        ignored = self._account.deleted_customers | self.foreign
+        for stripe_id, customer in reversed(self._account.customers.items()):
+            if customer["metadata"].get(USER_KEY) == owner and stripe_id not in ignored:
+                return str(stripe_id)
+        return None
+
+    def _card(self, action: Action, customer: str) -> str | None:
+        methods = self._stripe.double.cards.methods(customer)
+        return str(methods[action.values["which"] % len(methods)]["id"]) if methods else None
+
+    def _subscription(self, action: Action, customer: str) -> str | None:
+        ids = self._account.subscriptions_of.get(customer, [])
+        running = [i for i in ids if self._account.subscriptions[i]["ended_at"] is None]
+        return str(running[action.values["which"] % len(running)]) if running else None
+
+    def _ask(self, action: Action, method: str, path: str, params: Json | None = None) -> Json:
+        """Send one request; returns the body of the answer, an error included."""
+        answer = self._stripe.act(f"{action.name} {method} {path}", method, path, params)
+        body: Json = answer.body
+        return body
+
+    def _change_customer(self, action: Action, customer: str, params: Json) -> None:
+        self._ask(action, "POST", f"/v1/customers/{customer}", params)
+
+    # ---- customers
+
+    def _update(self, action: Action, customer: str) -> None:
+        self._change_customer(action, customer, {action.values["field"]: action.values["value"]})
+
+    def _back_and_forth(self, action: Action, customer: str) -> None:
+        name = self._account.customers[customer]["name"]
+        self._change_customer(action, customer, {"name": "Zoe"})
+        second = Action(f"{action.name}'", action.at, "", 0)
+        self._change_customer(second, customer, {"name": name or ""})
+
+    def _delete(self, action: Action, customer: str) -> None:
+        self._ask(action, "DELETE", f"/v1/customers/{customer}")
+
+    def _unrelated_customer(self, action: Action) -> None:
+        made = self._ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Eve"})
+        self.foreign.add(made["id"])
+
+    def _other_stack(self, action: Action) -> None:
+        metadata = {USER_KEY: f"u-{action.user}", TOKEN_KEY: _OTHER_STACK}
+        params = {"email": "a@example.com", "name": "Eve", "metadata": metadata}
+        with self._stripe.operation(action.name) as double:
+            # The customer must be known as foreign before its event is delivered.
+            made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
+            self.foreign.add(made["id"])
+
+    def _test_clock(self, action: Action, customer: str) -> None:
+        with self._stripe.operation(action.name) as double:
+            double.change_customer(customer, test_clock="clock_1", name="Tick")
+
+    # ---- cards
+
+    def _add_card(self, action: Action, customer: str) -> None:
+        source = {"source": f"tok_{action.values['card']}"}
+        card = self._ask(action, "POST", f"/v1/customers/{customer}/sources", source).get("id")
+        if card and action.values["default"]:
+            self._change_customer(action, customer, {"default_source": card})
+
+    def _replace_card(self, action: Action, customer: str) -> None:
+        self._change_customer(action, customer, {"source": f"tok_{action.values['card']}"})
+
+    def _attach_method(self, action: Action, customer: str) -> None:
+        path = f"/v1/payment_methods/pm_card_{action.values['card']}/attach"
+        method = self._ask(action, "POST", path, {"customer": customer}).get("id")
+        if method and action.values["default"]:
+            self._set_default(action, customer, method)
+
+    def _change_card(self, action: Action, customer: str, card: str) -> None:
+        month = action.values["month"]
+        if card.startswith("card_"):
+            path, params = f"/v1/customers/{customer}/sources/{card}", {"exp_month": month}
+            self._ask(action, "POST", path, {**params, "name": f"name {month}"})
+        else:
+            params = {"card": {"exp_month": month}, "metadata": {"month": str(month)}}
+            self._ask(action, "POST", f"/v1/payment_methods/{card}", params)
+
+    def _remove_card(self, action: Action, customer: str, card: str) -> None:
+        if card.startswith("card_"):
+            self._ask(action, "DELETE", f"/v1/customers/{customer}/sources/{card}")
+        else:
+            self._ask(action, "POST", f"/v1/payment_methods/{card}/detach")
+
+    def _set_default(self, action: Action, customer: str, card: str) -> None:
+        if card.startswith("card_"):
+            self._change_customer(action, customer, {"default_source": card})
+        else:
+            settings = {"invoice_settings": {"default_payment_method": card}}
+            self._change_customer(action, customer, settings)
+
+    def _set_subscription_default(self, action: Action, customer: str, card: str) -> None:
+        subscription = self._subscription(action, customer)
+        if subscription is not None:
+            shape = "source" if card.startswith("card_") else "payment_method"
+            path = f"/v1/subscriptions/{subscription}"
+            self._ask(action, "POST", path, {f"default_{shape}": card})
+
+    # ---- subscriptions
+
+    def _price(self, action: Action) -> str:
+        if not self._account.prices:
+            product = self._ask(action, "POST", "/v1/products", {"name": "Tea"})["id"]
+            self._ask(action, "POST", "/v1/prices", {**_PRICE, "product": product})
+        return str(next(iter(self._account.prices)))
+
+    def _subscribe(self, action: Action, customer: str) -> None:
+        params: Json = {"customer": customer, "items": [{"price": self._price(action)}]}
+        match action.values["how"]:
+            case "trial":
+                params["trial_period_days"] = 7
+            case "invoice":
+                params |= {"collection_method": "send_invoice", "days_until_due": 7}
+            case "incomplete":
+                params["payment_behavior"] = "default_incomplete"
+        self._ask(action, "POST", "/v1/subscriptions", params)
+
+    def _change_subscription(self, action: Action, subscription: str) -> None:
+        number = action.values["number"]
+        item = self._account.subscription_items[subscription][0]["id"]
+        params: dict[str, Json] = {
+            "quantity": {"items": [{"id": item, "quantity": number}]},
+            "metadata": {"metadata": {"number": str(number)}},
+            "pause": {"pause_collection": {"behavior": "void"}},
+            "unpause": {"pause_collection": ""},
+            "end": {"cancel_at_period_end": True},
+            "item": {"items": [{"price": self._price(action), "quantity": number}]},
+        }
+        path = f"/v1/subscriptions/{subscription}"
+        self._ask(action, "POST", path, params[action.values["how"]])
+
+    def _subscription_status(self, action: Action, subscription: str) -> None:
+        with self._stripe.operation(action.name) as double:
+            match action.values["status"]:
+                case "renew":
+                    double.subscriptions.advance_period(subscription)
+                case "trial_end":
+                    double.subscriptions.announce_trial_end(subscription)
+                case status:
+                    double.subscriptions.set_status(subscription, status)
+
+    def _cancel_subscription(self, action: Action, subscription: str) -> None:
+        self._ask(action, "DELETE", f"/v1/subscriptions/{subscription}")
+
+    def _checkout(self, action: Action, customer: str) -> None:
+        with self._stripe.operation(action.name) as double:
+            double.complete_checkout_session(customer)
+
+    # ---- events that must not be applied
+
+    def _crafted(self, action: Action, customer: str) -> None:
+        """Post an event about the user's customer with a payload that is not true."""
+        subject = {**copy_json(self._account.customers[customer]), "email": FOREIGN_EMAIL}
+        random = chance(self._seed, action.name)
+        event: Json = {
+            "id": f"evt_{action.kind}{random.getrandbits(64):016x}",
+            "object": "event",
+            "api_version": self._account.api_version,
+            "created": self._account.now(),
+            "data": {"object": subject, "previous_attributes": {"email": None}},
+            "livemode": False,
+            "pending_webhooks": 1,
+            "request": {"id": None, "idempotency_key": None},
+            "type": action.values["type"],
+        }
+        secret = SECRET
+        match action.kind:
+            case "other_mode":
+                event["livemode"] = subject["livemode"] = True
+            case "other_account":
+                event["account"] = "acct_other"
+            case "forged":
+                secret = "whsec_forged"  # noqa: S105 - a wrong secret on purpose
+        self.crafted[event["id"]] = action.kind
+        body = json.dumps(event).encode()
+        headers = {"Stripe-Signature": sign(body, secret, self._account.clock())}
+        statuses = self.statuses.setdefault(event["id"], [])
+        self._deliveries.send(
+            action.name, body, headers, lambda outcome: statuses.append(outcome.status)
+        )
+
+
+_ON_ACCOUNT: dict[str, Callable[[StripeActor, Action], None]] = {
+    "unrelated_customer": StripeActor._unrelated_customer,
+    "other_stack": StripeActor._other_stack,
+}
+_ON_CUSTOMER: dict[str, Callable[[StripeActor, Action, str], None]] = {
+    "update": StripeActor._update,
+    "back_and_forth": StripeActor._back_and_forth,
+    "delete": StripeActor._delete,
+    "test_clock": StripeActor._test_clock,
+    "add_card": StripeActor._add_card,
+    "replace_card": StripeActor._replace_card,
+    "attach_method": StripeActor._attach_method,
+    "subscribe": StripeActor._subscribe,
+    "checkout": StripeActor._checkout,
+    "other_mode": StripeActor._crafted,
+    "other_account": StripeActor._crafted,
+    "forged": StripeActor._crafted,
+}
+_ON_CARD: dict[str, Callable[[StripeActor, Action, str, str], None]] = {
+    "change_card": StripeActor._change_card,
+    "remove_card": StripeActor._remove_card,
+    "set_default": StripeActor._set_default,
+    "set_subscription_default": StripeActor._set_subscription_default,
+}
+_ON_SUBSCRIPTION: dict[str, Callable[[StripeActor, Action, str], None]] = {
+    "change_subscription": StripeActor._change_subscription,
+    "subscription_status": StripeActor._subscription_status,
+    "cancel_subscription": StripeActor._cancel_subscription,
+}
+ACTIONS = {*_ON_ACCOUNT, *_ON_CUSTOMER, *_ON_CARD, *_ON_SUBSCRIPTION}
+"""Kinds of action that a `StripeActor` carries out."""
