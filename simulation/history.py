@@ -67,6 +67,8 @@ class History:
         Types of event that have a custom handler.
     emits_lost_defaults : bool
         Whether Stripe sends an update event for defaults that a removed card was.
+    stores_optional_kinds : bool
+        Whether the deployment stores every kind of child record, not only the default ones.
     sizes : mapping
         Limits of the product that are reduced: see `simulation.sizes`.
     """
@@ -79,6 +81,7 @@ class History:
     has_bus: bool = False
     handled: tuple[str, ...] = ()
     emits_lost_defaults: bool = True
+    stores_optional_kinds: bool = False
     sizes: Sizes = field(default_factory=dict)
 
     @property
@@ -102,6 +105,7 @@ _STRIPE = (
     ("change_subscription", 4.0),
     ("subscription_status", 3.0),
     ("cancel_subscription", 3.0),
+    ("change_tax_ids", 2.5),
     ("delete", 2.5),
     ("checkout", 0.7),
     ("unrelated_customer", 0.7),
@@ -198,6 +202,10 @@ _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
         "status": ("past_due", "unpaid", "active", "paused", "renew", "trial_end"),
     },
     "cancel_subscription": {"which": range(2)},
+    "change_tax_ids": {
+        "which": range(2),
+        "how": ("add", "add", "verified", "unverified", "remove"),
+    },
     **dict.fromkeys(("other_mode", "other_account", "forged"), _CRAFTED),
     "replay": {"how": ("failed", "range")},
 }
@@ -235,6 +243,7 @@ def generate(seed: int) -> History:
         has_bus=random.random() < 0.3,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
         emits_lost_defaults=random.random() >= 1 / 3,
+        stores_optional_kinds=random.random() < 0.5,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
     )
 

@@ -17,6 +17,7 @@ from stripe_integrations.models.child import Child
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.observation import Observation
+from stripe_integrations.models.tax_id import TaxId
 
 Json = dict[str, Any]
 
@@ -69,6 +70,8 @@ class FinalState:
         Whether applied changes must be published.
     handlers : CustomHandlers
         The custom event handlers and the events that they handled.
+    kinds : sequence of type
+        The kinds of child records that the deployment stores.
     poisonous : set of str
         Ids of events that killed every process that tried them.
     """
@@ -82,6 +85,7 @@ class FinalState:
     published: list[str]
     has_bus: bool
     handlers: CustomHandlers
+    kinds: Sequence[type[Child]]
     poisonous: set[str]
 
 
@@ -232,7 +236,7 @@ def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterat
             detail = f"{stripe_id}: {name} is {getattr(record, name)!r}, Stripe has {value!r}"
             yield Violation("a record equals Stripe's", detail)
     objects = {kind: _LISTS[kind](final.double, stripe_id) for kind in KINDS}
-    for kind in KINDS:
+    for kind in final.kinds:
         on_stripe = kind.from_stripe(user_id, customer, objects[kind], _ANY_TIME)
         yield from _compare(kind.COLLECTION, record.attached(kind), on_stripe)
     yield from _compare_without_mapping(record, customer, objects)
@@ -251,9 +255,14 @@ def _list_subscriptions(double: StripeDouble, stripe_id: str) -> list[Json]:
     return subscriptions
 
 
+def _list_tax_ids(double: StripeDouble, stripe_id: str) -> list[Json]:
+    return _all(double, f"/v1/customers/{stripe_id}/tax_ids", {})
+
+
 _LISTS: dict[type[Child], Callable[[StripeDouble, str], list[Json]]] = {
     Card: _list_cards,
     Subscription: _list_subscriptions,
+    TaxId: _list_tax_ids,
 }
 """The objects of each kind that a customer has on Stripe, without the product's gateway."""
 

@@ -83,7 +83,10 @@ def hooks() -> Hooks:
 
 
 def settings(
-    *, event_bus_name: str | None = None, event_handlers: Mapping[str, str] | None = None
+    *,
+    event_bus_name: str | None = None,
+    event_handlers: Mapping[str, str] | None = None,
+    stored_records: frozenset[str] | None = None,
 ) -> Settings:
     """The settings of the deployment."""
     return Settings(
@@ -92,6 +95,7 @@ def settings(
         webhook_secret=SECRET,
         event_bus_name=event_bus_name,
         event_handlers=event_handlers or {},
+        stored_records=stored_records,
     )
 
 

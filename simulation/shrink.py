@@ -19,6 +19,7 @@ _PLAIN_HISTORY: dict[str, Any] = {
     "has_bus": False,
     "endpoint_version": None,
     "emits_lost_defaults": True,
+    "stores_optional_kinds": False,
     "handled": (),
 }
 

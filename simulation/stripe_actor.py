@@ -225,6 +225,19 @@ class StripeActor:
     def _cancel_subscription(self, action: Action, subscription: str) -> None:
         self._ask(action, "DELETE", f"/v1/subscriptions/{subscription}")
 
+    def _change_tax_ids(self, action: Action, customer: str) -> None:
+        path, how = f"/v1/customers/{customer}/tax_ids", action.values["how"]
+        ids = list(self._account.tax_ids.get(customer, {}))
+        if how == "add":
+            self._ask(action, "POST", path, {"type": "eu_vat", "value": f"DE{len(ids):09}"})
+        elif ids:
+            tax_id = ids[action.values["which"] % len(ids)]
+            if how == "remove":
+                self._ask(action, "DELETE", f"{path}/{tax_id}")
+            else:
+                with self._stripe.operation(action.name) as double:
+                    double.tax_ids.verify(customer, tax_id, how)
+
     def _checkout(self, action: Action, customer: str) -> None:
         with self._stripe.operation(action.name) as double:
             double.complete_checkout_session(customer)
@@ -276,6 +289,7 @@ _ON_CUSTOMER: dict[str, Callable[[StripeActor, Action, str], None]] = {
     "replace_card": StripeActor._replace_card,
     "attach_method": StripeActor._attach_method,
     "subscribe": StripeActor._subscribe,
+    "change_tax_ids": StripeActor._change_tax_ids,
     "checkout": StripeActor._checkout,
     "other_mode": StripeActor._crafted,
     "other_account": StripeActor._crafted,

@@ -40,6 +40,7 @@ from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.errors import StripeIntegrationsError
+from stripe_integrations.models import KINDS
 from tools.lambda_events import api_event
 
 Json = dict[str, Any]
@@ -128,6 +129,8 @@ class World:
         self._digest = blake2b(digest_size=16)
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
         profile = history.fault_profile
+        every_kind = frozenset(kind.__name__ for kind in KINDS)
+        self._stored_records = every_kind if history.stores_optional_kinds else None
         self.faults = Faults(history.seed, profile, history.only)
         self.stripe = SimulatedStripe(
             history.seed,
@@ -142,6 +145,7 @@ class World:
             settings=settings(
                 event_bus_name="bus" if history.has_bus else None,
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
+                stored_records=self._stored_records,
             ),
             faults=self.faults,
             make_http_client=self._make_http_client,
@@ -361,6 +365,7 @@ class World:
             published=self.bus.messages,
             has_bus=self.history.has_bus,
             handlers=self.handlers,
+            kinds=[k for k in KINDS if k.IS_DEFAULT or self._stored_records],
             poisonous={key.removeprefix("EVENT#") for key in self.faults.poisonous},
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stripe_integrations.adapters import secrets
+from stripe_integrations.adapters import aws
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 from stripe_integrations.models.table import Record
 from tests.replacement import Change, document, transformed
@@ -95,7 +95,7 @@ def longest_value(name: str) -> int:
 WORST_DATABASE_CALL = (Record.Meta.connect_timeout_seconds + Record.Meta.read_timeout_seconds) * (
     1 + Record.Meta.max_retry_attempts
 )
-SECRET = (secrets.CONNECT_SECONDS + secrets.READ_SECONDS) * secrets.ATTEMPTS
+SECRET = (aws.CONNECT_SECONDS + aws.READ_SECONDS) * aws.ATTEMPTS
 # After the secret and the claim, the gateway divides what is left by its deadline.
 STRIPE = SECRET + WORST_DATABASE_CALL + CONNECT_SECONDS + READ_SECONDS
 

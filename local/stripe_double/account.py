@@ -54,6 +54,7 @@ class Account:
         self.subscription_items: dict[str, list[Json]] = {}
         self.subscriptions_of: dict[str, list[str]] = {}
         self.payment_methods_of: dict[str, list[str]] = {}
+        self.tax_ids: dict[str, dict[str, Json]] = {}
         self.invoices: dict[str, Json] = {}
         self.events: dict[str, Json] = {}
         self.used_payment_methods: set[str] = set()

@@ -25,6 +25,7 @@ from .invoices import Invoices
 from .listing import first_page
 from .routes import Route, routes
 from .subscriptions import Subscriptions
+from .tax_ids import TaxIds
 from .tokens import TestCard
 from .webhook_endpoints import WebhookEndpoints
 from .webhooks import Webhooks
@@ -146,6 +147,7 @@ class StripeDouble:
         self._invoices = Invoices(self.account)
         self._catalog = Catalog(self.account)
         self.subscriptions = Subscriptions(self.account, self._catalog, self.cards, self._invoices)
+        self.tax_ids = TaxIds(self.account)
         self._customers = Customers(self.account, self.cards, self.subscriptions)
         self._keys = IdempotencyKeys()
         table = routes(
@@ -154,6 +156,7 @@ class StripeDouble:
             sale=self._catalog,
             subscription=self.subscriptions,
             invoice=self._invoices,
+            tax_id=self.tax_ids,
             event=Events(self.account),
             webhook_endpoint=WebhookEndpoints(self.account),
         )

@@ -43,6 +43,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "payment_method": {"customer": _reference("customer")},
     "price": {"product": _reference("product")},
     "product": {},
+    "tax_id": {"customer": _reference("customer")},
     "subscription": {
         "customer": _reference("customer"),
         "default_payment_method": _reference("payment_method"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from . import cards, catalog, customers, events, subscriptions, webhook_endpoints
+from . import cards, catalog, customers, events, subscriptions, tax_ids, webhook_endpoints
 from .cards import Cards
 from .catalog import Catalog
 from .customers import Customers
@@ -16,6 +16,7 @@ from .events import Events
 from .invoices import Invoices
 from .params import Params
 from .subscriptions import Subscriptions
+from .tax_ids import TaxIds
 from .webhook_endpoints import WebhookEndpoints
 
 
@@ -50,6 +51,7 @@ def routes(
     sale: Catalog,
     subscription: Subscriptions,
     invoice: Invoices,
+    tax_id: TaxIds,
     event: Events,
     webhook_endpoint: WebhookEndpoints,
 ) -> list[Route]:
@@ -70,6 +72,10 @@ def routes(
         Route("GET", source, card.retrieve_source, "card"),
         Route("POST", source, card.update_source, "card", cards.SOURCE_UPDATE),
         Route("DELETE", source, card.delete_source, "card"),
+        Route("POST", f"{one}/tax_ids", tax_id.create, "tax_id", tax_ids.CREATE),
+        Route("GET", f"{one}/tax_ids", tax_id.list_page, "list tax_id", tax_ids.LIST),
+        Route("GET", f"{one}/tax_ids/{{tax_id}}", tax_id.retrieve, "tax_id"),
+        Route("DELETE", f"{one}/tax_ids/{{tax_id}}", tax_id.delete, "tax_id"),
         Route(
             "GET",
             f"{one}/subscriptions",

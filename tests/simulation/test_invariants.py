@@ -26,7 +26,7 @@ from simulation.watch import Violation, Watch
 from stripe_integrations.actions.customers.snapshot import USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models import Card, Customer, Event
+from stripe_integrations.models import KINDS, Card, Customer, Event
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.observation import Observation
 
@@ -66,6 +66,7 @@ class Scene:
             published=[],
             has_bus=False,
             handlers=CustomHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
+            kinds=KINDS,
             poisonous=set(),
         )
         self.write(*self.true_items())

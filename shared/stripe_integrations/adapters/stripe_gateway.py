@@ -202,6 +202,14 @@ class StripeGateway:
             self._complete_items(subscription)
         return subscriptions
 
+    def list_tax_ids(self, stripe_id: str) -> list[Json]:
+        """All tax ids of a customer: https://docs.stripe.com/api/tax_ids/customer_list."""
+        return self._list(
+            f"list the tax ids of {stripe_id}",
+            lambda client, params: client.v1.customers.tax_ids.list(stripe_id, params),
+            {},
+        )
+
     def list_events(
         self, created_since: int, types: Sequence[str], starting_after: str | None
     ) -> tuple[list[Json], bool]:

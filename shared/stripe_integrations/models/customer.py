@@ -47,6 +47,7 @@ from stripe_integrations.models.table import (
     transact,
     unavailable,
 )
+from stripe_integrations.models.tax_id import TaxId
 
 K = TypeVar("K", bound=Child)
 Json = Mapping[str, Any]
@@ -146,6 +147,11 @@ class Customer(Record, discriminator="Customer"):
     def subscriptions(self) -> list[Subscription]:
         """The subscriptions, cancelled ones included."""
         return self.attached(Subscription)
+
+    @property
+    def tax_ids(self) -> list[TaxId]:
+        """The tax ids, if the deployment stores them."""
+        return self.attached(TaxId)
 
     def attached(self, kind: type[K]) -> list[K]:
         """The children of a kind, without removed ones."""

@@ -13,8 +13,9 @@ from stripe_integrations.errors import ConfigurationError
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.subscription import Subscription
+from stripe_integrations.models.tax_id import TaxId
 
-KINDS: tuple[type[Child], ...] = (Card, Subscription)
+KINDS: tuple[type[Child], ...] = (Card, Subscription, TaxId)
 
 
 def stored_kinds() -> tuple[type[Child], ...]:

@@ -8,7 +8,7 @@ with a `SCHEMA_VERSION` and a file of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.context import use
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
     KINDS,
@@ -68,6 +69,13 @@ def keys(world: World) -> dict[str, set[str]]:
 
 
 @pytest.fixture
+def world(table_name: str) -> Iterator[World]:
+    world = World(table_name, stored_records=frozenset(kind.__name__ for kind in KINDS))
+    with use(world.context):
+        yield world
+
+
+@pytest.fixture
 def lived(world: World) -> World:
     """A deployment with a record of every kind."""
     stripe_id = world.create(default_source="tok_visa")["json"]["stripe_id"]
@@ -76,6 +84,8 @@ def lived(world: World) -> World:
     price_id = world.ask("POST", "/v1/prices", {**price, "product": product})["id"]
     items = {"customer": stripe_id, "items": [{"price": price_id}]}
     world.ask("POST", "/v1/subscriptions", items)
+    tax_id = {"type": "eu_vat", "value": "DE123456789"}
+    world.ask("POST", f"/v1/customers/{stripe_id}/tax_ids", tax_id)
     method = world.ask(
         "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_mastercard"}}
     )

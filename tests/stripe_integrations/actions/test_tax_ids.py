@@ -1,0 +1,107 @@
+"""Tax ids: an optional kind, from Stripe's events, a fetch and in answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.context import use
+from stripe_integrations.models import Customer
+from stripe_integrations.models.tax_id import TaxId
+from tests.world import World
+
+USER = User("u-1")
+EMAIL = "jane@example.com"
+EU_VAT = {"type": "eu_vat", "value": "DE123456789"}
+KINDS = frozenset({"Card", "Subscription", "TaxId"})
+
+
+@pytest.fixture
+def world(table_name: str) -> Iterator[World]:
+    world = World(table_name, stored_records=KINDS)
+    with use(world.context):
+        yield world
+
+
+@pytest.fixture
+def customer(world: World) -> Customer:
+    return StripeCustomer.create(USER, EMAIL)
+
+
+def stored() -> list[tuple[str, str | None]]:
+    tax_ids = StripeCustomer.require(USER).tax_ids
+    return [(tax_id.stripe_id, tax_id.verification["status"]) for tax_id in tax_ids]
+
+
+def add(world: World, customer: Customer, params: dict[str, str] = EU_VAT) -> dict[str, Any]:
+    """Add a tax id on Stripe."""
+    return world.ask("POST", f"/v1/customers/{customer.stripe_id}/tax_ids", params)
+
+
+class TestEvents:
+    def test_life_of_a_tax_id_needs_no_fetch(self, world: World, customer: Customer) -> None:
+        world.settle()
+        world.time += 60
+        requests = len(world.stripe.requests)
+        tax_id = add(world, customer)["id"]
+        world.settle()
+        assert stored() == [(tax_id, "pending")]
+
+        world.time += 60
+        world.stripe.tax_ids.verify(customer.stripe_id, tax_id, "verified")
+        world.settle()
+        assert stored() == [(tax_id, "verified")]
+
+        world.time += 60
+        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
+        world.settle()
+        assert stored() == []
+        assert len(world.stripe.requests) - requests == 2  # this test's own
+
+    def test_late_event_does_not_restore_a_removed_tax_id(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.settle()
+        world.time += 60
+        tax_id = add(world, customer)["id"]
+        world.time += 60
+        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
+        for delivery in reversed(world.stripe.webhooks.due()):
+            world.webhook(delivery.body, delivery.headers)
+            world.stream()
+        assert stored() == []
+
+
+class TestFetch:
+    def test_sync_lists_all_of_them(self, world: World, customer: Customer) -> None:
+        ids = {add(world, customer)["id"], add(world, customer, {**EU_VAT, "value": "FR1"})["id"]}
+        StripeCustomer.sync(StripeCustomer.require(USER))
+        assert {stripe_id for stripe_id, _ in stored()} == ids
+
+    def test_fields_are_stripes(self, world: World, customer: Customer) -> None:
+        add(world, customer)
+        (tax_id,) = StripeCustomer.sync(StripeCustomer.require(USER)).tax_ids
+        assert isinstance(tax_id, TaxId)
+        assert (tax_id.type, tax_id.value, tax_id.country) == ("eu_vat", "DE123456789", "DE")
+        assert tax_id.livemode is False
+
+
+class TestAnswers:
+    def test_customer_has_tax_ids(self, world: World, customer: Customer) -> None:
+        tax_id = add(world, customer)["id"]
+        answer = world.sync()["json"]
+        assert [entry["stripe_id"] for entry in answer["tax_ids"]] == [tax_id]
+
+    def test_default_deployment_neither_stores_nor_answers_them(self, table_name: str) -> None:
+        world = World(table_name)
+        with use(world.context):
+            customer = StripeCustomer.create(USER, EMAIL)
+            add(world, customer)
+            world.settle()
+            assert "tax_ids" not in world.sync()["json"]
+            assert StripeCustomer.require(USER).tax_ids == []
+            states = world.event_states()
+        assert states["customer.tax_id.created"] == "ignored"
