@@ -37,9 +37,10 @@ ACTIONS = (
     "actions.customers.rebuild.Rebuild",
 )
 RECORDS = {
-    "models.customer.Customer": ["is_new", "cards", "subscriptions"],
+    "models.customer.Customer": ["is_new", "cards", "subscriptions", "tax_ids"],
     "models.card.Card": ["is_default"],
     "models.subscription.Subscription": [],
+    "models.tax_id.TaxId": [],
     "models.event.Event": ["processed", "data_object", "payment_method_id"],
 }
 """Each record with what callers read of it beside its fields."""
@@ -48,6 +49,7 @@ SHAPES = {
     "card": "Card",
     "payment_method": "PaymentMethod",
     "subscription": "Subscription",
+    "tax_id": "TaxId",
     "event": "Event",
 }
 KINDS = {
