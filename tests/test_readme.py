@@ -60,7 +60,7 @@ def test_every_problem_is_told() -> None:
     assert {slug for _, slug, _ in _PROBLEMS.values()} <= set(re.findall(r"`([a-z-]+)`", README))
 
 
-def test_the_fields_of_a_customer_are_those_of_the_table() -> None:
+def test_the_fields_of_a_customer_are_those_of_the_table(world: World) -> None:
     paragraph = README.partition("`POST` takes these fields")[2].partition("In `metadata`")[0]
     taken, answered = (
         re.findall(r"`(\w+)`", part) for part in paragraph.split("A customer in an answer")

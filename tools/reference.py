@@ -37,10 +37,11 @@ ACTIONS = (
     "actions.customers.rebuild.Rebuild",
 )
 RECORDS = {
-    "models.customer.Customer": ["is_new", "cards", "subscriptions"],
+    "models.customer.Customer": ["is_new", "cards", "subscriptions", "tax_ids"],
     "models.card.Card": ["is_default"],
     "models.subscription.Subscription": [],
-    "models.event.Event": ["processed", "subject", "payment_method_id"],
+    "models.tax_id.TaxId": [],
+    "models.event.Event": ["processed", "data_object", "payment_method_id"],
 }
 """Each record with what callers read of it beside its fields."""
 SHAPES = {
@@ -48,6 +49,7 @@ SHAPES = {
     "card": "Card",
     "payment_method": "PaymentMethod",
     "subscription": "Subscription",
+    "tax_id": "TaxId",
     "event": "Event",
 }
 KINDS = {
@@ -58,6 +60,7 @@ KINDS = {
     "Document": "object",
     "Listing": "list",
     "Moment": "datetime, UTC",
+    "Choice": "string",
     "CompressedJson": "object",
 }
 """What a declaration of a field makes of its value, in Python's and JSON's words."""
@@ -138,11 +141,21 @@ def fields(record: Class) -> str:
 
 def declarations(record: Class) -> list[tuple[str, str, dict[str, str]]]:
     """Return the fields of a record: name, kind, and what the declaration says."""
+    calls = [(name, field_call(attribute.value)) for name, attribute in record.attributes.items()]
     return [
-        (name, KINDS[str(attribute.value.function)], keywords(attribute.value))
-        for name, attribute in record.attributes.items()
-        if isinstance(attribute.value, ExprCall) and str(attribute.value.function) in KINDS
+        (name, KINDS[str(call.function)], keywords(call))
+        for name, call in calls
+        if call and str(call.function) in KINDS
     ]
+
+
+def field_call(value: str | Expr | None) -> ExprCall | None:
+    """Return the call that declares a field, which `required` may enclose."""
+    if not isinstance(value, ExprCall):
+        return None
+    if str(value.function) == "required":
+        return field_call(value.arguments[0])
+    return value
 
 
 def keywords(call: ExprCall) -> dict[str, str]:

@@ -443,7 +443,7 @@ def follow_a_request(reader: Reader) -> None:
     ids = [asked["function_request_id"], asked["stripe_request_id"]]
     ids += [event["stripe_id"]["S"] for event in reader.events()]
     reader.run(f"ID={asked['correlation_id']}")
-    shown = reader.step("Following one request")
+    shown = reader.step("Tracing one request")
     assert asked["stripe_request_id"] in shown
     for wanted in ids:
         assert wanted in reader.run(f"logs {wanted}")
@@ -502,7 +502,7 @@ def restore(reader: Reader) -> None:
 
 def users(reader: Reader) -> set[str]:
     """The users that have a customer."""
-    claims = [item["pk"]["S"] for item in reader.items() if item["sk"]["S"] == "ACTIVE"]
+    claims = [item["pk"]["S"] for item in reader.items() if item["sk"]["S"] == "CLAIM"]
     return {claim.removeprefix("USER#") for claim in claims}
 
 
