@@ -473,7 +473,7 @@ def summarise_customer(item: Mapping[str, Any]) -> str:
 
 
 SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "ActiveCustomer": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
+    "CustomerClaim": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
     "Customer": summarise_customer,
     "Card": lambda item: f"{item['brand']} {item['last4']}",
     "Subscription": lambda item: str(item["status"]),

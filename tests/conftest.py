@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -33,9 +34,11 @@ __all__ = [
 def log() -> Iterator[io.StringIO]:
     """What the functions log."""
     stream = io.StringIO()
-    usual = logger.registered_handler.setStream(stream)
+    handler = logger.registered_handler
+    assert isinstance(handler, logging.StreamHandler)
+    usual = handler.setStream(stream)
     yield stream
-    logger.registered_handler.setStream(usual)
+    handler.setStream(usual)
 
 
 @pytest.fixture

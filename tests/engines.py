@@ -19,6 +19,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.core.config import DefaultConfig
 
 from simulation.database import Database
 from simulation.database.transport import answering_new_clients
@@ -68,9 +69,11 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
     so that workers neither meet nor wait for each other.
     """
     # Only AWS's own addresses are moto's.
-    settings = {"mock_credentials": False, "passthrough": {"urls": ["http://"]}}
+    config: DefaultConfig = {
+        "core": {"mock_credentials": False, "passthrough": {"urls": ["http://"], "services": []}}
+    }
     with pytest.MonkeyPatch.context() as environment, ExitStack() as stack:
-        stack.enter_context(mock_aws(config={"core": settings}))
+        stack.enter_context(mock_aws(config=config))
         for variable in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
             environment.delenv(variable, raising=False)
         environment.setenv("AWS_ACCESS_KEY_ID", f"worker{os.getpid()}")

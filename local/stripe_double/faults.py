@@ -67,7 +67,7 @@ class Faults:
         times
             The number of requests; None for all until `clear`.
         status, error_type, code, message
-            The error. By default, the type follows from the status.
+            The error. By default, the type is that of the status.
         match
             ``METHOD /path``, with ``*`` as a wildcard.
         stored

@@ -105,7 +105,11 @@ UPDATE = {
     "items": p.list_of(p.hash_of(_CHANGED_ITEM)),
     "pause_collection": p.hash_of(
         {
-            "behavior": p.choice("keep_as_draft", "mark_uncollectible", "void").needed(),
+            "behavior": p.choice(
+                "keep_as_draft",  # codespell:ignore draft
+                "mark_uncollectible",
+                "void",
+            ).needed(),
             "resumes_at": p.integer(),
         }
     ),

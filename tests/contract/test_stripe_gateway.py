@@ -22,6 +22,7 @@ from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeRefusedError
 from stripe_integrations.models import Card, Customer, Subscription
 from stripe_integrations.models.fields import fields_of, read_stripe
+from stripe_integrations.models.tax_id import TaxId
 
 CUSTOMER = "cus_contract"
 KEY = "idempotency-key-of-the-contract-test"
@@ -50,6 +51,7 @@ CALLS: dict[str, Any] = {
     ),
     "list_card_payment_methods": lambda gateway: gateway.list_card_payment_methods(CUSTOMER),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
+    "list_tax_ids": lambda gateway: gateway.list_tax_ids(CUSTOMER),
     "list_events": lambda gateway: gateway.list_events(1, KINDS, "evt_contract")[0],
 }
 
@@ -168,6 +170,7 @@ NOT_ALWAYS_SENT = {
     # On the items since 2025-03-31, where the spec has them on the subscription.
     Subscription: {"current_period_start", "current_period_end", "quantity"},
     Customer: set[str](),
+    TaxId: set[str](),
 }
 
 
@@ -178,6 +181,7 @@ NOT_ALWAYS_SENT = {
         (Customer, "customer", "retrieve_customer"),
         (Card, "payment_method", "list_card_payment_methods"),
         (Subscription, "subscription", "list_subscriptions"),
+        (TaxId, "tax_id", "list_tax_ids"),
     ],
 )
 def test_field_paths_exist(gateway: StripeGateway, model: Any, shape: str, method: str) -> None:

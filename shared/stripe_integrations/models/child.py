@@ -59,6 +59,8 @@ class Child(Record):
     """The types of Stripe event that concern the kind."""
     IS_DEFAULT: ClassVar[bool] = True
     """Whether a deployment stores the kind unless `STORED_RECORDS` says otherwise."""
+    OUTLIVES_CUSTOMER: ClassVar[bool] = False
+    """Whether Stripe still has the objects of a customer that it has deleted."""
     POINTER_PREFIX: ClassVar[str | None] = None
     """The prefix of the ids that get a pointer, since their events may name no customer."""
 

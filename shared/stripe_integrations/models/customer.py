@@ -243,7 +243,7 @@ class Customer(Record, discriminator="Customer"):
         self._soft_delete(current().now(), [], ())
 
     def soft_delete_as_deleted_on_stripe(self, extra_items: Iterable[ExtraItem] = ()) -> None:
-        """Soft-delete the record of a customer that Stripe has deleted, and its cards with it.
+        """Soft-delete the record of a customer that Stripe has deleted, and what it had.
 
         Parameters
         ----------
@@ -257,7 +257,11 @@ class Customer(Record, discriminator="Customer"):
         """
         moment = current().now()
         observation = Observation.of_event(int(moment.timestamp()))
-        tombstones: list[Child] = [card.tombstone(observation) for card in self.cards]
+        tombstones = [
+            child.tombstone(observation)
+            for child in self.children
+            if child.is_attached and not child.OUTLIVES_CUSTOMER
+        ]
         self._soft_delete(moment, tombstones, extra_items)
 
     def _soft_delete(

@@ -44,6 +44,7 @@ class Subscription(Child, discriminator="Subscription"):
         "customer.subscription.pending_update_expired": EventRole.CHANGED,
         "customer.subscription.trial_will_end": EventRole.CHANGED,
     }
+    OUTLIVES_CUSTOMER = True
 
     stripe_id = required(Text(subscription="id"))
     livemode = Flag(subscription="livemode")
