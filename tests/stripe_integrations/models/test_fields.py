@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,11 @@ from stripe_integrations.models import Card, Customer, Event, Subscription
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.observation import Observation
 from tests.world import START, World
+from tools.template import ROOT
 
 NOW = Observation.of_event(int(START))
 
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "spec" / "stripe-fixtures.json"
+FIXTURES = ROOT.parent / "shared" / "spec" / "stripe-fixtures.json"
 
 CUSTOMER_FIELDS = [
     "stripe_id",
