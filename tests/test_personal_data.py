@@ -254,8 +254,8 @@ def call_by_hand_with_what_is_refused(world: FailingWorld) -> None:
     ):
         world.replay(event)
         world.rebuild(event)
-        world.run_apply_event(event)
-        world.run_apply_event(
+        world.apply_events(event)
+        world.apply_events(
             {"Records": [event, secret, {"dynamodb": {"Keys": {"pk": {secret: secret}}}}]}
         )
 
