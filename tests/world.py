@@ -299,7 +299,7 @@ class World:
             target = str(request.headers["X-Amz-Target"])
             if operation in target and next(left, None) is not None:
                 if code == "ReadTimeout":
-                    raise ReadTimeoutError(endpoint_url=request.url)
+                    time_out(request)
                 error: Any = {
                     "Error": {"Code": code, "Message": "jane@example.com is refused"},
                     "CancellationReasons": [{"Code": reason} for reason in reasons or []],
@@ -339,6 +339,11 @@ def hooked(client: Any, name: str, hook: Callable[..., None]) -> Iterator[None]:
         yield
     finally:
         client.meta.events.unregister(name, hook)
+
+
+def time_out(request: Any, **_: Any) -> None:
+    """A hook on sending a request: no answer comes."""
+    raise ReadTimeoutError(endpoint_url=request.url)
 
 
 def database_client() -> Any:
