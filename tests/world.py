@@ -351,6 +351,16 @@ def database_client() -> Any:
     return Record.connection().client
 
 
+def problem_of(answer: Json) -> tuple[int, str]:
+    """Status and type of problem details."""
+    problem = answer["json"]
+    assert answer["headers"]["content-type"] == "application/problem+json"
+    assert problem["status"] == answer["statusCode"]
+    assert problem["title"]
+    assert problem["detail"]
+    return answer["statusCode"], problem["type"].removeprefix("urn:stripe-integrations:problem:")
+
+
 def stored_event(stripe_id: str) -> Event:
     """A stored event, which must be there."""
     event = Event.find(stripe_id)
