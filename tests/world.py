@@ -194,12 +194,12 @@ class World:
         return answers
 
     def stream(self, *keys: tuple[str, str]) -> Json:
-        """Let the stream report items as new; by default all customers and events."""
-        images = [
-            image
-            for image in self.images()
-            if (image["pk"]["S"], image["sk"]["S"]) in keys
-            or (not keys and image["record_type"]["S"] in ("Customer", "Event"))
+        """Let the stream report items as new, in this order; by default customers and events."""
+        images = {(image["pk"]["S"], image["sk"]["S"]): image for image in self.images()}
+        new = keys or [
+            key
+            for key, image in images.items()
+            if image["record_type"]["S"] in ("Customer", "Event")
         ]
         records = [
             {
@@ -207,14 +207,18 @@ class World:
                 "eventName": "INSERT",
                 "eventSource": "aws:dynamodb",
                 "dynamodb": {
-                    "Keys": {"pk": image["pk"], "sk": image["sk"]},
-                    "NewImage": image,
+                    "Keys": {"pk": {"S": pk}, "sk": {"S": sk}},
+                    "NewImage": images[pk, sk],
                     "SequenceNumber": str(number),
                 },
             }
-            for number, image in enumerate(images)
+            for number, (pk, sk) in enumerate(new)
         ]
         return self.apply_events({"Records": records})
+
+    def stream_events(self, *stripe_ids: str) -> Json:
+        """Let the stream report events as new, in this order."""
+        return self.stream(*((Event.key(stripe_id), Event.SORT_KEY) for stripe_id in stripe_ids))
 
     def settle(self) -> None:
         """Deliver and apply until nothing is left to be delivered."""
