@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.context import use
+from stripe_integrations.models import Customer
 from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
@@ -18,7 +20,7 @@ from tests.engines import (
     pytest_ignore_collect,
     table_name,
 )
-from tests.world import World
+from tests.world import EMAIL, USER, World
 
 __all__ = [
     "aws",
@@ -43,7 +45,13 @@ def log() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def world(table_name: str) -> Iterator[World]:
-    """The product on an empty table, with a Stripe and a clock of its own."""
+    """The product on an empty table, with its own Stripe double and clock."""
     world = World(table_name)
     with use(world.context):
         yield world
+
+
+@pytest.fixture
+def customer(world: World) -> Customer:
+    """The customer of the first user, as `create` returned it."""
+    return StripeCustomer.create(USER, EMAIL)

@@ -253,8 +253,8 @@ def invoke_with_invalid_events(world: FailingWorld) -> None:
     ):
         world.replay(event)
         world.rebuild(event)
-        world.run_apply_event(event)
-        world.run_apply_event(
+        world.apply_events(event)
+        world.apply_events(
             {"Records": [event, secret, {"dynamodb": {"Keys": {"pk": {secret: secret}}}}]}
         )
 

@@ -1,4 +1,4 @@
-"""The product in a process of its own: a table, a Stripe and a clock that moves when told to."""
+"""The product in one process: a table, a Stripe double, and a clock that only tests move."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError, ReadTimeoutError
-from pynamodb.models import Model
 
 import functions.apply_event.app as apply_event
 import functions.create_customer.app as create_customer
@@ -26,10 +26,12 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import StripeDouble
+from stripe_integrations.actions import StripeEvent, User
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
-from stripe_integrations.config import Settings
+from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context
 from stripe_integrations.errors import MessageNotSentError
+from stripe_integrations.models import Event
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
 from tests import roles
@@ -39,12 +41,14 @@ Json = dict[str, Any]
 
 START = 1_800_000_000.0
 WEBHOOK_SECRET = "whsec_double"
+USER = User("u-1")
+EMAIL = "jane@example.com"
 
 
 class World:
-    """The product's functions, called as AWS calls them, and what stands around them.
+    """The product's functions, invoked as AWS does, with a Stripe double and test doubles of AWS.
 
-    Each function runs under its role in template.yaml. What a test does by itself is free.
+    Each function runs under its role in template.yaml; a test may do anything.
 
     Parameters
     ----------
@@ -71,15 +75,23 @@ class World:
                 **settings,
             }
         )
-        self.deployment = roles.Deployment(
-            EventBusName=self.settings.event_bus_name or "",
-            SecretStore=(self.settings.api_key_name or "secretsmanager").partition(":")[0],
-        )
+        self.deployment = self._deployment()
         self.used: defaultdict[str, set[roles.Grant]] = defaultdict(set)
         self.context = self.new_context()
 
+    def configure(self, **settings: Any) -> None:
+        """Change settings of the deployment."""
+        self.settings = self.context.settings = replace(self.settings, **settings)
+        self.deployment = self._deployment()
+
+    def _deployment(self) -> roles.Deployment:
+        return roles.Deployment(
+            EventBusName=self.settings.event_bus_name or "",
+            SecretStore=(self.settings.api_key_name or "secretsmanager").partition(":")[0],
+        )
+
     def new_context(self) -> Context:
-        """The surroundings of one more process of the product."""
+        """The dependencies of one more process of the product."""
         return Context(
             self.settings,
             clock=lambda: self.time,
@@ -95,19 +107,19 @@ class World:
         )
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and happen what a test has set for it."""
+        """Let time pass, and run what a test has set for it."""
         self.time += seconds
         with roles.acting_freely():
             self.during_sleep()
 
     def send_dead_letter(self, message: Mapping[str, Any]) -> None:
-        """What the dead-letter queue does."""
+        """Take a message, as the dead-letter queue does."""
         if not roles.allowed(roles.send_message(roles.DEAD_LETTERS)):
             raise MessageNotSentError("sqs: AccessDenied")
         self.dead_letters.append(dict(message))
 
     def publish(self, detail: Mapping[str, Any]) -> None:
-        """What the event bus does."""
+        """Take a change, as the event bus does."""
         if not roles.allowed(roles.put_events(self.settings.event_bus_name or "")):
             raise MessageNotSentError("events: AccessDeniedException")
         self.published.append(dict(detail))
@@ -116,7 +128,7 @@ class World:
 
     def create(self, user_id: str = "u-1", **fields: Any) -> Json:
         """POST /customers."""
-        body = {"user_id": user_id, "billing_email": "jane@example.com", **fields}
+        body = {"user_id": user_id, "billing_email": EMAIL, **fields}
         return self.call(create_customer, api_event("POST", "/customers", body=json.dumps(body)))
 
     def get(self, user_id: str = "u-1") -> Json:
@@ -139,32 +151,32 @@ class World:
         return self.call(link_customer, {**event, "headers": dict(headers)})
 
     def reconcile(self, remaining_seconds: float = 290) -> Json:
-        """What the schedule does."""
+        """Invoke reconcile_events, as the schedule does."""
         return self.invoke(reconcile_events, {}, int(remaining_seconds * 1000))
 
     def replay(self, event: Json, remaining_seconds: float = 890) -> Json:
-        """Call replay_events by hand."""
+        """Invoke replay_events, as an operator does."""
         return self.invoke(replay_events, event, int(remaining_seconds * 1000))
 
     def rebuild(self, event: Json | None = None, remaining_seconds: float = 890) -> Json:
-        """Call rebuild_customers by hand."""
+        """Invoke rebuild_customers, as an operator does."""
         return self.invoke(rebuild_customers, event or {}, int(remaining_seconds * 1000))
 
-    def run_apply_event(self, event: Json, remaining_seconds: float = 60) -> Json:
-        """What the table's stream does."""
+    def apply_events(self, event: Any, remaining_seconds: float = 60) -> Json:
+        """Invoke apply_event, as the table's stream does."""
         return self.invoke(apply_event, event, int(remaining_seconds * 1000))
 
     def invoke(
-        self, function: ModuleType, event: Json, remaining_milliseconds: int = 29_000
+        self, function: ModuleType, event: Any, remaining_milliseconds: int = 29_000
     ) -> Json:
-        """Call a function under its role."""
+        """Invoke a function under its role."""
         name = function.__name__.split(".")[1]
         with roles.acting_under(self.deployment.role(name), self.used[name]):
             answer: Json = function.handler(event, lambda_context(remaining_milliseconds))
         return answer
 
     def call(self, function: ModuleType, event: Json) -> Json:
-        """Call a function as AWS does; an answer's JSON body comes back parsed, under `json`."""
+        """Invoke a function of the API; `json` in the answer has its body, parsed."""
         answer = self.invoke(function, event)
         if "body" in answer:
             answer["json"] = json.loads(answer["body"])
@@ -173,7 +185,7 @@ class World:
     # ---- what Stripe and AWS do
 
     def deliver(self) -> list[Json]:
-        """Bring Stripe's webhooks that are due; the functions' answers."""
+        """Deliver Stripe's webhooks that are due; the function's answers."""
         answers = []
         for delivery in self.stripe.webhooks.due():
             answer = self.webhook(delivery.body, delivery.headers)
@@ -182,12 +194,12 @@ class World:
         return answers
 
     def stream(self, *keys: tuple[str, str]) -> Json:
-        """What the table's stream does with items that are new; by default with all there are."""
-        images = [
-            image
-            for image in self.images()
-            if (image["pk"]["S"], image["sk"]["S"]) in keys
-            or (not keys and image["record_type"]["S"] in ("Customer", "Event"))
+        """Let the stream report items as new, in this order; by default customers and events."""
+        images = {(image["pk"]["S"], image["sk"]["S"]): image for image in self.images()}
+        new = keys or [
+            key
+            for key, image in images.items()
+            if image["record_type"]["S"] in ("Customer", "Event")
         ]
         records = [
             {
@@ -195,14 +207,18 @@ class World:
                 "eventName": "INSERT",
                 "eventSource": "aws:dynamodb",
                 "dynamodb": {
-                    "Keys": {"pk": image["pk"], "sk": image["sk"]},
-                    "NewImage": image,
+                    "Keys": {"pk": {"S": pk}, "sk": {"S": sk}},
+                    "NewImage": images[pk, sk],
                     "SequenceNumber": str(number),
                 },
             }
-            for number, image in enumerate(images)
+            for number, (pk, sk) in enumerate(new)
         ]
-        return self.run_apply_event({"Records": records})
+        return self.apply_events({"Records": records})
+
+    def stream_events(self, *stripe_ids: str) -> Json:
+        """Let the stream report events as new, in this order."""
+        return self.stream(*((Event.key(stripe_id), Event.SORT_KEY) for stripe_id in stripe_ids))
 
     def settle(self) -> None:
         """Deliver and apply until nothing is left to be delivered."""
@@ -212,8 +228,8 @@ class World:
 
     # ---- looking at the outcome
 
-    def items(self, **where: str) -> list[Json]:
-        """What the table holds: plain values under their attribute names."""
+    def items(self, **where: Any) -> list[Json]:
+        """The items of the table: plain values under their attribute names."""
         read = TypeDeserializer()
         items = [
             {name: read.deserialize(value) for name, value in image.items()}
@@ -222,16 +238,13 @@ class World:
         return [item for item in items if where.items() <= item.items()]
 
     def images(self) -> list[Json]:
-        """What the table holds, in DynamoDB's own words."""
-        pages = (
-            Record.connection()
-            .client.get_paginator("scan")
-            .paginate(TableName=self.settings.table_name, ConsistentRead=True)
-        )
+        """The items of the table, as DynamoDB encodes them."""
+        scan = database_client().get_paginator("scan")
+        pages = scan.paginate(TableName=self.settings.table_name, ConsistentRead=True)
         return [item for page in pages for item in page["Items"]]
 
     def event_states(self) -> dict[str, str]:
-        """State by type of event, of the events that stand in the table."""
+        """State by type of event, of the stored events."""
         return {item["kind"]: item["state"] for item in self.items(record_type="Event")}
 
     def ask(self, method: str, path: str, params: Json | None = None) -> Json:
@@ -242,11 +255,19 @@ class World:
         assert answer.status == 200, answer.body
         return answer.body
 
-    def payload(self, kind: str) -> Json:
+    def rename(self, stripe_id: str, name: str) -> None:
+        """Change a customer's name on Stripe."""
+        self.ask("POST", f"/v1/customers/{stripe_id}", {"name": name})
+
+    def payload(self, kind: str = "customer.updated") -> Json:
         """The newest event of a type, as Stripe's list has it, whether it was delivered or not."""
         events = self.ask("GET", "/v1/events", {"type": kind, "limit": 1})["data"]
         payload: Json = events[0]
         return payload
+
+    def receive(self, kind: str = "customer.updated") -> str:
+        """Receive the newest event of a type; its id."""
+        return StripeEvent.receive(self.payload(kind)).stripe_id
 
     def stripe_customers(self) -> list[Json]:
         """The customers that Stripe has."""
@@ -257,14 +278,19 @@ class World:
     def counting(self) -> Iterator[Counts]:
         """Count the calls to DynamoDB and to Stripe inside the block."""
         counts = Counts()
-        events = Record.connection().client.meta.events
-        events.register("before-send.dynamodb", counts.note_database)
         before = len(self.stripe.requests)
         try:
-            yield counts
+            with hooked(database_client(), "before-send.dynamodb", counts.record_request):
+                yield counts
         finally:
             counts.stripe = len(self.stripe.requests) - before
-            events.unregister("before-send.dynamodb", counts.note_database)
+
+    def canceling_transactions(
+        self, *reasons: str, times: int = 1000
+    ) -> AbstractContextManager[None]:
+        """Let DynamoDB cancel the next transactions, with a reason for each item."""
+        code, operation = "TransactionCanceledException", "TransactWriteItems"
+        return self.failing_database(code, times, operation, reasons=list(reasons))
 
     @contextmanager
     def failing_database(
@@ -277,23 +303,19 @@ class World:
             target = str(request.headers["X-Amz-Target"])
             if operation in target and next(left, None) is not None:
                 if code == "ReadTimeout":
-                    raise ReadTimeoutError(endpoint_url=request.url)
+                    time_out(request)
                 error: Any = {
                     "Error": {"Code": code, "Message": "jane@example.com is refused"},
                     "CancellationReasons": [{"Code": reason} for reason in reasons or []],
                 }
                 raise ClientError(error, operation)
 
-        events = Record.connection().client.meta.events
-        events.register("before-send.dynamodb", refuse)
-        try:
+        with hooked(database_client(), "before-send.dynamodb", refuse):
             yield
-        finally:
-            events.unregister("before-send.dynamodb", refuse)
 
 
 class Counts:
-    """How often each of the others was asked."""
+    """The calls to DynamoDB and to Stripe."""
 
     def __init__(self) -> None:
         self.operations: list[str] = []
@@ -305,14 +327,62 @@ class Counts:
         """Round trips to DynamoDB."""
         return len(self.operations)
 
-    def note_database(self, request: Any, **_: Any) -> None:
-        """Take note of one request."""
+    def record_request(self, request: Any, **_: Any) -> None:
+        """Record a request to DynamoDB."""
         target = request.headers["X-Amz-Target"]
         name = target.decode() if isinstance(target, bytes) else target
         self.operations.append(name.rpartition(".")[2])
         self.bodies.append(json.loads(request.body))
 
 
-def fields(record: Model) -> Json:
-    """A record's values by name."""
-    return dict(record.attribute_values)
+@contextmanager
+def hooked(client: Any, name: str, hook: Callable[..., None]) -> Iterator[None]:
+    """Call a hook on an event of an AWS client inside the block."""
+    client.meta.events.register(name, hook)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(name, hook)
+
+
+def time_out(request: Any, **_: Any) -> None:
+    """A hook on sending a request: no answer comes."""
+    raise ReadTimeoutError(endpoint_url=request.url)
+
+
+def database_client() -> Any:
+    """The client that the records use."""
+    return Record.connection().client
+
+
+def problem_of(answer: Json) -> tuple[int, str]:
+    """Status and type of problem details."""
+    problem = answer["json"]
+    assert answer["headers"]["content-type"] == "application/problem+json"
+    assert problem["status"] == answer["statusCode"]
+    assert problem["title"]
+    assert problem["detail"]
+    return answer["statusCode"], problem["type"].removeprefix("urn:stripe-integrations:problem:")
+
+
+def stored_event(stripe_id: str) -> Event:
+    """A stored event, which must be there."""
+    event = Event.find(stripe_id)
+    assert event, f"{stripe_id} is not stored"
+    return event
+
+
+def stripe_event(kind: str = "customer.updated", number: int = 1, **changes: Any) -> Json:
+    """An event as Stripe sends it, by default of a customer that is not stored."""
+    return {
+        "id": f"evt_{number}",
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": int(START),
+        "data": {"object": {"id": "cus_unknown", "object": "customer"}},
+        "livemode": False,
+        "pending_webhooks": 1,
+        "request": {"id": "req_1", "idempotency_key": None},
+        "type": kind,
+        **changes,
+    }

@@ -1,8 +1,8 @@
-"""The shape in which records are stored, and what becomes of one that a later release has written.
+"""The schema of stored records, and how an item of a later schema version is treated.
 
-`schema_1.json` holds the shape of version 1. What it names must stay as it is: an attribute or a
-record may be added, but one that is taken away, renamed or stored as another type is another shape,
-with a `SCHEMA_VERSION` and a file of its own.
+`schema_1.json` has the schema of version 1. What it names must stay as it is: an attribute or a
+record may be added, but removing, renaming or retyping one takes another `SCHEMA_VERSION` and a
+file of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.context import use
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
@@ -30,42 +30,20 @@ from stripe_integrations.models import (
     table,
 )
 from stripe_integrations.models.table import KNOWN_SCHEMA_VERSION, SCHEMA_VERSION, Record
-from tests.stripe_integrations.actions.test_events import event
-from tests.world import World
+from tests.world import EMAIL, USER, World, database_client, stripe_event
 from tools.template import table_properties
 
 Json = dict[str, Any]
 
-SHAPE = Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json"
-RECORDS = (CustomerClaim, Customer, *KINDS, Event, Pointer, SweepCursor)
-USER = User("u-1")
-
-
-def shape() -> Json:
-    """How the code stores its records: attributes with DynamoDB's types, and the indexes' keys."""
-    shapes: Json = {
-        model.__name__: {a.attr_name: a.attr_type for a in model.get_attributes().values()}
-        for model in RECORDS
-    }
-    for index in table_properties()["GlobalSecondaryIndexes"]:
-        shapes[index["IndexName"]] = {
-            key["AttributeName"]: key["KeyType"] for key in index["KeySchema"]
-        }
-    return shapes
-
-
-def keys(world: World) -> dict[str, set[str]]:
-    """The keys of what stands in the table, by record, with the ids left out."""
-    ids = [
-        item[name] for item in world.items() for name in ("stripe_id", "user_id") if name in item
-    ]
-    found: dict[str, set[str]] = {}
-    for item in world.items():
-        key = f"{item['pk']} {item['sk']}"
-        for known in {*ids, "u-1"}:
-            key = key.replace(known, "*")
-        found.setdefault(item["record_type"], set()).add(key)
-    return found
+SCHEMA = json.loads((Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json").read_text())
+RECORDS: tuple[type[Record], ...] = (
+    CustomerClaim,
+    Customer,
+    *KINDS,
+    Event,
+    Pointer,
+    SweepCursor,
+)
 
 
 @pytest.fixture
@@ -76,7 +54,7 @@ def world(table_name: str) -> Iterator[World]:
 
 
 @pytest.fixture
-def lived(world: World) -> World:
+def populated(world: World) -> World:
     """A deployment with a record of every kind."""
     stripe_id = world.create(default_source="tok_visa")["json"]["stripe_id"]
     product = world.ask("POST", "/v1/products", {"name": "Plan"})["id"]
@@ -86,9 +64,8 @@ def lived(world: World) -> World:
     world.ask("POST", "/v1/subscriptions", items)
     tax_id = {"type": "eu_vat", "value": "DE123456789"}
     world.ask("POST", f"/v1/customers/{stripe_id}/tax_ids", tax_id)
-    method = world.ask(
-        "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_mastercard"}}
-    )
+    card = {"type": "card", "card": {"token": "tok_mastercard"}}
+    method = world.ask("POST", "/v1/payment_methods", card)
     world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": stripe_id})
     world.settle()
     world.sync()
@@ -96,183 +73,185 @@ def lived(world: World) -> World:
     return world
 
 
-def test_what_is_stored_keeps_its_shape_for_as_long_as_its_version() -> None:
-    kept = json.loads(SHAPE.read_text())["attributes"]
-    stored = shape()
-    assert {name: {a: stored[name].get(a) for a in kept[name]} for name in kept} == kept
-
-
-def test_what_is_stored_keeps_its_keys_for_as_long_as_its_version(lived: World) -> None:
-    kept = json.loads(SHAPE.read_text())["keys"]
-    stored = keys(lived)
-    assert {name: sorted(stored[name]) for name in kept} == kept
-
-
-def test_what_is_written_is_known() -> None:
-    assert SCHEMA_VERSION <= KNOWN_SCHEMA_VERSION
-
-
-def test_every_new_item_carries_the_version(lived: World) -> None:
-    assert {item["record_type"] for item in lived.items()} == {m.__name__ for m in RECORDS}
-    assert {item.get("schema_version") for item in lived.items()} == {SCHEMA_VERSION}
-
-
-def write_version(world: World, number: int | None, *sort_keys: str) -> list[Json]:
-    """Let items be of another version, those whose sort key begins so; as they stand then."""
-    client, table = Record.connection().client, world.settings.table_name
-    for image in world.images():
-        if image["sk"]["S"].startswith(sort_keys):
-            image.pop("schema_version", None)
-            version = {"schema_version": {"N": str(number)}} if number else {}
-            client.put_item(TableName=table, Item={**image, **version})
-    return standing(world, *sort_keys)
-
-
-def standing(world: World, *sort_keys: str) -> list[Json]:
+def stored(world: World, *sort_keys: str) -> list[Json]:
+    """The items whose sort key begins so."""
     return [image for image in world.images() if image["sk"]["S"].startswith(sort_keys)]
 
 
-def know_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The later release takes over."""
+def set_version(world: World, number: int | None, *sort_keys: str) -> list[Json]:
+    """Give items, whose sort key begins so, another schema version; the items."""
+    for image in stored(world, *sort_keys):
+        image.pop("schema_version", None)
+        version = {"schema_version": {"N": str(number)}} if number else {}
+        database_client().put_item(TableName=world.settings.table_name, Item=image | version)
+    return stored(world, *sort_keys)
+
+
+def make_newer(world: World, *sort_keys: str) -> list[Json]:
+    return set_version(world, KNOWN_SCHEMA_VERSION + 1, *sort_keys)
+
+
+def deploy_later_release(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "KNOWN_SCHEMA_VERSION", KNOWN_SCHEMA_VERSION + 1)
 
 
-def newer(world: World, *sort_keys: str) -> list[Json]:
-    return write_version(world, KNOWN_SCHEMA_VERSION + 1, *sort_keys)
+class TestSchema:
+    def test_attributes_are_those_of_the_version(self) -> None:
+        actual = {
+            model.__name__: {a.attr_name: a.attr_type for a in model.get_attributes().values()}
+            for model in RECORDS
+        }
+        for index in table_properties()["GlobalSecondaryIndexes"]:
+            actual[index["IndexName"]] = {
+                key["AttributeName"]: key["KeyType"] for key in index["KeySchema"]
+            }
+        for name, attributes in SCHEMA["attributes"].items():
+            assert {each: actual[name].get(each) for each in attributes} == attributes, name
+
+    def test_keys_are_those_of_the_version(self, populated: World) -> None:
+        items = populated.items()
+        ids = {item[name] for item in items for name in ("stripe_id", "user_id") if name in item}
+        keys: dict[str, set[str]] = {}
+        for item in items:
+            key = f"{item['pk']} {item['sk']}"
+            for known in {*ids, "u-1"}:
+                key = key.replace(known, "*")
+            keys.setdefault(item["record_type"], set()).add(key)
+        assert {name: sorted(keys[name]) for name in SCHEMA["keys"]} == SCHEMA["keys"]
+
+    def test_written_version_is_known(self) -> None:
+        assert SCHEMA_VERSION <= KNOWN_SCHEMA_VERSION
+
+    def test_every_item_has_the_version(self, populated: World) -> None:
+        assert {item["record_type"] for item in populated.items()} == {m.__name__ for m in RECORDS}
+        assert {item.get("schema_version") for item in populated.items()} == {SCHEMA_VERSION}
+
+    def test_item_without_version_is_of_the_first(self, populated: World) -> None:
+        set_version(populated, None, "")
+        populated.time += 60
+        populated.rename(populated.get()["json"]["stripe_id"], "Jane")
+        populated.settle()
+        assert populated.get()["json"]["name"] == "Jane"
+        assert populated.sync()["statusCode"] == 200
+        assert populated.reconcile()["swept"]
+        assert populated.delete()["statusCode"] == 204
+
+    def test_version_costs_no_call(self, world: World) -> None:
+        with world.counting() as counts:
+            StripeCustomer.create(USER, EMAIL)
+            UserRecords.read("u-1")
+        assert counts.operations == ["TransactWriteItems", "TransactWriteItems", "Query"]
 
 
-def test_an_item_without_a_version_is_of_the_first(lived: World) -> None:
-    write_version(lived, None, "")
-    stripe_id = lived.get()["json"]["stripe_id"]
-    lived.time += 60
-    lived.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Jane"})
-    lived.settle()
-    assert lived.get()["json"]["name"] == "Jane"
-    assert lived.sync()["statusCode"] == 200
-    assert lived.reconcile()["swept"]
-    assert lived.delete()["statusCode"] == 204
+class TestNewerRecord:
+    @pytest.mark.parametrize("key", ["CLAIM", "CUSTOMER#"])
+    def test_api_answers_503_and_leaves_newer_record(self, populated: World, key: str) -> None:
+        before = make_newer(populated, key)
+        for answer in (populated.create(), populated.get(), populated.sync(), populated.delete()):
+            assert answer["statusCode"] == 503
+            assert answer["json"]["type"] == "urn:stripe-integrations:problem:newer-schema"
+            assert answer["headers"]["retry-after"]
+        assert populated.rebuild()["unreadable"] == 1
+        assert stored(populated, key) == before
+
+    @pytest.mark.parametrize("key", ["CLAIM", "CUSTOMER#", "POINTER"])
+    def test_event_of_newer_record_is_retried_until_release_knows_it(
+        self, populated: World, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stripe_id = populated.get()["json"]["stripe_id"]
+        before = make_newer(populated, key)
+        populated.time += 60
+        populated.rename(stripe_id, "Jane")
+        assert [answer["statusCode"] for answer in populated.deliver()] == [200]
+        assert populated.stream() == {"batchItemFailures": []}
+        for _ in range(3):
+            populated.time += 3600
+            populated.reconcile()
+        (event,) = populated.items(kind="customer.updated", attempts=4)
+        assert event["state"] in ("pending", "waiting")
+        assert event["last_error"] == "NewerSchemaError"
+        assert stored(populated, key) == before
+
+        deploy_later_release(monkeypatch)
+        populated.time += 2 * 3600
+        populated.reconcile()
+        assert StripeCustomer.require(USER).name == "Jane"
+
+    @pytest.mark.parametrize("key", ["CUSTOMER#", "POINTER", "CLAIM"])
+    def test_earlier_read_permits_no_write(self, populated: World, key: str) -> None:
+        customer = StripeCustomer.require(USER)
+        before = make_newer(populated, key)
+        card = customer.cards[0]
+        assert card.observation
+        tombstone = card.tombstone(card.observation)
+        writes: list[Callable[[], object]] = [
+            lambda: table.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
+            lambda: customer.update_with({"name": "Jane"}, [tombstone]),
+            customer.soft_delete,
+        ]
+        for write in writes:
+            with suppress(table.ConditionFailedError, StaleRecordError, NewerSchemaError):
+                write()
+        assert stored(populated, key) == before
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda claim: claim.release(),
+            lambda claim: claim.renew_token(),
+            lambda claim: table.transact(lambda t: claim.completed("cus_1").add_to(t)),
+            lambda claim: table.transact(
+                lambda t: CustomerClaim.assigned("u-1", "cus_1", "token", claim).add_to(t)
+            ),
+            lambda _: CustomerClaim.acquire("u-1", {}),
+            lambda _: CustomerClaim.read("u-1"),
+        ],
+    )
+    def test_earlier_claim_permits_no_write(
+        self, world: World, write: Callable[[CustomerClaim], object]
+    ) -> None:
+        claim, _ = CustomerClaim.acquire("u-1", {"a": 1})
+        before = make_newer(world, "CLAIM")
+        with suppress(NewerSchemaError, table.ConditionFailedError):
+            write(claim)
+        assert stored(world, "CLAIM") == before
+
+    def test_newer_cursor_is_not_moved(self, populated: World) -> None:
+        before = make_newer(populated, "CURSOR")
+        populated.reconcile()
+        with pytest.raises(NewerSchemaError):
+            SweepCursor.read()
+        assert stored(populated, "CURSOR") == before
 
 
-@pytest.mark.parametrize("kind", ["CLAIM", "CUSTOMER#"])
-def test_a_newer_record_is_refused_for_now_and_stays_as_it_is(lived: World, kind: str) -> None:
-    before = newer(lived, kind)
-    for answer in (lived.create(), lived.get(), lived.sync(), lived.delete()):
-        assert answer["statusCode"] == 503
-        assert answer["json"]["type"] == "urn:stripe-integrations:problem:newer-schema"
-        assert answer["headers"]["retry-after"]
-    assert lived.rebuild()["unreadable"] == 1
-    assert standing(lived, kind) == before
+class TestNewerEvent:
+    def test_is_left_to_later_release(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.create()
+        world.deliver()
+        before = make_newer(world, "EVENT")
+        (stripe_id,) = [image["stripe_id"]["S"] for image in before]
+        assert world.stream() == {"batchItemFailures": []}
+        world.time += 3600
+        world.reconcile()
+        assert Event.claim(stripe_id) is None
+        assert Event.requeue(stripe_id) is False
+        with pytest.raises(EventNotFoundError):
+            world.replay({"event_id": stripe_id})
+        read_before = Event(Event.key(stripe_id), Event.SORT_KEY, attempts=0)
+        read_before.finish(EventState.APPLIED)
+        read_before.fail("a reason")
+        read_before.schedule_retry(ValueError())
+        read_before.continue_waiting()
+        with pytest.raises(NewerSchemaError):
+            Event.find(stripe_id)
+        assert stored(world, "EVENT") == before
 
+        deploy_later_release(monkeypatch)
+        world.reconcile()
+        assert world.event_states() == {"customer.created": "applied"}
 
-@pytest.mark.parametrize("kind", ["CLAIM", "CUSTOMER#", "POINTER"])
-def test_an_event_of_a_newer_record_is_put_off_until_it_is_known(
-    lived: World, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stripe_id = lived.get()["json"]["stripe_id"]
-    before = newer(lived, kind)
-    lived.time += 60
-    lived.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Jane"})
-    assert [answer["statusCode"] for answer in lived.deliver()] == [200]
-    assert lived.stream() == {"batchItemFailures": []}
-    for _ in range(3):
-        lived.time += 3600
-        lived.reconcile()
-    (put_off,) = lived.items(kind="customer.updated", attempts=4)
-    assert put_off["state"] in ("pending", "waiting")
-    assert put_off["last_error"] == "NewerSchemaError"
-    assert standing(lived, kind) == before
-
-    know_it(monkeypatch)
-    lived.time += 2 * 3600
-    lived.reconcile()
-    assert StripeCustomer.get(USER).name == "Jane"
-
-
-def test_a_newer_event_is_left_to_those_who_know_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.create()
-    world.deliver()
-    before = newer(world, "EVENT")
-    (stripe_id,) = [image["stripe_id"]["S"] for image in before]
-    assert world.stream() == {"batchItemFailures": []}
-    world.time += 3600
-    world.reconcile()
-    assert Event.claim(stripe_id) is None
-    assert Event.requeue(stripe_id) is False
-    with pytest.raises(EventNotFoundError):
-        world.replay({"event_id": stripe_id})
-    read_before = Event(Event.key(stripe_id), Event.SORT_KEY, attempts=0)
-    read_before.finish(EventState.APPLIED)
-    read_before.fail("a reason")
-    read_before.schedule_retry(ValueError())
-    read_before.continue_waiting()
-    with pytest.raises(NewerSchemaError):
-        Event.find(stripe_id)
-    assert standing(world, "EVENT") == before
-
-    know_it(monkeypatch)
-    world.reconcile()
-    assert world.event_states() == {"customer.created": "applied"}
-
-
-def test_a_newer_event_that_comes_again_is_safe_already_and_stays_as_it_is(world: World) -> None:
-    StripeEvent.receive(event())
-    before = newer(world, "EVENT")
-    assert StripeEvent.receive(event()).stripe_id == "evt_1"
-    assert standing(world, "EVENT") == before
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda claim: claim.release(),
-        lambda claim: claim.renew_token(),
-        lambda claim: table.transact(lambda t: claim.completed("cus_1").add_to(t)),
-        lambda claim: table.transact(
-            lambda t: CustomerClaim.assigned("u-1", "cus_1", "token", claim).add_to(t)
-        ),
-        lambda _: CustomerClaim.acquire("u-1", {}),
-        lambda _: CustomerClaim.read("u-1"),
-    ],
-)
-def test_a_claim_that_has_become_a_newer_one_is_changed_by_nobody_who_read_it_before(
-    world: World, write: Callable[[CustomerClaim], object]
-) -> None:
-    claim, _ = CustomerClaim.acquire("u-1", {"a": 1})
-    before = newer(world, "CLAIM")
-    with suppress(NewerSchemaError, table.ConditionFailedError):
-        write(claim)
-    assert standing(world, "CLAIM") == before
-
-
-@pytest.mark.parametrize("kind", ["CUSTOMER#", "POINTER", "CLAIM"])
-def test_a_record_that_has_become_a_newer_one_is_not_changed_by_who_read_it_before(
-    lived: World, kind: str
-) -> None:
-    customer = StripeCustomer.get(USER)
-    before = newer(lived, kind)
-    card = customer.cards[0]
-    for write in (
-        lambda: table.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
-        lambda: customer.update_with({"name": "Jane"}, [card.tombstone(card.observation)]),
-        customer.soft_delete,
-    ):
-        with suppress(table.ConditionFailedError, StaleRecordError, NewerSchemaError):
-            write()
-    assert standing(lived, kind) == before
-
-
-def test_a_newer_cursor_of_the_sweep_stays_where_it_is(lived: World) -> None:
-    before = newer(lived, "CURSOR")
-    lived.reconcile()
-    with pytest.raises(NewerSchemaError):
-        SweepCursor.read()
-    assert standing(lived, "CURSOR") == before
-
-
-def test_the_budget_of_calls_is_the_same_with_the_version(world: World) -> None:
-    with world.counting() as counts:
-        StripeCustomer.create(USER, "jane@example.com")
-        UserRecords.read("u-1")
-    assert counts.operations == ["TransactWriteItems", "TransactWriteItems", "Query"]
+    def test_repeated_delivery_leaves_it(self, world: World) -> None:
+        StripeEvent.receive(stripe_event())
+        before = make_newer(world, "EVENT")
+        assert StripeEvent.receive(stripe_event()).stripe_id == "evt_1"
+        assert stored(world, "EVENT") == before

@@ -1,0 +1,33 @@
+"""The claim by which one caller creates a user's customer."""
+
+from __future__ import annotations
+
+from stripe_integrations.models import CustomerClaim
+from tests.world import World
+
+
+class TestAcquire:
+    def test_returns_stored_claim(self, world: World) -> None:
+        first, is_first_new = CustomerClaim.acquire("u-1", {"a": 1})
+        stored, is_second_new = CustomerClaim.acquire("u-1", {"a": 2})
+        assert (is_first_new, is_second_new) == (True, False)
+        assert (stored.token, stored.parameters) == (first.token, {"a": 1})
+
+    def test_repeats_when_stored_claim_is_gone(self, world: World) -> None:
+        with world.canceling_transactions("ConditionalCheckFailed", times=1):
+            _, is_new = CustomerClaim.acquire("u-1", {})
+        assert is_new
+
+
+def test_renewal_and_release_require_current_token(world: World) -> None:
+    claim, _ = CustomerClaim.acquire("u-1", {})
+    renewed = claim.renew_token()
+    assert renewed
+    assert renewed.tokens == [claim.token, renewed.token]
+    assert claim.renew_token() is None
+    claim.release()
+    stored = CustomerClaim.read("u-1")
+    assert stored
+    assert stored.token == renewed.token
+    renewed.release()
+    assert CustomerClaim.read("u-1") is None

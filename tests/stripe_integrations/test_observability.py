@@ -1,0 +1,282 @@
+"""Metrics of what happened, and log lines that have the ids to find each other by."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics
+
+import functions.create_customer.app as create_customer
+import functions.replay_events.app as replay_events
+from local.stripe_double.webhooks import sign
+from stripe_integrations import observability
+from stripe_integrations.actions import StripeEvent
+from stripe_integrations.errors import InvocationFailedError
+from stripe_integrations.models import Customer, Event, Pointer, event_queue
+from stripe_integrations.observability import Metric
+from tests.world import WEBHOOK_SECRET, World, stripe_event
+from tools.lambda_events import api_event
+
+Json = dict[str, Any]
+
+
+def measured(world: World) -> dict[Metric, float]:
+    """The sums of the metrics since the last call, without latencies."""
+    sums: Counter[Metric] = Counter()
+    for metric, value in world.measured:
+        sums[metric] += value  # type: ignore[assignment]
+    world.measured.clear()
+    del sums[Metric.STRIPE_LATENCY]
+    return dict(sums)
+
+
+def lines(log: io.StringIO) -> list[Json]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def clear(log: io.StringIO) -> None:
+    log.truncate(log.seek(0))
+
+
+@pytest.fixture
+def stripe_id(world: World) -> str:
+    """A customer, all of whose events are applied and all of whose metrics are forgotten."""
+    stripe_id = str(world.create()["json"]["stripe_id"])
+    world.settle()
+    world.measured.clear()
+    return stripe_id
+
+
+class TestMetrics:
+    def test_titles_are_distinct(self) -> None:
+        assert len({metric.title for metric in Metric}) == len(Metric)
+
+    def test_nothing_is_measured_outside_of_invocation(
+        self, world: World, log: io.StringIO, customer: Customer
+    ) -> None:
+        assert customer.is_new
+        assert (world.measured, log.getvalue()) == ([], "")
+
+    def test_create_and_repeat_differ(self, world: World) -> None:
+        world.create()
+        assert measured(world) == {Metric.CUSTOMERS_CREATED: 1}
+        world.create()
+        assert measured(world) == {Metric.CUSTOMERS_RETURNED: 1}
+
+    def test_event_counts_when_received_and_when_finished(
+        self, world: World, stripe_id: str
+    ) -> None:
+        world.time += 100
+        world.rename(stripe_id, "Jane")
+        world.deliver()
+        assert measured(world) == {Metric.EVENTS_RECEIVED: 1}
+        world.stream()
+        assert measured(world) == {Metric.EVENTS_APPLIED: 1}
+
+    def test_repeated_event_counts_as_received_only(self, world: World) -> None:
+        world.context.begin_invocation(60_000)
+        StripeEvent.receive(stripe_event(livemode=True))
+        assert measured(world) == {Metric.EVENTS_RECEIVED: 1, Metric.EVENTS_IGNORED: 1}
+        StripeEvent.receive(stripe_event(livemode=True))
+        assert measured(world) == {Metric.EVENTS_RECEIVED: 1}
+
+    def test_older_event_counts_as_stale(self, world: World, stripe_id: str) -> None:
+        world.time += 100
+        world.rename(stripe_id, "Jane")
+        world.time += 100
+        world.sync()
+        world.measured.clear()
+        world.settle()
+        assert measured(world) == {
+            Metric.EVENTS_RECEIVED: 1,
+            Metric.EVENTS_IGNORED: 1,
+            Metric.STALE_EVENTS_DROPPED: 1,
+        }
+
+    def test_ambiguous_event_counts_as_refetched(self, world: World, stripe_id: str) -> None:
+        world.rename(stripe_id, "Jane")
+        world.settle()
+        assert measured(world)[Metric.AMBIGUOUS_EVENTS_REFETCHED] == 1
+
+    def test_other_api_version_is_counted(self, world: World) -> None:
+        world.context.begin_invocation(60_000)
+        StripeEvent.receive(stripe_event(api_version="2020-01-01"))
+        assert measured(world) == {Metric.EVENTS_RECEIVED: 1, Metric.API_VERSION_MISMATCHES: 1}
+
+    def test_refused_signature_is_counted(self, world: World) -> None:
+        body = json.dumps(stripe_event("price.created")).encode()
+        for header in ("", "t=1,v1=00", sign(body, "whsec_forged", world.time)):
+            assert world.webhook(body, {"stripe-signature": header})["statusCode"] == 400
+        assert measured(world) == {Metric.SIGNATURES_REFUSED: 3}
+        world.webhook(b"{}", {"stripe-signature": sign(b"{}", WEBHOOK_SECRET, world.time)})
+        assert measured(world) == {}
+
+    def test_retries_and_dead_letters_are_counted(self, world: World, stripe_id: str) -> None:
+        world.rename(stripe_id, "Jane")
+        world.stripe.faults.fail_next(None, status=500)
+        world.settle()
+        assert measured(world)[Metric.EVENT_RETRIES_SCHEDULED] == 1
+        tries = 0
+        while not world.dead_letters:
+            tries += 1
+            assert tries < 100
+            world.time += 8000
+            world.reconcile()
+        assert measured(world)[Metric.EVENTS_DEAD_LETTERED] == 1
+
+    def test_stripe_is_timed_and_its_429s_are_counted(self, world: World, stripe_id: str) -> None:
+        world.stripe.faults.fail_next(1, status=429)
+        world.sync()
+        latencies = [value for metric, value in world.measured if metric is Metric.STRIPE_LATENCY]
+        assert len(latencies) == 4
+        assert measured(world)[Metric.STRIPE_RATE_LIMITED] == 1
+
+    def test_metrics_are_printed_at_end_of_invocation(
+        self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        metrics = EphemeralMetrics(namespace=observability.NAMESPACE, service="stack")
+        monkeypatch.setattr(observability, "_metrics", metrics)
+        world.context.measure = observability.measure
+        world.create()
+        world.get()
+        world.stripe.faults.fail_next(None, status=500)
+        world.create("u-2")
+        printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        first, second = (line for line in printed if "_aws" in line)
+        (directive,) = first["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == "StripeIntegrations"
+        assert directive["Dimensions"] == [["service"]]
+        assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == {
+            "CustomersCreated": "Count",
+            "StripeLatency": "Milliseconds",
+        }
+        assert (first["CustomersCreated"], first["service"]) == ([1], "stack")
+        assert len(second["StripeLatency"]) >= 1
+
+
+class TestSweepMetrics:
+    def test_recovered_events_and_age_of_sweep(self, world: World, stripe_id: str) -> None:
+        world.reconcile()
+        world.stripe.webhooks.drop_next(1)
+        world.rename(stripe_id, "Jane")
+        world.time += 300
+        world.measured.clear()
+        world.reconcile()
+        sums = measured(world)
+        assert (sums[Metric.EVENTS_RECOVERED], sums[Metric.SWEEP_AGE]) == (1, 300)
+
+        world.stripe.faults.fail_next(None, status=500)
+        world.time += 1800
+        world.reconcile()
+        assert measured(world)[Metric.SWEEP_AGE] >= 1800
+
+
+class TestBacklogMetrics:
+    def age(self, world: World) -> float:
+        world.measured.clear()
+        world.reconcile()
+        return measured(world)[Metric.OLDEST_UNFINISHED_EVENT_AGE]
+
+    def test_age_is_of_oldest_unfinished_event(self, world: World, stripe_id: str) -> None:
+        assert self.age(world) == 0
+        world.rename(stripe_id, "Jane")
+        world.deliver()
+        world.time += 7000
+        world.stripe.faults.fail_next(None, status=500)
+        assert self.age(world) >= 7000
+
+    def test_waiting_event_counts_once_its_customer_is_known(self, world: World) -> None:
+        StripeEvent.receive(stripe_event())
+        assert world.event_states() == {"customer.updated": "waiting"}
+        world.time += 7000
+        assert self.age(world) == 0
+        Pointer.to("cus_unknown", "u-1").save()
+        for _ in range(30):
+            world.time += 7300
+            world.reconcile()
+        assert world.event_states() == {"customer.updated": "pending"}
+        assert self.age(world) > 30 * 7000
+
+    def test_one_page_of_each_queue_is_read(self, world: World) -> None:
+        with world.counting() as counts:
+            event_queue.oldest_pending_seconds()
+        assert counts.operations == ["Query"] * 8
+        assert {body["Limit"] for body in counts.bodies} == {1000}
+
+    def test_replayed_event_is_as_old_as_its_replay(self, world: World, stripe_id: str) -> None:
+        world.time += 5 * 86_400
+        (stored,) = world.items(record_type="Event")
+        Event.requeue(stored["stripe_id"])
+        assert event_queue.oldest_pending_seconds() == 0
+        world.time += 60
+        assert event_queue.oldest_pending_seconds() == 60
+
+
+class TestLog:
+    def test_lines_have_ids_of_request_and_of_stripes(self, world: World, log: io.StringIO) -> None:
+        body = json.dumps({"user_id": "u-1", "billing_email": "jane@example.com"})
+        event = api_event("POST", "/customers", body=body)
+        event["requestContext"]["requestId"] = "api-1"
+        world.call(create_customer, event)
+        called, answered = lines(log)
+        assert [line["correlation_id"] for line in (called, answered)] == ["api-1", "api-1"]
+        assert called["message"] == "called Stripe"
+        assert called["stripe_request_id"].startswith("req_")
+        assert called["stripe_status"] == 200
+        assert answered["status"] == 201
+
+    def test_refused_call_has_stripes_id(
+        self, world: World, log: io.StringIO, stripe_id: str
+    ) -> None:
+        clear(log)
+        world.stripe.faults.fail_next(1, status=403)
+        world.sync()
+        called, refused = lines(log)
+        assert called["stripe_status"] == 403
+        assert called["stripe_request_id"] == refused["stripe_request_id"]
+
+    def test_event_has_its_id_from_webhook_to_end(
+        self, world: World, log: io.StringIO, stripe_id: str
+    ) -> None:
+        world.rename(stripe_id, "Jane")
+        clear(log)
+        world.settle()
+        (event,) = world.items(record_type="Event", kind="customer.updated")
+        found = [
+            line for line in lines(log) if event["stripe_id"] in line.get("stripe_event_id", "")
+        ]
+        assert [line["message"] for line in found] == [
+            "answered",
+            "called Stripe",
+            "called Stripe",
+            "called Stripe",
+            "event ended",
+        ]
+        assert (found[-1]["state"], found[-1]["stripe_customer_id"]) == ("applied", stripe_id)
+
+    def test_keys_end_with_the_invocation(
+        self, world: World, log: io.StringIO, stripe_id: str
+    ) -> None:
+        observability.logger.append_keys(customer_email="jane@example.com")
+        clear(log)
+        world.get()
+        (answered,) = lines(log)
+        assert not {"stripe_event_id", "customer_email"} & answered.keys()
+
+    def test_unexpected_error_is_raised_by_type_only(
+        self, world: World, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise KeyError("jane@example.com")
+
+        monkeypatch.setattr("stripe_integrations.actions.StripeEvent.replay", fail)
+        with pytest.raises(InvocationFailedError, match=r"^KeyError$") as raised:
+            world.invoke(replay_events, {"event_id": "evt_1"})
+        assert raised.value.__cause__ is None
+        assert raised.value.__suppress_context__
+        (failed,) = lines(log)
+        assert (failed["error"], "jane" in log.getvalue()) == ("KeyError", False)
