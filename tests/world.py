@@ -32,6 +32,7 @@ from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context
 from stripe_integrations.errors import MessageNotSentError
 from stripe_integrations.models import Event
+from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
 from tests import roles
@@ -370,6 +371,11 @@ def stored_event(stripe_id: str) -> Event:
     event = Event.find(stripe_id)
     assert event, f"{stripe_id} is not stored"
     return event
+
+
+def exhaust(stripe_id: str) -> None:
+    """Let the next try of an event be one too many."""
+    stored_event(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_try.set(0)])
 
 
 def stripe_event(kind: str = "customer.updated", number: int = 1, **changes: Any) -> Json:

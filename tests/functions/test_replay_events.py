@@ -1,4 +1,4 @@
-"""Replay, by hand: events that have ended are applied again by what Stripe says now."""
+"""Replay, by an operator: finished events are applied again, as Stripe has their customer now."""
 
 from __future__ import annotations
 
@@ -8,329 +8,255 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
-from stripe_integrations.errors import EventNotFoundError, InvalidFieldError
+from stripe_integrations.errors import (
+    DatabaseUnavailableError,
+    EventNotFoundError,
+    InvalidFieldError,
+)
 from stripe_integrations.models import Customer, Event, Pointer, event_queue
-from stripe_integrations.models.event import MAX_ATTEMPTS
-from stripe_integrations.models.table import Record
-from tests.world import World
+from tests.world import (
+    EMAIL,
+    USER,
+    World,
+    database_client,
+    exhaust,
+    hooked,
+    stored_event,
+    stripe_event,
+)
 
-USER = User("u-1")
-EMAIL = "jane@example.com"
-A_FETCH = 3
+FETCH_CALLS = 3
+OTHER = User("u-2")
+ALL_TIME = {"created_from": 0, "created_to": 2**33}
+MALFORMED_KEYS: list[Any] = [
+    7,
+    [],
+    {},
+    {"x": 1},
+    {"pk": {"S": "EVENT#evt_1"}},
+    {"pk": {"S": "\ud800"}, "sk": {"S": "EVENT"}},
+]
 
 
-@pytest.fixture
-def customer(world: World) -> Customer:
-    return StripeCustomer.create(USER, EMAIL)
-
-
-def rename(world: World, customer: Customer, name: str) -> str:
+def rename(world: World, customer: Customer, name: str = "Newest") -> str:
+    """Change a customer on Stripe and receive the event; its id."""
     world.time += 10
-    world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"name": name})
-    payload = world.payload("customer.updated")
-    StripeEvent.receive(payload)
-    return str(payload["id"])
+    world.rename(customer.stripe_id, name)
+    return world.receive()
 
 
-def fail_for_good(stripe_id: str) -> None:
-    """Let an event fail, as one does that was tried too often."""
-    Event.find(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_try.set(0)])
+def applied(world: World, customer: Customer, name: str) -> str:
+    stripe_id = rename(world, customer, name)
     StripeEvent.apply(stripe_id)
-    assert Event.find(stripe_id).state == "failed"
+    return stripe_id
 
 
-def state(stripe_id: str) -> str | None:
-    event = Event.find(stripe_id)
-    assert event
-    return event.state
-
-
-# ---- one
-
-
-def test_an_applied_event_is_applied_again_by_what_stripe_says_now(
-    world: World, customer: Customer
-) -> None:
-    stripe_id = rename(world, customer, "Then")
+def failed(world: World, customer: Customer, name: str = "Newest") -> str:
+    stripe_id = rename(world, customer, name)
+    exhaust(stripe_id)
     StripeEvent.apply(stripe_id)
-    world.time += 100
-    world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"name": "Now"})
-    with world.counting() as counts:
-        done = world.replay({"event_id": stripe_id})
-    assert done == {"replayed": 1, "resume_from": None}
-    assert counts.stripe == A_FETCH
-    event = Event.find(stripe_id)
-    assert (event.state, event.attempts) == ("applied", 1)
-    assert event.expires_at is not None
-    assert StripeCustomer.get(USER).name == "Now"
+    assert stored_event(stripe_id).state == "failed"
+    return stripe_id
 
 
-def test_replaying_an_old_event_brings_no_old_payload_back(
-    world: World, customer: Customer
-) -> None:
-    old = rename(world, customer, "Old")
-    StripeEvent.apply(old)
-    StripeEvent.apply(rename(world, customer, "Newest"))
-    world.replay({"event_id": old})
-    assert StripeCustomer.get(USER).name == "Newest"
+def assert_applied(stripe_id: str, name: str = "Newest") -> None:
+    assert stored_event(stripe_id).state == "applied"
+    assert StripeCustomer.require(USER).name == name
 
 
-def test_replaying_an_event_twice_is_replaying_it_once(world: World, customer: Customer) -> None:
-    stripe_id = rename(world, customer, "Newest")
-    StripeEvent.apply(stripe_id)
-    world.time += 100
+class TestReplayOne:
+    def test_applies_what_stripe_has_now(self, world: World, customer: Customer) -> None:
+        old = applied(world, customer, "Old")
+        applied(world, customer, "Newer")
+        world.time += 100
+        world.rename(customer.stripe_id, "Newest")
+        with world.counting() as counts:
+            done = world.replay({"event_id": old})
+        assert done == {"replayed": 1, "resume_from": None}
+        assert counts.stripe == FETCH_CALLS
+        assert_applied(old)
+        assert stored_event(old).attempts == 1
+        assert stored_event(old).expires_at is not None
 
-    def standing() -> list[dict[str, Any]]:
-        return [{**item, "version": 0} for item in world.items()]
+    def test_second_replay_changes_nothing(self, world: World, customer: Customer) -> None:
+        stripe_id = applied(world, customer, "Newest")
+        world.time += 100
+        world.replay({"event_id": stripe_id})
+        once = [{**item, "version": 0} for item in world.items()]
+        world.replay({"event_id": stripe_id})
+        assert [{**item, "version": 0} for item in world.items()] == once
 
-    world.replay({"event_id": stripe_id})
-    once = standing()
-    world.replay({"event_id": stripe_id})
-    assert standing() == once
+    def test_replays_event_claimed_by_another_worker(
+        self, world: World, customer: Customer
+    ) -> None:
+        stripe_id = rename(world, customer)
+        Event.claim(stripe_id)
+        world.replay({"event_id": stripe_id})
+        assert_applied(stripe_id)
 
+    def test_schedule_retries_replay_that_failed(self, world: World, customer: Customer) -> None:
+        stripe_id = failed(world, customer)
+        world.stripe.faults.fail_next(None, status=503)
+        assert world.replay({"event_id": stripe_id})["replayed"] == 1
+        assert stored_event(stripe_id).state == "pending"
+        world.stripe.faults.clear()
+        world.time += 300
+        world.reconcile()
+        assert_applied(stripe_id)
 
-def test_an_event_that_somebody_is_at_can_be_replayed(world: World, customer: Customer) -> None:
-    stripe_id = rename(world, customer, "Newest")
-    Event.claim(stripe_id)
-    world.replay({"event_id": stripe_id})
-    assert (state(stripe_id), StripeCustomer.get(USER).name) == ("applied", "Newest")
+    @pytest.mark.parametrize("changes", [{"livemode": True}, {"account": "acct_1"}])
+    def test_event_of_other_mode_or_account_stays_ignored(
+        self, world: World, customer: Customer, changes: dict[str, Any]
+    ) -> None:
+        rename(world, customer)
+        StripeEvent.receive({**world.payload(), "id": "evt_odd", **changes})
+        before = stored_event("evt_odd")
+        with world.counting() as counts:
+            world.replay({"event_id": "evt_odd"})
+        event = stored_event("evt_odd")
+        assert (event.state, event.reason) == ("ignored", before.reason)
+        assert counts.stripe == 0
+        assert StripeCustomer.require(USER).name is None
 
+    def test_soft_deleted_record_stays_as_it_is(self, world: World, customer: Customer) -> None:
+        stripe_id = rename(world, customer)
+        StripeCustomer.soft_delete(customer)
+        before = world.items(record_type="Customer")
+        world.replay({"event_id": stripe_id})
+        assert stored_event(stripe_id).state == "ignored"
+        assert world.items(record_type="Customer") == before
 
-def test_a_replayed_event_that_cant_be_applied_now_is_tried_again_by_the_schedule(
-    world: World, customer: Customer
-) -> None:
-    stripe_id = rename(world, customer, "Newest")
-    fail_for_good(stripe_id)
-    world.stripe.faults.fail_next(None, status=503)
-    assert world.replay({"event_id": stripe_id})["replayed"] == 1
-    assert state(stripe_id) == "pending"
-    world.stripe.faults.clear()
-    world.time += 300
-    world.reconcile()
-    assert (state(stripe_id), StripeCustomer.get(USER).name) == ("applied", "Newest")
+    def test_event_of_unknown_customer_waits_again(self, world: World) -> None:
+        StripeEvent.receive(stripe_event())
+        world.time += 2 * 86400
+        StripeEvent.apply("evt_1")
+        assert stored_event("evt_1").state == "ignored"
+        world.replay({"event_id": "evt_1"})
+        assert stored_event("evt_1").state == "waiting"
 
-
-@pytest.mark.parametrize("changes", [{"livemode": True}, {"account": "acct_1"}])
-def test_a_replay_applies_no_event_of_the_other_mode_or_a_connected_account(
-    world: World, customer: Customer, changes: dict[str, Any]
-) -> None:
-    rename(world, customer, "Newest")
-    StripeEvent.receive({**world.payload("customer.updated"), "id": "evt_odd", **changes})
-    before = Event.find("evt_odd")
-    assert before.state == "ignored"
-    with world.counting() as counts:
-        world.replay({"event_id": "evt_odd"})
-    event = Event.find("evt_odd")
-    assert (event.state, event.reason) == ("ignored", before.reason)
-    assert counts.stripe == 0
-    assert StripeCustomer.get(USER).name is None
-
-
-def test_a_replay_leaves_a_soft_deleted_record_as_it_is(world: World, customer: Customer) -> None:
-    stripe_id = rename(world, customer, "Newest")
-    StripeCustomer.soft_delete(customer)
-    before = world.items(record_type="Customer")
-    world.replay({"event_id": stripe_id})
-    assert state(stripe_id) == "ignored"
-    assert world.items(record_type="Customer") == before
-
-
-def test_an_event_that_names_no_customer_of_ours_may_wait_for_another_day(world: World) -> None:
-    world.ask("POST", "/v1/customers", {"email": EMAIL})
-    world.deliver()
-    (item,) = world.items(record_type="Event")
-    world.time += 2 * 86400
-    StripeEvent.apply(item["stripe_id"])
-    assert state(item["stripe_id"]) == "ignored"
-    world.replay({"event_id": item["stripe_id"]})
-    assert state(item["stripe_id"]) == "waiting"
-
-
-def test_an_event_that_is_not_there_is_named_as_such_and_not_made(world: World) -> None:
-    with pytest.raises(EventNotFoundError, match="evt_none"):
-        world.replay({"event_id": "evt_none"})
-    assert world.items() == []
-
-
-# ---- the failed ones
+    def test_missing_event_is_named_and_not_stored(self, world: World) -> None:
+        with pytest.raises(EventNotFoundError, match="evt_none"):
+            world.replay({"event_id": "evt_none"})
+        assert world.items() == []
 
 
-def test_all_failed_events_are_replayed_and_no_other(world: World, customer: Customer) -> None:
-    other = StripeCustomer.create(User("u-2"), EMAIL)
-    failed = [
-        rename(world, customer, "One"),
-        rename(world, customer, "Two"),
-        rename(world, other, "Three"),
-    ]
-    for stripe_id in failed:
-        fail_for_good(stripe_id)
-    pending = rename(world, other, "Four")
+class TestReplayFailed:
+    def test_replays_all_failed_events_and_no_other(self, world: World, customer: Customer) -> None:
+        other = StripeCustomer.create(OTHER, EMAIL)
+        ids = [
+            failed(world, customer, "One"),
+            failed(world, customer, "Two"),
+            failed(world, other, "Three"),
+        ]
+        pending = rename(world, other, "Four")
 
-    assert world.replay({"failed": True}) == {"replayed": 3, "resume_from": None}
+        with world.counting() as counts:
+            assert world.replay({"failed": True}) == {"replayed": 3, "resume_from": None}
 
-    assert {state(stripe_id) for stripe_id in failed} == {"applied"}
-    assert state(pending) == "pending"
-    assert (StripeCustomer.get(USER).name, StripeCustomer.get(User("u-2")).name) == ("Two", "Four")
-    assert world.replay({"failed": True})["replayed"] == 0
+        assert counts.stripe == 2 * FETCH_CALLS
+        assert {stored_event(stripe_id).state for stripe_id in ids} == {"applied"}
+        assert stored_event(pending).state == "pending"
+        assert StripeCustomer.require(USER).name == "Two"
+        assert StripeCustomer.require(OTHER).name == "Four"
+        assert world.replay({"failed": True})["replayed"] == 0
 
-
-def test_failed_events_of_one_customer_are_replayed_by_one_fetch(
-    world: World, customer: Customer
-) -> None:
-    for number in range(4):
-        fail_for_good(rename(world, customer, f"Name {number}"))
-    with world.counting() as counts:
-        world.replay({"failed": True})
-    assert counts.stripe == A_FETCH
-
-
-def test_what_a_replay_had_no_time_to_apply_is_applied_by_the_schedule(
-    world: World, customer: Customer
-) -> None:
-    stripe_id = rename(world, customer, "Newest")
-    fail_for_good(stripe_id)
-    assert world.replay({"failed": True}, remaining_seconds=40)["replayed"] == 1
-    assert state(stripe_id) == "pending"
-    world.reconcile()
-    assert state(stripe_id) == "applied"
+    def test_schedule_applies_what_replay_had_no_time_for(
+        self, world: World, customer: Customer
+    ) -> None:
+        stripe_id = failed(world, customer)
+        assert world.replay({"failed": True}, remaining_seconds=40)["replayed"] == 1
+        assert stored_event(stripe_id).state == "pending"
+        world.reconcile()
+        assert_applied(stripe_id)
 
 
-# ---- a range of time
+class TestReplayRange:
+    def test_replays_events_in_any_state(self, world: World, customer: Customer) -> None:
+        before = applied(world, customer, "Before")
+        first = applied(world, customer, "First")
+        begin = int(world.time)
+        ids = [first, failed(world, customer, "Failed"), rename(world, customer, "Last")]
+        end = int(world.time)
+        after = rename(world, customer, "After")
+
+        done = world.replay({"created_from": begin, "created_to": end})
+
+        assert done == {"replayed": 3, "resume_from": None}
+        assert {stored_event(stripe_id).state for stripe_id in ids} == {"applied"}
+        events = world.items(record_type="Event")
+        assert {e["stripe_id"] for e in events if "replayed_at" in e} == set(ids)
+        assert stored_event(before).state == "applied"
+        assert stored_event(after).state == "pending"
+        assert StripeCustomer.require(USER).name == "After"
+
+    def test_resumes_from_returned_key(self, world: World, customer: Customer) -> None:
+        for number in range(5):
+            rename(world, customer, f"Name {number}")
+        scanned = [image for image in world.images() if image["sk"]["S"] == "EVENT"]
+        reached = {"pk": scanned[1]["pk"], "sk": scanned[1]["sk"]}
+        # An operator copies it as JSON.
+        event = json.loads(json.dumps({**ALL_TIME, "resume_from": reached}))
+        assert world.replay(event) == {"replayed": 3, "resume_from": None}
+        replayed = {item["pk"] for item in world.items() if "replayed_at" in item}
+        assert replayed == {image["pk"]["S"] for image in scanned[2:]}
+
+    def test_many_events_are_read_in_parts(self, world: World) -> None:
+        with Event.batch_write() as batch:
+            for number in range(1010):
+                batch.save(Event.received(stripe_event(number=number), valid=True))
+        first, resume_from = event_queue.created_between(0, 2**33)
+        rest, end = event_queue.created_between(0, 2**33, resume_from)
+        assert resume_from
+        assert end is None
+        assert len({entry.stripe_id for entry in [*first, *rest]}) == 1010
+        assert len(first) < 1010
+
+    def test_stops_in_time(self, world: World) -> None:
+        with Pointer.batch_write() as batch:
+            for number in range(5000):
+                batch.save(Pointer.to(f"cus_{number}", "u-2"))
+
+        def take_long(request: Any, **_: Any) -> None:
+            if "Scan" in str(request.headers["X-Amz-Target"]):
+                world.time += 20  # a page of a large table
+
+        began = world.time
+        with hooked(database_client(), "before-send.dynamodb", take_long):
+            done = world.replay(ALL_TIME, remaining_seconds=60)
+        assert world.time - began < 60
+        assert done["resume_from"] is not None
 
 
-def test_the_events_of_a_range_of_time_are_replayed_in_whatever_state_they_are(
-    world: World, customer: Customer
-) -> None:
-    before = rename(world, customer, "Before")
-    StripeEvent.apply(before)
-    first = rename(world, customer, "First")
-    StripeEvent.apply(first)
-    begin = int(world.time)
-    failed = rename(world, customer, "Failed")
-    fail_for_good(failed)
-    last = rename(world, customer, "Last")
-    end = int(world.time)
-    after = rename(world, customer, "After")
+class TestInput:
+    @pytest.mark.parametrize(
+        ("event", "named"),
+        [
+            ({}, "event_id"),
+            ({"event_id": None}, "event_id"),
+            ({"event_id": 7}, "event_id"),
+            ({"failed": False}, "event_id"),
+            ({"failed": "yes"}, "event_id"),
+            ({"created_from": 1}, "event_id"),
+            ({"created_from": "2027-01-01", "created_to": "2027-01-02"}, "event_id"),
+            ({"created_from": 1.5, "created_to": 2.5}, "event_id"),
+            *(({**ALL_TIME, "resume_from": key}, "resume_from") for key in MALFORMED_KEYS),
+        ],
+    )
+    def test_malformed_event_is_refused(
+        self, world: World, event: dict[str, Any], named: str
+    ) -> None:
+        with world.counting() as counts, pytest.raises(InvalidFieldError, match=named):
+            world.replay(event)
+        assert (counts.database, counts.stripe) == (0, 0)
 
-    done = world.replay({"created_from": begin, "created_to": end})
-
-    assert done == {"replayed": 3, "resume_from": None}
-    assert {state(stripe_id) for stripe_id in (first, failed, last)} == {"applied"}
-    replayed = {
-        item["stripe_id"] for item in world.items(record_type="Event") if "replayed_at" in item
-    }
-    assert replayed == {first, failed, last}
-    assert (state(before), state(after)) == ("applied", "pending")
-    assert StripeCustomer.get(USER).name == "After"
-
-
-def test_a_replay_goes_on_where_an_earlier_one_has_stopped(
-    world: World, customer: Customer
-) -> None:
-    for number in range(5):
-        rename(world, customer, f"Name {number}")
-    scanned = [image for image in world.images() if image["sk"]["S"] == "EVENT"]
-    reached = {"pk": scanned[1]["pk"], "sk": scanned[1]["sk"]}
-    # As it goes through JSON, by hand.
-    event = json.loads(json.dumps({"created_from": 0, "created_to": 2**33, "resume_from": reached}))
-    assert world.replay(event) == {"replayed": 3, "resume_from": None}
-    replayed = {item["pk"] for item in world.items(record_type="Event") if "replayed_at" in item}
-    assert replayed == {image["pk"]["S"] for image in scanned[2:]}
-
-
-def test_a_range_of_very_many_events_is_looked_up_in_parts(
-    world: World, customer: Customer
-) -> None:
-    payload = world.payload("customer.created")
-    with Event.batch_write() as batch:
-        for number in range(1010):
-            batch.save(Event.received({**payload, "id": f"evt_{number}"}, valid=True))
-    first, resume_from = event_queue.created_between(0, 2**33)
-    rest, end = event_queue.created_between(0, 2**33, resume_from)
-    assert resume_from
-    assert end is None
-    assert len({entry.stripe_id for entry in [*first, *rest]}) == 1010
-    assert len(first) < 1010
-
-
-def test_a_replay_of_a_range_passes_by_what_is_no_event(world: World, customer: Customer) -> None:
-    stripe_id = rename(world, customer, "Newest")
-    with Pointer.batch_write() as batch:
-        for number in range(50):
-            batch.save(Pointer.to(f"cus_{number}", "u-2"))
-    done = world.replay({"created_from": 0, "created_to": int(world.time)})
-    assert done["replayed"] == 1
-    assert state(stripe_id) == "applied"
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        {},
-        {"event_id": None},
-        {"event_id": 7},
-        {"failed": False},
-        {"failed": "yes"},
-        {"created_from": 1},
-        {"created_from": "2027-01-01", "created_to": "2027-01-02"},
-        {"created_from": 1.5, "created_to": 2.5},
-    ],
-)
-def test_a_call_that_says_not_what_to_replay_is_refused(
-    world: World, event: dict[str, Any]
-) -> None:
-    with world.counting() as counts, pytest.raises(InvalidFieldError, match="event_id"):
-        world.replay(event)
-    assert (counts.database, counts.stripe) == (0, 0)
-
-
-@pytest.mark.parametrize("failing", ["Scan", "Query"])
-def test_a_replay_that_cant_look_events_up_says_so(
-    world: World, customer: Customer, failing: str
-) -> None:
-    rename(world, customer, "Newest")
-    asked = {"created_from": 0, "created_to": 2**33} if failing == "Scan" else {"failed": True}
-    with (
-        world.failing_database("InternalServerError", operation=failing),
-        pytest.raises(Exception, match="DynamoDB: InternalServerError"),
-    ):
-        world.replay(asked)
-
-
-def test_a_replay_of_a_large_table_stops_in_time_and_says_where_to_go_on(world: World) -> None:
-    StripeCustomer.create(USER, EMAIL)
-    world.deliver()
-    with Pointer.batch_write() as batch:
-        for number in range(5000):
-            batch.save(Pointer.to(f"cus_{number}", "u-2"))
-
-    def take_long(request: Any, **_: Any) -> None:
-        if "Scan" in str(request.headers["X-Amz-Target"]):
-            world.time += 20  # a page of a large table
-
-    events = Record.connection().client.meta.events
-    events.register("before-send.dynamodb", take_long)
-    began = world.time
-    try:
-        done = world.replay({"created_from": 0, "created_to": 2**33}, remaining_seconds=60)
-    finally:
-        events.unregister("before-send.dynamodb", take_long)
-
-    assert world.time - began < 60
-    assert done["resume_from"] is not None
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        7,
-        [],
-        {},
-        {"x": 1},
-        {"pk": {"S": "EVENT#evt_1"}},
-        {"pk": {"S": "\ud800"}, "sk": {"S": "EVENT"}},
-    ],
-)
-def test_a_place_to_go_on_from_that_nobody_gave_is_refused(world: World, odd: Any) -> None:
-    with pytest.raises(InvalidFieldError, match="resume_from"):
-        world.replay({"created_from": 1, "created_to": 2, "resume_from": odd})
+    @pytest.mark.parametrize(
+        ("event", "operation"), [(ALL_TIME, "Scan"), ({"failed": True}, "Query")]
+    )
+    def test_failed_read_is_raised(
+        self, world: World, event: dict[str, Any], operation: str
+    ) -> None:
+        with (
+            world.failing_database("InternalServerError", operation=operation),
+            pytest.raises(DatabaseUnavailableError, match="DynamoDB: InternalServerError"),
+        ):
+            world.replay(event)

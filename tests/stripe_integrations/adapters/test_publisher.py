@@ -13,9 +13,8 @@ from stripe_integrations.actions import StripeEvent
 from stripe_integrations.adapters import publisher
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import MessageNotSentError
-from stripe_integrations.models import Customer, Event
-from stripe_integrations.models.event import MAX_ATTEMPTS
-from tests.world import World, hooked, stored_event, time_out
+from stripe_integrations.models import Customer
+from tests.world import World, exhaust, hooked, stored_event, time_out
 
 DETAIL = {"event_id": "evt_1", "type": "customer.updated", "user_id": "u-1"}
 LETTER = {"event_id": "evt_1"}
@@ -114,7 +113,7 @@ def test_events_use_both_by_default(
     for name in ("Jane Roe", "Jane Poe"):
         world.rename(customer.stripe_id, name)
         ids.append(world.receive())
-    stored_event(ids[1]).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_try.set(0)])
+    exhaust(ids[1])
     for stripe_id in ids:
         StripeEvent.apply(stripe_id)
     assert [stored_event(stripe_id).state for stripe_id in ids] == ["applied", "failed"]
