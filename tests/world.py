@@ -195,9 +195,9 @@ class World:
         return answers
 
     def stream(self, *keys: tuple[str, str]) -> Json:
-        """Let the stream report items as new, in this order; by default customers and events."""
+        """Let the stream report stored items as new: these, or all customers and events."""
         images = {(image["pk"]["S"], image["sk"]["S"]): image for image in self.images()}
-        new = keys or [
+        reported = keys or [
             key
             for key, image in images.items()
             if image["record_type"]["S"] in ("Customer", "Event")
@@ -213,7 +213,8 @@ class World:
                     "SequenceNumber": str(number),
                 },
             }
-            for number, (pk, sk) in enumerate(new)
+            for number, (pk, sk) in enumerate(reported)
+            if (pk, sk) in images
         ]
         return self.apply_events({"Records": records})
 
