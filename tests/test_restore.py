@@ -1,4 +1,4 @@
-"""The runbook's order after a restore: closed, put back, rebuilt from Stripe, opened, swept."""
+"""The runbook's order after a restore: close, copy back, rebuild from Stripe, open, sweep."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.actions.customers.snapshot import USER_KEY
-from tests.stripe_integrations.actions.test_rebuild import EMAIL, POST, forget
-from tests.world import World
+from tests.world import EMAIL, World
 from tools.copy_table import copy_table
 from tools.template import table_properties
 
-Json = dict[str, Any]
+Step = Callable[[World], None]
 
 BACKUP = "customers-restored"
 BEFORE = [f"before-{number}" for number in range(6)]
@@ -23,56 +22,56 @@ USERS = [*BEFORE, "crashed", *AFTER]
 
 
 @pytest.fixture
-def lived(world: World, dynamodb: Any) -> Iterator[World]:
-    """A deployment that went on after its backup was made; the backup is a table of its own."""
+def changed(world: World, dynamodb: Any) -> Iterator[World]:
+    """A deployment that was used after its backup was made; the backup is a table of its own."""
     dynamodb.create_table(TableName=BACKUP, **table_properties())
-    live_until_the_backup(world)
+    use_until_backup(world)
     copy_table(dynamodb, world.settings.table_name, BACKUP)
-    live_on(world)
+    use_after_backup(world)
     yield world
     dynamodb.delete_table(TableName=BACKUP)
 
 
-def live_until_the_backup(world: World) -> None:
+def use_until_backup(world: World) -> None:
     for user_id in BEFORE:
         assert world.create(user_id, default_source="tok_visa")["statusCode"] == 201
     world.settle()
     world.delete(BEFORE[5])
-    crash_a_create(world, "crashed")
+    crash_create(world, "crashed")
     world.reconcile()
     world.time += 3600
 
 
-def live_on(world: World) -> None:
+def use_after_backup(world: World) -> None:
     """Everything that may happen to a user: two unharmed ones, and each case by itself."""
-    made = {user_id: world.get(user_id)["json"]["stripe_id"] for user_id in BEFORE[:5]}
-    world.ask("POST", f"/v1/customers/{made[BEFORE[1]]}", {"name": "changed since"})
-    world.ask("POST", f"/v1/customers/{made[BEFORE[1]]}/sources", {"source": "tok_mastercard"})
-    tick(world)
+    created = {user_id: world.get(user_id)["json"]["stripe_id"] for user_id in BEFORE[:5]}
+    world.rename(created[BEFORE[1]], "changed since")
+    world.ask("POST", f"/v1/customers/{created[BEFORE[1]]}/sources", {"source": "tok_mastercard"})
+    process_events(world)
     world.delete(BEFORE[2])  # and comes back
     world.create(BEFORE[2], name="the second")
-    world.ask("DELETE", f"/v1/customers/{made[BEFORE[3]]}")
-    tick(world)
+    world.ask("DELETE", f"/v1/customers/{created[BEFORE[3]]}")
+    process_events(world)
     world.create(BEFORE[3], name="instead of one that was deleted")
     world.delete(BEFORE[4])  # and stays away
     world.create(BEFORE[5], name="back again")
     world.create("after", default_source="tok_visa")
     world.create("after-twice")
     world.delete("after-twice")
-    tick(world)
+    process_events(world)
     world.create("after-twice", name="the second")
     world.create("crashed")
-    crash_a_create(world, "after-crashed")
-    tick(world)
+    crash_create(world, "after-crashed")
+    process_events(world)
 
 
-def crash_a_create(world: World, user_id: str) -> None:
-    world.stripe.faults.time_out(None, match=POST, when="after", should_retry=False)
+def crash_create(world: World, user_id: str) -> None:
+    world.stripe.faults.time_out(None, match="POST /v1/customers", when="after", should_retry=False)
     assert world.create(user_id)["statusCode"] == 503
     world.stripe.faults.clear()
 
 
-def tick(world: World) -> None:
+def process_events(world: World) -> None:
     world.settle()
     world.time += 600
 
@@ -81,12 +80,14 @@ def restore(world: World, dynamodb: Any) -> None:
     copy_table(dynamodb, BACKUP, world.settings.table_name, empty_target=True)
 
 
-def lose(world: World, _: Any) -> None:
-    forget(world)
+def lose_table(world: World, dynamodb: Any) -> None:
+    for image in world.images():
+        key = {name: image[name] for name in ("pk", "sk")}
+        dynamodb.delete_item(TableName=world.settings.table_name, Key=key)
 
 
 def rebuild(world: World) -> None:
-    """As the runbook has it: until there is nothing to go on from."""
+    """As the runbook has it: until there is nothing to resume from."""
     done = world.rebuild({}, remaining_seconds=59)
     while done["resume_from"] is not None:
         done = world.rebuild({"resume_from": done["resume_from"]}, remaining_seconds=59)
@@ -100,69 +101,63 @@ def sweep(world: World) -> None:
     assert done["recovered"] == 0
 
 
-def everybody_creates(world: World) -> None:
+def create_all(world: World) -> None:
     for user_id in USERS:
         assert world.create(user_id, name="once more")["statusCode"] in (200, 201)
 
 
-ORDERS = pytest.mark.parametrize(
-    "then",
-    [(sweep, everybody_creates), (everybody_creates, sweep)],
-    ids=["swept and opened", "opened and swept"],
-)
+@pytest.mark.parametrize("happen", [restore, lose_table])
+class TestRestore:
+    @pytest.mark.parametrize(
+        "then",
+        [(sweep, create_all), (create_all, sweep)],
+        ids=["swept and opened", "opened and swept"],
+    )
+    def test_no_user_has_second_customer_after_rebuild(
+        self,
+        changed: World,
+        dynamodb: Any,
+        happen: Callable[[World, Any], None],
+        then: tuple[Step, Step],
+    ) -> None:
+        before = changed.stripe_customers()
+        newest: dict[str, str] = {}
+        for created in before:
+            newest.setdefault(created["metadata"][USER_KEY], created["id"])
+        happen(changed, dynamodb)
 
+        rebuild(changed)
+        for step in then:
+            step(changed)
 
-@ORDERS
-@pytest.mark.parametrize("happens", [restore, lose])
-def test_after_a_restore_and_a_rebuild_nobody_gets_a_second_customer(
-    lived: World,
-    dynamodb: Any,
-    happens: Callable[[World, Any], None],
-    then: list[Callable[[World], None]],
-) -> None:
-    before = lived.stripe_customers()
-    newest: dict[str, str] = {}
-    for made in before:
-        newest.setdefault(made["metadata"][USER_KEY], made["id"])
-    happens(lived, dynamodb)
+        after = changed.stripe_customers()
+        assert [each["id"] for each in after] == [each["id"] for each in before]
+        assert newest.keys() == set(USERS)
+        for user_id, stripe_id in newest.items():
+            assert_equals_stripe(changed, user_id, stripe_id)
+        states = {item["state"] for item in changed.items(record_type="Event")}
+        assert states <= {"applied", "ignored"}
+        assert not changed.dead_letters
 
-    rebuild(lived)
-    for step in then:
-        step(lived)
-
-    assert [made["id"] for made in lived.stripe_customers()] == [made["id"] for made in before]
-    assert newest.keys() == set(USERS)
-    for user_id, stripe_id in newest.items():
-        assert_equals_stripe(lived, user_id, stripe_id)
-    states = {item["state"] for item in lived.items(record_type="Event")}
-    assert states <= {"applied", "ignored"}
-    assert not lived.dead_letters
+    def test_users_have_second_customer_without_rebuild(
+        self, changed: World, dynamodb: Any, happen: Callable[[World, Any], None]
+    ) -> None:
+        before = len(changed.stripe_customers())
+        happen(changed, dynamodb)
+        sweep(changed)
+        create_all(changed)
+        assert len(changed.stripe_customers()) > before
 
 
 def assert_equals_stripe(world: World, user_id: str, stripe_id: str) -> None:
     on_stripe = world.ask("GET", f"/v1/customers/{stripe_id}")
     cards = world.ask("GET", f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
-    record = StripeCustomer.get(User(user_id))
+    record = StripeCustomer.require(User(user_id))
     assert record.stripe_id == stripe_id
     assert (record.email, record.name) == (EMAIL, on_stripe["name"])
     assert record.metadata == on_stripe["metadata"]
-    assert sorted(card.last4 for card in record.cards) == sorted(
+    assert sorted(str(card.last4) for card in record.cards) == sorted(
         card["card"]["last4"] for card in cards["data"]
     )
-    one_active = [
-        item["stripe_id"]
-        for item in world.items(record_type="Customer", user_id=user_id)
-        if item["is_active"]
-    ]
-    assert one_active == [stripe_id]
-
-
-@pytest.mark.parametrize("happens", [restore, lose])
-def test_opened_without_a_rebuild_users_get_a_second_customer(
-    lived: World, dynamodb: Any, happens: Callable[[World, Any], None]
-) -> None:
-    before = len(lived.stripe_customers())
-    happens(lived, dynamodb)
-    sweep(lived)
-    everybody_creates(lived)
-    assert len(lived.stripe_customers()) > before
+    active = world.items(record_type="Customer", user_id=user_id, is_active=True)
+    assert [item["stripe_id"] for item in active] == [stripe_id]
