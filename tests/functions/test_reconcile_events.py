@@ -165,14 +165,6 @@ class TestSweep:
         world.reconcile()
         assert [item["kind"] for item in world.items(record_type="Event")] == ["price.created"]
 
-    def test_deletes_nothing(self, world: World, customer: Customer) -> None:
-        lose(world, customer, 3)
-        before = {(item["pk"], item["sk"]) for item in world.items()}
-        for _ in range(3):
-            world.time += 1000
-            world.reconcile()
-        assert {(item["pk"], item["sk"]) for item in world.items()} >= before
-
 
 def ignore(event: Event, customer: Customer | None) -> None:
     """A custom handler that has nothing to do."""

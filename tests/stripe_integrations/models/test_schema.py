@@ -8,7 +8,7 @@ file of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent
-from stripe_integrations.context import use
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
     KINDS,
@@ -47,15 +46,9 @@ RECORDS: tuple[type[Record], ...] = (
 
 
 @pytest.fixture
-def world(table_name: str) -> Iterator[World]:
-    world = World(table_name, stored_records=frozenset(kind.__name__ for kind in KINDS))
-    with use(world.context):
-        yield world
-
-
-@pytest.fixture
 def populated(world: World) -> World:
     """A deployment with a record of every kind."""
+    world.configure(stored_records=frozenset(kind.__name__ for kind in KINDS))
     stripe_id = world.create(default_source="tok_visa")["json"]["stripe_id"]
     product = world.ask("POST", "/v1/products", {"name": "Plan"})["id"]
     price = {"currency": "eur", "unit_amount": 500, "recurring": {"interval": "month"}}
