@@ -378,7 +378,7 @@ class Search:
         self.statuses: Counter[int] = Counter()
         with output.captured():
             world.furnish("ann")
-            world.settle()
+            world.deliver_and_apply()
         assert not self.found()
         self._ready = world.saved()
 

@@ -35,7 +35,7 @@ def changed(world: World, dynamodb: Any) -> Iterator[World]:
 def use_until_backup(world: World) -> None:
     for user_id in BEFORE:
         assert world.create(user_id, default_source="tok_visa")["statusCode"] == 201
-    world.settle()
+    world.deliver_and_apply()
     world.delete(BEFORE[5])
     crash_create(world, "crashed")
     world.reconcile()
@@ -72,7 +72,7 @@ def crash_create(world: World, user_id: str) -> None:
 
 
 def process_events(world: World) -> None:
-    world.settle()
+    world.deliver_and_apply()
     world.time += 600
 
 

@@ -222,7 +222,7 @@ class World:
         """Let the stream report events as new, in this order."""
         return self.stream(*((Event.key(stripe_id), Event.SORT_KEY) for stripe_id in stripe_ids))
 
-    def settle(self) -> None:
+    def deliver_and_apply(self) -> None:
         """Deliver and apply until nothing is left to be delivered."""
         while self.stripe.webhooks.due():
             self.deliver()

@@ -20,7 +20,7 @@ LIST = "/v1/events"
 def customer(world: World, customer: Customer) -> Customer:
     """A customer, all of whose events have been swept."""
     world.reconcile()
-    world.settle()
+    world.deliver_and_apply()
     world.time += 1000
     world.reconcile()
     world.time += 1000
@@ -103,7 +103,7 @@ class TestSweep:
 
     def test_does_not_receive_stored_events_again(self, world: World, customer: Customer) -> None:
         world.rename(customer.stripe_id, "Newest")
-        world.settle()
+        world.deliver_and_apply()
         before = world.items(record_type="Event")
         with world.counting() as counts:
             assert world.reconcile()["recovered"] == 0

@@ -63,7 +63,7 @@ class Stage:
         with self._output.captured():
             for name in USERS:
                 world.furnish(name)
-            world.settle()
+            world.deliver_and_apply()
         self._output.taken()
         self.at_first = world.saved()
 

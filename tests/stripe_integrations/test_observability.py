@@ -46,7 +46,7 @@ def clear(log: io.StringIO) -> None:
 def stripe_id(world: World) -> str:
     """A customer, all of whose events are applied and all of whose metrics are forgotten."""
     stripe_id = str(world.create()["json"]["stripe_id"])
-    world.settle()
+    world.deliver_and_apply()
     world.measured.clear()
     return stripe_id
 
@@ -90,7 +90,7 @@ class TestMetrics:
         world.time += 100
         world.sync()
         world.measured.clear()
-        world.settle()
+        world.deliver_and_apply()
         assert measured(world) == {
             Metric.EVENTS_RECEIVED: 1,
             Metric.EVENTS_IGNORED: 1,
@@ -99,7 +99,7 @@ class TestMetrics:
 
     def test_ambiguous_event_counts_as_refetched(self, world: World, stripe_id: str) -> None:
         world.rename(stripe_id, "Jane")
-        world.settle()
+        world.deliver_and_apply()
         assert measured(world)[Metric.AMBIGUOUS_EVENTS_REFETCHED] == 1
 
     def test_other_api_version_is_counted(self, world: World) -> None:
@@ -118,7 +118,7 @@ class TestMetrics:
     def test_retries_and_dead_letters_are_counted(self, world: World, stripe_id: str) -> None:
         world.rename(stripe_id, "Jane")
         world.stripe.faults.fail_next(None, status=500)
-        world.settle()
+        world.deliver_and_apply()
         assert measured(world)[Metric.EVENT_RETRIES_SCHEDULED] == 1
         tries = 0
         while not world.dead_letters:
@@ -244,7 +244,7 @@ class TestLog:
     ) -> None:
         world.rename(stripe_id, "Jane")
         clear(log)
-        world.settle()
+        world.deliver_and_apply()
         (event,) = world.items(record_type="Event", kind="customer.updated")
         found = [
             line for line in lines(log) if event["stripe_id"] in line.get("stripe_event_id", "")

@@ -25,7 +25,7 @@ EMAIL = "jane@example.com"
 @pytest.fixture
 def customer(world: World) -> Customer:
     customer = StripeCustomer.create(USER, EMAIL)
-    world.settle()
+    world.deliver_and_apply()
     return customer
 
 
@@ -340,14 +340,14 @@ def test_what_happens_on_stripe_comes_through(world: World, customer: Customer) 
         "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_visa"}}
     )
     world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": stripe_id})
-    world.settle()
+    world.deliver_and_apply()
 
     record = StripeCustomer.get(USER)
     assert record.name == "Newest"
     assert [card.stripe_id for card in record.cards] == [method["id"]]
 
     world.ask("POST", f"/v1/payment_methods/{method['id']}/detach")
-    world.settle()
+    world.deliver_and_apply()
 
     assert StripeCustomer.get(USER).cards == []
     assert set(world.event_states().values()) <= {"applied", "ignored"}
@@ -377,7 +377,7 @@ def test_a_customer_that_is_deleted_on_stripe_is_soft_deleted(
     world: World, customer: Customer
 ) -> None:
     world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
-    world.settle()
+    world.deliver_and_apply()
     assert StripeCustomer.get(USER) is None
     assert world.event_states()["customer.deleted"] == "applied"
 
@@ -388,7 +388,7 @@ def test_an_event_changes_nothing_of_a_soft_deleted_record(
     StripeCustomer.soft_delete(customer)
     before = world.items(record_type="Customer")
     world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"name": "Newest"})
-    world.settle()
+    world.deliver_and_apply()
     assert world.items(record_type="Customer") == before
     (record,) = world.items(record_type="Event", kind="customer.updated")
     assert (record["state"], record["reason"]) == ("ignored", "the customer is soft-deleted")
@@ -400,7 +400,7 @@ def test_customer_created_finishes_a_create_that_got_no_further_than_stripe(worl
         StripeCustomer.create(USER, EMAIL, currency="eur")
     world.stripe.faults.clear()
 
-    world.settle()
+    world.deliver_and_apply()
 
     (on_stripe,) = world.stripe_customers()
     customer = StripeCustomer.get(USER)
@@ -415,7 +415,7 @@ def test_customer_created_of_somebody_elses_customer_is_not_adopted(world: World
     CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
     for metadata in ({}, {"stripe_integrations_user_id": "u-1"}):
         world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
-    world.settle()
+    world.deliver_and_apply()
     assert StripeCustomer.get(USER) is None
     assert set(world.event_states().values()) == {"waiting"}
 
@@ -501,7 +501,7 @@ def test_a_deployment_without_cards_or_subscriptions_applies_what_it_keeps(
         customer = StripeCustomer.create(USER, EMAIL)
         world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"})
         world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"name": "Newest"})
-        world.settle()
+        world.deliver_and_apply()
         record = StripeCustomer.get(USER)
         assert record.name == "Newest"
         assert len(record.cards) == ("Card" in stored)

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 @pytest.fixture
 def customer(world: World) -> Customer:
     customer = StripeCustomer.create(USER, EMAIL, name="Jane")
-    world.settle()
+    world.deliver_and_apply()
     world.time += 60
     return customer
 

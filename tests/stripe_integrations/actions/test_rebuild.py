@@ -129,7 +129,7 @@ def test_an_event_finds_a_customer_that_was_put_back(world: World) -> None:
     world.rebuild()
     world.time += 60
     world.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Later"})
-    world.settle()
+    world.deliver_and_apply()
     assert StripeCustomer.get(USER).name == "Later"
 
 
@@ -209,7 +209,7 @@ def test_of_several_the_newest_is_the_active_one(world: World) -> None:
     assert active(world) == third
     assert [Pointer.find(one).user_id for one in (first, second, third)] == ["u-1"] * 3
     world.ask("POST", f"/v1/customers/{first}", {"name": "late news"})
-    world.settle()
+    world.deliver_and_apply()
     assert UserRecords.read("u-1").customer(first).name is None
     (late,) = world.items(kind="customer.updated", customer_id=first)
     assert late["state"] == "ignored"
@@ -253,7 +253,7 @@ def test_a_customer_that_came_after_the_backup_takes_the_place_of_the_one_in_it(
 
 def test_it_does_so_too_where_stripe_has_deleted_the_one_in_the_backup(world: World) -> None:
     old = create(world, default_source="tok_visa")
-    world.settle()
+    world.deliver_and_apply()
     StripeCustomer.sync(StripeCustomer.get(USER))
     backup = world.images()
     world.time += 60
@@ -278,7 +278,7 @@ def test_an_older_customer_does_not_come_back_when_the_newest_is_deleted_on_stri
     world.rebuild()
     forget(world, f"CUSTOMER#{old}")
     world.ask("DELETE", f"/v1/customers/{new}")
-    world.settle()
+    world.deliver_and_apply()
 
     world.rebuild()
 
@@ -453,7 +453,7 @@ def test_a_pointer_to_one_that_stripe_has_deleted_keeps_no_user_from_a_new_one(
     old = create(world)
     pointer = images_of(world, "CLAIM")
     world.ask("DELETE", f"/v1/customers/{old}")
-    world.settle()
+    world.deliver_and_apply()
     put_back(world, (world.images() if is_there else []) + pointer)
     world.rebuild()
     new = create(world)
@@ -561,7 +561,7 @@ def test_one_that_is_not_pointed_to_is_soft_deleted_and_the_pointer_stays(world:
 def test_the_event_of_the_deletion_of_one_that_is_not_pointed_to_is_applied(world: World) -> None:
     pointed_to, other = two_active(world)
     world.ask("DELETE", f"/v1/customers/{other}")
-    world.settle()
+    world.deliver_and_apply()
     assert customers(world) == {pointed_to: True, other: False}
     assert active(world) == pointed_to
     (event,) = world.items(kind="customer.deleted")

@@ -43,28 +43,28 @@ def add(world: World, customer: Customer, params: dict[str, str] = EU_VAT) -> di
 
 class TestEvents:
     def test_life_of_a_tax_id_needs_no_fetch(self, world: World, customer: Customer) -> None:
-        world.settle()
+        world.deliver_and_apply()
         world.time += 60
         requests = len(world.stripe.requests)
         tax_id = add(world, customer)["id"]
-        world.settle()
+        world.deliver_and_apply()
         assert stored() == [(tax_id, "pending")]
 
         world.time += 60
         world.stripe.tax_ids.verify(customer.stripe_id, tax_id, "verified")
-        world.settle()
+        world.deliver_and_apply()
         assert stored() == [(tax_id, "verified")]
 
         world.time += 60
         world.ask("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
-        world.settle()
+        world.deliver_and_apply()
         assert stored() == []
         assert len(world.stripe.requests) - requests == 2  # this test's own
 
     def test_late_event_does_not_restore_a_removed_tax_id(
         self, world: World, customer: Customer
     ) -> None:
-        world.settle()
+        world.deliver_and_apply()
         world.time += 60
         tax_id = add(world, customer)["id"]
         world.time += 60
@@ -100,7 +100,7 @@ class TestAnswers:
         with use(world.context):
             customer = StripeCustomer.create(USER, EMAIL)
             add(world, customer)
-            world.settle()
+            world.deliver_and_apply()
             assert "tax_ids" not in world.sync()["json"]
             assert StripeCustomer.require(USER).tax_ids == []
             states = world.event_states()

@@ -191,7 +191,7 @@ def test_a_detached_card_that_names_no_customer_is_found_by_its_pointer(world: W
     )["id"]
     path = f"/v1/payment_methods/{method}"
     world.ask("POST", f"{path}/attach", {"customer": customer.stripe_id})
-    world.settle()
+    world.deliver_and_apply()
     world.time += 10
     world.ask("POST", f"{path}/detach")
     payload = world.payload("payment_method.detached")

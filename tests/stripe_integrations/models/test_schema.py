@@ -60,7 +60,7 @@ def populated(world: World) -> World:
     card = {"type": "card", "card": {"token": "tok_mastercard"}}
     method = world.ask("POST", "/v1/payment_methods", card)
     world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": stripe_id})
-    world.settle()
+    world.deliver_and_apply()
     world.sync()
     world.reconcile()
     return world
@@ -123,7 +123,7 @@ class TestSchema:
         set_version(populated, None, "")
         populated.time += 60
         populated.rename(populated.get()["json"]["stripe_id"], "Jane")
-        populated.settle()
+        populated.deliver_and_apply()
         assert populated.get()["json"]["name"] == "Jane"
         assert populated.sync()["statusCode"] == 200
         assert populated.reconcile()["swept"]
