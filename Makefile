@@ -107,7 +107,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 lock: .tools/uv/ready ## all requirements/*.txt anew, with the newest versions that fit
 	$(COMPILE) --upgrade pyproject.toml --output-file requirements/function.txt
 	$(COMPILE) --upgrade pyproject.toml --extra stripe --output-file requirements/function-stripe.txt
-	for name in uv dev sam ministack localstripe awscli docs schemathesis checkov; do \
+	for name in uv dev sam ministack awscli docs schemathesis checkov; do \
 		$(COMPILE) --upgrade requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
 	done
 
@@ -146,11 +146,6 @@ test-contract: .venv/ready ## every call to Stripe, against stripe-mock
 	@.venv/bin/python -m tools.target $@ --needs stripe-mock -- \
 		.venv/bin/python -m pytest --quiet -p tests.stripe_mock_plugin \
 		tests/stripe_integrations tests/functions tests/local tests/contract $(ARGS)
-
-.PHONY: test-localstripe
-test-localstripe: .venv/ready ## the main story against localstripe
-	@.venv/bin/python -m tools.target $@ --needs localstripe -- \
-		.venv/bin/pytest --quiet tests/localstripe $(ARGS)
 
 .PHONY: test-sam-local
 test-sam-local: .venv/ready .tools/sam/ready .tools/ministack/ready ## every function in Lambda's own container

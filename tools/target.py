@@ -12,12 +12,11 @@ import argparse
 import subprocess
 import sys
 
-from tools import docker_engine, dynamodb_local, engine, localstripe, stripe_mock
+from tools import docker_engine, dynamodb_local, engine, stripe_mock
 
 ENGINES = {
     "docker": docker_engine.install,
     "dynamodb-local": dynamodb_local.install,
-    "localstripe": localstripe.install,
     "stripe-mock": stripe_mock.install,
 }
 

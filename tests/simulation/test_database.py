@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError, ReadTimeoutError
 
-from simulation.database import Answer, Database, error_answer
-from simulation.database.transport import answering
+from simulation.database import Database
 
 Json = dict[str, Any]
 
@@ -81,16 +77,6 @@ def key(pk: str = "p", sk: str = "s") -> Json:
 
 
 class TestDatabase:
-    def test_shares_nothing_with_another_one(self, world: World) -> None:
-        world.put()
-        assert World().ask("Scan")["Count"] == 0
-        assert world.ask("Scan")["Count"] == 1
-
-    def test_answers_share_nothing_with_what_is_stored(self, world: World) -> None:
-        world.put(m={"M": {"l": {"L": [{"S": "a"}]}}})
-        world.ask("GetItem", Key=key())["Item"]["m"]["M"]["l"]["L"].clear()
-        assert world.ask("GetItem", Key=key())["Item"]["m"] == {"M": {"l": {"L": [{"S": "a"}]}}}
-
     def test_an_update_leaves_the_former_item_to_the_stream(self, world: World) -> None:
         world.put(m={"M": {"n": {"N": "1"}}})
         world.ask(
@@ -116,17 +102,6 @@ class TestDatabase:
             world.time = START + elapsed
             world.ask("TransactWriteItems", TransactItems=[add], ClientRequestToken="token")
             assert world.ask("GetItem", Key=key())["Item"]["n"] == {"N": total}
-
-    def test_a_cancelled_transaction_gives_reasons_and_writes_nothing(self, world: World) -> None:
-        world.put("there")
-        put = {"TableName": "records", "ConditionExpression": "attribute_not_exists(pk)"}
-        puts = [{"Put": {**put, "Item": key(pk)}} for pk in ("new", "there")]
-        error = world.refused("TransactWriteItems", TransactItems=puts)
-        assert error["__type"] == "TransactionCanceledException"
-        reasons = [reason["Code"] for reason in error["CancellationReasons"]]
-        assert reasons == ["None", "ConditionalCheckFailed"]
-        assert world.ask("GetItem", Key=key("new")) == {}
-        assert len(world.database.stream("records").records) == 1
 
 
 class TestStream:
@@ -184,59 +159,3 @@ class TestIndex:
         assert world.indexed("second") == []
         world.time += 5
         assert (world.indexed("first"), len(world.indexed("second"))) == ([], 1)
-
-
-class TestTransport:
-    @pytest.fixture
-    def client(self, aws: None) -> Any:
-        """A client whose requests go nowhere by themselves."""
-        config = Config(retries={"total_max_attempts": 2, "mode": "standard"})
-        return boto3.client("dynamodb", endpoint_url="http://nowhere", config=config)
-
-    def test_a_client_is_answered_by_the_database(self, client: Any, world: World) -> None:
-        with answering(client, world.database.request):
-            item = {**key(), "b": {"B": b"\0\xff"}, "n": {"NS": ["1", "2"]}}
-            client.put_item(TableName="records", Item=item)
-            assert client.get_item(TableName="records", Key=key())["Item"] == item
-            with pytest.raises(client.exceptions.ConditionalCheckFailedException) as caught:
-                client.put_item(
-                    TableName="records",
-                    Item=key(),
-                    ConditionExpression="attribute_not_exists(pk)",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
-            assert caught.value.response["Item"]["b"] == {"B": b"\0\xff"}
-
-    def test_a_request_whose_answer_is_lost_is_repeated(self, client: Any, world: World) -> None:
-        lost = iter([True])
-
-        def answer(operation: str, body: Json) -> Answer:
-            answered = world.database.request(operation, body)
-            if next(lost, False):
-                raise ReadTimeoutError(endpoint_url="http://nowhere")
-            return answered
-
-        with answering(client, answer):
-            client.update_item(
-                TableName="records",
-                Key=key(),
-                UpdateExpression="ADD n :one",
-                ExpressionAttributeValues={":one": {"N": "1"}},
-            )
-        assert world.ask("GetItem", Key=key())["Item"]["n"] == {"N": "2"}
-
-    def test_faults_are_errors_to_the_client(self, client: Any) -> None:
-        fault = error_answer("ProvisionedThroughputExceededException", "slow down")
-        with answering(client, lambda *_: fault), pytest.raises(ClientError) as caught:
-            client.get_item(TableName="records", Key=key())
-        assert caught.value.response["Error"]["Code"] == "ProvisionedThroughputExceededException"
-
-    def test_what_a_handler_refuses_is_not_carried_out(self, client: Any, world: World) -> None:
-        def refuse(**_: Any) -> None:
-            raise ReadTimeoutError(endpoint_url="http://nowhere")
-
-        with answering(client, world.database.request):
-            client.meta.events.register("before-send.dynamodb", refuse)
-            with pytest.raises(ReadTimeoutError):
-                client.put_item(TableName="records", Item=key())
-        assert world.ask("Scan")["Count"] == 0

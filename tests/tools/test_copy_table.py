@@ -12,11 +12,6 @@ from tools.copy_table import RefusedError, copy_table, main
 from tools.template import table_properties
 
 SOURCE, TARGET = "restored", "customers"
-OTHER_KEYS = {
-    "BillingMode": "PAY_PER_REQUEST",
-    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-    "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-}
 
 
 @pytest.fixture
@@ -129,15 +124,3 @@ class TestRefusal:
         finally:
             dynamodb.meta.events.unregister("before-parameter-build.dynamodb", resolve_arn)
         assert len(items(dynamodb, TARGET)) == 3
-
-    def test_other_keys(self, dynamodb: Any, table_name: str) -> None:
-        dynamodb.create_table(TableName="other", **OTHER_KEYS)
-        try:
-            with pytest.raises(RefusedError, match="other keys"):
-                copy_table(dynamodb, "other", TARGET, empty_target=True)
-        finally:
-            dynamodb.delete_table(TableName="other")
-
-    def test_missing_table(self, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["--from", "nowhere", "--to", TARGET]) == 1
-        assert "ResourceNotFoundException" in capsys.readouterr().err

@@ -69,8 +69,3 @@ def test_empty_user_deletes_nothing(table: Any) -> None:
     with pytest.raises(SystemExit):
         main([f"--table={table.name}", "--user="])
     assert keys(table) == {(pk, sk) for pk, sk, _ in OTHERS}
-
-
-def test_names_the_error(table: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--table=another", "--user=user-1"]) == 1
-    assert "ResourceNotFoundException" in capsys.readouterr().err
