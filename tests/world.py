@@ -197,11 +197,13 @@ class World:
     def stream(self, *keys: tuple[str, str]) -> Json:
         """Let the stream report stored items as new: these, or all customers and events."""
         images = {(image["pk"]["S"], image["sk"]["S"]): image for image in self.images()}
-        reported = keys or [
-            key
-            for key, image in images.items()
-            if image["record_type"]["S"] in ("Customer", "Event")
-        ]
+        reported = [key for key in keys if key in images]
+        if not keys:
+            reported = [
+                key
+                for key, image in images.items()
+                if image["record_type"]["S"] in ("Customer", "Event")
+            ]
         records = [
             {
                 "eventID": str(number),
