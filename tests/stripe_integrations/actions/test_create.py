@@ -391,7 +391,7 @@ def while_stripe_answers(world: World, happens: Callable[[], object]) -> None:
 
 
 def test_a_create_that_its_own_webhook_finished_first_is_a_success(world: World) -> None:
-    while_stripe_answers(world, world.settle)
+    while_stripe_answers(world, world.deliver_and_apply)
     customer = StripeCustomer.create(USER, EMAIL, name="Jane")
     assert customer.name == "Jane"
     assert [customer.stripe_id] == [found["id"] for found in world.stripe_customers()]
