@@ -24,7 +24,8 @@ Json = dict[str, Any]
 _DATABASE_SECONDS = (0.002, 0.05)
 _SERVICE_SECONDS = (0.005, 0.1)
 _ENDPOINT = "https://dynamodb.eu-west-1.amazonaws.com"
-_APPLYING = ("apply_event", "reconcile_events", "replay_events")
+APPLYING = ("apply_event", "reconcile_events", "replay_events")
+"""The functions that apply events."""
 _TRANSACTION = "TransactWriteItems"
 
 
@@ -74,7 +75,7 @@ class SimulatedDatabase:
 
     def _poison(self, invocation: Invocation, operation: str, key: str) -> None:
         """Poison an invocation from its claim of a poisonous event until it finishes the event."""
-        if operation != "UpdateItem" or invocation.function not in _APPLYING:
+        if operation != "UpdateItem" or invocation.function not in APPLYING:
             return
         if invocation.poison == key:
             invocation.poison = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
 
 from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet
-from simulation.runtime import hooks
 from simulation.watch import Violation, Watch
 from stripe_integrations.errors import UnprocessableEventError
 from stripe_integrations.models import Customer, Event, kind_of_event
@@ -22,7 +21,7 @@ _SECONDS = (0.001, 0.5)
 
 def handle(event: Event, customer: Customer | None) -> None:
     """Pass an event to the history that runs."""
-    hooks().handle(event, customer)
+    CustomHandlers.running.handle(event, customer)
 
 
 class CustomHandlers:
@@ -41,11 +40,15 @@ class CustomHandlers:
 
     Attributes
     ----------
+    running : CustomHandlers
+        The handlers of the history that runs.
     handled : set of str
         Ids of events that were handled.
     refused : set of str
         Ids of events that a handler refused for ever.
     """
+
+    running: ClassVar[CustomHandlers]
 
     def __init__(
         self,

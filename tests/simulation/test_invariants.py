@@ -302,7 +302,7 @@ def test_event_may_fail_after_days(scene: Scene) -> None:
 
 def test_unprocessable_event_may_fail_at_once(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1 evt_2")
-    scene.final.poisonous.add("evt_1")
+    scene.final.poisonous.add("EVENT#evt_1")
     fail(scene, tries=1, seconds=0)
     assert scene.verdict() == set()
     scene.final.poisonous.clear()
