@@ -79,8 +79,6 @@ class CustomHandlers:
             The event can't be handled now.
         """
         invocation = self._fleet.invocation()
-        if invocation is None:
-            raise RuntimeError("a handler is called outside of any invocation")
         stripe_id = event.stripe_id or ""
         call = invocation.begin("handler", f"handler {stripe_id}", _SECONDS)
         self._fleet.trace(call.name, call.fault)

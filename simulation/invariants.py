@@ -182,14 +182,9 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
     if customer is not None:
         yield from _check_customer(final, user_id, customer)
     elif _was_created_last(final, user_id):
-        created = [
-            stripe_id
-            for stripe_id, customer in final.double.account.customers.items()
-            if customer["metadata"].get(USER_KEY) == user_id
-            and stripe_id not in final.stripe_actor.foreign
-        ]
-        deleted = final.double.account.deleted_customers
-        if not any(stripe_id in deleted for stripe_id in created):
+        customers = final.double.account.customers
+        deleted = final.double.account.deleted_customers - final.stripe_actor.foreign
+        if not any(customers[name]["metadata"].get(USER_KEY) == user_id for name in deleted):
             yield Violation("a created customer stays", f"{user_id} has none")
 
 

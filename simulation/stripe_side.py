@@ -151,8 +151,6 @@ class StripeConnection:
     ) -> Response:
         """Carry one request to Stripe and its answer back, with the faults drawn for it."""
         invocation = self._fleet().invocation()
-        if invocation is None:
-            raise RuntimeError("the product calls Stripe outside of any invocation")
         call = invocation.begin("stripe", f"{method.upper()} {path}", USUAL_SECONDS)
         trace = self._fleet().trace
         if call.fault in ("refused", "lost request"):

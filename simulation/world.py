@@ -197,7 +197,7 @@ class World:
             history.seed,
             self.fleet,
             self._longest_pause,
-            self._expect("reconcile_events"),
+            partial(self._check_outcome, "reconcile_events"),
         )
         self._last_change = START
 
@@ -207,7 +207,7 @@ class World:
 
     def run(self) -> None:
         """Run all actions until nothing is in progress, and check the invariants."""
-        self.timer.start()
+        self.timer.run()
         for action in self.history.actions:
             self.schedule.at(START + action.at, partial(self._do, action))
         end = START + self.history.length
@@ -263,7 +263,7 @@ class World:
         event: Json = {"failed": True}
         if action.values["how"] == "range":
             event = {"created_from": int(START), "created_to": int(self.schedule.now)}
-        self.fleet.invoke("replay_events", event, action.name, self._expect("replay_events"))
+        self._invoke_replay(event, action.name)
 
     def _replay_failed(self) -> bool:
         failed = any(e["state"]["S"] == "failed" for e in self.watch.events.values())
@@ -271,13 +271,14 @@ class World:
             return False
         self.faults.is_cured = True
         self.report.counts["replays of failed events"] += 1
-        self.schedule.after(_INDEX_SECONDS, self._replay_all_failed)
+        again = partial(self._invoke_replay, {"failed": True}, "replay at the end")
+        self.schedule.after(_INDEX_SECONDS, again)
         self._note_change()
         return True
 
-    def _replay_all_failed(self) -> None:
-        then = self._expect("replay_events")
-        self.fleet.invoke("replay_events", {"failed": True}, "replay at the end", then)
+    def _invoke_replay(self, event: Json, name: str) -> None:
+        then = partial(self._check_outcome, "replay_events")
+        self.fleet.invoke("replay_events", event, name, then)
 
     # ---- stream, webhook and schedule
 
@@ -355,9 +356,6 @@ class World:
             detail = f"{function}: {type(error).__name__}: {error}"
             self._record_violation(Violation("no exception leaves a handler", detail))
 
-    def _expect(self, function: str) -> Callable[[Outcome], None]:
-        return lambda outcome: self._check_outcome(function, outcome)
-
     def _report_violations(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
             self._record_violation(violation)
@@ -378,7 +376,6 @@ class World:
         )
         for event in self.watch.events.values():
             counts[f"events {event['state']['S']}"] += 1
-        self.report.counts = counts
         self.report.happened = self.faults.happened
         self.report.trace = self._digest.hexdigest()
 

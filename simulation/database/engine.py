@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from botocore import xform_name
-from ministack.core.responses import AccountRegionScopedDict, request_scope
+from ministack.core.responses import AccountRegionScopedDict
 
 from simulation.database.answers import Answer, Json, error_answer
 from simulation.database.stream import Stream
@@ -25,9 +25,6 @@ from simulation.database.stream import Stream
 # At import it starts a thread that deletes what has expired, by the wall clock.
 with mock.patch.object(threading.Thread, "start"):
     from ministack.services import dynamodb
-
-_ACCOUNT = "123456789012"
-_REGION = "eu-west-1"
 
 
 # What ministack spends most time on: it copies JSON only, and reads the same expressions for ever.
@@ -95,22 +92,20 @@ class Database:
         if handle is None:
             return error_answer("UnknownOperationException", f"{operation} is not simulated")
         vars(dynamodb).update(self._globals)
-        with request_scope(_ACCOUNT, _REGION):
-            if "IndexName" in body and body.get("TableName") in self._late_indexes:
-                self._late_indexes[body["TableName"]].show(self._clock())
-                dynamodb._tables = self._shown_by_indexes
-            status, _, text = handle(body)
-            if operation == "CreateTable" and status == 200:
-                self._add_table(body)
+        if "IndexName" in body and body.get("TableName") in self._late_indexes:
+            self._late_indexes[body["TableName"]].show(self._clock())
+            dynamodb._tables = self._shown_by_indexes
+        status, _, text = handle(body)
+        if operation == "CreateTable" and status == 200:
+            self._add_table(body)
         return Answer(status, json.loads(text))
 
     def load(self, table_name: str, items: Iterable[Json]) -> None:
         """Put items into an empty table without checking them, as from a backup."""
-        with request_scope(_ACCOUNT, _REGION):
-            for item in items:
-                table = self._tables[table_name]
-                dynamodb._set_item(table, *_where(_key(table, item)), item)
-                self._note(table_name, "INSERT", None, item)
+        table = self._tables[table_name]
+        for item in items:
+            dynamodb._set_item(table, *_where(_key(table, item)), item)
+            self._note(table_name, "INSERT", None, item)
 
     def stream(self, table_name: str) -> Stream:
         """The change log of a table.
