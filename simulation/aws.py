@@ -24,19 +24,20 @@ Json = dict[str, Any]
 _DATABASE_SECONDS = (0.002, 0.05)
 _SERVICE_SECONDS = (0.005, 0.1)
 _ENDPOINT = "https://dynamodb.eu-west-1.amazonaws.com"
-_APPLYING = ("apply_event", "reconcile_events", "replay_events")
+APPLYING = ("apply_event", "reconcile_events", "replay_events")
+"""The functions that apply events."""
 _TRANSACTION = "TransactWriteItems"
 
 
 class SimulatedDatabase:
-    """The database behind the calls of all invocations; outside of them it answers at once.
+    """The database behind the calls of all invocations.
 
     Parameters
     ----------
     database : Database
         The engine that answers.
     fleet : Fleet
-        The processes that call.
+        The processes whose invocations call.
     changed : callable
         Called at the moment when a call has taken effect.
     """
@@ -49,8 +50,6 @@ class SimulatedDatabase:
     def answer(self, operation: str, body: Json) -> Answer:
         """Answer one request, or raise the error that botocore raises for a network failure."""
         invocation = self._fleet.invocation()
-        if invocation is None:
-            return self._database.request(operation, body)
         call = invocation.begin("database", operation, _DATABASE_SECONDS)
         key = body.get("Key", {}).get("pk", {}).get("S", "")
         if invocation.poison and not key.startswith("EVENT#"):
@@ -74,7 +73,7 @@ class SimulatedDatabase:
 
     def _poison(self, invocation: Invocation, operation: str, key: str) -> None:
         """Poison an invocation from its claim of a poisonous event until it finishes the event."""
-        if operation != "UpdateItem" or invocation.function not in _APPLYING:
+        if operation != "UpdateItem" or invocation.function not in APPLYING:
             return
         if invocation.poison == key:
             invocation.poison = None
@@ -130,9 +129,6 @@ class SimulatedService:
         """
         text = json.dumps(message, default=str, sort_keys=True)
         invocation = self._fleet.invocation()
-        if invocation is None:
-            self.messages.append(text)
-            return
         call = invocation.begin(self._name, self._name, _SERVICE_SECONDS)
         self._fleet.trace(call.name, call.fault)
         if call.fault == "refused":

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
 
 from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet
-from simulation.runtime import hooks
 from simulation.watch import Violation, Watch
 from stripe_integrations.errors import UnprocessableEventError
 from stripe_integrations.models import Customer, Event, kind_of_event
@@ -22,7 +21,7 @@ _SECONDS = (0.001, 0.5)
 
 def handle(event: Event, customer: Customer | None) -> None:
     """Pass an event to the history that runs."""
-    hooks().handle(event, customer)
+    CustomHandlers.running.handle(event, customer)
 
 
 class CustomHandlers:
@@ -41,11 +40,15 @@ class CustomHandlers:
 
     Attributes
     ----------
+    running : CustomHandlers
+        The handlers of the history that runs.
     handled : set of str
         Ids of events that were handled.
     refused : set of str
         Ids of events that a handler refused for ever.
     """
+
+    running: ClassVar[CustomHandlers]
 
     def __init__(
         self,
@@ -76,8 +79,6 @@ class CustomHandlers:
             The event can't be handled now.
         """
         invocation = self._fleet.invocation()
-        if invocation is None:
-            raise RuntimeError("a handler is called outside of any invocation")
         stripe_id = event.stripe_id or ""
         call = invocation.begin("handler", f"handler {stripe_id}", _SECONDS)
         self._fleet.trace(call.name, call.fault)

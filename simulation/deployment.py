@@ -59,14 +59,13 @@ def mapping_rules() -> MappingRules:
         for event in function["Properties"].get("Events", {}).values()
         if event["Type"] == "DynamoDB"
     )
-    defaults = MappingRules()
-    filters = given.get("FilterCriteria", {}).get("Filters", [])
+    filters = given["FilterCriteria"]["Filters"]
     return MappingRules(
-        batch_size=int(_value(given.get("BatchSize", defaults.batch_size))),
-        bisect=bool(given.get("BisectBatchOnFunctionError", defaults.bisect)),
-        max_retries=int(_value(given.get("MaximumRetryAttempts", defaults.max_retries))),
-        max_age=float(_value(given.get("MaximumRecordAgeInSeconds", defaults.max_age))),
-        partial="ReportBatchItemFailures" in given.get("FunctionResponseTypes", ()),
+        batch_size=int(_value(given["BatchSize"])),
+        bisect=bool(given["BisectBatchOnFunctionError"]),
+        max_retries=int(_value(given["MaximumRetryAttempts"])),
+        max_age=float(_value(given["MaximumRecordAgeInSeconds"])),
+        partial="ReportBatchItemFailures" in given["FunctionResponseTypes"],
         patterns=tuple(json.loads(entry["Pattern"]) for entry in filters),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field
-from functools import cached_property
 from random import Random
 
 from simulation.chance import between, chance, pick
@@ -84,9 +83,6 @@ class Outage:
         """The name by which the outage can be left out."""
         return f"outage/{self.service}/{self.kind}/{self.start:.0f}"
 
-    def __str__(self) -> str:
-        return f"{self.service}: {self.kind} for {self.end - self.start:.0f} s"
-
 
 @dataclass(frozen=True)
 class FaultProfile:
@@ -94,9 +90,9 @@ class FaultProfile:
 
     Parameters
     ----------
-    stripe, database, service, handler : tuple
-        Kinds of fault and their probability per call; `service` is the queue and the bus,
-        `handler` the custom handlers.
+    stripe, database, queue, bus, handler : tuple
+        Kinds of fault and their probability per call of the service; `handler` is the custom
+        handlers.
     outages : tuple of Outage
         Periods of failure.
     lost, duplicated, poisonous : float
@@ -116,7 +112,8 @@ class FaultProfile:
 
     stripe: tuple[tuple[str, float], ...] = ()
     database: tuple[tuple[str, float], ...] = ()
-    service: tuple[tuple[str, float], ...] = ()
+    queue: tuple[tuple[str, float], ...] = ()
+    bus: tuple[tuple[str, float], ...] = ()
     handler: tuple[tuple[str, float], ...] = ()
     outages: tuple[Outage, ...] = ()
     lost: float = 0.0
@@ -133,10 +130,14 @@ class FaultProfile:
         """Draw the profile of a history of so many seconds; one in six has no faults."""
         if random.random() < 1 / 6:
             return cls()
+        stripe = _rates(random, STRIPE_FAULTS)
+        database = _rates(random, DATABASE_FAULTS)
+        service = _rates(random, SERVICE_FAULTS)
         return cls(
-            stripe=_rates(random, STRIPE_FAULTS),
-            database=_rates(random, DATABASE_FAULTS),
-            service=_rates(random, SERVICE_FAULTS),
+            stripe=stripe,
+            database=database,
+            queue=service,
+            bus=service,
             handler=_handler_rates(random),
             outages=_outages(random, length),
             lost=random.choice((0.0, 0.05, 0.3)),
@@ -199,7 +200,7 @@ class Faults:
             if outage.service == service and outage.start <= elapsed < outage.end and drawn < 0.9:
                 happens = self.happens(outage.name, f"{service} {outage.kind}")
                 return outage.kind if happens else None
-        kind = pick(self._rates[service], drawn)
+        kind = pick(getattr(self.profile, service), drawn)
         if kind is None or not self.happens(f"{call}/{kind}", f"{service} {kind}"):
             return None
         return kind
@@ -255,17 +256,6 @@ class Faults:
         if is_repeated and self.happens(f"{name}/duplicated", "event duplicated"):
             return DeliveryPlan(delay, between(0.001, 3600.0, second))
         return DeliveryPlan(delay)
-
-    @cached_property
-    def _rates(self) -> dict[str, tuple[tuple[str, float], ...]]:
-        profile = self.profile
-        return {
-            "stripe": profile.stripe,
-            "database": profile.database,
-            "handler": profile.handler,
-            "queue": profile.service,
-            "bus": profile.service,
-        }
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,7 @@ _STRIPE = (
 _RARE = (("replay", 0.3),)
 _OPENING_SCENARIOS = (("churn", 0.05), ("contended claim", 0.06))
 _LATER_SCENARIOS = (
-    ("churn", 0.05),
-    ("contended claim", 0.06),
+    *_OPENING_SCENARIOS,
     ("short-lived card", 0.05),
     ("short-lived default", 0.03),
     ("short-lived source", 0.02),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
@@ -60,10 +60,6 @@ class FinalState:
         The Stripe account.
     stripe_actor : StripeActor
         The crafted events and the foreign customers.
-    calls : list of ApiCall
-        The calls of the backend.
-    accepted : set of str
-        Ids of events that the webhook answered with 2xx.
     dead_letters, published : list of str
         The messages that the queue and the bus received.
     has_bus : bool
@@ -73,20 +69,24 @@ class FinalState:
     kinds : sequence of type
         The kinds of child records that the deployment stores.
     poisonous : set of str
-        Ids of events that killed every process that tried them.
+        Partition keys of events that kill every process that tries them.
+    calls : list of ApiCall
+        The calls of the backend.
+    accepted : set of str
+        Ids of events that the webhook answered with 2xx.
     """
 
     watch: Watch
     double: StripeDouble
     stripe_actor: StripeActor
-    calls: list[ApiCall]
-    accepted: set[str]
     dead_letters: list[str]
     published: list[str]
     has_bus: bool
     handlers: CustomHandlers
     kinds: Sequence[type[Child]]
     poisonous: set[str]
+    calls: list[ApiCall] = field(default_factory=list)
+    accepted: set[str] = field(default_factory=set)
 
 
 def check_events(final: FinalState) -> Iterator[Violation]:
@@ -154,7 +154,8 @@ def _check_failures(final: FinalState) -> Iterator[Violation]:
     """Check that an event only fails after all its tries, or because no try can succeed."""
     for failure in final.watch.failures:
         is_hopeless = (
-            failure.stripe_id in final.poisonous or failure.stripe_id in final.handlers.refused
+            f"EVENT#{failure.stripe_id}" in final.poisonous
+            or failure.stripe_id in final.handlers.refused
         )
         was_tried = failure.tries >= MAX_ATTEMPTS and failure.seconds >= _MIN_RETRY_SECONDS
         if not is_hopeless and not was_tried:
@@ -181,14 +182,9 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
     if customer is not None:
         yield from _check_customer(final, user_id, customer)
     elif _was_created_last(final, user_id):
-        created = [
-            stripe_id
-            for stripe_id, customer in final.double.account.customers.items()
-            if customer["metadata"].get(USER_KEY) == user_id
-            and stripe_id not in final.stripe_actor.foreign
-        ]
-        deleted = final.double.account.deleted_customers
-        if not any(stripe_id in deleted for stripe_id in created):
+        customers = final.double.account.customers
+        deleted = final.double.account.deleted_customers - final.stripe_actor.foreign
+        if not any(customers[name]["metadata"].get(USER_KEY) == user_id for name in deleted):
             yield Violation("a created customer stays", f"{user_id} has none")
 
 
@@ -231,10 +227,10 @@ def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterat
         return
     # A nested list shows only its first entries.
     customer["sources"]["data"] = _all(final.double, f"/v1/customers/{stripe_id}/sources", {})
-    for name, value in Customer.values_of(customer).items():
-        if getattr(record, name) != value:
-            detail = f"{stripe_id}: {name} is {getattr(record, name)!r}, Stripe has {value!r}"
-            yield Violation("a record equals Stripe's", detail)
+    values = Customer.values_of(customer)
+    yield from _differences(
+        stripe_id, {name: (getattr(record, name), value) for name, value in values.items()}
+    )
     objects = {kind: _LISTS[kind](final.double, stripe_id) for kind in KINDS}
     for kind in final.kinds:
         on_stripe = kind.from_stripe(user_id, customer, objects[kind], _ANY_TIME)
@@ -276,15 +272,18 @@ def _compare(
         detail = f"{what} are {sorted(stored)}, Stripe has {sorted(expected)}"
         yield Violation("a record equals Stripe's", detail)
     for name in sorted(stored.keys() & expected.keys()):
-        for field in _fields_from_stripe(type(expected[name])):
-            found, value = getattr(stored[name], field), getattr(expected[name], field)
-            if found != value:
-                detail = f"{name}: {field} is {found!r}, Stripe has {value!r}"
-                yield Violation("a record equals Stripe's", detail)
+        from_stripe = [n for n, f in fields_of(type(expected[name])).items() if f.paths]
+        yield from _differences(
+            name, {n: (getattr(stored[name], n), getattr(expected[name], n)) for n in from_stripe}
+        )
 
 
-def _fields_from_stripe(model: type[Child]) -> list[str]:
-    return [name for name, field in fields_of(model).items() if field.paths]
+def _differences(stripe_id: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterator[Violation]:
+    """The fields whose stored value is not the one on Stripe."""
+    for name, (found, value) in pairs.items():
+        if found != value:
+            detail = f"{stripe_id}: {name} is {found!r}, Stripe has {value!r}"
+            yield Violation("a record equals Stripe's", detail)
 
 
 def _compare_without_mapping(
@@ -306,10 +305,7 @@ def _compare_without_mapping(
             sorted((s["id"], s["status"], len(s["items"]["data"])) for s in objects[Subscription]),
         ),
     }
-    for name, (found, value) in pairs.items():
-        if found != value:
-            detail = f"{record.stripe_id}: {name} is {found!r}, Stripe has {value!r}"
-            yield Violation("a record equals Stripe's", detail)
+    yield from _differences(record.stripe_id, pairs)
 
 
 def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:

@@ -9,11 +9,13 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from ministack.services.lambda_svc import _match_esm_filter as matches
 
 from simulation.deployment import MappingRules
 from simulation.processes import Outcome
@@ -132,7 +134,7 @@ class StreamMapping:
             self._position[shard] += 1
             if self._age(log[position]) > _RETENTION_SECONDS:
                 self.counts["records lost by age"] += 1
-            elif any(matches(pattern, log[position]) for pattern in self._rules.patterns):
+            elif any(matches(log[position], pattern) for pattern in self._rules.patterns):
                 records.append(deepcopy(log[position]))
         return records
 
@@ -203,26 +205,3 @@ class StreamMapping:
     def _age(self, record: Json) -> float:
         created: float = record["dynamodb"]["ApproximateCreationDateTime"]
         return self._schedule.now - created
-
-
-def matches(pattern: Mapping[str, Any], value: Any) -> bool:
-    """Whether a record matches a filter pattern.
-
-    Follows https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html, as far as
-    the template uses it: equality with one of several values.
-
-    Raises
-    ------
-    ValueError
-        The pattern uses another comparison.
-    """
-    return all(_matches(wanted, name, value) for name, wanted in pattern.items())
-
-
-def _matches(wanted: Any, name: str, value: Any) -> bool:
-    has_key = isinstance(value, Mapping) and name in value
-    if isinstance(wanted, Mapping):
-        return has_key and matches(wanted, value[name])
-    if any(isinstance(rule, Mapping) for rule in wanted):
-        raise ValueError(f"a filter comparison that the simulation does not have: {wanted}")
-    return has_key and value[name] in wanted

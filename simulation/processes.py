@@ -209,10 +209,9 @@ class Fleet:
         self.counts[f"invocations of {function}"] += 1
         self._schedule.after(start, lambda: self._start(invocation, task))
 
-    def invocation(self) -> Invocation | None:
-        """The running invocation, or None."""
-        task = current_task()
-        return None if task is None else self._running[id(task)][0]
+    def invocation(self) -> Invocation:
+        """The running invocation; nothing else calls a service or a handler."""
+        return self._running[id(current_task())][0]
 
     def is_busy(self) -> bool:
         """Whether any invocation is in progress."""
@@ -301,8 +300,6 @@ def lambda_context(invocation: Invocation) -> SimpleNamespace:
         return max(0, int((invocation.deadline - invocation.schedule.now) * 1000))
 
     context = lambda_events.lambda_context()
-    context.function_name = invocation.function
-    context.aws_request_id = invocation.name
     context.get_remaining_time_in_millis = remaining
     return context
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +12,10 @@ import botocore.endpoint
 import botocore.retries.quota
 import botocore.retries.standard
 
-from simulation.database import Answer
-from simulation.database.transport import Answering, answering
-from simulation.deliveries import SECRET
 from simulation.deployment import TABLE_NAME
 from simulation.processes import sleep
-from simulation.stripe_side import API_KEY
-from stripe_integrations.actions.events.handlers import EventHandler
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models import Customer, Event
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 
@@ -39,30 +31,9 @@ _INEXHAUSTIBLE = 10**9
 _MIDDLE = 0.5
 
 
-class Hooks:
-    """The per-process hooks: the database behind the DynamoDB client, and the custom handler.
-
-    Attributes
-    ----------
-    answer : callable
-        Answers database requests of the history that runs.
-    handle : callable
-        Handles events of the history that runs.
-    """
-
-    def __init__(self) -> None:
-        self.answer: Answering = _no_database
-        self.handle: EventHandler = _no_handler
-        self.resources = ExitStack()
-
-    def dispatch(self, operation: str, body: dict[str, Any]) -> Answer:
-        """Answer a database request of the history that runs."""
-        return self.answer(operation, body)
-
-
 @cache
-def hooks() -> Hooks:
-    """The hooks of this process, installed by the first call."""
+def client() -> Any:
+    """The client of DynamoDB that all processes share, after the hooks are installed."""
     os.environ.update(_ENVIRONMENT)
     logger.setLevel(logging.CRITICAL)
     # botocore sleeps for a random time between retries; here it sleeps on virtual time.
@@ -75,33 +46,5 @@ def hooks() -> Hooks:
     )
     # Processes that share the client must not use up each other's retries.
     botocore.retries.quota.RetryQuota.__init__.__defaults__ = (_INEXHAUSTIBLE, None)
-    installed = Hooks()
-    with use(Context(settings())):
-        client = Record.connection().client
-    installed.resources.enter_context(answering(client, installed.dispatch))
-    return installed
-
-
-def settings(
-    *,
-    event_bus_name: str | None = None,
-    event_handlers: Mapping[str, str] | None = None,
-    stored_records: frozenset[str] | None = None,
-) -> Settings:
-    """The settings of the deployment."""
-    return Settings(
-        table_name=TABLE_NAME,
-        api_key=API_KEY,
-        webhook_secret=SECRET,
-        event_bus_name=event_bus_name,
-        event_handlers=event_handlers or {},
-        stored_records=stored_records,
-    )
-
-
-def _no_database(operation: str, _: dict[str, Any]) -> Answer:
-    raise RuntimeError(f"{operation}: no history runs")
-
-
-def _no_handler(event: Event, _: Customer | None) -> None:
-    raise RuntimeError(f"{event.stripe_id}: no history runs")
+    with use(Context(Settings(table_name=TABLE_NAME))):
+        return Record.connection().client

@@ -248,15 +248,11 @@ class StripeActor:
         """Post an event about the user's customer with a payload that is not true."""
         subject = {**copy_json(self._account.customers[customer]), "email": FOREIGN_EMAIL}
         random = chance(self._seed, action.name)
-        event: Json = {
+        event = {
+            **copy_json(next(reversed(self._account.events.values()))),
             "id": f"evt_{action.kind}{random.getrandbits(64):016x}",
-            "object": "event",
-            "api_version": self._account.api_version,
             "created": self._account.now(),
             "data": {"object": subject, "previous_attributes": {"email": None}},
-            "livemode": False,
-            "pending_webhooks": 1,
-            "request": {"id": None, "idempotency_key": None},
             "type": action.values["type"],
         }
         secret = SECRET

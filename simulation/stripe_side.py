@@ -21,7 +21,6 @@ AUTHORIZATION = {"Authorization": f"Bearer {API_KEY}"}
 """The headers of every request to the double."""
 USUAL_SECONDS = (0.02, 0.4)
 
-_REFUSALS = {"503": 503, "429": 429, "401": 401}
 _EVENTS = "/v1/events"
 _MORE_THAN_AN_HOUR = (3600.0, 40 * 86_400.0)
 
@@ -152,8 +151,6 @@ class StripeConnection:
     ) -> Response:
         """Carry one request to Stripe and its answer back, with the faults drawn for it."""
         invocation = self._fleet().invocation()
-        if invocation is None:
-            raise RuntimeError("the product calls Stripe outside of any invocation")
         call = invocation.begin("stripe", f"{method.upper()} {path}", USUAL_SECONDS)
         trace = self._fleet().trace
         if call.fault in ("refused", "lost request"):
@@ -182,7 +179,7 @@ class StripeConnection:
             case "500 after effect":
                 faults.fail_next(status=500, takes_effect=True)
             case "503" | "429" | "401":
-                faults.fail_next(status=_REFUSALS[call.fault])
+                faults.fail_next(status=int(call.fault))
             case "404":
                 # A key of an account without our customers, which may not create any.
                 faults.fail_next(status=404 if method == "GET" else 403, code="resource_missing")

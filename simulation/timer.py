@@ -51,10 +51,6 @@ class Timer:
         self._next = 0
         self._ended: list[float] = []
 
-    def start(self) -> None:
-        """Run for the first time, as after a deployment."""
-        self._tick()
-
     def reset_pause(self) -> None:
         """Return to the regular interval after a change."""
         if self._pause > EVERY_SECONDS:
@@ -70,9 +66,10 @@ class Timer:
     def _plan(self, seconds: float) -> None:
         self._next += 1
         number = self._next
-        self._schedule.after(seconds, lambda: self._tick() if number == self._next else None)
+        self._schedule.after(seconds, lambda: self.run() if number == self._next else None)
 
-    def _tick(self) -> None:
+    def run(self) -> None:
+        """Call the function now, as after a deployment, and at intervals from then on."""
         self._number += 1
         name = f"schedule {self._number}"
         begun = self._schedule.now

@@ -180,12 +180,10 @@ class Watch:
         if len(active) > 1:
             self._violated("a user has one active customer", f"{user}: {', '.join(active)}")
         pointer = text(self.images.get((user, "CLAIM"), {}), "stripe_id")
-        if active and pointer != active[0].removeprefix("CUSTOMER#"):
-            self._violated(
-                "the pointer names the active customer", f"{user}: {pointer}, {active[0]}"
-            )
-        if pointer and not active:
-            self._violated("the pointer names the active customer", f"{user}: {pointer}, none")
+        expected = active[0].removeprefix("CUSTOMER#") if active else None
+        if pointer != expected:
+            detail = f"{user}: {pointer}, not {expected}"
+            self._violated("the pointer names the active customer", detail)
 
     def _violated(self, promise: str, detail: str) -> None:
         self._on_violation(Violation(promise, detail))

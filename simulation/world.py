@@ -12,11 +12,12 @@ from hashlib import blake2b
 from typing import Any
 
 from local.stripe_double.client import StripeDoubleClient
-from simulation.aws import SimulatedDatabase, SimulatedService
+from simulation.aws import APPLYING, SimulatedDatabase, SimulatedService
 from simulation.chance import chance
 from simulation.custom_handlers import REFERENCE as HANDLER
 from simulation.custom_handlers import CustomHandlers
 from simulation.database import Database
+from simulation.database.transport import answering
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
@@ -31,27 +32,21 @@ from simulation.invariants import (
 )
 from simulation.mapping import StreamMapping
 from simulation.processes import Fleet, Outcome, sleep
-from simulation.runtime import hooks, settings
+from simulation.runtime import client
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, StripeActor
-from simulation.stripe_side import SimulatedStripe, StripeConnection
+from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
+from stripe_integrations.config import Settings
 from stripe_integrations.errors import StripeIntegrationsError
 from stripe_integrations.models import KINDS
 from tools.lambda_events import api_event
 
 Json = dict[str, Any]
 
-_HTTP_FUNCTIONS = (
-    "create_customer",
-    "get_customer",
-    "sync_customer",
-    "soft_delete_customer",
-    "link_customer",
-)
 _DEPLOYED_SECONDS = 60.0
 """Seconds between the deployment of the stack and the first action."""
 _FAULTS_STOP_AFTER_SECONDS = 1.0
@@ -103,13 +98,13 @@ def run_history(history: History, *, verbose: bool = False) -> Report:
     verbose : bool
         Whether the report has every step in words.
     """
-    installed = hooks()
+    dynamodb = client()
     begun = time.process_time()
     with sized(history.sizes):
         world = World(history, verbose=verbose)
-        installed.answer = world.database_side.answer
-        installed.handle = world.handlers.handle
-        world.run()
+        CustomHandlers.running = world.handlers
+        with answering(dynamodb, world.database_side.answer):
+            world.run()
     world.report.seconds = time.process_time() - begun
     return world.report
 
@@ -130,7 +125,6 @@ class World:
         self.schedule = Schedule(START - _DEPLOYED_SECONDS)
         profile = history.fault_profile
         every_kind = frozenset(kind.__name__ for kind in KINDS)
-        self._stored_records = every_kind if history.stores_optional_kinds else None
         self.faults = Faults(history.seed, profile, history.only)
         self.stripe = SimulatedStripe(
             history.seed,
@@ -142,10 +136,13 @@ class World:
         self.fleet = Fleet(
             seed=history.seed,
             schedule=self.schedule,
-            settings=settings(
+            settings=Settings(
+                table_name=TABLE_NAME,
+                api_key=API_KEY,
+                webhook_secret=SECRET,
                 event_bus_name="bus" if history.has_bus else None,
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
-                stored_records=self._stored_records,
+                stored_records=every_kind if history.stores_optional_kinds else None,
             ),
             faults=self.faults,
             make_http_client=self._make_http_client,
@@ -179,19 +176,28 @@ class World:
             on_failure=lambda message: self.queue.messages.append(json.dumps(message)),
             is_on=self._is_stream_on,
         )
-        self.accepted: set[str] = set()
         self.deliveries = Deliveries(
             self.schedule, self.stripe, self.fleet, self.faults, self._check_delivery
         )
         self.stripe.changed = self._on_stripe_event
         self.stripe_actor = StripeActor(history.seed, self.stripe, self.deliveries)
-        self.calls: list[ApiCall] = []
+        self.final = FinalState(
+            watch=self.watch,
+            double=self.stripe.double,
+            stripe_actor=self.stripe_actor,
+            dead_letters=self.queue.messages,
+            published=self.bus.messages,
+            has_bus=history.has_bus,
+            handlers=self.handlers,
+            kinds=[k for k in KINDS if k.IS_DEFAULT or history.stores_optional_kinds],
+            poisonous=self.faults.poisonous,
+        )
         self.timer = Timer(
             self.schedule,
             history.seed,
             self.fleet,
             self._longest_pause,
-            self._expect("reconcile_events"),
+            partial(self._check_outcome, "reconcile_events"),
         )
         self._last_change = START
 
@@ -201,20 +207,19 @@ class World:
 
     def run(self) -> None:
         """Run all actions until nothing is in progress, and check the invariants."""
-        self.timer.start()
+        self.timer.run()
         for action in self.history.actions:
             self.schedule.at(START + action.at, partial(self._do, action))
         end = START + self.history.length
         self.schedule.at(end + _FAULTS_STOP_AFTER_SECONDS, self._stop_faults)
         self._run_until_quiet(end + _LONGEST_SECONDS)
-        final = self._final_state()
-        self._report_violations(check_events(final))
-        skipped_users = users_with_failed_events(final)
-        self._report_violations(check_state(final, skipped_users))
+        self._report_violations(check_events(self.final))
+        skipped_users = users_with_failed_events(self.final)
+        self._report_violations(check_state(self.final, skipped_users))
         if self._replay_failed():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
-            self._report_violations(check_replay(final))
-            self._report_violations(check_state(final))
+            self._report_violations(check_replay(self.final))
+            self._report_violations(check_state(self.final))
         self.fleet.end()
         self._complete_report()
 
@@ -241,7 +246,7 @@ class World:
             return
         function, event = _api_call(action, user_id)
         call = ApiCall(action.kind, user_id, self.schedule.now)
-        self.calls.append(call)
+        self.final.calls.append(call)
 
         def then(outcome: Outcome) -> None:
             call.ended, call.status = self.schedule.now, outcome.status
@@ -258,7 +263,7 @@ class World:
         event: Json = {"failed": True}
         if action.values["how"] == "range":
             event = {"created_from": int(START), "created_to": int(self.schedule.now)}
-        self.fleet.invoke("replay_events", event, action.name, self._expect("replay_events"))
+        self._invoke_replay(event, action.name)
 
     def _replay_failed(self) -> bool:
         failed = any(e["state"]["S"] == "failed" for e in self.watch.events.values())
@@ -266,13 +271,14 @@ class World:
             return False
         self.faults.is_cured = True
         self.report.counts["replays of failed events"] += 1
-        self.schedule.after(_INDEX_SECONDS, self._replay_all_failed)
+        again = partial(self._invoke_replay, {"failed": True}, "replay at the end")
+        self.schedule.after(_INDEX_SECONDS, again)
         self._note_change()
         return True
 
-    def _replay_all_failed(self) -> None:
-        then = self._expect("replay_events")
-        self.fleet.invoke("replay_events", {"failed": True}, "replay at the end", then)
+    def _invoke_replay(self, event: Json, name: str) -> None:
+        then = partial(self._check_outcome, "replay_events")
+        self.fleet.invoke("replay_events", event, name, then)
 
     # ---- stream, webhook and schedule
 
@@ -335,7 +341,7 @@ class World:
     def _check_delivery(self, event_id: str, outcome: Outcome) -> None:
         self._check_outcome("link_customer", outcome)
         if 200 <= outcome.status < 300:
-            self.accepted.add(event_id)
+            self.final.accepted.add(event_id)
             if event_id not in self.watch.events:
                 self._record_violation(Violation("an accepted event is stored", event_id))
 
@@ -343,31 +349,12 @@ class World:
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
-        may_refuse = function not in _HTTP_FUNCTIONS
-        if may_refuse and isinstance(error, StripeIntegrationsError):
+        if function in APPLYING and isinstance(error, StripeIntegrationsError):
             # Lambda, or the operator who invoked it, retries.
             return
         if error is not None:
             detail = f"{function}: {type(error).__name__}: {error}"
             self._record_violation(Violation("no exception leaves a handler", detail))
-
-    def _expect(self, function: str) -> Callable[[Outcome], None]:
-        return lambda outcome: self._check_outcome(function, outcome)
-
-    def _final_state(self) -> FinalState:
-        return FinalState(
-            watch=self.watch,
-            double=self.stripe.double,
-            stripe_actor=self.stripe_actor,
-            calls=self.calls,
-            accepted=self.accepted,
-            dead_letters=self.queue.messages,
-            published=self.bus.messages,
-            has_bus=self.history.has_bus,
-            handlers=self.handlers,
-            kinds=[k for k in KINDS if k.IS_DEFAULT or self._stored_records],
-            poisonous={key.removeprefix("EVENT#") for key in self.faults.poisonous},
-        )
 
     def _report_violations(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
@@ -389,7 +376,6 @@ class World:
         )
         for event in self.watch.events.values():
             counts[f"events {event['state']['S']}"] += 1
-        self.report.counts = counts
         self.report.happened = self.faults.happened
         self.report.trace = self._digest.hexdigest()
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
+from botocore.client import ClientCreator
 from moto import mock_aws
 from moto.core.config import DefaultConfig
 
 from simulation.database import Database
-from simulation.database.transport import answering_new_clients
+from simulation.database.transport import Answering, answering
 from tools import dynamodb_local, engine
 from tools.template import table_properties
 
@@ -86,6 +88,21 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
             case "ministack":
                 environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://in-process")
                 stack.enter_context(answering_new_clients(Database(time.time).request))
+        yield
+
+
+@contextmanager
+def answering_new_clients(answer: Answering) -> Iterator[None]:
+    """Let a function answer every client of DynamoDB that is made inside the block."""
+    create = ClientCreator.create_client
+
+    def create_answered(creator: Any, service_name: str, *args: Any, **options: Any) -> Any:
+        client = create(creator, service_name, *args, **options)
+        if service_name == "dynamodb":
+            stack.enter_context(answering(client, answer))
+        return client
+
+    with ExitStack() as stack, mock.patch.object(ClientCreator, "create_client", create_answered):
         yield
 
 

@@ -38,6 +38,4 @@ def error_answer(kind: str, message: str = "", *, status: int = 400, **members: 
     **members
         What else the body holds.
     """
-    # DynamoDB itself writes this one's text with a capital letter.
-    text = "Message" if kind == "TransactionCanceledException" else "message"
-    return Answer(status, {"__type": kind, text: message, **members})
+    return Answer(status, {"__type": kind, "message": message, **members})

@@ -10,14 +10,14 @@ import itertools
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache
 from heapq import heappop, heappush
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
-from ministack.core.responses import AccountRegionScopedDict, request_scope
+from botocore import xform_name
+from ministack.core.responses import AccountRegionScopedDict
 
 from simulation.database.answers import Answer, Json, error_answer
 from simulation.database.stream import Stream
@@ -26,37 +26,9 @@ from simulation.database.stream import Stream
 with mock.patch.object(threading.Thread, "start"):
     from ministack.services import dynamodb
 
-_ACCOUNT = "123456789012"
-_REGION = "eu-west-1"
-_HANDLERS: Mapping[str, Callable[[Json], tuple[int, object, bytes]]] = {
-    "BatchGetItem": dynamodb._batch_get_item,
-    "BatchWriteItem": dynamodb._batch_write_item,
-    "CreateTable": dynamodb._create_table,
-    "DeleteItem": dynamodb._delete_item,
-    "DeleteTable": dynamodb._delete_table,
-    "DescribeTable": dynamodb._describe_table,
-    "GetItem": dynamodb._get_item,
-    "ListTables": dynamodb._list_tables,
-    "PutItem": dynamodb._put_item,
-    "Query": dynamodb._query,
-    "Scan": dynamodb._scan,
-    "TransactGetItems": dynamodb._transact_get_items,
-    "TransactWriteItems": dynamodb._transact_write_items,
-    "UpdateItem": dynamodb._update_item,
-}
-
-
-def _copied(value: Any, _: object = None) -> Any:
-    """A copy of JSON."""
-    if isinstance(value, dict):
-        return {name: _copied(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_copied(inner) for inner in value]
-    return value
-
 
 # What ministack spends most time on: it copies JSON only, and reads the same expressions for ever.
-dynamodb.copy = SimpleNamespace(deepcopy=_copied)
+dynamodb.copy = SimpleNamespace(deepcopy=lambda value: json.loads(json.dumps(value)))
 dynamodb._tokenize = cache(dynamodb._tokenize)
 dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)
 
@@ -74,8 +46,6 @@ class Database:
     index_delay : callable, optional
         Gives the seconds after which the next change shows in the indexes; where it is left out,
         indexes are as consistent as the table.
-    stream_shards : int
-        How many shards the stream of a table has.
 
     Examples
     --------
@@ -89,11 +59,9 @@ class Database:
         clock: Callable[[], float],
         *,
         index_delay: Callable[[], float] | None = None,
-        stream_shards: int = 2,
     ) -> None:
         self._clock = clock
         self._index_delay = index_delay
-        self._stream_shards = stream_shards
         self._tables = AccountRegionScopedDict()
         self._shown_by_indexes = AccountRegionScopedDict()
         self._late_indexes: dict[str, _LateIndexes] = {}
@@ -120,26 +88,24 @@ class Database:
         Answer
             The answer, an error too.
         """
-        handle = _HANDLERS.get(operation)
+        handle = getattr(dynamodb, f"_{xform_name(operation)}", None)
         if handle is None:
             return error_answer("UnknownOperationException", f"{operation} is not simulated")
         vars(dynamodb).update(self._globals)
-        with request_scope(_ACCOUNT, _REGION):
-            if "IndexName" in body and body.get("TableName") in self._late_indexes:
-                self._late_indexes[body["TableName"]].show(self._clock())
-                dynamodb._tables = self._shown_by_indexes
-            status, _, text = handle(body)
-            if operation == "CreateTable" and status == 200:
-                self._add_table(body)
+        if "IndexName" in body and body.get("TableName") in self._late_indexes:
+            self._late_indexes[body["TableName"]].show(self._clock())
+            dynamodb._tables = self._shown_by_indexes
+        status, _, text = handle(body)
+        if operation == "CreateTable" and status == 200:
+            self._add_table(body)
         return Answer(status, json.loads(text))
 
     def load(self, table_name: str, items: Iterable[Json]) -> None:
         """Put items into an empty table without checking them, as from a backup."""
-        with request_scope(_ACCOUNT, _REGION):
-            for item in items:
-                table = self._tables[table_name]
-                dynamodb._set_item(table, *_where(_key(table, item)), item)
-                self._note(table_name, "INSERT", None, item)
+        table = self._tables[table_name]
+        for item in items:
+            dynamodb._set_item(table, *_where(_key(table, item)), item)
+            self._note(table_name, "INSERT", None, item)
 
     def stream(self, table_name: str) -> Stream:
         """The change log of a table.
@@ -156,7 +122,7 @@ class Database:
         self._streams.pop(name, None)
         if "StreamSpecification" in body:
             view_type = body["StreamSpecification"]["StreamViewType"]
-            self._streams[name] = Stream(name, view_type, self._stream_shards)
+            self._streams[name] = Stream(name, view_type)
         if self._index_delay is not None:
             shown = {**self._tables[name], "items": defaultdict(dict)}
             self._shown_by_indexes[name] = shown

@@ -7,6 +7,7 @@ import zlib
 from simulation.database.answers import Json
 
 _REGION = "eu-west-1"
+_SHARDS = 2
 
 
 class Stream:
@@ -21,8 +22,6 @@ class Stream:
         The table.
     view_type : str
         KEYS_ONLY, NEW_IMAGE, OLD_IMAGE or NEW_AND_OLD_IMAGES.
-    shards : int
-        How many shards there are.
 
     Attributes
     ----------
@@ -32,9 +31,9 @@ class Stream:
         The same records, shard by shard. To be read only.
     """
 
-    def __init__(self, table_name: str, view_type: str, shards: int) -> None:
+    def __init__(self, table_name: str, view_type: str) -> None:
         self.records: list[Json] = []
-        self.shards: list[list[Json]] = [[] for _ in range(shards)]
+        self.shards: list[list[Json]] = [[] for _ in range(_SHARDS)]
         self._view_type = view_type
         table = f"arn:aws:dynamodb:{_REGION}:123456789012:table/{table_name}"
         self._arn = f"{table}/stream/2027-01-01T00:00:00.000"
@@ -78,5 +77,5 @@ class Stream:
         self.records.append(record)
         # Python's own hash differs from process to process.
         (hash_key,) = next(iter(key.values())).values()
-        shard = zlib.crc32(hash_key.encode("utf-8", "replace")) % len(self.shards)
+        shard = zlib.crc32(hash_key.encode("utf-8", "replace")) % _SHARDS
         self.shards[shard].append(record)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 from botocore.awsrequest import AWSResponse
-from botocore.client import ClientCreator
 
 from simulation.database.answers import Answer, Json
 
@@ -39,27 +38,6 @@ def answering(client: Any, answer: Answering) -> Iterator[None]:
         mock.patch.object(client._request_signer, "sign", lambda *_: None),
         mock.patch.object(client._user_agent_creator, "to_string", lambda: "in process"),
     ):
-        yield
-
-
-@contextmanager
-def answering_new_clients(answer: Answering) -> Iterator[None]:
-    """Let a function answer the requests of every client that is made inside the block.
-
-    Parameters
-    ----------
-    answer : callable
-        As for `answering`.
-    """
-    create = ClientCreator.create_client
-
-    def create_answered(creator: Any, service_name: str, *args: Any, **options: Any) -> Any:
-        client = create(creator, service_name, *args, **options)
-        if service_name == "dynamodb":
-            stack.enter_context(answering(client, answer))
-        return client
-
-    with ExitStack() as stack, mock.patch.object(ClientCreator, "create_client", create_answered):
         yield
 
 

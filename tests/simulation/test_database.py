@@ -121,8 +121,7 @@ class TestStream:
         numbers = [int(change["SequenceNumber"]) for change in (insert, modify, remove)]
         assert numbers == sorted(set(numbers))
 
-    def test_has_all_changes_of_a_partition_in_one_shard_in_order(self) -> None:
-        world = World(stream_shards=3)
+    def test_has_all_changes_of_a_partition_in_one_shard_in_order(self, world: World) -> None:
         for number in range(30):
             world.put(f"p{number % 10}", str(number))
         shards = world.database.stream("records").shards

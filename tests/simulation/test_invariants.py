@@ -271,10 +271,10 @@ def accept_a_forged_event(scene: Scene) -> None:
         (create_duplicate, "a customer of ours on Stripe has a record"),
         (create_duplicate, "Stripe holds no duplicate"),
         (write_without_raising_the_version, "the version is raised by every write"),
-        (write_under_a_soft_deleted_record, "a soft-deleted record stays as it is"),
+        (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
         (lose_the_customer, "a created customer stays"),
-        (restore_removed_card, "what was removed never comes back"),
+        (restore_removed_card, "a removed object is not restored"),
         (apply_the_other_mode, "modes and accounts never mix"),
         (lose_an_accepted_event, "an accepted event is stored"),
         (leave_an_event_pending, "every event is finished"),
@@ -302,7 +302,7 @@ def test_event_may_fail_after_days(scene: Scene) -> None:
 
 def test_unprocessable_event_may_fail_at_once(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1 evt_2")
-    scene.final.poisonous.add("evt_1")
+    scene.final.poisonous.add("EVENT#evt_1")
     fail(scene, tries=1, seconds=0)
     assert scene.verdict() == set()
     scene.final.poisonous.clear()
