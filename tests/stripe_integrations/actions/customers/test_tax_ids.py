@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.context import use
+from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.models import Customer
 from stripe_integrations.models.tax_id import TaxId
-from tests.world import World
+from tests.world import USER, World
 
-USER = User("u-1")
-EMAIL = "jane@example.com"
 EU_VAT = {"type": "eu_vat", "value": "DE123456789"}
 KINDS = frozenset({"Card", "Subscription", "TaxId"})
 
 
-@pytest.fixture
-def world(table_name: str) -> Iterator[World]:
-    world = World(table_name, stored_records=KINDS)
-    with use(world.context):
-        yield world
-
-
-@pytest.fixture
-def customer(world: World) -> Customer:
-    return StripeCustomer.create(USER, EMAIL)
+@pytest.fixture(autouse=True)
+def tax_ids_are_stored(world: World) -> None:
+    world.configure(stored_records=KINDS)
 
 
 def stored() -> list[tuple[str, str | None]]:
@@ -95,13 +84,12 @@ class TestAnswers:
         answer = world.sync()["json"]
         assert [entry["stripe_id"] for entry in answer["tax_ids"]] == [tax_id]
 
-    def test_default_deployment_neither_stores_nor_answers_them(self, table_name: str) -> None:
-        world = World(table_name)
-        with use(world.context):
-            customer = StripeCustomer.create(USER, EMAIL)
-            add(world, customer)
-            world.deliver_and_apply()
-            assert "tax_ids" not in world.sync()["json"]
-            assert StripeCustomer.require(USER).tax_ids == []
-            states = world.event_states()
-        assert states["customer.tax_id.created"] == "ignored"
+    def test_default_deployment_neither_stores_nor_answers_them(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.configure(stored_records=frozenset({"Card", "Subscription"}))
+        add(world, customer)
+        world.deliver_and_apply()
+        assert "tax_ids" not in world.sync()["json"]
+        assert StripeCustomer.require(USER).tax_ids == []
+        assert world.event_states()["customer.tax_id.created"] == "ignored"
