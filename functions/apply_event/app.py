@@ -7,8 +7,7 @@ from aws_lambda_powertools.utilities.batch.types import (
     PartialItemFailures,
 )
 
-from stripe_integrations.actions import StripeEvent
-from stripe_integrations.actions.events.stream import StreamRecord
+from stripe_integrations.actions import StreamRecord, StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import error_log_fields, logger

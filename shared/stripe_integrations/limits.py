@@ -1,4 +1,4 @@
-"""Time limits that more than one module relies on, in seconds."""
+"""Time limits, in seconds: clock skew, and what work needs before an invocation ends."""
 
 CLOCK_SKEW_SECONDS = 5
 """The most that any two clocks differ, Stripe's and ours included."""

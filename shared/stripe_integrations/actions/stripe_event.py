@@ -95,8 +95,10 @@ class StripeEvent:
 
         Raises
         ------
-        StripeError, ConflictError
+        StripeError, ConflictError, ConfigurationError, SecretUnavailableError
             It could not be applied now: a retry is scheduled.
+        DatabaseRefusedError
+            It can never be applied: it is dead-lettered.
         SideEffectFailedError
             It was applied, and a custom handler or the event bus failed: a retry is scheduled.
         """

@@ -279,7 +279,7 @@ class StripeGateway:
                 # The object that the page was to start after is gone.
                 raise errors.StripeObjectChangedError(f"the list changed: {operation}") from error
             data = listed.get("data")
-            if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
+            if not isinstance(data, list) or len(_ids(data)) < len(data):
                 raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
             for obj in data:
                 yield self._checked(obj)

@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import errors
 from stripe_integrations.context import current
-from stripe_integrations.entrypoints.invocation import LambdaHandler, observed
+from stripe_integrations.entrypoints.invocation import LambdaHandler, begin_invocation, observed
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
 
@@ -156,7 +156,7 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
     def handler(event: Any, context: LambdaContext) -> Json:
         logger.set_correlation_id(_request_id(event))
         try:
-            current().begin_invocation(context.get_remaining_time_in_millis())
+            begin_invocation(context)
             response = operation(Request(event if isinstance(event, dict) else {}))
         except errors.StripeIntegrationsError as error:
             response = problem(error)

@@ -10,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import InvocationFailedError, StripeIntegrationsError
+from stripe_integrations.models.kinds import stored_kinds
 from stripe_integrations.observability import error_log_fields, logger, send_metrics
 
 Json = dict[str, Any]
@@ -33,6 +34,18 @@ def observed(handler: LambdaHandler[T]) -> LambdaHandler[T]:
     return invoked
 
 
+def begin_invocation(context: LambdaContext) -> None:
+    """Note when the invocation ends, and check the settings before anything is written.
+
+    Raises
+    ------
+    ConfigurationError
+        A setting is invalid.
+    """
+    current().begin_invocation(context.get_remaining_time_in_millis())
+    stored_kinds()
+
+
 def invocation_handler(operation: Callable[[Json], T]) -> LambdaHandler[T]:
     """Make a Lambda handler of an operation that is not invoked over HTTP.
 
@@ -48,7 +61,7 @@ def invocation_handler(operation: Callable[[Json], T]) -> LambdaHandler[T]:
     @observed
     def handler(event: Any, context: LambdaContext) -> T:
         try:
-            current().begin_invocation(context.get_remaining_time_in_millis())
+            begin_invocation(context)
             return operation(event if isinstance(event, dict) else {})
         except StripeIntegrationsError as error:
             raise error from None

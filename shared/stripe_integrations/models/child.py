@@ -56,7 +56,7 @@ class Child(Record):
     SHAPE: ClassVar[Shape]
     """Stripe's `object` of the kind, which is the shape that its fields are read from."""
     EVENTS: ClassVar[Mapping[str, EventRole]]
-    """The types of Stripe event that concern the kind."""
+    """The types of Stripe event that concern the kind; each concerns one kind."""
     IS_DEFAULT: ClassVar[bool] = True
     """Whether a deployment stores the kind unless `STORED_RECORDS` says otherwise."""
     OUTLIVES_CUSTOMER: ClassVar[bool] = False

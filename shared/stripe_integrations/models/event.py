@@ -34,8 +34,8 @@ from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 from stripe_integrations.models.event_payload import (
     MAX_ID_LENGTH,
     CompressedJson,
-    created_second,
     customer_id_of,
+    event_second,
     id_of,
     is_storable,
 )
@@ -152,7 +152,7 @@ class Event(Record, discriminator="Event"):
             cls.key(stripe_id),
             cls.SORT_KEY,
             customer_id=customer_id_of(payload),
-            created=created_second(payload),
+            created=event_second(payload),
             webhook_message=dict(payload) if is_storable(payload) else None,
             valid=valid,
             state=EventState.PENDING,

@@ -45,7 +45,7 @@ def is_storable(payload: Json) -> bool:
     return len(CompressedJson().serialize(payload)) <= _MAX_PAYLOAD_BYTES
 
 
-def created_second(payload: Json) -> int:
+def event_second(payload: Json) -> int:
     """Read Unix seconds; events of API v2 have ISO 8601 instead. Now, if it can't be read."""
     created = payload.get("created")
     if isinstance(created, int | float) and 0 < created <= _LATEST:
@@ -59,6 +59,8 @@ def created_second(payload: Json) -> int:
 def customer_id_of(payload: Json) -> str | None:
     """Read the Stripe customer of an event; that of a detached card is in the previous values."""
     data_object = value_at(payload, "data", "object")
+    if not isinstance(data_object, Mapping):
+        return None
     if value_at(data_object, "object") == "customer":
         return id_of(data_object)
     return id_of(value_at(data_object, "customer")) or id_of(

@@ -226,7 +226,10 @@ class Moment(StripeField[datetime | None]):
 
 
 class Choice(StripeField[E | None]):
-    """A value of an enumeration of ours, stored as its text."""
+    """A value of an enumeration of ours, stored as its text.
+
+    A later release may have stored a value that is unknown here: it is read as text.
+    """
 
     attr_type = STRING
     JSON_TYPE = "string"
@@ -236,10 +239,11 @@ class Choice(StripeField[E | None]):
         self._choices = choices
 
     def serialize(self, value: E) -> str:
-        return value.value
+        return str(value)
 
     def deserialize(self, value: str) -> E:
-        return self._choices(value)
+        known = value in self._choices.__members__.values()
+        return self._choices(value) if known else cast("E", value)
 
 
 def required(field: StripeField[T | None]) -> StripeField[T]:

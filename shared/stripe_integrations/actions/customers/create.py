@@ -19,12 +19,13 @@ from stripe_integrations.actions.customers.create_request import create_request,
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.context import current
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
-from stripe_integrations.models import Customer, CustomerClaim, UserRecords
+from stripe_integrations.models import Customer, CustomerClaim, UserRecords, stored_kinds
 from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, transact
 
-_CALL_SECONDS = 8.0
-"""The longest that one call to Stripe takes: a younger claim's owner may be waiting for it."""
+_TRY_SECONDS = 8.0
+"""The longest that one try of a call to Stripe takes: a younger claim's owner is awaited. During a
+longer retry Stripe answers the second call with 409."""
 _NOTHING_CREATED = (400, 402)
 """The refusals that release the claim; after any other the customer may have been created."""
 _KEY_IN_USE = 409
@@ -47,6 +48,7 @@ class ClaimState(Enum):
 def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> Customer:
     """Create a user's customer, or return the existing one: see `StripeCustomer.create`."""
     request = create_request(billing_email, fields)
+    stored_kinds()  # an invalid setting is raised before anything is written
     try:
         _ = current().stripe
     except (errors.ConfigurationError, errors.SecretUnavailableError):
@@ -77,7 +79,7 @@ def _advance(user_id: str, claim: CustomerClaim, *, is_acquired: bool) -> Custom
         claim.release()
         if state is ClaimState.ABANDONED:
             return None  # the next attempt calls Stripe with this caller's own parameters
-        raise refusal.for_caller() from refusal.error
+        raise refusal.for_caller() from None
     return complete_create(user_id, claim, snapshot) if snapshot else None
 
 
@@ -90,7 +92,7 @@ def _state(claim: CustomerClaim, *, is_acquired: bool) -> ClaimState:
 
 
 def _is_young(claim: CustomerClaim) -> bool:
-    return current().clock() < claim.claimed_at + _CALL_SECONDS
+    return current().clock() < claim.claimed_at + _TRY_SECONDS
 
 
 def _wait_for_owner(user_id: str, claim: CustomerClaim) -> Customer | None:

@@ -145,6 +145,8 @@ def _apply_once(events: list[Event]) -> None:
     """Try claimed events: load, plan, commit, side effects, mark."""
     events = _ignore_foreign(events)
     customer = _load_customer(events)
+    if customer is None:
+        events = _keep_waiting(events)
     plan = _plan(customer, events) if customer else _plan_without_customer(events)
     _commit(customer, plan)
     failures: list[Exception] = []
@@ -221,30 +223,40 @@ def _complete(user_id: str, event: Event, snapshot: CustomerSnapshot) -> bool:
 
 
 def _created_customer(event: Event) -> CustomerSnapshot | None:
-    if is_untrusted(event):
+    """The customer of a customer.created event, if this deployment has created it."""
+    if not event.data_object:
         return _fetch_customer(event)
-    return CustomerSnapshot.from_creation(event.data_object)
+    created = CustomerSnapshot.from_creation(event.data_object)
+    if not CustomerClaim.is_ours(created.token):
+        return None
+    return _fetch_customer(event) if is_untrusted(event) else created
 
 
 def _fetch_customer(event: Event) -> CustomerSnapshot | None:
     """Fetch the customer of an event; None where Stripe has deleted it."""
-    customer = current().stripe.retrieve_customer(event.customer_id or "")
+    customer = current().stripe.retrieve_customer(str(event.customer_id))
     return None if customer.get("deleted") else CustomerSnapshot.from_fetch(customer)
+
+
+def _keep_waiting(events: list[Event]) -> list[Event]:
+    """Let events wait for their unknown customer, and return the others."""
+    waiting = [e for e in events if e.names_customer and not e.has_waited_too_long()]
+    for event in waiting:
+        event.continue_waiting()
+    return [event for event in events if event not in waiting]
 
 
 # ---- plan
 
 
 def _plan_without_customer(events: list[Event]) -> Plan:
-    """Let events wait for an unknown customer, and end those that name none or waited too long."""
-    outcomes: list[Outcome] = []
-    for event in events:
-        if not event.names_customer:
-            outcomes.append(_without_effect(event))
-        elif event.has_waited_too_long():
-            outcomes.append(Outcome(event, has_effect=False, reason=_UNKNOWN))
-        else:
-            event.continue_waiting()
+    """Plan for events that name no customer, or one that has been unknown for too long."""
+    outcomes = [
+        Outcome(event, has_effect=False, reason=_UNKNOWN)
+        if event.names_customer
+        else _without_effect(event)
+        for event in events
+    ]
     return Plan(Change.NONE, outcomes)
 
 

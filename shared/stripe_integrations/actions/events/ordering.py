@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stripe_integrations.actions.events.payload_trust import is_untrusted, matches_customer
+from stripe_integrations.actions.events.payload_trust import is_usable, matches_customer
 from stripe_integrations.models import Card, Customer, Event, kind_of_event
 from stripe_integrations.models.child import Child, EventRole
 from stripe_integrations.models.customer import ExtraItem
@@ -62,9 +62,7 @@ class PendingChanges:
         Freshness
             How the event compares to the stored state: only a newer payload was added.
         """
-        if is_untrusted(event) or self._customer.test_clock:
-            return Freshness.AMBIGUOUS
-        if not matches_customer(event, self._customer):
+        if not is_usable(event, self._customer):
             return Freshness.AMBIGUOUS
         try:
             return self._add(event)
@@ -99,16 +97,17 @@ class PendingChanges:
         role = kind.EVENTS[event.kind]
         if role is EventRole.REMOVED:
             return self._add_removal(kind, event)
-        if role is EventRole.UNORDERED or not kind.is_complete(event.data_object):
+        if role is EventRole.UNORDERED:
             return Freshness.AMBIGUOUS
         stored = self._stored_child(kind, event)
         freshness = self._freshness_of_child(kind, event, stored)
         if freshness is not Freshness.NEWER:
             return freshness
-        child = self._child(kind, kind.values_of(event.data_object), event)
-        if stored and child.is_resurrection_of(stored):
+        if not kind.is_complete(event.data_object):
             return Freshness.AMBIGUOUS
-        if self._names_removed_card(child.attribute_values):
+        child = self._child(kind, kind.values_of(event.data_object), event)
+        is_resurrection = stored is not None and child.is_resurrection_of(stored)
+        if is_resurrection or self._names_removed_card(child.attribute_values):
             return Freshness.AMBIGUOUS
         self._children[child.sk] = child
         return freshness

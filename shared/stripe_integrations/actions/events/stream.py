@@ -37,9 +37,15 @@ class StreamRecord(NamedTuple):
         return self.pk if self.is_event else self.sk
 
     @property
-    def stripe_customer_id(self) -> str | None:
-        """The Stripe customer that it is, or names."""
-        return self.customer_id if self.is_event else self.sk.partition("#")[2]
+    def new_customer_id(self) -> str:
+        """The Stripe id of a customer."""
+        return self.sk.partition("#")[2]
+
+    @property
+    def group(self) -> str:
+        """What it is processed together with: the customer's id, or its own key without one."""
+        customer_id = self.customer_id if self.is_event else self.new_customer_id
+        return customer_id or self.pk
 
 
 def process_stream_records(
@@ -60,7 +66,7 @@ def process_stream_records(
 def _by_customer(records: Iterable[StreamRecord]) -> Iterable[list[StreamRecord]]:
     groups: dict[str, list[StreamRecord]] = {}
     for record in records:
-        groups.setdefault(record.stripe_customer_id or record.pk, []).append(record)
+        groups.setdefault(record.group, []).append(record)
     return groups.values()
 
 
@@ -70,5 +76,5 @@ def _event_ids(records: Iterable[StreamRecord]) -> list[str]:
         if record.is_event:
             ids[record.pk.removeprefix(Event.key(""))] = None
         else:
-            ids |= dict.fromkeys(event_queue.ids_of_customer(record.stripe_customer_id or ""))
+            ids |= dict.fromkeys(event_queue.ids_of_customer(record.new_customer_id))
     return list(ids)
