@@ -13,13 +13,13 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
 from stripe_integrations.errors import ConflictError, SideEffectFailedError
 from stripe_integrations.models import Customer, Event
-from tests.stripe_integrations.actions import custom_handlers
+from tests.stripe_integrations.actions.events import custom_handlers
 from tests.world import START, World
 
 USER = User("u-1")
 EMAIL = "jane@example.com"
-NOTE = "tests.stripe_integrations.actions.custom_handlers:note"
-NOTE_TOO = "tests.stripe_integrations.actions.custom_handlers:note_too"
+NOTE = "tests.stripe_integrations.actions.events.custom_handlers:note"
+NOTE_TOO = "tests.stripe_integrations.actions.events.custom_handlers:note_too"
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ def test_a_process_that_dies_after_the_handler_calls_it_again(
     "handlers",
     [
         {"customer.updated": "there_is_no_such_module:note"},
-        {"customer.updated": "tests.stripe_integrations.actions.custom_handlers:nothing"},
+        {"customer.updated": "tests.stripe_integrations.actions.events.custom_handlers:nothing"},
         {"customer.updated": "not a reference"},
         {"customer.updated": ""},
     ],

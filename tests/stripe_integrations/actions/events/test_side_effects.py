@@ -220,7 +220,8 @@ def test_a_replayed_change_is_published_again(world: World, customer: Customer) 
 
 
 @pytest.mark.parametrize(
-    "handlers", [{"customer.updated": "tests.stripe_integrations.actions.custom_handlers:note"}]
+    "handlers",
+    [{"customer.updated": "tests.stripe_integrations.actions.events.custom_handlers:note"}],
 )
 def test_what_only_a_handler_made_something_of_is_not_published(
     world: World, customer: Customer
