@@ -1,298 +1,186 @@
-"""A deployment's own functions: called at least once for each event, after the record is right."""
+"""Custom handlers: called at least once for each event, after the record was updated."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.context import use
 from stripe_integrations.errors import ConflictError, SideEffectFailedError
-from stripe_integrations.models import Customer, Event
+from stripe_integrations.models import Customer
 from tests.stripe_integrations.actions.events import custom_handlers
-from tests.world import START, World
-
-USER = User("u-1")
-EMAIL = "jane@example.com"
-NOTE = "tests.stripe_integrations.actions.events.custom_handlers:note"
-NOTE_TOO = "tests.stripe_integrations.actions.events.custom_handlers:note_too"
+from tests.stripe_integrations.actions.events.custom_handlers import NOTE
+from tests.stripe_integrations.actions.events.stripe_changes import rename
+from tests.world import EMAIL, USER, World, stored_event, stripe_event
 
 
 @pytest.fixture(autouse=True)
-def forget_calls() -> Iterator[None]:
-    yield
-    for kept in (
-        custom_handlers.called,
-        custom_handlers.seen,
-        custom_handlers.raising,
-        custom_handlers.meanwhile,
-    ):
-        kept.clear()
-
-
-@pytest.fixture
-def handlers() -> dict[str, str]:
-    """What the deployment registers; a test may choose."""
-    return {"customer.updated": NOTE, "invoice.*": NOTE, "price.created": NOTE}
-
-
-@pytest.fixture
-def world(table_name: str, handlers: dict[str, str]) -> Iterator[World]:
-    world = World(table_name, event_handlers=handlers)
-    with use(world.context):
-        yield world
-
-
-@pytest.fixture
-def customer(world: World) -> Customer:
-    return StripeCustomer.create(USER, EMAIL)
-
-
-def rename(world: World, customer: Customer, name: str = "Newest") -> str:
-    world.time += 10
-    world.ask("POST", f"/v1/customers/{customer.stripe_id}", {"name": name})
-    payload = world.payload("customer.updated")
-    StripeEvent.receive(payload)
-    return str(payload["id"])
-
-
-def receive(kind: str, obj: dict[str, Any]) -> str | None:
-    """Receive an event of a type that changes no record."""
-    received = StripeEvent.receive(
-        {
-            "id": "evt_own",
-            "object": "event",
-            "api_version": "2026-10-28.endive",
-            "created": int(START),
-            "data": {"object": obj},
-            "livemode": False,
-            "type": kind,
-        }
+def _handlers(world: World) -> None:
+    world.configure(
+        event_handlers={"customer.updated": NOTE, "invoice.*": NOTE, "price.created": NOTE}
     )
-    return received.state
 
 
-def ended(stripe_id: str) -> tuple[str | None, str | None]:
-    event = Event.find(stripe_id)
-    assert event
+@pytest.fixture
+def stripe_id(world: World, customer: Customer) -> str:
+    """An event that is certainly newer than the record, received."""
+    world.time += 10
+    return rename(world, customer)
+
+
+def ended(stripe_id: str) -> tuple[str, str | None]:
+    event = stored_event(stripe_id)
     return event.state, event.reason
 
 
-def test_a_handler_is_called_after_the_record_was_brought_up_to_date(
-    world: World, customer: Customer
-) -> None:
-    stripe_id = rename(world, customer)
-    StripeEvent.apply(stripe_id)
-    assert custom_handlers.called == [(stripe_id, "u-1")]
-    assert custom_handlers.seen == ["Newest"]
-    assert ended(stripe_id) == ("applied", None)
+class TestCall:
+    def test_is_made_between_update_and_mark(self, world: World, stripe_id: str) -> None:
+        states: list[str] = []
+        custom_handlers.meanwhile.append(lambda: states.append(ended(stripe_id)[0]))
+        StripeEvent.apply(stripe_id)
+        assert custom_handlers.called == [(stripe_id, "u-1")]
+        assert custom_handlers.seen == ["Newest"]
+        assert states == ["pending"]
+        assert ended(stripe_id) == ("applied", None)
 
-
-def test_the_event_is_marked_after_its_handler_was_called(world: World, customer: Customer) -> None:
-    states: list[str | None] = []
-    stripe_id = rename(world, customer)
-    custom_handlers.meanwhile.append(lambda: states.append(ended(stripe_id)[0]))
-    StripeEvent.apply(stripe_id)
-    assert states == ["pending"]
-
-
-def test_a_handler_is_called_for_a_type_that_changes_no_record(
-    world: World, customer: Customer
-) -> None:
-    assert receive("invoice.paid", {"object": "invoice", "customer": customer.stripe_id}) == (
-        "pending"
+    @pytest.mark.parametrize(
+        ("kind", "user_id"), [("invoice.paid", "u-1"), ("price.created", None)]
     )
-    StripeEvent.apply("evt_own")
-    assert custom_handlers.called == [("evt_own", "u-1")]
-    assert ended("evt_own") == ("applied", None)
+    def test_is_made_for_type_that_changes_no_record(
+        self, world: World, customer: Customer, kind: str, user_id: str | None
+    ) -> None:
+        data = {"object": {"customer": customer.stripe_id if user_id else None}}
+        assert StripeEvent.receive(stripe_event(kind, data=data)).state == "pending"
+        StripeEvent.apply("evt_1")
+        assert custom_handlers.called == [("evt_1", user_id)]
+        assert ended("evt_1") == ("applied", None)
 
+    def test_is_made_without_customer_that_stays_unknown(self, world: World) -> None:
+        world.ask("POST", "/v1/customers", {"email": EMAIL})
+        unknown = {**world.payload("customer.created"), "type": "customer.updated"}
+        StripeEvent.receive(unknown)
+        StripeEvent.apply(unknown["id"])
+        assert custom_handlers.called == []
 
-def test_a_handler_of_an_event_without_a_customer_gets_none(world: World) -> None:
-    assert receive("price.created", {"object": "price", "id": "price_1"}) == "pending"
-    StripeEvent.apply("evt_own")
-    assert custom_handlers.called == [("evt_own", None)]
-    assert ended("evt_own") == ("applied", None)
+        world.time += 86_500
+        world.reconcile()
 
+        assert custom_handlers.called == [(unknown["id"], None)]
+        assert ended(unknown["id"]) == ("applied", "not a customer of ours")
 
-def test_a_handler_of_an_event_of_an_unknown_customer_waits_with_it(world: World) -> None:
-    assert receive("invoice.paid", {"object": "invoice", "customer": "cus_1"}) == "waiting"
-    StripeEvent.apply("evt_own")
-    assert custom_handlers.called == []
-
-
-def test_a_handler_gets_a_soft_deleted_customer_as_such(world: World, customer: Customer) -> None:
-    StripeCustomer.soft_delete(customer)
-    before = world.items(record_type="Customer")
-    stripe_id = rename(world, customer)
-    StripeEvent.apply(stripe_id)
-    assert custom_handlers.called == [(stripe_id, "u-1")]
-    assert world.items(record_type="Customer") == before
-    assert ended(stripe_id) == ("applied", "the customer is soft-deleted")
-
-
-def test_a_handler_is_called_for_an_event_that_was_too_old_for_the_record(
-    world: World, customer: Customer
-) -> None:
-    older = rename(world, customer, "Older")
-    newest = rename(world, customer)
-    for stripe_id in (newest, older):
+    def test_is_made_with_soft_deleted_customer(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        StripeCustomer.soft_delete(customer)
+        before = world.items(record_type="Customer")
         StripeEvent.apply(stripe_id)
-    assert [called for called, _ in custom_handlers.called] == [newest, older]
-    assert custom_handlers.seen == ["Newest", "Newest"]
+        assert custom_handlers.called == [(stripe_id, "u-1")]
+        assert world.items(record_type="Customer") == before
+        assert ended(stripe_id) == ("applied", "the customer is soft-deleted")
 
+    def test_is_made_for_older_event(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        world.time += 10
+        newer = rename(world, customer, "Newer")
+        for applied in (newer, stripe_id):
+            StripeEvent.apply(applied)
+        assert custom_handlers.called == [(newer, "u-1"), (stripe_id, "u-1")]
+        assert custom_handlers.seen == ["Newer", "Newer"]
 
-@pytest.mark.parametrize("handlers", [{}, {"customer.deleted": NOTE}, {"invoice.*": NOTE}])
-def test_a_handler_of_another_type_is_not_called(world: World, customer: Customer) -> None:
-    StripeEvent.apply(rename(world, customer))
-    assert custom_handlers.called == []
+    def test_is_not_made_for_event_of_other_mode(self, world: World, stripe_id: str) -> None:
+        StripeEvent.receive({**world.payload(), "id": "evt_live", "livemode": True})
+        StripeEvent.apply("evt_live")
+        world.replay({"event_id": "evt_live"})
+        assert custom_handlers.called == []
 
-
-@pytest.mark.parametrize("handlers", [{"*": NOTE}, {"customer.*": NOTE}, {"customer.up*": NOTE}])
-def test_a_pattern_stands_for_types(world: World, customer: Customer) -> None:
-    StripeEvent.apply(rename(world, customer))
-    assert len(custom_handlers.called) == 1
-
-
-@pytest.mark.parametrize("handlers", [{"customer.updated": NOTE, "customer.*": NOTE_TOO}])
-def test_all_handlers_that_fit_are_called(world: World, customer: Customer) -> None:
-    StripeEvent.apply(rename(world, customer))
-    assert len(custom_handlers.called) == 2
-
-
-def test_a_handler_that_raises_is_called_again_later(world: World, customer: Customer) -> None:
-    custom_handlers.raising += [KeyError("jane@example.com"), ValueError()]
-    stripe_id = rename(world, customer)
-    for number, error in enumerate(["KeyError", "ValueError"]):
-        assert world.stream((f"EVENT#{stripe_id}", "EVENT")) == {"batchItemFailures": []}
-        event = Event.find(stripe_id)
-        assert (event.state, event.attempts) == ("pending", number + 1)
-        assert event.last_error == error
-        world.time = event.next_try
-    assert StripeCustomer.get(USER).name == "Newest"
-
-    world.reconcile()
-
-    assert ended(stripe_id) == ("applied", None)
-    assert len(custom_handlers.called) == 3
-
-
-def test_a_handler_that_raises_puts_off_its_own_event_alone(
-    world: World, customer: Customer
-) -> None:
-    first, second = rename(world, customer, "One"), rename(world, customer, "Two")
-    custom_handlers.raising.append(KeyError())
-    world.stream((f"EVENT#{first}", "EVENT"), (f"EVENT#{second}", "EVENT"))
-    assert sorted([str(ended(first)[0]), str(ended(second)[0])]) == ["applied", "pending"]
-    assert StripeCustomer.get(USER).name == "Two"
-
-
-def test_a_process_that_dies_after_the_handler_calls_it_again(
-    world: World, customer: Customer
-) -> None:
-    stripe_id = rename(world, customer)
-
-    def die() -> None:
-        raise KeyboardInterrupt
-
-    custom_handlers.meanwhile.append(die)
-    with use(world.new_context()), pytest.raises(KeyboardInterrupt):
+    @pytest.mark.parametrize(
+        ("handlers", "calls"),
+        [
+            ({}, 0),
+            ({"customer.deleted": NOTE}, 0),
+            ({"invoice.*": NOTE}, 0),
+            ({"*": NOTE}, 1),
+            ({"customer.*": NOTE}, 1),
+            ({"customer.up*": NOTE}, 1),
+            ({"customer.updated": NOTE, "customer.*": NOTE}, 2),
+        ],
+    )
+    def test_is_made_for_each_pattern_that_fits(
+        self, world: World, stripe_id: str, handlers: dict[str, str], calls: int
+    ) -> None:
+        world.configure(event_handlers=handlers)
         StripeEvent.apply(stripe_id)
-    assert ended(stripe_id) == ("pending", None)
-    world.time += 200
-    world.reconcile()
-    assert custom_handlers.called == [(stripe_id, "u-1")] * 2
-    assert ended(stripe_id) == ("applied", None)
+        assert len(custom_handlers.called) == calls
 
 
-@pytest.mark.parametrize(
-    "handlers",
-    [
-        {"customer.updated": "there_is_no_such_module:note"},
-        {"customer.updated": "tests.stripe_integrations.actions.events.custom_handlers:nothing"},
-        {"customer.updated": "not a reference"},
-        {"customer.updated": ""},
-    ],
-)
-def test_a_handler_that_is_not_there_puts_the_event_off_and_says_so(
-    world: World, customer: Customer, log: Any
-) -> None:
-    stripe_id = rename(world, customer)
-    assert world.stream((f"EVENT#{stripe_id}", "EVENT")) == {"batchItemFailures": []}
-    event = Event.find(stripe_id)
-    assert (event.state, event.last_error) == ("pending", "EventHandlerNotFoundError")
-    assert "there is no event handler" in log.getvalue()
-    assert StripeCustomer.get(USER).name == "Newest"
+class TestFailure:
+    def test_is_retried_without_second_effect(self, world: World, stripe_id: str) -> None:
+        custom_handlers.raising += [KeyError("jane@example.com"), ValueError()]
+        for number, error in enumerate(["KeyError", "ValueError"]):
+            assert world.stream_events(stripe_id) == {"batchItemFailures": []}
+            event = stored_event(stripe_id)
+            assert (event.state, event.attempts) == ("pending", number + 1)
+            assert event.last_error == error
+            world.time = event.next_try or 0
 
+        with world.counting() as counts:
+            world.stream_events(stripe_id)
 
-def test_a_handler_is_not_called_for_an_event_of_the_other_mode(
-    world: World, customer: Customer
-) -> None:
-    rename(world, customer)
-    StripeEvent.receive({**world.payload("customer.updated"), "id": "evt_live", "livemode": True})
-    StripeEvent.apply("evt_live")
-    world.replay({"event_id": "evt_live"})
-    assert custom_handlers.called == []
+        assert (counts.stripe, "TransactWriteItems" in counts.operations) == (0, False)
+        assert custom_handlers.seen == ["Newest"] * 3
+        assert ended(stripe_id) == ("applied", None)
+        assert stored_event(stripe_id).last_error is None
 
+    def test_dead_process_calls_again(self, world: World, stripe_id: str) -> None:
+        custom_handlers.raising.append(KeyboardInterrupt())
+        with use(world.new_context()), pytest.raises(KeyboardInterrupt):
+            StripeEvent.apply(stripe_id)
+        assert ended(stripe_id) == ("pending", None)
+        world.time += 200
+        world.reconcile()
+        assert custom_handlers.called == [(stripe_id, "u-1")] * 2
+        assert ended(stripe_id) == ("applied", None)
 
-def test_a_handler_of_an_event_whose_customer_stays_unknown_is_called_without_one(
-    world: World,
-) -> None:
-    world.ask("POST", "/v1/customers", {"email": EMAIL})
-    payload = world.payload("customer.created")
-    unknown = {**payload, "type": "customer.updated"}
-    StripeEvent.receive(unknown)
-    StripeEvent.apply(unknown["id"])
-    assert custom_handlers.called == []
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            "there_is_no_such_module:note",
+            f"{custom_handlers.__name__}:nothing",
+            "not a reference",
+            "",
+        ],
+    )
+    def test_missing_handler_is_logged_and_retried(
+        self, world: World, log: io.StringIO, stripe_id: str, reference: str
+    ) -> None:
+        world.configure(event_handlers={"customer.updated": reference})
+        assert world.stream_events(stripe_id) == {"batchItemFailures": []}
+        event = stored_event(stripe_id)
+        assert (event.state, event.last_error) == ("pending", "EventHandlerNotFoundError")
+        assert "there is no event handler" in log.getvalue()
+        assert StripeCustomer.require(USER).name == "Newest"
 
-    world.time += 86_500
-    world.reconcile()
-
-    assert custom_handlers.called == [(unknown["id"], None)]
-    assert ended(unknown["id"]) == ("applied", "not a customer of ours")
-
-
-def test_apply_says_that_a_handler_has_failed(world: World, customer: Customer) -> None:
-    custom_handlers.raising.append(KeyError("jane@example.com"))
-    with pytest.raises(SideEffectFailedError):
-        StripeEvent.apply(rename(world, customer))
-
-
-def test_an_effect_is_not_brought_about_again_for_a_handler_that_failed(
-    world: World, customer: Customer
-) -> None:
-    custom_handlers.raising.append(ValueError())
-    stripe_id = rename(world, customer)
-    world.stream((f"EVENT#{stripe_id}", "EVENT"))
-    world.time = Event.find(stripe_id).next_try
-    with world.counting() as counts:
-        world.stream((f"EVENT#{stripe_id}", "EVENT"))
-    assert (counts.stripe, "TransactWriteItems" in counts.operations) == (0, False)
-    assert len(custom_handlers.called) == 2
-    assert ended(stripe_id) == ("applied", None)
-
-
-@pytest.mark.parametrize(
-    "raised",
-    [
-        SystemExit("jane@example.com"),
-        GeneratorExit("jane@example.com"),
-        asyncio.CancelledError("jane@example.com"),
-        BaseExceptionGroup("jane@example.com", [GeneratorExit()]),
-        ConflictError("jane@example.com"),
-    ],
-    ids=lambda raised: type(raised).__name__,
-)
-def test_whatever_a_handler_raises_its_event_is_put_off_and_its_message_kept_out_of_the_log(
-    world: World, customer: Customer, log: io.StringIO, raised: BaseException
-) -> None:
-    custom_handlers.raising.append(raised)
-    stripe_id = rename(world, customer)
-    with pytest.raises(SideEffectFailedError):
-        StripeEvent.apply(stripe_id)
-    assert ended(stripe_id) == ("pending", None)
-    assert type(raised).__name__ in log.getvalue()
-    assert "jane" not in log.getvalue()
+    @pytest.mark.parametrize(
+        "raised",
+        [
+            SystemExit("jane@example.com"),
+            GeneratorExit("jane@example.com"),
+            asyncio.CancelledError("jane@example.com"),
+            BaseExceptionGroup("jane@example.com", [GeneratorExit()]),
+            ConflictError("jane@example.com"),
+        ],
+        ids=lambda raised: type(raised).__name__,
+    )
+    def test_is_logged_without_message(
+        self, world: World, log: io.StringIO, stripe_id: str, raised: BaseException
+    ) -> None:
+        custom_handlers.raising.append(raised)
+        with pytest.raises(SideEffectFailedError):
+            StripeEvent.apply(stripe_id)
+        assert ended(stripe_id) == ("pending", None)
+        assert type(raised).__name__ in log.getvalue()
+        assert "jane" not in log.getvalue()
