@@ -1,4 +1,4 @@
-"""Events ahead of their customer wait for it, by whichever way it becomes known."""
+"""Events that arrive before their customer wait for it, however it becomes known."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from typing import Any
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
-from stripe_integrations.models import Card, CustomerClaim, Event, Pointer
-from tests.world import World
+from stripe_integrations.models import Card, CustomerClaim, Pointer
+from tests.stripe_integrations.actions.events.stripe_changes import attach_card, detach_card
+from tests.world import EMAIL, USER, Json, World, stored_event
 
-USER = User("u-1")
-EMAIL = "jane@example.com"
 DAY = 86400
 
 
 @pytest.fixture
 def on_stripe(world: World) -> str:
-    """A customer that a create of ours has made on Stripe, and did not come back with."""
+    """A customer that a create of ours has made on Stripe, without getting the answer."""
     world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
     with pytest.raises(StripeUnavailableError):
         StripeCustomer.create(USER, EMAIL)
@@ -30,216 +29,180 @@ def on_stripe(world: World) -> str:
 def waiting(world: World, on_stripe: str) -> str:
     """An event of that customer, received."""
     world.time += 10
-    world.ask("POST", f"/v1/customers/{on_stripe}", {"name": "Newest"})
-    payload = world.payload("customer.updated")
-    assert StripeEvent.receive(payload).state == "waiting"
-    return str(payload["id"])
+    world.rename(on_stripe, "Newest")
+    stripe_id = world.receive()
+    assert stored_event(stripe_id).state == "waiting"
+    return stripe_id
 
 
 def receive_created(world: World, **changes: Any) -> str:
-    payload = {**world.payload("customer.created"), **changes}
-    StripeEvent.receive(payload)
-    return str(payload["id"])
+    return StripeEvent.receive({**world.payload("customer.created"), **changes}).stripe_id
 
 
-def test_a_waiting_event_is_linked_and_applied_when_the_item_of_its_customer_is_new(
-    world: World, on_stripe: str, waiting: str
-) -> None:
-    StripeCustomer.create(USER, EMAIL)
-    world.stream(("USER#u-1", f"CUSTOMER#{on_stripe}"))
-    event = Event.find(waiting)
-    assert (event.state, event.user_id, event.customer_id) == ("applied", "u-1", on_stripe)
-    assert StripeCustomer.get(USER).name == "Newest"
+class TestWaitingEvent:
+    @pytest.mark.parametrize("is_retry", [False, True])
+    def test_is_applied_when_customer_is_stored(
+        self, world: World, on_stripe: str, waiting: str, is_retry: bool
+    ) -> None:
+        if is_retry:
+            StripeEvent.apply(waiting)
+            assert (stored_event(waiting).next_try or 0) > world.time
+        StripeCustomer.create(USER, EMAIL)
+        world.stream(("USER#u-1", f"CUSTOMER#{on_stripe}"))
+        event = stored_event(waiting)
+        assert (event.state, event.user_id, event.customer_id) == ("applied", "u-1", on_stripe)
+        assert event.attempts == 1 + is_retry
+        assert StripeCustomer.require(USER).name == "Newest"
 
+    def test_is_applied_by_schedule(self, world: World, waiting: str) -> None:
+        StripeCustomer.create(USER, EMAIL)
+        world.time += 200
+        assert world.reconcile()["tried"] == 1
+        event = stored_event(waiting)
+        assert (event.state, event.user_id) == ("applied", "u-1")
+        assert StripeCustomer.require(USER).name == "Newest"
 
-def test_a_waiting_event_that_the_index_missed_is_applied_by_the_schedule(
-    world: World, waiting: str
-) -> None:
-    StripeCustomer.create(USER, EMAIL)
-    world.time += 200
-    assert world.reconcile()["tried"] == 1
-    event = Event.find(waiting)
-    assert (event.state, event.user_id) == ("applied", "u-1")
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_the_schedule_looks_again_and_again_and_such_an_event_does_not_expire(
-    world: World,
-) -> None:
-    world.ask("POST", "/v1/customers", {"email": EMAIL})
-    others = receive_created(world)
-    for number in range(8):
-        world.time = Event.find(others).next_try
-        world.reconcile()
-        event = Event.find(others)
-        assert (event.state, event.attempts) == ("waiting", number + 1)
-        assert event.expires_at is None
-    assert world.dead_letters == []
-
-
-def test_an_event_whose_customer_stays_unknown_for_a_day_is_ignored(
-    world: World, waiting: str
-) -> None:
-    world.time += DAY - 1
-    world.reconcile()
-    assert Event.find(waiting).state == "waiting"
-    world.time = Event.find(waiting).next_try
-    world.reconcile()
-    event = Event.find(waiting)
-    assert (event.state, event.reason) == ("ignored", "not a customer of ours")
-    assert event.expires_at.timestamp() == world.time + 90 * DAY
-
-
-def test_a_waiting_event_is_tried_by_whoever_learns_of_its_customer(
-    world: World, on_stripe: str, waiting: str
-) -> None:
-    StripeEvent.apply(waiting)
-    assert Event.find(waiting).next_try > world.time
-    StripeCustomer.create(USER, EMAIL)
-    world.stream(("USER#u-1", f"CUSTOMER#{on_stripe}"))
-    assert (Event.find(waiting).state, Event.find(waiting).attempts) == ("applied", 2)
-
-
-def test_the_created_event_brings_the_waiting_ones_of_its_batch_along(
-    world: World, waiting: str
-) -> None:
-    created = receive_created(world)
-    world.stream()
-    assert Event.find(created).state == Event.find(waiting).state == "applied"
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_a_create_is_finished_by_an_event_in_another_version_of_the_api(
-    world: World, on_stripe: str
-) -> None:
-    created = receive_created(world, api_version="2025-02-24.acacia")
-    StripeEvent.apply(created)
-    assert StripeCustomer.get(USER).stripe_id == on_stripe
-    assert Event.find(created).state == "applied"
-
-
-def test_a_create_whose_customer_was_changed_since_is_finished_with_what_is_true_now(
-    world: World, on_stripe: str
-) -> None:
-    world.time += 10
-    world.ask("POST", f"/v1/customers/{on_stripe}", {"name": "Newest"})
-    StripeEvent.apply(receive_created(world, api_version=None))
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_a_create_whose_customer_says_not_when_it_was_made_is_finished(
-    world: World, on_stripe: str
-) -> None:
-    payload = world.payload("customer.created")
-    del payload["data"]["object"]["created"]
-    StripeEvent.receive(payload)
-    StripeEvent.apply(payload["id"])
-    assert StripeCustomer.get(USER).stripe_id == on_stripe
-
-
-def test_a_create_whose_customer_is_gone_is_not_finished(world: World, on_stripe: str) -> None:
-    created = receive_created(world, api_version=None)
-    world.ask("DELETE", f"/v1/customers/{on_stripe}")
-    StripeEvent.apply(created)
-    assert Event.find(created).state == "waiting"
-    assert StripeCustomer.get(USER) is None
-
-
-def test_a_customer_of_a_former_token_is_come_back_to_only_if_it_is_still_there(
-    world: World, on_stripe: str
-) -> None:
-    for is_there, state in ((False, "waiting"), (True, "applied")):
+    def test_is_applied_in_the_batch_of_customer_created(self, world: World, waiting: str) -> None:
         created = receive_created(world)
-        CustomerClaim.read("u-1").renew_token()
-        if not is_there:
+        world.stream()
+        assert stored_event(created).state == stored_event(waiting).state == "applied"
+        assert StripeCustomer.require(USER).name == "Newest"
+
+    def test_is_retried_and_does_not_expire(self, world: World) -> None:
+        world.ask("POST", "/v1/customers", {"email": EMAIL})
+        foreign = receive_created(world)
+        for number in range(8):
+            world.time = stored_event(foreign).next_try or 0
+            world.reconcile()
+            event = stored_event(foreign)
+            assert (event.state, event.attempts) == ("waiting", number + 1)
+            assert "expires_at" not in event.attribute_values
+        assert world.dead_letters == []
+
+    def test_is_ignored_when_customer_is_unknown_for_a_day(
+        self, world: World, waiting: str
+    ) -> None:
+        world.time += DAY - 1
+        world.reconcile()
+        assert stored_event(waiting).state == "waiting"
+        world.time = stored_event(waiting).next_try or 0
+        world.reconcile()
+        event = stored_event(waiting)
+        assert (event.state, event.reason) == ("ignored", "not a customer of ours")
+        assert event.expires_at.timestamp() == world.time + 90 * DAY
+
+    def test_is_retried_until_customer_is_visible(
+        self, world: World, waiting: str, on_stripe: str
+    ) -> None:
+        Pointer.to(on_stripe, "u-1").save()
+        world.stream()
+        event = stored_event(waiting)
+        assert (event.state, event.last_error) == ("pending", "ConflictError")
+
+
+class TestCustomerCreated:
+    @pytest.mark.parametrize("api_version", ["2025-02-24.acacia", None])
+    def test_completes_create_with_what_stripe_has_now(
+        self, world: World, on_stripe: str, api_version: str | None
+    ) -> None:
+        world.time += 10
+        world.rename(on_stripe, "Newest")
+        created = receive_created(world, api_version=api_version)
+        StripeEvent.apply(created)
+        customer = StripeCustomer.require(USER)
+        assert (customer.stripe_id, customer.name) == (on_stripe, "Newest")
+        assert stored_event(created).state == "applied"
+
+    def test_completes_create_without_time_of_creation(self, world: World, on_stripe: str) -> None:
+        payload = world.payload("customer.created")
+        del payload["data"]["object"]["created"]
+        StripeEvent.receive(payload)
+        StripeEvent.apply(payload["id"])
+        assert StripeCustomer.require(USER).stripe_id == on_stripe
+
+    def test_waits_when_stripe_has_deleted_customer(self, world: World, on_stripe: str) -> None:
+        created = receive_created(world, api_version=None)
+        world.ask("DELETE", f"/v1/customers/{on_stripe}")
+        StripeEvent.apply(created)
+        assert stored_event(created).state == "waiting"
+        assert StripeCustomer.get(USER) is None
+
+    @pytest.mark.parametrize(("is_deleted", "state"), [(True, "waiting"), (False, "applied")])
+    def test_adopts_customer_of_former_token_unless_deleted(
+        self, world: World, on_stripe: str, is_deleted: bool, state: str
+    ) -> None:
+        created = receive_created(world)
+        claim = CustomerClaim.read("u-1")
+        assert claim
+        claim.renew_token()
+        if is_deleted:
             world.stripe.account.deleted_customers.add(on_stripe)
         StripeEvent.apply(created)
-        assert Event.find(created).state == state
-        assert (StripeCustomer.get(USER) is not None) is is_there
-        world.stripe.account.deleted_customers.clear()
+        assert stored_event(created).state == state
+        assert (StripeCustomer.get(USER) is None) is is_deleted
+
+    def test_404_is_no_deletion_of_unknown_customer(self, world: World, on_stripe: str) -> None:
+        created = receive_created(world, api_version=None)
+        world.stripe.faults.fail_next(None, status=404, code="resource_missing")
+        with pytest.raises(StripeRefusedError):
+            StripeEvent.apply(created)
+        assert stored_event(created).state == "pending"
+        world.stripe.faults.clear()
+        world.time = stored_event(created).next_try or 0
+        world.reconcile()
+        assert stored_event(created).state == "applied"
+
+    def test_of_older_claim_adopts_nothing(self, world: World, on_stripe: str) -> None:
+        old = world.payload("customer.created")
+        StripeCustomer.soft_delete(StripeCustomer.create(USER, EMAIL))
+        Pointer(f"STRIPE#{on_stripe}", "POINTER").delete()
+        new = StripeCustomer.create(USER, EMAIL)
+        StripeEvent.receive(old)
+        StripeEvent.apply(old["id"])
+        assert stored_event(old["id"]).state == "waiting"
+        assert StripeCustomer.require(USER).stripe_id == new.stripe_id
 
 
-def test_a_404_is_no_news_of_a_customer_that_is_not_known(world: World, on_stripe: str) -> None:
-    created = receive_created(world, api_version=None)
-    world.stripe.faults.fail_next(None, status=404, code="resource_missing")
-    with pytest.raises(StripeRefusedError):
-        StripeEvent.apply(created)
-    assert Event.find(created).state == "pending"
-    world.stripe.faults.clear()
-    world.time = Event.find(created).next_try
-    world.reconcile()
-    assert Event.find(created).state == "applied"
+class TestDetachedCardWithoutCustomer:
+    @pytest.fixture
+    def stripe_id(self, world: World) -> str:
+        return StripeCustomer.create(USER, EMAIL).stripe_id
 
+    @pytest.fixture
+    def method(self, world: World, stripe_id: str) -> str:
+        """A card, attached after the create."""
+        world.time += 10
+        return attach_card(world, stripe_id)
 
-def test_a_created_event_of_an_older_claim_adopts_nothing(world: World, on_stripe: str) -> None:
-    old = world.payload("customer.created")
-    customer = StripeCustomer.create(USER, EMAIL)
-    StripeCustomer.soft_delete(customer)
-    Pointer(f"STRIPE#{on_stripe}", "POINTER").delete()
-    new = StripeCustomer.create(USER, EMAIL)
-    StripeEvent.receive(old)
-    StripeEvent.apply(old["id"])
-    assert Event.find(old["id"]).state == "waiting"
-    assert StripeCustomer.get(USER).stripe_id == new.stripe_id
+    @pytest.fixture
+    def detached(self, world: World, stripe_id: str, method: str) -> Json:
+        """The event of its removal, without what was before."""
+        world.time += 10
+        detach_card(world, method)
+        payload = world.payload("payment_method.detached")
+        del payload["data"]["previous_attributes"]
+        return payload
 
+    def test_is_found_by_pointer(self, world: World, stripe_id: str, detached: Json) -> None:
+        StripeEvent.apply(world.receive("payment_method.attached"))
 
-def test_a_detached_card_that_names_no_customer_is_found_by_its_pointer(world: World) -> None:
-    customer = StripeCustomer.create(USER, EMAIL)
-    world.time += 10
-    method = world.ask(
-        "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_visa"}}
-    )["id"]
-    path = f"/v1/payment_methods/{method}"
-    world.ask("POST", f"{path}/attach", {"customer": customer.stripe_id})
-    world.deliver_and_apply()
-    world.time += 10
-    world.ask("POST", f"{path}/detach")
-    payload = world.payload("payment_method.detached")
-    del payload["data"]["previous_attributes"]
+        received = StripeEvent.receive(detached)
+        assert (received.user_id, received.customer_id) == ("u-1", stripe_id)
+        StripeEvent.apply(detached["id"])
 
-    received = StripeEvent.receive(payload)
-    assert (received.user_id, received.customer_id) == ("u-1", customer.stripe_id)
-    StripeEvent.apply(payload["id"])
+        assert stored_event(detached["id"]).state == "applied"
+        assert StripeCustomer.require(USER).cards == []
 
-    assert Event.find(payload["id"]).state == "applied"
-    assert StripeCustomer.get(USER).cards == []
+    def test_waits_for_attachment(
+        self, world: World, stripe_id: str, method: str, detached: Json
+    ) -> None:
+        assert StripeEvent.receive(detached).state == "waiting"
+        StripeEvent.apply(detached["id"])
+        StripeEvent.apply(world.receive("payment_method.attached"))
+        world.time = stored_event(detached["id"]).next_try or 0
+        world.reconcile()
 
-
-def test_a_detached_card_that_arrives_before_its_attach_is_found_once_that_was_applied(
-    world: World,
-) -> None:
-    customer = StripeCustomer.create(USER, EMAIL)
-    world.time += 10
-    method = world.ask(
-        "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_visa"}}
-    )["id"]
-    path = f"/v1/payment_methods/{method}"
-    world.ask("POST", f"{path}/attach", {"customer": customer.stripe_id})
-    world.time += 10
-    world.ask("POST", f"{path}/detach")
-    detached = world.payload("payment_method.detached")
-    del detached["data"]["previous_attributes"]
-
-    assert StripeEvent.receive(detached).state == "waiting"
-    StripeEvent.apply(detached["id"])
-    attached = world.payload("payment_method.attached")
-    StripeEvent.receive(attached)
-    StripeEvent.apply(attached["id"])
-    world.time = Event.find(detached["id"]).next_try
-    world.reconcile()
-
-    assert Event.find(detached["id"]).state == "applied"
-    assert StripeCustomer.get(USER).cards == []
-    assert [card["sk"] for card in world.items(record_type="Card")] == [
-        Card.key_under(customer.stripe_id, method)
-    ]
-
-
-def test_a_pointer_whose_customer_is_not_visible_yet_puts_the_event_off(
-    world: World, waiting: str, on_stripe: str
-) -> None:
-    Pointer.to(on_stripe, "u-1").save()
-    world.stream()
-    event = Event.find(waiting)
-    assert event.state == "pending"
-    assert event.last_error == "ConflictError"
+        assert stored_event(detached["id"]).state == "applied"
+        assert StripeCustomer.require(USER).cards == []
+        (card,) = world.items(record_type="Card")
+        assert card["sk"] == Card.key_under(stripe_id, method)
