@@ -1,50 +1,59 @@
-"""The order rule: what is certainly newer is written, what is certainly older dropped, doubt asks.
+"""The order rule: newer payloads are written, older ones dropped, ambiguous ones fetched.
 
-A fetch is three questions to Stripe: the customer, its cards, its subscriptions.
+A fetch costs three calls to Stripe: the customer, its cards, its subscriptions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import permutations
-from typing import Any
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, StripeEvent, User
-from stripe_integrations.context import use
+from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeUnavailableError
-from stripe_integrations.models import Customer, Event
-from tests.world import Counts, World
+from stripe_integrations.models import Card, Customer, Event, Subscription
+from tests.stripe_integrations.actions.events.stripe_changes import attach_card, detach_card
+from tests.world import EMAIL, USER, Counts, Json, World, stored_event
 
-USER = User("u-1")
-EMAIL = "jane@example.com"
 OLDER = ("ignored", "older than the stored state")
 APPLIED = ("applied", None)
-A_FETCH = 3
+FETCH_CALLS = 3
 
-Json = dict[str, Any]
-
-
-@pytest.fixture
-def customer(world: World) -> Customer:
-    return StripeCustomer.create(USER, EMAIL)
+Ended = tuple[str, str | None]
 
 
-def rename(world: World, name: str) -> Json:
-    """Change the customer on Stripe; the event that tells of it."""
-    (on_stripe,) = world.stripe_customers()
-    world.ask("POST", f"/v1/customers/{on_stripe['id']}", {"name": name})
-    return world.payload("customer.updated")
+def rename(world: World, customer: Customer, name: str = "Newest") -> Json:
+    """Change the customer on Stripe; the event of it."""
+    world.rename(customer.stripe_id, name)
+    return world.payload()
 
 
-def attach_card(world: World, customer: Customer) -> str:
-    method = world.ask(
-        "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_visa"}}
-    )
-    path = f"/v1/payment_methods/{method['id']}/attach"
-    world.ask("POST", path, {"customer": customer.stripe_id})
-    return str(method["id"])
+def attach(world: World, customer: Customer) -> tuple[str, Json]:
+    """Attach a card; its id and the event of it."""
+    method = attach_card(world, customer.stripe_id)
+    return method, world.payload("payment_method.attached")
+
+
+def update_card(world: World, method: str, value: str = "1") -> Json:
+    """Change a card on Stripe; the event of it."""
+    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": value}})
+    return world.payload("payment_method.updated")
+
+
+def detach(world: World, method: str) -> Json:
+    """Detach a card on Stripe; the event of it."""
+    detach_card(world, method)
+    return world.payload("payment_method.detached")
+
+
+def sources_of(customer: Customer) -> str:
+    """Where Stripe has the cards of the older shape."""
+    return f"/v1/customers/{customer.stripe_id}/sources"
+
+
+def add_source(world: World, customer: Customer, source: str = "tok_visa") -> str:
+    return str(world.ask("POST", sources_of(customer), {"source": source})["id"])
 
 
 def subscribe(world: World, customer: Customer, items: int = 1) -> str:
@@ -68,78 +77,123 @@ def subscribe(world: World, customer: Customer, items: int = 1) -> str:
     return str(subscription["id"])
 
 
-def apply(world: World, payload: Json) -> tuple[tuple[str | None, str | None], Counts]:
+def apply(world: World, payload: Json) -> tuple[Ended, Counts]:
     """Receive and apply an event; how it ended, and what applying it cost."""
     StripeEvent.receive(payload)
     with world.counting() as counts:
         StripeEvent.apply(payload["id"])
-    event = Event.find(payload["id"])
-    assert event
+    event = stored_event(payload["id"])
     return (event.state, event.reason), counts
 
 
-# ---- the customer itself
+def apply_calls(world: World, payload: Json) -> tuple[Ended, int]:
+    """Receive and apply an event; how it ended, and after how many calls to Stripe."""
+    ended, counts = apply(world, payload)
+    return ended, counts.stripe
 
 
-def test_a_newer_payload_is_written_without_asking_stripe(world: World, customer: Customer) -> None:
-    world.time += 1
-    ended, counts = apply(world, rename(world, "Newest"))
-    assert ended == APPLIED
-    assert StripeCustomer.get(USER).name == "Newest"
-    assert counts.operations == ["UpdateItem", "Query", "TransactWriteItems"]
-    assert counts.stripe == 0
+def name() -> str | None:
+    return StripeCustomer.require(USER).name
 
 
-def test_an_older_payload_is_dropped_without_asking_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    older = rename(world, "Older")
-    world.time += 10
-    apply(world, rename(world, "Newest"))
-    before = world.items(record_type="Customer")
-
-    ended, counts = apply(world, older)
-
-    assert ended == OLDER
-    assert world.items(record_type="Customer") == before
-    assert (counts.database, counts.stripe) == (3, 0)
+def cards() -> list[Card]:
+    return StripeCustomer.require(USER).cards
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_of_two_changes_in_one_second_the_second_to_arrive_asks_stripe(
-    world: World, customer: Customer, order: tuple[int, int]
-) -> None:
-    world.time += 10
-    payloads = [rename(world, "First"), rename(world, "Last")]
-    _, first = apply(world, payloads[order[0]])
-    ended, second = apply(world, payloads[order[1]])
-    assert (first.stripe, second.stripe) == (0, A_FETCH)
-    assert ended == APPLIED
-    assert StripeCustomer.get(USER).name == "Last"
+def card_ids() -> list[str]:
+    return [card.stripe_id for card in cards()]
 
 
-def test_a_change_in_the_second_of_the_create_asks_stripe(world: World, customer: Customer) -> None:
-    ended, counts = apply(world, rename(world, "Newest"))
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).name == "Newest"
+def subscriptions() -> list[Subscription]:
+    return StripeCustomer.require(USER).subscriptions
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_a_name_that_comes_back_stays_in_whatever_order_its_events_come(
-    world: World, customer: Customer, order: tuple[int, ...]
-) -> None:
-    payloads = []
-    for name in ("A", "B", "A"):
+class TestCustomer:
+    def test_newer_payload_is_written(self, world: World, customer: Customer) -> None:
+        world.time += 1
+        ended, counts = apply(world, rename(world, customer))
+        assert (ended, counts.stripe) == (APPLIED, 0)
+        assert counts.operations == ["UpdateItem", "Query", "TransactWriteItems"]
+        assert name() == "Newest"
+
+    def test_older_payload_is_dropped(self, world: World, customer: Customer) -> None:
         world.time += 10
-        payloads.append(rename(world, name))
-    ends = {}
-    for number in order:
-        ends[number], counts = apply(world, payloads[number])
-        assert counts.stripe == 0
-    assert StripeCustomer.get(USER).name == "A"
-    assert ends[2] == APPLIED
-    assert {ends[0], ends[1]} <= {APPLIED, OLDER}
+        older = rename(world, customer, "Older")
+        world.time += 10
+        apply(world, rename(world, customer))
+        before = world.items(record_type="Customer")
+
+        ended, counts = apply(world, older)
+
+        assert ended == OLDER
+        assert world.items(record_type="Customer") == before
+        assert (counts.database, counts.stripe) == (3, 0)
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_second_change_of_the_same_second_is_fetched(
+        self, world: World, customer: Customer, order: tuple[int, int]
+    ) -> None:
+        world.time += 10
+        payloads = [rename(world, customer, "First"), rename(world, customer, "Last")]
+        _, first = apply(world, payloads[order[0]])
+        assert first.stripe == 0
+        assert apply_calls(world, payloads[order[1]]) == (APPLIED, FETCH_CALLS)
+        assert name() == "Last"
+
+    def test_change_in_second_of_create_is_fetched(self, world: World, customer: Customer) -> None:
+        assert apply_calls(world, rename(world, customer)) == (APPLIED, FETCH_CALLS)
+        assert name() == "Newest"
+
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    def test_repeated_name_survives_any_order(
+        self, world: World, customer: Customer, order: tuple[int, ...]
+    ) -> None:
+        payloads = []
+        for value in ("A", "B", "A"):
+            world.time += 10
+            payloads.append(rename(world, customer, value))
+        ends = {}
+        for number in order:
+            ends[number], calls = apply_calls(world, payloads[number])
+            assert calls == 0
+        assert name() == "A"
+        assert ends[2] == APPLIED
+        assert {ends[0], ends[1]} <= {APPLIED, OLDER}
+
+    def test_customer_created_does_not_change_stored_record(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        apply(world, rename(world, customer))
+        created = {**world.payload("customer.created"), "id": "evt_again"}
+        assert apply_calls(world, created) == (APPLIED, 0)
+        assert name() == "Newest"
+
+    def test_completed_checkout_is_fetched(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        method, _ = attach(world, customer)
+        subscription = subscribe(world, customer)
+        world.time += 10
+        world.stripe.complete_checkout_session(customer.stripe_id)
+
+        completed = world.payload("checkout.session.completed")
+        assert apply_calls(world, completed) == (APPLIED, FETCH_CALLS)
+
+        assert card_ids() == [method]
+        assert [found.stripe_id for found in subscriptions()] == [subscription]
+
+    def test_deletion_is_permanent(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        apply(world, attach(world, customer)[1])
+        world.time += 10
+        late = rename(world, customer, "Too late")
+        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+
+        assert apply_calls(world, world.payload("customer.deleted")) == (APPLIED, 0)
+        assert StripeCustomer.get(USER) is None
+        assert all("removed_at" in card for card in world.items(record_type="Card"))
+
+        assert apply_calls(world, late) == (("ignored", "the customer is soft-deleted"), 0)
 
 
 def in_another_version(payload: Json) -> None:
@@ -158,553 +212,375 @@ def without_its_id(payload: Json) -> None:
     payload["data"]["object"] = {"customer": payload["data"]["object"]["id"]}
 
 
-@pytest.mark.parametrize(
-    "odd", [in_another_version, of_a_test_clock, from_the_future, without_its_id]
-)
-def test_a_payload_that_cant_be_taken_at_its_word_asks_stripe(
-    world: World, customer: Customer, odd: Callable[[Json], None]
-) -> None:
-    world.time += 10
-    payload = rename(world, "Newest")
-    payload["data"]["object"]["name"] = "Not so"
-    odd(payload)
-    ended, counts = apply(world, payload)
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_a_stamp_ahead_by_what_clocks_may_differ_is_taken(world: World, customer: Customer) -> None:
-    payload = rename(world, "Newest")
-    payload["created"] += 5
-    _, counts = apply(world, payload)
-    assert counts.stripe == 0
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_a_payload_that_was_not_kept_asks_stripe(world: World, customer: Customer) -> None:
-    world.time += 10
-    payload = rename(world, "Newest")
-    StripeEvent.receive(payload)
-    Event.find(payload["id"]).update([Event.webhook_message.remove()])
-    ended, counts = apply(world, payload)
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_whatever_happens_to_a_customer_of_a_test_clock_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.stripe.change_customer(customer.stripe_id, test_clock="clock_1")
-    StripeCustomer.sync(customer)
-    world.time += 60
-    payload = rename(world, "Newest")
-    payload["data"]["object"]["test_clock"] = None
-    _, counts = apply(world, payload)
-    assert counts.stripe == A_FETCH
-
-
-def test_an_event_of_the_seconds_around_a_fetch_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 100
-    StripeCustomer.sync(customer)
-    fetched = world.time
-    for distance, asked in ((-6, 0), (-5, A_FETCH), (5, A_FETCH)):
-        world.time = fetched + 20
-        payload = rename(world, f"Name {distance}")
-        payload["created"] = int(fetched) + distance
-        world.time = fetched
-        ended, counts = apply(world, payload)
-        assert counts.stripe == asked, distance
-        assert ended == (APPLIED if asked else OLDER)
-
-
-def test_an_event_after_the_seconds_of_a_fetch_is_written(world: World, customer: Customer) -> None:
-    StripeCustomer.sync(customer)
-    world.time += 6
-    ended, counts = apply(world, rename(world, "Newest"))
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_an_object_of_unknown_age_makes_nothing_older_than_it_was(
-    world: World, customer: Customer
-) -> None:
-    given = world.ask("GET", f"/v1/customers/{customer.stripe_id}")
-    world.time += 50
-    payload = rename(world, "Newest")
-    world.time += 50
-    StripeCustomer.sync_from_stripe_data(StripeCustomer.get(USER), given)
-
-    ended, counts = apply(world, payload)
-
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_an_object_of_unknown_age_given_to_sync_makes_nothing_older_than_it_was(
-    world: World, customer: Customer
-) -> None:
-    path = f"/v1/customers/{customer.stripe_id}"
-    given = world.ask("GET", path, {"expand": ["sources"]})
-    world.time += 50
-    payload = rename(world, "Newest")
-    world.time += 50
-    StripeCustomer.sync(StripeCustomer.get(USER), given)
-
-    ended, counts = apply(world, payload)
-
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_a_create_that_got_an_old_answer_again_is_true_as_of_its_own_second_only(
-    world: World,
-) -> None:
-    world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
-    with pytest.raises(StripeUnavailableError):
-        StripeCustomer.create(USER, EMAIL, name="As created")
-    world.time += 50
-    payload = rename(world, "Newest")
-    attached = attach_card(world, Customer(stripe_id=world.stripe_customers()[0]["id"]))
-    world.time += 50
-    assert StripeCustomer.create(USER, EMAIL).name == "As created"
-
-    ended, counts = apply(world, payload)
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    ended, counts = apply(world, world.payload("payment_method.attached"))
-    assert (ended, counts.stripe) == (APPLIED, 0)
-
-    customer = StripeCustomer.get(USER)
-    assert customer.name == "Newest"
-    assert [card.stripe_id for card in customer.cards] == [attached]
-
-
-def test_customer_created_changes_nothing_of_a_record_that_is_there(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    apply(world, rename(world, "Newest"))
-    created = {**world.payload("customer.created"), "id": "evt_again"}
-    ended, counts = apply(world, created)
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    assert StripeCustomer.get(USER).name == "Newest"
-
-
-def test_a_finished_checkout_syncs_its_customer(world: World, customer: Customer) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    subscription = subscribe(world, customer)
-    world.time += 10
-    world.stripe.complete_checkout_session(customer.stripe_id)
-
-    ended, counts = apply(world, world.payload("checkout.session.completed"))
-
-    record = StripeCustomer.get(USER)
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert [card.stripe_id for card in record.cards] == [method]
-    assert [found.stripe_id for found in record.subscriptions] == [subscription]
-
-
-def test_a_deletion_is_final_and_asks_nobody(world: World, customer: Customer) -> None:
-    world.time += 10
-    attach_card(world, customer)
-    apply(world, world.payload("payment_method.attached"))
-    world.time += 10
-    late = rename(world, "Too late")
-    world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
-
-    ended, counts = apply(world, world.payload("customer.deleted"))
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    assert StripeCustomer.get(USER) is None
-    assert all("removed_at" in card for card in world.items(record_type="Card"))
-
-    ended, counts = apply(world, late)
-    assert (ended, counts.stripe) == (("ignored", "the customer is soft-deleted"), 0)
-
-
-# ---- cards and subscriptions
-
-
-def test_a_card_that_is_newer_than_the_listing_is_written_without_asking_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    ended, counts = apply(world, world.payload("payment_method.attached"))
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    assert counts.operations == ["UpdateItem", "Query", "TransactWriteItems"]
-    (card,) = StripeCustomer.get(USER).cards
-    assert (card.stripe_id, card.brand, card.last4) == (method, "visa", "4242")
-
-
-def test_a_subscription_that_is_newer_than_the_listing_is_written_without_asking_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    subscription = subscribe(world, customer)
-    ended, counts = apply(world, world.payload("customer.subscription.created"))
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    (found,) = StripeCustomer.get(USER).subscriptions
-    assert (found.stripe_id, found.status, len(found.items)) == (subscription, "active", 1)
-
-
-def test_an_unknown_child_of_the_seconds_of_the_listing_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    StripeCustomer.sync(customer)
-    world.time += 3
-    method = attach_card(world, customer)
-    ended, counts = apply(world, world.payload("payment_method.attached"))
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert [card.stripe_id for card in StripeCustomer.get(USER).cards] == [method]
-
-
-def test_an_unknown_child_that_was_gone_before_the_listing_is_dropped(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    attached = world.payload("payment_method.attached")
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-    world.time += 10
-    StripeCustomer.sync(customer)
-
-    ended, counts = apply(world, attached)
-
-    assert (ended, counts.stripe) == (OLDER, 0)
-    assert StripeCustomer.get(USER).cards == []
-
-
-def test_a_card_that_was_removed_before_its_attach_arrived_does_not_come_back(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    attached = world.payload("payment_method.attached")
-    world.time += 10
-    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": "1"}})
-    updated = world.payload("payment_method.updated")
-    world.time += 10
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-    detached = world.payload("payment_method.detached")
-
-    ended, counts = apply(world, detached)
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    (tombstone,) = world.items(record_type="Card")
-    assert "removed_at" in tombstone
-    _, counts = apply(world, attached)
-    assert counts.stripe == 0
-    ended, counts = apply(world, updated)
-    assert (ended, counts.stripe) == (OLDER, 0)
-
-    assert StripeCustomer.get(USER).cards == []
-    assert world.items(record_type="Card") == [tombstone]
-
-
-def test_a_removed_card_that_seems_to_live_asks_stripe(world: World, customer: Customer) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": "1"}})
-    updated = world.payload("payment_method.updated")
-    world.time += 10
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-    apply(world, world.payload("payment_method.detached"))
-    world.time += 10
-
-    ended, counts = apply(world, {**updated, "created": int(world.time)})
-
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).cards == []
-
-
-def test_a_known_card_is_removed_without_asking_stripe(world: World, customer: Customer) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    apply(world, world.payload("payment_method.attached"))
-    world.time += 10
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-
-    ended, counts = apply(world, world.payload("payment_method.detached"))
-
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    assert StripeCustomer.get(USER).cards == []
-    (tombstone,) = world.items(record_type="Card")
-    assert "last4" not in tombstone
-
-
-def test_a_removal_of_the_second_of_the_last_change_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": "1"}})
-    apply(world, world.payload("payment_method.updated"))
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-    _, counts = apply(world, world.payload("payment_method.detached"))
-    assert counts.stripe == A_FETCH
-    assert StripeCustomer.get(USER).cards == []
-
-
-def test_the_removal_of_the_default_card_asks_stripe_what_is_the_default_now(
-    world: World, customer: Customer
-) -> None:
-    sources = f"/v1/customers/{customer.stripe_id}/sources"
-    first = world.ask("POST", sources, {"source": "tok_visa"})["id"]
-    second = world.ask("POST", sources, {"source": "tok_amex"})["id"]
-    StripeCustomer.sync(customer)
-    world.time += 60
-    world.ask("DELETE", f"{sources}/{first}")
-
-    ended, counts = apply(world, world.payload("customer.source.deleted"))
-
-    record = StripeCustomer.get(USER)
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert record.default_source == second
-    assert [card.stripe_id for card in record.cards] == [second]
-
-
-def test_the_removal_of_another_card_of_the_older_shape_asks_nobody(
-    world: World, customer: Customer
-) -> None:
-    sources = f"/v1/customers/{customer.stripe_id}/sources"
-    first = world.ask("POST", sources, {"source": "tok_visa"})["id"]
-    second = world.ask("POST", sources, {"source": "tok_amex"})["id"]
-    StripeCustomer.sync(customer)
-    world.time += 60
-    world.ask("DELETE", f"{sources}/{second}")
-
-    ended, counts = apply(world, world.payload("customer.source.deleted"))
-
-    assert (ended, counts.stripe) == (APPLIED, 0)
-    assert [card.stripe_id for card in StripeCustomer.get(USER).cards] == [first]
-
-
-def test_a_card_of_the_older_shape_in_the_newer_one_asks_stripe_for_both(
-    world: World, customer: Customer
-) -> None:
-    sources = f"/v1/customers/{customer.stripe_id}/sources"
-    source = world.ask("POST", sources, {"source": "tok_visa"})["id"]
-    world.ask("POST", f"{sources}/{source}", {"name": "Jane Roe"})
-    StripeCustomer.sync(customer)
-    (before,) = StripeCustomer.get(USER).cards
-    world.time += 60
-    world.ask("POST", f"{sources}/{source}", {"exp_year": 2040})
-    payload = world.payload("payment_method.updated")
-    assert payload["data"]["object"]["id"] == source
-
-    ended, counts = apply(world, payload)
-
-    (card,) = StripeCustomer.get(USER).cards
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert (card.brand, card.name, card.exp_year) == (before.brand, "Jane Roe", 2040)
-
-
-@pytest.mark.parametrize("kind", ["customer.source.created", "customer.source.updated"])
-def test_an_event_of_a_card_of_the_older_shape_asks_stripe(
-    world: World, customer: Customer, kind: str
-) -> None:
-    world.time += 10
-    sources = f"/v1/customers/{customer.stripe_id}/sources"
-    source = world.ask("POST", sources, {"source": "tok_visa"})["id"]
-    world.ask("POST", f"{sources}/{source}", {"exp_year": 2040})
-    ended, counts = apply(world, world.payload(kind))
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).cards[0].exp_year == 2040
-
-
-def test_a_subscription_with_more_items_than_it_shows_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    subscribe(world, customer, items=12)
-    payload = world.payload("customer.subscription.created")
-    assert payload["data"]["object"]["items"]["has_more"]
-    ended, counts = apply(world, payload)
-    (found,) = StripeCustomer.get(USER).subscriptions
-    assert ended == APPLIED
-    assert counts.stripe > A_FETCH
-    assert len(found.items) == 12
-
-
-def test_a_subscription_that_says_nothing_of_its_items_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    subscribe(world, customer)
-    payload = world.payload("customer.subscription.created")
-    del payload["data"]["object"]["items"]
-    _, counts = apply(world, payload)
-    assert counts.stripe == A_FETCH
-    assert len(StripeCustomer.get(USER).subscriptions[0].items) == 1
-
-
-def test_a_subscription_that_has_ended_never_lives_again(world: World, customer: Customer) -> None:
-    world.time += 10
-    subscription = subscribe(world, customer)
-    created = world.payload("customer.subscription.created")
-    world.time += 10
-    world.ask("POST", f"/v1/subscriptions/{subscription}", {"metadata": {"a": "1"}})
-    updated = world.payload("customer.subscription.updated")
-    world.time += 10
-    world.ask("DELETE", f"/v1/subscriptions/{subscription}")
-
-    _, counts = apply(world, world.payload("customer.subscription.deleted"))
-    assert counts.stripe == 0
-    _, counts = apply(world, created)
-    assert counts.stripe == 0
-    ended, counts = apply(world, updated)
-    assert (ended, counts.stripe) == (OLDER, 0)
-    world.time += 10
-    again = {**updated, "id": "evt_again", "created": int(world.time)}
-    ended, counts = apply(world, again)
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-
-    (found,) = StripeCustomer.get(USER).subscriptions
-    assert (found.stripe_id, found.status) == (subscription, "canceled")
-
-
-def test_an_ended_subscription_still_takes_its_other_news(world: World, customer: Customer) -> None:
-    world.time += 10
-    subscription = subscribe(world, customer)
-    world.time += 10
-    world.ask("DELETE", f"/v1/subscriptions/{subscription}")
-    deleted = world.payload("customer.subscription.deleted")
-    apply(world, deleted)
-    world.time += 10
-    deleted["data"]["object"]["metadata"] = {"reason": "moved"}
-    news = {
-        **deleted,
-        "id": "evt_news",
-        "type": "customer.subscription.updated",
-        "created": int(world.time),
-    }
-    _, counts = apply(world, news)
-    assert counts.stripe == 0
-    assert StripeCustomer.get(USER).subscriptions[0].metadata == {"reason": "moved"}
-
-
-def test_a_fetch_that_found_a_card_unchanged_makes_earlier_events_older_all_the_same(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    apply(world, world.payload("payment_method.attached"))
-    world.time += 10
-    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": "1"}})
-    changed = world.payload("payment_method.updated")
-    world.time += 10
-    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": ""}})
-    world.time += 60
-    before = world.items(record_type="Card")
-    StripeCustomer.sync(StripeCustomer.get(USER))
-    assert world.items(record_type="Card") == before
-
-    ended, counts = apply(world, changed)
-
-    assert (ended, counts.stripe) == (OLDER, 0)
-    assert StripeCustomer.get(USER).cards[0].metadata in ({}, None)
-
-
-def test_two_changes_of_a_card_in_one_batch_are_written_in_their_order(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    method = attach_card(world, customer)
-    for year in (2040, 2041, 2042):
+class TestUntrustedPayload:
+    @pytest.mark.parametrize(
+        "change", [in_another_version, of_a_test_clock, from_the_future, without_its_id]
+    )
+    def test_untrusted_payload_is_fetched(
+        self, world: World, customer: Customer, change: Callable[[Json], None]
+    ) -> None:
         world.time += 10
-        card = {"card": {"exp_year": year}}
-        world.ask("POST", f"/v1/payment_methods/{method}", card)
-    world.stripe.webhooks.hold()
-    world.stripe.webhooks.release("reversed")
-    world.deliver()
-    with world.counting() as counts:
-        world.stream()
-    assert counts.stripe == 0
-    assert counts.operations.count("TransactWriteItems") == 1
-    assert StripeCustomer.get(USER).cards[0].exp_year == 2042
+        payload = rename(world, customer)
+        payload["data"]["object"]["name"] = "Not so"
+        change(payload)
+        assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
+        assert name() == "Newest"
+
+    def test_omitted_payload_is_fetched(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        payload = rename(world, customer)
+        StripeEvent.receive(payload)
+        stored_event(payload["id"]).update([Event.webhook_message.remove()])
+        assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
+        assert name() == "Newest"
+
+    def test_customer_of_test_clock_is_fetched(self, world: World, customer: Customer) -> None:
+        world.stripe.change_customer(customer.stripe_id, test_clock="clock_1")
+        StripeCustomer.sync(customer)
+        world.time += 60
+        payload = rename(world, customer)
+        payload["data"]["object"]["test_clock"] = None
+        assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
+
+    def test_stamp_within_clock_skew_is_trusted(self, world: World, customer: Customer) -> None:
+        payload = rename(world, customer)
+        payload["created"] += 5
+        payload["data"]["object"]["name"] = "As in the payload"
+        assert apply_calls(world, payload) == (APPLIED, 0)
+        assert name() == "As in the payload"
 
 
-def test_a_payment_method_that_is_no_card_changes_no_record(
-    world: World, customer: Customer
-) -> None:
-    world.time += 10
-    attach_card(world, customer)
-    payload = world.payload("payment_method.attached")
-    payload["data"]["object"]["type"] = "sepa_debit"
-    received = StripeEvent.receive(payload)
-    assert (received.state, received.reason) == ("ignored", "changes no record of ours")
-    assert StripeCustomer.get(USER).cards == []
+class TestFetchWindow:
+    """A fetch is compared with an event by their seconds, within what clocks may differ."""
+
+    @pytest.mark.parametrize(
+        ("distance", "ended", "calls"),
+        [
+            (-6, OLDER, 0),
+            (-5, APPLIED, FETCH_CALLS),
+            (0, APPLIED, FETCH_CALLS),
+            (5, APPLIED, FETCH_CALLS),
+            (6, APPLIED, 0),
+        ],
+    )
+    def test_event_within_clock_skew_is_fetched(
+        self, world: World, customer: Customer, distance: int, ended: Ended, calls: int
+    ) -> None:
+        world.time += 100
+        StripeCustomer.sync(customer)
+        payload = rename(world, customer)
+        payload["created"] = int(world.time) + distance
+        world.time += 20
+        assert apply_calls(world, payload) == (ended, calls)
+        assert name() == (None if ended == OLDER else "Newest")
+
+    @pytest.mark.parametrize("sync", [StripeCustomer.sync_from_stripe_data, StripeCustomer.sync])
+    def test_given_object_of_unknown_age_drops_nothing(
+        self, world: World, customer: Customer, sync: Callable[[Customer, Json], Customer]
+    ) -> None:
+        path = f"/v1/customers/{customer.stripe_id}"
+        given = world.ask("GET", path, {"expand": ["sources"]})
+        world.time += 50
+        payload = rename(world, customer)
+        world.time += 50
+        sync(StripeCustomer.require(USER), given)
+
+        assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
+        assert name() == "Newest"
+
+    def test_repeated_answer_of_create_is_as_old_as_the_create(self, world: World) -> None:
+        world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
+        with pytest.raises(StripeUnavailableError):
+            StripeCustomer.create(USER, EMAIL, name="As created")
+        on_stripe = Customer(stripe_id=world.stripe_customers()[0]["id"])
+        world.time += 50
+        renamed = rename(world, on_stripe)
+        method, attached = attach(world, on_stripe)
+        world.time += 50
+        assert StripeCustomer.create(USER, EMAIL).name == "As created"
+
+        for payload in (renamed, attached):
+            assert apply_calls(world, payload) == (APPLIED, 0)
+
+        assert (name(), card_ids()) == ("Newest", [method])
 
 
-def test_the_removal_of_a_card_that_is_the_default_in_either_way_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    method = attach_card(world, customer)
-    sources = f"/v1/customers/{customer.stripe_id}/sources"
-    source = world.ask("POST", sources, {"source": "tok_amex"})["id"]
-    settings = {"invoice_settings": {"default_payment_method": method}}
-    world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
-    StripeCustomer.sync(customer)
-    assert StripeCustomer.get(USER).default_source == source
-    world.time += 60
-    world.ask("DELETE", f"{sources}/{source}")
+class TestCard:
+    def test_newer_card_is_written(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        method, attached = attach(world, customer)
+        ended, counts = apply(world, attached)
+        assert (ended, counts.stripe) == (APPLIED, 0)
+        assert counts.operations == ["UpdateItem", "Query", "TransactWriteItems"]
+        (card,) = cards()
+        assert (card.stripe_id, card.brand, card.last4) == (method, "visa", "4242")
 
-    ended, counts = apply(world, world.payload("customer.source.deleted"))
+    def test_unknown_card_near_listing_is_fetched(self, world: World, customer: Customer) -> None:
+        StripeCustomer.sync(customer)
+        world.time += 3
+        method, attached = attach(world, customer)
+        assert apply_calls(world, attached) == (APPLIED, FETCH_CALLS)
+        assert card_ids() == [method]
 
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).default_source is None
+    def test_unknown_card_older_than_listing_is_dropped(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        method, attached = attach(world, customer)
+        detach(world, method)
+        world.time += 10
+        StripeCustomer.sync(customer)
 
+        assert apply_calls(world, attached) == (OLDER, 0)
+        assert card_ids() == []
 
-def test_the_removal_of_a_card_that_a_subscription_charges_asks_stripe(
-    world: World, customer: Customer
-) -> None:
-    method = attach_card(world, customer)
-    subscription = subscribe(world, customer)
-    path = f"/v1/subscriptions/{subscription}"
-    world.ask("POST", path, {"default_payment_method": method})
-    StripeCustomer.sync(customer)
-    world.time += 60
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-
-    ended, counts = apply(world, world.payload("payment_method.detached"))
-
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).subscriptions[0].default_payment_method is None
-
-
-def test_a_payload_that_names_a_removed_card_asks_stripe(world: World, customer: Customer) -> None:
-    world.time += 60
-    method = attach_card(world, customer)
-    attached = world.payload("payment_method.attached")
-    world.time += 60
-    settings = {"invoice_settings": {"default_payment_method": method}}
-    world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
-    chosen = world.payload("customer.updated")
-    world.time += 60
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
-    detached = world.payload("payment_method.detached")
-    for payload in (attached, detached):
-        assert apply(world, payload)[0] == APPLIED
-
-    ended, counts = apply(world, chosen)
-
-    assert (ended, counts.stripe) == (APPLIED, A_FETCH)
-    assert StripeCustomer.get(USER).default_card_id is None
-
-
-def test_what_a_deployment_did_not_keep_was_not_listed(table_name: str) -> None:
-    world = World(table_name, stored_records=frozenset({"Subscription"}))
-    with use(world.context):
+    def test_card_of_kind_that_was_not_stored_is_newer(self, world: World) -> None:
+        usual = world.settings.stored_records
+        world.configure(stored_records=frozenset({"Subscription"}))
         customer = StripeCustomer.create(USER, EMAIL)
         world.time += 60
-        method = attach_card(world, customer)
-        attached = world.payload("payment_method.attached")
+        method, attached = attach(world, customer)
         world.time += 60
         subscribe(world, customer)
         apply(world, {**world.payload("customer.subscription.created"), "api_version": None})
-    both = World(table_name)
-    both.stripe, both.time = world.stripe, world.time
-    with use(both.new_context()):
-        assert apply(both, attached)[0] == APPLIED
-        assert [card.stripe_id for card in StripeCustomer.get(USER).cards] == [method]
+        world.configure(stored_records=usual)
+
+        assert apply(world, attached)[0] == APPLIED
+        assert card_ids() == [method]
+
+    def test_batch_is_written_in_its_order(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        method, _ = attach(world, customer)
+        for year in (2040, 2041, 2042):
+            world.time += 10
+            world.ask("POST", f"/v1/payment_methods/{method}", {"card": {"exp_year": year}})
+        world.stripe.webhooks.hold()
+        world.stripe.webhooks.release("reversed")
+        world.deliver()
+        with world.counting() as counts:
+            world.stream()
+        assert counts.stripe == 0
+        assert counts.operations.count("TransactWriteItems") == 1
+        assert cards()[0].exp_year == 2042
+
+    def test_unchanged_card_is_as_new_as_its_fetch(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        method, attached = attach(world, customer)
+        apply(world, attached)
+        world.time += 10
+        changed = update_card(world, method)
+        world.time += 10
+        update_card(world, method, "")
+        world.time += 60
+        before = world.items(record_type="Card")
+        StripeCustomer.sync(StripeCustomer.require(USER))
+        assert world.items(record_type="Card") == before
+
+        assert apply_calls(world, changed) == (OLDER, 0)
+        assert cards()[0].metadata in ({}, None)
+
+    def test_other_payment_method_is_ignored(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        _, payload = attach(world, customer)
+        payload["data"]["object"]["type"] = "sepa_debit"
+        received = StripeEvent.receive(payload)
+        assert (received.state, received.reason) == ("ignored", "changes no record of ours")
+
+
+class TestRemovedCard:
+    def test_known_card_is_removed(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        method, attached = attach(world, customer)
+        apply(world, attached)
+        world.time += 10
+
+        assert apply_calls(world, detach(world, method)) == (APPLIED, 0)
+        assert card_ids() == []
+        (tombstone,) = world.items(record_type="Card")
+        assert "last4" not in tombstone
+
+    def test_card_removed_before_attachment_stays_removed(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        method, attached = attach(world, customer)
+        world.time += 10
+        updated = update_card(world, method)
+        world.time += 10
+
+        assert apply_calls(world, detach(world, method)) == (APPLIED, 0)
+        (tombstone,) = world.items(record_type="Card")
+        assert "removed_at" in tombstone
+        assert apply_calls(world, attached)[1] == 0
+        assert apply_calls(world, updated) == (OLDER, 0)
+
+        assert card_ids() == []
+        assert world.items(record_type="Card") == [tombstone]
+
+    def test_resurrection_is_fetched(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        method, _ = attach(world, customer)
+        updated = update_card(world, method)
+        world.time += 10
+        apply(world, detach(world, method))
+        world.time += 10
+
+        newer = {**updated, "created": int(world.time)}
+        assert apply_calls(world, newer) == (APPLIED, FETCH_CALLS)
+        assert card_ids() == []
+
+    def test_removal_in_second_of_last_change_is_fetched(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        method, _ = attach(world, customer)
+        apply(world, update_card(world, method))
+        assert apply_calls(world, detach(world, method)) == (APPLIED, FETCH_CALLS)
+        assert card_ids() == []
+
+    def test_removal_of_card_that_subscription_charges_is_fetched(
+        self, world: World, customer: Customer
+    ) -> None:
+        method, _ = attach(world, customer)
+        path = f"/v1/subscriptions/{subscribe(world, customer)}"
+        world.ask("POST", path, {"default_payment_method": method})
+        StripeCustomer.sync(customer)
+        world.time += 60
+
+        assert apply_calls(world, detach(world, method)) == (APPLIED, FETCH_CALLS)
+        assert subscriptions()[0].default_payment_method is None
+
+    def test_payload_that_names_removed_card_is_fetched(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 60
+        method, attached = attach(world, customer)
+        world.time += 60
+        settings = {"invoice_settings": {"default_payment_method": method}}
+        world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
+        chosen = world.payload()
+        world.time += 60
+        for payload in (attached, detach(world, method)):
+            assert apply(world, payload)[0] == APPLIED
+
+        assert apply_calls(world, chosen) == (APPLIED, FETCH_CALLS)
+        assert StripeCustomer.require(USER).default_card_id is None
+
+
+class TestSource:
+    """Cards of the older shape."""
+
+    @pytest.mark.parametrize(("removed", "calls"), [(0, FETCH_CALLS), (1, 0)])
+    def test_removal_of_default_is_fetched(
+        self, world: World, customer: Customer, removed: int, calls: int
+    ) -> None:
+        tokens = ("tok_visa", "tok_amex")
+        added = [add_source(world, customer, token) for token in tokens]
+        StripeCustomer.sync(customer)
+        world.time += 60
+        world.ask("DELETE", f"{sources_of(customer)}/{added.pop(removed)}")
+
+        assert apply_calls(world, world.payload("customer.source.deleted")) == (APPLIED, calls)
+
+        assert card_ids() == added
+        assert StripeCustomer.require(USER).default_source == added[0]
+
+    def test_removal_of_default_beside_payment_method_is_fetched(
+        self, world: World, customer: Customer
+    ) -> None:
+        method, _ = attach(world, customer)
+        source = add_source(world, customer)
+        settings = {"invoice_settings": {"default_payment_method": method}}
+        world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
+        StripeCustomer.sync(customer)
+        assert StripeCustomer.require(USER).default_source == source
+        world.time += 60
+        world.ask("DELETE", f"{sources_of(customer)}/{source}")
+
+        removal = world.payload("customer.source.deleted")
+        assert apply_calls(world, removal) == (APPLIED, FETCH_CALLS)
+        assert StripeCustomer.require(USER).default_source is None
+
+    def test_payment_method_event_of_source_is_fetched(
+        self, world: World, customer: Customer
+    ) -> None:
+        path = f"{sources_of(customer)}/{add_source(world, customer)}"
+        world.ask("POST", path, {"name": "Jane Roe"})
+        StripeCustomer.sync(customer)
+        (before,) = cards()
+        world.time += 60
+        world.ask("POST", path, {"exp_year": 2040})
+        payload = world.payload("payment_method.updated")
+        assert payload["data"]["object"]["id"] == before.stripe_id
+
+        assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
+
+        (card,) = cards()
+        assert (card.brand, card.name, card.exp_year) == (before.brand, "Jane Roe", 2040)
+
+    @pytest.mark.parametrize("kind", ["customer.source.created", "customer.source.updated"])
+    def test_change_is_fetched(self, world: World, customer: Customer, kind: str) -> None:
+        world.time += 10
+        path = f"{sources_of(customer)}/{add_source(world, customer)}"
+        world.ask("POST", path, {"exp_year": 2040})
+        assert apply_calls(world, world.payload(kind)) == (APPLIED, FETCH_CALLS)
+        assert cards()[0].exp_year == 2040
+
+
+class TestSubscription:
+    @pytest.fixture
+    def subscription(self, world: World, customer: Customer) -> str:
+        world.time += 10
+        return subscribe(world, customer)
+
+    def test_newer_subscription_is_written(self, world: World, subscription: str) -> None:
+        created = world.payload("customer.subscription.created")
+        assert apply_calls(world, created) == (APPLIED, 0)
+        (found,) = subscriptions()
+        assert (found.stripe_id, found.status, len(found.items)) == (subscription, "active", 1)
+
+    def test_partial_list_of_items_is_fetched(self, world: World, customer: Customer) -> None:
+        world.time += 10
+        subscribe(world, customer, items=12)
+        payload = world.payload("customer.subscription.created")
+        assert payload["data"]["object"]["items"]["has_more"]
+        ended, calls = apply_calls(world, payload)
+        assert ended == APPLIED
+        assert calls > FETCH_CALLS
+        assert len(subscriptions()[0].items) == 12
+
+    def test_missing_items_are_fetched(self, world: World, subscription: str) -> None:
+        payload = world.payload("customer.subscription.created")
+        del payload["data"]["object"]["items"]
+        assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
+        assert len(subscriptions()[0].items) == 1
+
+    def test_ended_subscription_stays_ended(self, world: World, subscription: str) -> None:
+        path = f"/v1/subscriptions/{subscription}"
+        world.time += 10
+        world.ask("POST", path, {"metadata": {"a": "1"}})
+        updated = world.payload("customer.subscription.updated")
+        world.time += 10
+        world.ask("DELETE", path)
+
+        for kind in ("deleted", "created"):
+            assert apply_calls(world, world.payload(f"customer.subscription.{kind}"))[1] == 0
+        assert apply_calls(world, updated) == (OLDER, 0)
+        world.time += 10
+        again = {**updated, "id": "evt_again", "created": int(world.time)}
+        assert apply_calls(world, again) == (APPLIED, FETCH_CALLS)
+
+        (found,) = subscriptions()
+        assert (found.stripe_id, found.status) == (subscription, "canceled")
+
+    def test_ended_subscription_takes_other_changes(self, world: World, subscription: str) -> None:
+        world.time += 10
+        world.ask("DELETE", f"/v1/subscriptions/{subscription}")
+        deleted = world.payload("customer.subscription.deleted")
+        apply(world, deleted)
+        world.time += 10
+        deleted["data"]["object"]["metadata"] = {"reason": "moved"}
+        changes = {"id": "evt_2", "created": int(world.time)}
+        updated = {**deleted, "type": "customer.subscription.updated", **changes}
+        assert apply_calls(world, updated) == (APPLIED, 0)
+        assert subscriptions()[0].metadata == {"reason": "moved"}
