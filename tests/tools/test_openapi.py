@@ -210,7 +210,7 @@ def no_table(world: World, stack: ExitStack) -> None:
     """A process that starts without its settings."""
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.delenv("TABLE_NAME", raising=False)
-    patch.setattr("stripe_integrations.entrypoints.http.current", _of_process)
+    patch.setattr("stripe_integrations.entrypoints.invocation.current", _of_process)
 
 
 def broken(world: World, stack: ExitStack) -> None:

@@ -279,11 +279,12 @@ class StripeGateway:
                 # The object that the page was to start after is gone.
                 raise errors.StripeObjectChangedError(f"the list changed: {operation}") from error
             data = listed.get("data")
-            if not isinstance(data, list) or len(_ids(data)) < len(data):
+            has_more = bool(listed.get("has_more"))
+            if not isinstance(data, list) or len(_ids(data)) < max(len(data), has_more):
                 raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
             for obj in data:
                 yield self._checked(obj)
-            if not listed.get("has_more"):
+            if not has_more:
                 return
             page = {**page, "starting_after": data[-1]["id"]}
 

@@ -222,7 +222,7 @@ class TestLists:
         with pytest.raises(StripeRefusedError):
             gateway.list_card_payment_methods(stripe_id)
 
-    @pytest.mark.parametrize("data", [[], [None], [{"object": "payment_method"}]])
+    @pytest.mark.parametrize("data", [[], [None], [{"object": "payment_method"}], [{"id": None}]])
     def test_page_without_last_object_is_malformed(
         self, world: World, stripe_id: str, data: list[Any]
     ) -> None:

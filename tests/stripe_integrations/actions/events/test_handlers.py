@@ -1,0 +1,186 @@
+"""Custom handlers: called at least once for each event, after the record was updated."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+
+from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.context import use
+from stripe_integrations.errors import ConflictError, SideEffectFailedError
+from stripe_integrations.models import Customer
+from tests.stripe_integrations.actions.events import custom_handlers
+from tests.stripe_integrations.actions.events.custom_handlers import NOTE
+from tests.stripe_integrations.actions.events.stripe_changes import rename
+from tests.world import EMAIL, USER, World, stored_event, stripe_event
+
+
+@pytest.fixture(autouse=True)
+def _handlers(world: World) -> None:
+    world.configure(
+        event_handlers={"customer.updated": NOTE, "invoice.*": NOTE, "price.created": NOTE}
+    )
+
+
+@pytest.fixture
+def stripe_id(world: World, customer: Customer) -> str:
+    """An event that is certainly newer than the record, received."""
+    world.time += 10
+    return rename(world, customer)
+
+
+def ended(stripe_id: str) -> tuple[str, str | None]:
+    event = stored_event(stripe_id)
+    return event.state, event.reason
+
+
+class TestCall:
+    def test_is_made_between_update_and_mark(self, world: World, stripe_id: str) -> None:
+        states: list[str] = []
+        custom_handlers.meanwhile.append(lambda: states.append(ended(stripe_id)[0]))
+        StripeEvent.apply(stripe_id)
+        assert custom_handlers.called == [(stripe_id, "u-1")]
+        assert custom_handlers.seen == ["Newest"]
+        assert states == ["pending"]
+        assert ended(stripe_id) == ("applied", None)
+
+    @pytest.mark.parametrize(
+        ("kind", "user_id"), [("invoice.paid", "u-1"), ("price.created", None)]
+    )
+    def test_is_made_for_type_that_changes_no_record(
+        self, world: World, customer: Customer, kind: str, user_id: str | None
+    ) -> None:
+        data = {"object": {"customer": customer.stripe_id if user_id else None}}
+        assert StripeEvent.receive(stripe_event(kind, data=data)).state == "pending"
+        StripeEvent.apply("evt_1")
+        assert custom_handlers.called == [("evt_1", user_id)]
+        assert ended("evt_1") == ("applied", None)
+
+    def test_is_made_without_customer_that_stays_unknown(self, world: World) -> None:
+        world.ask("POST", "/v1/customers", {"email": EMAIL})
+        unknown = {**world.payload("customer.created"), "type": "customer.updated"}
+        StripeEvent.receive(unknown)
+        StripeEvent.apply(unknown["id"])
+        assert custom_handlers.called == []
+
+        world.time += 86_500
+        world.reconcile()
+
+        assert custom_handlers.called == [(unknown["id"], None)]
+        assert ended(unknown["id"]) == ("applied", "not a customer of ours")
+
+    def test_is_made_with_soft_deleted_customer(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        StripeCustomer.soft_delete(customer)
+        before = world.items(record_type="Customer")
+        StripeEvent.apply(stripe_id)
+        assert custom_handlers.called == [(stripe_id, "u-1")]
+        assert world.items(record_type="Customer") == before
+        assert ended(stripe_id) == ("applied", "the customer is soft-deleted")
+
+    def test_is_made_for_older_event(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        world.time += 10
+        newer = rename(world, customer, "Newer")
+        for applied in (newer, stripe_id):
+            StripeEvent.apply(applied)
+        assert custom_handlers.called == [(newer, "u-1"), (stripe_id, "u-1")]
+        assert custom_handlers.seen == ["Newer", "Newer"]
+
+    def test_is_not_made_for_event_of_other_mode(self, world: World, stripe_id: str) -> None:
+        StripeEvent.receive({**world.payload(), "id": "evt_live", "livemode": True})
+        StripeEvent.apply("evt_live")
+        world.replay({"event_id": "evt_live"})
+        assert custom_handlers.called == []
+
+    @pytest.mark.parametrize(
+        ("handlers", "calls"),
+        [
+            ({}, 0),
+            ({"customer.deleted": NOTE}, 0),
+            ({"invoice.*": NOTE}, 0),
+            ({"*": NOTE}, 1),
+            ({"customer.*": NOTE}, 1),
+            ({"customer.up*": NOTE}, 1),
+            ({"customer.updated": NOTE, "customer.*": NOTE}, 2),
+        ],
+    )
+    def test_is_made_for_each_pattern_that_fits(
+        self, world: World, stripe_id: str, handlers: dict[str, str], calls: int
+    ) -> None:
+        world.configure(event_handlers=handlers)
+        StripeEvent.apply(stripe_id)
+        assert len(custom_handlers.called) == calls
+
+
+class TestFailure:
+    def test_is_retried_without_second_effect(self, world: World, stripe_id: str) -> None:
+        custom_handlers.raising += [KeyError("jane@example.com"), ValueError()]
+        for number, error in enumerate(["KeyError", "ValueError"]):
+            assert world.stream_events(stripe_id) == {"batchItemFailures": []}
+            event = stored_event(stripe_id)
+            assert (event.state, event.attempts) == ("pending", number + 1)
+            assert event.last_error == error
+            world.time = event.next_try or 0
+
+        with world.counting() as counts:
+            world.stream_events(stripe_id)
+
+        assert (counts.stripe, "TransactWriteItems" in counts.operations) == (0, False)
+        assert custom_handlers.seen == ["Newest"] * 3
+        assert ended(stripe_id) == ("applied", None)
+        assert stored_event(stripe_id).last_error is None
+
+    def test_dead_process_calls_again(self, world: World, stripe_id: str) -> None:
+        custom_handlers.raising.append(KeyboardInterrupt())
+        with use(world.new_context()), pytest.raises(KeyboardInterrupt):
+            StripeEvent.apply(stripe_id)
+        assert ended(stripe_id) == ("pending", None)
+        world.time += 200
+        world.reconcile()
+        assert custom_handlers.called == [(stripe_id, "u-1")] * 2
+        assert ended(stripe_id) == ("applied", None)
+
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            "there_is_no_such_module:note",
+            f"{custom_handlers.__name__}:nothing",
+            "not a reference",
+            "",
+        ],
+    )
+    def test_missing_handler_is_logged_and_retried(
+        self, world: World, log: io.StringIO, stripe_id: str, reference: str
+    ) -> None:
+        world.configure(event_handlers={"customer.updated": reference})
+        assert world.stream_events(stripe_id) == {"batchItemFailures": []}
+        event = stored_event(stripe_id)
+        assert (event.state, event.last_error) == ("pending", "EventHandlerNotFoundError")
+        assert "there is no event handler" in log.getvalue()
+        assert StripeCustomer.require(USER).name == "Newest"
+
+    @pytest.mark.parametrize(
+        "raised",
+        [
+            SystemExit("jane@example.com"),
+            GeneratorExit("jane@example.com"),
+            asyncio.CancelledError("jane@example.com"),
+            BaseExceptionGroup("jane@example.com", [GeneratorExit()]),
+            ConflictError("jane@example.com"),
+        ],
+        ids=lambda raised: type(raised).__name__,
+    )
+    def test_is_logged_without_message(
+        self, world: World, log: io.StringIO, stripe_id: str, raised: BaseException
+    ) -> None:
+        custom_handlers.raising.append(raised)
+        with pytest.raises(SideEffectFailedError):
+            StripeEvent.apply(stripe_id)
+        assert ended(stripe_id) == ("pending", None)
+        assert type(raised).__name__ in log.getvalue()
+        assert "jane" not in log.getvalue()
