@@ -72,7 +72,7 @@ test-moto: .venv/ready ## the functional tests again, on moto's DynamoDB
 check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, imports, words, template
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/ruff format --check $(SOURCES)
-	.venv/bin/mypy shared functions local simulation tools
+	.venv/bin/mypy $(SOURCES)
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/codespell $(WORDED)
 	$(SAM) validate --lint

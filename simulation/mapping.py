@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ministack.services.lambda_svc import _match_esm_filter as matches
+from ministack.services.lambda_svc import _match_esm_filter
 
 from simulation.deployment import MappingRules
 from simulation.processes import Outcome
@@ -134,7 +134,7 @@ class StreamMapping:
             self._position[shard] += 1
             if self._age(log[position]) > _RETENTION_SECONDS:
                 self.counts["records lost by age"] += 1
-            elif any(matches(log[position], pattern) for pattern in self._rules.patterns):
+            elif any(_match_esm_filter(log[position], pattern) for pattern in self._rules.patterns):
                 records.append(deepcopy(log[position]))
         return records
 

@@ -204,8 +204,8 @@ MUTANTS = (
     Mutant(
         "waiting events ignored",
         f"{_EVENTS}/apply.py",
-        "            event.continue_waiting()\n",
-        "            event.finish(EventState.IGNORED, _UNKNOWN)\n",
+        "        event.continue_waiting()\n",
+        "        event.finish(EventState.IGNORED, _UNKNOWN)\n",
     ),
     Mutant(
         "events of the other mode applied",

@@ -82,10 +82,10 @@ MEANINGS = {
     "malformed-request": "The body is not a JSON object in UTF-8.",
     "forbidden": "The token is another user's.",
     "customer-not-found": "This user has no customer.",
-    "customer-being-created": "A create for this user is under way.",
+    "customer-being-created": "This user's customer is being created.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
     "request-too-large": "The body is too large.",
-    "unsupported-media-type": "The body says that it is something other than JSON.",
+    "unsupported-media-type": "The Content-Type is not application/json.",
     "invalid-field": "The `field` was refused, by us or by Stripe.",
     "internal-error": "The request failed on our side; the log says more.",
     "misconfigured": "The deployment is not set up correctly; the log says more.",
@@ -453,7 +453,7 @@ def user_id_schema() -> Json:
     """What users may be known by."""
     return {
         "type": "string",
-        "description": "What the user is known by, for good.",
+        "description": "Identifies the user; never changes.",
         "minLength": 1,
         "maxLength": Pointer.MAX_USER_ID_LENGTH,
     }

@@ -1,4 +1,4 @@
-"""Invoked by hand after a restore: stores the customers that Stripe has and the table lacks."""
+"""Invoked by an operator after a restore: stores the customers that the table lacks."""
 
 from dataclasses import asdict
 from typing import Any

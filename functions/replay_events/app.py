@@ -1,4 +1,4 @@
-"""Invoked by hand: applies events again, one, all failed ones, or those of a range of time."""
+"""Invoked by an operator: applies events again, one, all failed ones, or a range of time."""
 
 from dataclasses import asdict
 from typing import Any

@@ -72,12 +72,12 @@ class StripeDoubleServer:
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Start to listen and to deliver, in background threads."""
+        """Start listening and delivering, in background threads."""
         self._thread.start()
         self._deliverer.start()
 
     def stop(self) -> None:
-        """Stop to deliver and to listen, and close all connections."""
+        """Stop delivering and listening, and close all connections."""
         self._deliverer.stop()
         self._http.shutdown()
         self._http.server_close()

@@ -28,7 +28,7 @@ class Metric(Enum):
         self.meaning = meaning
         self.unit = unit
 
-    CUSTOMERS_CREATED = "CustomersCreated", "creates that made a customer"
+    CUSTOMERS_CREATED = "CustomersCreated", "create calls that created a customer"
     CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the user's existing customer"
     EVENTS_RECEIVED = "EventsReceived", "events that were stored, or were stored already"
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
@@ -40,7 +40,7 @@ class Metric(Enum):
     )
     EVENT_RETRIES_SCHEDULED = (
         "EventRetriesScheduled",
-        "tries of an event that failed, and will be retried",
+        "failed tries of an event, whose retry is scheduled",
     )
     EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that were dead-lettered"
     EVENTS_RECOVERED = (

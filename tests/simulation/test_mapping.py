@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ministack.services.lambda_svc import _match_esm_filter as matches
+
 from simulation.deployment import MappingRules, mapping_rules
-from simulation.mapping import StreamMapping, matches
+from simulation.mapping import StreamMapping
 from simulation.processes import Outcome
 from simulation.schedule import START, Schedule
 

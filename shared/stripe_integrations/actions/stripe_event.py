@@ -84,7 +84,7 @@ class StripeEvent:
 
     @staticmethod
     def apply(stripe_id: str) -> None:
-        """Apply an event, and mark it.
+        """Apply an event, and record its final state.
 
         Does nothing where it is finished, claimed by another worker, or missing.
 

@@ -118,5 +118,5 @@ class Card(Child, discriminator="Card"):
 
     @classmethod
     def is_complete(cls, obj: Json) -> bool:
-        """A card of the older shape lacks, as a PaymentMethod, what only the older shape has."""
+        """Return whether this is a PaymentMethod; a Card source rendered as one lacks fields."""
         return str(obj.get("id")).startswith("pm_")

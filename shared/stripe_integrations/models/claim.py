@@ -26,7 +26,7 @@ _MAX_TOKENS = 100
 
 
 class CustomerClaim(Record, discriminator="CustomerClaim"):
-    """The customer that a user has, or that one is being created.
+    """A user's claim: a pointer to their customer, or a lock while it is being created.
 
     `parameters` has what Stripe is called with (`stripe`), and the values that only the record
     stores (`local`); `claimed_at` is in Unix seconds. Only a claim whose customer is still being

@@ -282,7 +282,7 @@ class Customer(Record, discriminator="Customer"):
             claim = UserRecords.read(self.user_id).claim
             if claim and claim.stripe_id == self.stripe_id:
                 raise
-            # A new pointer to a record raises its version: at the one read here there is none.
+            # Storing a pointer raises the version: at the version read here there is none.
             self._write(changes, rest, extra_items)
 
     def _write_most(self, children: list[Child]) -> list[Child]:

@@ -203,14 +203,14 @@ class Event(Record, discriminator="Event"):
     # ---- received
 
     def ignore(self, reason: str) -> None:
-        """Make an event that is not stored yet end as ignored."""
+        """Set the state of a new event to ignored."""
         self.state = EventState.IGNORED
         self.reason = reason
         self.queue = self.next_try = None
         self.expires_at = _expiry()
 
     def wait(self) -> None:
-        """Make an event that is not stored yet wait for its customer."""
+        """Set the state of a new event to waiting."""
         self.state = EventState.WAITING
 
     def store(self) -> Event:
@@ -331,7 +331,7 @@ class Event(Record, discriminator="Event"):
         return self._update_if(self._finish_actions(state, reason), _is_unfinished())
 
     def fail(self, reason: str) -> None:
-        """Let an unfinished event fail: it remains until it is replayed.
+        """Mark an unfinished event as failed: it is stored until it is replayed.
 
         Parameters
         ----------
@@ -365,7 +365,7 @@ class Event(Record, discriminator="Event"):
         self._schedule(actions)
 
     def continue_waiting(self) -> None:
-        """Schedule the next look for its customer."""
+        """Schedule the next look-up of its customer."""
         self._schedule([Event.state.set(EventState.WAITING)])
 
     def has_waited_too_long(self) -> bool:

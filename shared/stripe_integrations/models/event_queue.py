@@ -92,7 +92,7 @@ def created_between(
     tuple
         Events, and where the next call resumes; None at the end.
     """
-    # By the page: a limit would count what was found, and scan the whole table for it.
+    # Page by page: PynamoDB's `limit` counts matches, so it would scan the whole table.
     pages = Event.scan(
         Event.created.between(earliest, latest),
         attributes_to_get=_ENTRY_ATTRIBUTES,

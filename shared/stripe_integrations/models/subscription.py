@@ -105,7 +105,7 @@ class Subscription(Child, discriminator="Subscription"):
 
     @classmethod
     def is_complete(cls, obj: Json) -> bool:
-        """The payload has only the first page of the items."""
+        """Return whether the payload has all items; it contains only their first page."""
         return value_at(obj, "items", "has_more") is False
 
     def is_resurrection_of(self, stored: Child) -> bool:

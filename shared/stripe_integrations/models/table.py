@@ -73,7 +73,7 @@ class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
 
 
 class Record(Model):
-    """An item of the table, whose name the settings have when it is first used."""
+    """Base class of the table's items; the table name is read from the settings on first use."""
 
     class Meta:
         table_name: str | None = None

@@ -159,7 +159,7 @@ def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> Cus
 def _is_copy(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
     """Whether the table has the customer of this token already, so that the token was copied.
 
-    A token creates one customer. Another one with it was made by hand, and never replaces the
+    A token creates one customer. Another one with it was created manually, and never replaces the
     stored one.
     """
     original = next(

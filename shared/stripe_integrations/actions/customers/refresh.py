@@ -78,7 +78,7 @@ def refresh_from_stripe(
 
 
 def observation_of_given(customer: Customer) -> Observation:
-    """When an object of unknown age was observed that is not older than the record."""
+    """Return the observation of an object of unknown age that is at least as new as the record."""
     return Observation.of_fetch(customer.observed_from or 0, received=current().clock())
 
 

@@ -15,7 +15,11 @@ from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.assign import complete_create
 from stripe_integrations.actions.customers.refresh import refresh_from_stripe
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
-from stripe_integrations.actions.events.event_types import NO_CHANGE, changes_records, foreign
+from stripe_integrations.actions.events.event_types import (
+    NO_CHANGE,
+    changes_records,
+    reason_to_ignore,
+)
 from stripe_integrations.actions.events.failures import dead_letter, record_failure
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.ordering import PendingChanges, is_deletion
@@ -99,7 +103,9 @@ def _claim(stripe_ids: Iterable[str]) -> list[Event]:
     claimed = [event for event in map(Event.claim, stripe_ids) if event]
     for event in claimed:
         if event.is_exhausted:
-            dead_letter(event, f"tried too often, at last: {event.last_error or 'interrupted'}")
+            dead_letter(
+                event, f"too many attempts, last error: {event.last_error or 'interrupted'}"
+            )
     return [event for event in claimed if not event.is_exhausted]
 
 
@@ -143,7 +149,7 @@ def _concerns_one_event(error: Exception) -> bool:
 
 def _apply_once(events: list[Event]) -> None:
     """Try claimed events: load, plan, commit, side effects, mark."""
-    events = _ignore_foreign(events)
+    events = _ignore_irrelevant(events)
     customer = _load_customer(events)
     if customer is None:
         events = _keep_waiting(events)
@@ -164,13 +170,13 @@ def _apply_once(events: list[Event]) -> None:
         raise errors.ApplyFailedError("side effects failed", failures)
 
 
-def _ignore_foreign(events: list[Event]) -> list[Event]:
-    """End the events that do not concern this deployment, which come here by a replay."""
+def _ignore_irrelevant(events: list[Event]) -> list[Event]:
+    """Ignore events that do not concern this deployment, which only a replay queues."""
     for event in events:
-        reason = foreign(event)
+        reason = reason_to_ignore(event)
         if reason:
             finish(event, EventState.IGNORED, reason)
-    return [event for event in events if not foreign(event)]
+    return [event for event in events if not reason_to_ignore(event)]
 
 
 # ---- load
@@ -186,7 +192,7 @@ def _load_customer(events: list[Event]) -> Customer | None:
         return None
     customer = UserRecords.read(owner.user_id).customer(owner.customer_id)
     if customer is None:
-        # The read of the pointer preceded that of the transaction that has written both.
+        # One transaction writes pointer and record, but two reads are not isolated from it.
         raise errors.StaleRecordError(f"{owner.customer_id} is not visible yet")
     for event in events:
         event.user_id, event.customer_id = owner

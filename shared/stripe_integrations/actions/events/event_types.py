@@ -30,7 +30,7 @@ def changes_records(event: Event) -> bool:
     return kind is None or not event.data_object or kind.concerns(event.data_object)
 
 
-def foreign(event: Event) -> str | None:
+def reason_to_ignore(event: Event) -> str | None:
     """Return why an event does not concern this deployment; None if it does."""
     if event.object != "event":
         return "not an event of Stripe's API v1"

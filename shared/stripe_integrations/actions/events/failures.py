@@ -12,12 +12,12 @@ from stripe_integrations.observability import (
     logger,
 )
 
-_OWN_SIDE_EFFECT_ERRORS = (
+_ERRORS_OUTSIDE_HANDLERS = (
     errors.EventHandlerNotFoundError,
     errors.MessageNotSentError,
     errors.OutOfTimeError,
 )
-"""Side effects fail with these outside of a handler, so that their messages contain no values."""
+"""Raised outside custom handlers, so that their messages are safe to log."""
 
 
 def record_failure(event: Event, error: BaseException) -> None:
@@ -44,7 +44,7 @@ def record_failure(event: Event, error: BaseException) -> None:
 
 
 def dead_letter(event: Event, reason: str) -> None:
-    """Send the event to the dead-letter queue, then let it fail: if the queue fails, retry both."""
+    """Send the event to the dead-letter queue, then mark it failed; both are retried together."""
     message = {
         "event_id": event.stripe_id,
         "type": event.kind,
@@ -74,4 +74,4 @@ def _schedule_retry(event: Event, error: BaseException, *, is_of_handler: bool) 
 
 def _is_of_handler(cause: BaseException | None) -> bool:
     """Whether a custom handler raised it: its message may contain anything."""
-    return cause is not None and not isinstance(cause, _OWN_SIDE_EFFECT_ERRORS)
+    return cause is not None and not isinstance(cause, _ERRORS_OUTSIDE_HANDLERS)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stripe_integrations.actions.events.event_types import NO_CHANGE, changes_records, foreign
+from stripe_integrations.actions.events.event_types import (
+    NO_CHANGE,
+    changes_records,
+    reason_to_ignore,
+)
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
@@ -36,7 +40,7 @@ def link_customer(event: Event) -> Event:
 
 
 def _store(event: Event) -> Event:
-    reason = foreign(event)
+    reason = reason_to_ignore(event)
     if reason:
         event.ignore(reason)
         return event.store()

@@ -63,7 +63,7 @@ def emit_backlog_metrics() -> None:
 def sweep(result: Reconciliation) -> None:
     """Receive the events that Stripe lists and the table lacks, since the last sweep.
 
-    A sweep that runs out of time is resumed by the next run. One of a concurrent run is left to it.
+    A sweep that runs out of time is resumed by the next run; that of a concurrent run is skipped.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def sweep(result: Reconciliation) -> None:
             except errors.StripeRefusedError:
                 if cursor.after is None or not restarts:
                     raise
-                # Stripe does not list the event any more after which the page begins.
+                # Stripe no longer lists the event that `starting_after` names.
                 restarts -= 1
                 cursor.restart_chunk()
                 continue
@@ -148,7 +148,7 @@ def _swept_event_types() -> tuple[str, ...]:
 
 
 def _chunks(event_types: Sequence[str]) -> list[Sequence[str]]:
-    """Event types by as many as Stripe takes in one call."""
+    """Split event types into chunks that one call accepts."""
     starts = range(0, max(len(event_types), 1), MAX_EVENT_TYPES)
     return [event_types[start : start + MAX_EVENT_TYPES] for start in starts]
 

@@ -1,7 +1,7 @@
 """Replays: events that have ended are applied again, from Stripe's state at that time.
 
-A replay can run repeatedly, and while new events arrive: the customer is fetched, and written under
-the same conditions as ever.
+A replay can run repeatedly, and while new events arrive: the customer is fetched, and written by
+the same conditional writes.
 """
 
 from __future__ import annotations

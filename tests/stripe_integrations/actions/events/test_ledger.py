@@ -166,7 +166,7 @@ class TestDeadProcess:
 
         event = stored_event(stripe_id)
         assert event.state == "failed"
-        assert event.reason == "tried too often, at last: interrupted"
+        assert event.reason == "too many attempts, last error: interrupted"
         (message,) = world.dead_letters
         assert (message["event_id"], message["type"]) == (stripe_id, "customer.updated")
         assert message["customer_id"] == event.customer_id
