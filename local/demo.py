@@ -477,9 +477,10 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Customer": summarise_customer,
     "Card": lambda item: f"{item['brand']} {item['last4']}",
     "Subscription": lambda item: str(item["status"]),
+    "TaxId": lambda item: f"{item['type']} {item['country']}",
     "Pointer": lambda item: f"belongs to {item['user_id']}",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
-    "Sweep": lambda _: "position of the sweep of Stripe's events",
+    "SweepCursor": lambda _: "position of the sweep of Stripe's events",
 }
 
 
