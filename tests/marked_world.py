@@ -82,12 +82,7 @@ class MarkedWorld(World):
         fields = card_fields(name)
         self.stripe.add_token(f"tok_{name}", TestCard("visa", fields.pop("last4"), fields=fields))
         self.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": f"tok_{name}"})
-        method = self.ask(
-            "POST",
-            "/v1/payment_methods",
-            {"type": "card", "card": {"token": f"tok_{name}"}, **method_fields(name)},
-        )["id"]
-        self.ask("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
+        self.attach_card(stripe_id, f"tok_{name}", **method_fields(name))
         price = {"currency": "usd", "unit_amount": 500, "recurring": {"interval": "month"}}
         self.ask(
             "POST",

@@ -164,7 +164,7 @@ def get_customer(stage: Stage) -> None:
 
 def sync_customer(stage: Stage) -> None:
     stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
-    attach_card(stage, stripe_id)
+    stage.attach_card(stripe_id)
     stage.sync()
     stage.ask("DELETE", f"/v1/customers/{stripe_id}")
     stage.sync()
@@ -214,7 +214,7 @@ def rebuild_customers(stage: Stage) -> None:
     backup = stage.images()
     StripeCustomer.soft_delete(customer)
     stage.time += 10
-    attach_card(stage, StripeCustomer.create(USER, EMAIL).stripe_id)
+    stage.attach_card(StripeCustomer.create(USER, EMAIL).stripe_id)
     for item in stage.items():
         Record.connection().delete_item(stage.settings.table_name, item["pk"], item["sk"])
     for image in backup:
@@ -246,18 +246,12 @@ def change_everything(stage: Stage, deliver: Callable[[], object]) -> None:
     stage.stripe.faults.clear()
     deliver()
     (customer,) = stage.stripe_customers()
-    attach_card(stage, customer["id"])
+    stage.attach_card(customer["id"])
     deliver()
     stage.ask("POST", f"/v1/customers/{customer['id']}", {"name": "Jane"})
     deliver()
     stage.ask("DELETE", f"/v1/customers/{customer['id']}")
     deliver()
-
-
-def attach_card(stage: Stage, stripe_id: str | None) -> None:
-    card = {"type": "card", "card": {"token": "tok_visa"}}
-    method = stage.ask("POST", "/v1/payment_methods", card)["id"]
-    stage.ask("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
 
 
 # ---- the tests

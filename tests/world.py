@@ -263,6 +263,30 @@ class World:
         """Change a customer's name on Stripe."""
         self.ask("POST", f"/v1/customers/{stripe_id}", {"name": name})
 
+    def attach_card(self, stripe_id: str, source: str = "tok_visa", **params: Any) -> str:
+        """Attach a new card to a customer on Stripe; the id of its PaymentMethod."""
+        card = {"type": "card", "card": {"token": source}, **params}
+        method = str(self.ask("POST", "/v1/payment_methods", card)["id"])
+        self.ask("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
+        return method
+
+    def subscribe(self, stripe_id: str, items: int = 1) -> str:
+        """Give a customer a subscription on Stripe that needs no card; its id."""
+        price = {
+            "currency": "usd",
+            "unit_amount": 500,
+            "recurring": {"interval": "month"},
+            "product_data": {"name": "Plan"},
+        }
+        prices = [self.ask("POST", "/v1/prices", price)["id"] for _ in range(items)]
+        subscription = {
+            "customer": stripe_id,
+            "items": [{"price": price_id} for price_id in prices],
+            "collection_method": "send_invoice",
+            "days_until_due": 30,
+        }
+        return str(self.ask("POST", "/v1/subscriptions", subscription)["id"])
+
     def payload(self, kind: str = "customer.updated") -> Json:
         """The newest event of a type, as Stripe's list has it, whether it was delivered or not."""
         events = self.ask("GET", "/v1/events", {"type": kind, "limit": 1})["data"]

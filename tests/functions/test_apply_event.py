@@ -21,6 +21,15 @@ def done(*failed: int) -> dict[str, Any]:
     return {"batchItemFailures": [{"itemIdentifier": str(number)} for number in failed]}
 
 
+def rename_often(world: World, customer: Customer, times: int) -> list[str]:
+    """Rename a customer some seconds apart; the ids of the events."""
+    renamed = []
+    for number in range(times):
+        world.time += 10
+        renamed.append(rename(world, customer, f"Name {number}"))
+    return renamed
+
+
 def rename(world: World, customer: Customer, name: str = "Newest") -> str:
     """Change a customer on Stripe and receive the event; its id."""
     world.rename(customer.stripe_id, name)
@@ -56,10 +65,7 @@ class TestBatch:
     def test_several_newer_events_of_one_customer_cost_one_write(
         self, world: World, customer: Customer
     ) -> None:
-        renamed = []
-        for number in range(5):
-            world.time += 10
-            renamed.append(rename(world, customer, f"Name {number}"))
+        renamed = rename_often(world, customer, 5)
         with world.counting() as counts:
             assert world.stream_events(*reversed(renamed)) == done()
         assert counts.stripe == 0
@@ -71,10 +77,7 @@ class TestBatch:
     def test_more_events_than_a_transaction_takes_are_applied(
         self, world: World, customer: Customer
     ) -> None:
-        renamed = []
-        for number in range(45):
-            world.time += 2
-            renamed.append(rename(world, customer, f"Name {number}"))
+        renamed = rename_often(world, customer, 45)
         world.random.shuffle(renamed)
         assert world.stream_events(*renamed) == done()
         assert states(*renamed) <= {"applied", "ignored"}

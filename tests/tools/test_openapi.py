@@ -158,11 +158,8 @@ def test_customer_with_children_is_as_described(world: World) -> None:
     stripe_id = call(world, "create_customer")["json"]["stripe_id"]
     assert call(world, "create_customer")["statusCode"] == 200
     world.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
-    world.ask("POST", "/v1/payment_methods/pm_card_mastercard/attach", {"customer": stripe_id})
-    price = {"currency": "eur", "unit_amount": 990, "recurring": {"interval": "month"}}
-    price["product_data"] = {"name": "Pro"}
-    items = [{"price": world.ask("POST", "/v1/prices", price)["id"]}]
-    world.ask("POST", "/v1/subscriptions", {"customer": stripe_id, "items": items})
+    world.attach_card(stripe_id, "tok_mastercard")
+    world.subscribe(stripe_id)
 
     shown = call(world, "sync_customer")["json"]
 

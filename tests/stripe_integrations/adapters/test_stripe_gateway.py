@@ -203,9 +203,7 @@ class TestLists:
         self, world: World, gateway: StripeGateway, stripe_id: str
     ) -> None:
         for _ in range(101):
-            card = {"type": "card", "card": {"token": "tok_visa"}}
-            method = world.ask("POST", "/v1/payment_methods", card)
-            world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": stripe_id})
+            world.attach_card(stripe_id)
 
         def refuse_next_page() -> None:
             world.during_sleep = lambda: None

@@ -50,16 +50,10 @@ def populated(world: World) -> World:
     """A deployment with a record of every kind."""
     world.configure(stored_records=frozenset(kind.__name__ for kind in KINDS))
     stripe_id = world.create(default_source="tok_visa")["json"]["stripe_id"]
-    product = world.ask("POST", "/v1/products", {"name": "Plan"})["id"]
-    price = {"currency": "eur", "unit_amount": 500, "recurring": {"interval": "month"}}
-    price_id = world.ask("POST", "/v1/prices", {**price, "product": product})["id"]
-    items = {"customer": stripe_id, "items": [{"price": price_id}]}
-    world.ask("POST", "/v1/subscriptions", items)
+    world.subscribe(stripe_id)
     tax_id = {"type": "eu_vat", "value": "DE123456789"}
     world.ask("POST", f"/v1/customers/{stripe_id}/tax_ids", tax_id)
-    card = {"type": "card", "card": {"token": "tok_mastercard"}}
-    method = world.ask("POST", "/v1/payment_methods", card)
-    world.ask("POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": stripe_id})
+    world.attach_card(stripe_id, "tok_mastercard")
     world.deliver_and_apply()
     world.sync()
     world.reconcile()

@@ -54,37 +54,6 @@ def add_source(world: World, customer: Customer, source: str = "tok_visa") -> Js
     return world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": source})
 
 
-def attach_card(world: World, customer: Customer, **params: object) -> str:
-    method = world.ask(
-        "POST", "/v1/payment_methods", {"type": "card", "card": {"token": "tok_visa"}, **params}
-    )
-    world.ask(
-        "POST", f"/v1/payment_methods/{method['id']}/attach", {"customer": customer.stripe_id}
-    )
-    return str(method["id"])
-
-
-def subscribe(world: World, customer: Customer, items: int = 1) -> str:
-    price = {
-        "currency": "usd",
-        "unit_amount": 500,
-        "recurring": {"interval": "month"},
-        "product_data": {"name": "Plan"},
-    }
-    prices = [world.ask("POST", "/v1/prices", price)["id"] for _ in range(items)]
-    subscription = world.ask(
-        "POST",
-        "/v1/subscriptions",
-        {
-            "customer": customer.stripe_id,
-            "items": [{"price": price} for price in prices],
-            "collection_method": "send_invoice",
-            "days_until_due": 30,
-        },
-    )
-    return str(subscription["id"])
-
-
 def during_fetch(world: World, action: Callable[[], object], *, times: float = 1) -> None:
     """Run an action in a process of its own while Stripe's next answers are in transit."""
     world.stripe.faults.delay(1, None if times == inf else 1, match="GET /v1/customers/*")
@@ -97,8 +66,8 @@ class TestSync:
     ) -> None:
         change(world, customer, email="new@example.com")
         source = add_source(world, customer, "tok_amex")
-        method = attach_card(world, customer)
-        subscription = subscribe(world, customer)
+        method = world.attach_card(customer.stripe_id)
+        subscription = world.subscribe(customer.stripe_id)
 
         returned = StripeCustomer.sync(customer)
 
@@ -113,20 +82,20 @@ class TestSync:
         self, world: World, customer: Customer
     ) -> None:
         add_source(world, customer, "tok_amex")
-        method = attach_card(world, customer)
+        method = world.attach_card(customer.stripe_id)
         change(world, customer, invoice_settings={"default_payment_method": method})
         synced = StripeCustomer.sync(customer)
         assert [card.stripe_id for card in synced.cards if card.is_default] == [method]
 
     def test_calls_are_limited(self, world: World, customer: Customer) -> None:
-        attach_card(world, customer)
-        subscribe(world, customer)
+        world.attach_card(customer.stripe_id)
+        world.subscribe(customer.stripe_id)
         with world.counting() as counts:
             assert world.sync()["statusCode"] == 200
         assert (counts.database, counts.stripe) == (2, 3)
 
     def test_removed_card_becomes_tombstone(self, world: World, customer: Customer) -> None:
-        method = attach_card(world, customer, billing_details={"name": "Jane Roe"})
+        method = world.attach_card(customer.stripe_id, billing_details={"name": "Jane Roe"})
         customer = StripeCustomer.sync(customer)
         world.ask("POST", f"/v1/payment_methods/{method}/detach")
 
@@ -143,7 +112,7 @@ class TestSync:
         assert (card.stripe_id, card.livemode, card.last4) == (source["id"], False, source["last4"])
 
     def test_canceled_subscription_is_stored(self, world: World, customer: Customer) -> None:
-        subscription = subscribe(world, customer)
+        subscription = world.subscribe(customer.stripe_id)
         world.ask("DELETE", f"/v1/subscriptions/{subscription}")
         (found,) = StripeCustomer.sync(customer).subscriptions
         assert (found.stripe_id, found.status) == (subscription, "canceled")
@@ -151,14 +120,14 @@ class TestSync:
     def test_all_pages_are_read(self, world: World, customer: Customer) -> None:
         for _ in range(12):
             add_source(world, customer)
-        subscribe(world, customer, items=12)
+        world.subscribe(customer.stripe_id, items=12)
         synced = StripeCustomer.sync(customer)
         assert len(synced.cards) == 12
         assert len(synced.subscriptions[0].items) == 12
 
     def test_children_may_exceed_one_transaction(self, world: World, customer: Customer) -> None:
         for _ in range(130):
-            attach_card(world, customer)
+            world.attach_card(customer.stripe_id)
         synced = StripeCustomer.sync(customer)
         assert len(stored().cards) == 130
         assert stored().version == customer.version

@@ -12,14 +12,6 @@ def rename(world: World, customer: Customer, name: str = "Newest") -> str:
     return world.receive()
 
 
-def attach_card(world: World, stripe_id: str) -> str:
-    """Attach a new card to a customer; its id."""
-    card = {"type": "card", "card": {"token": "tok_visa"}}
-    method = str(world.ask("POST", "/v1/payment_methods", card)["id"])
-    world.ask("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
-    return method
-
-
 def detach_card(world: World, method: str) -> None:
     """Detach a card from its customer."""
     world.ask("POST", f"/v1/payment_methods/{method}/detach")

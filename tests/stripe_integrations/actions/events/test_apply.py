@@ -15,7 +15,6 @@ from stripe_integrations.errors import (
 from stripe_integrations.models import Customer, CustomerClaim
 from tests.stripe_integrations.actions.events import custom_handlers
 from tests.stripe_integrations.actions.events.stripe_changes import (
-    attach_card,
     detach_card,
     rename,
 )
@@ -34,7 +33,7 @@ def renamed(world: World, customer: Customer, count: int) -> list[str]:
 class TestChange:
     def test_record_has_what_stripe_has(self, world: World, customer: Customer) -> None:
         world.rename(customer.stripe_id, "Newest")
-        card = attach_card(world, customer.stripe_id)
+        card = world.attach_card(customer.stripe_id)
         world.deliver_and_apply()
 
         record = StripeCustomer.require(USER)

@@ -112,22 +112,22 @@ class TestOddPayload:
         assert world.sync()["statusCode"] == 200
         assert world.sync()["json"]["subscriptions"] == []
 
-    @pytest.mark.parametrize("account", ["acct_1", ["acct_1"], {"id": "acct_1"}, {"odd": 1}, 7])
-    def test_any_account_is_another_one(
-        self, world: World, customer: Customer, account: object
+    @pytest.mark.parametrize(
+        ("name", "odd", "state"),
+        [
+            *(
+                ("account", odd, "ignored")
+                for odd in ("acct_1", ["acct_1"], {"id": "acct_1"}, {"odd": 1}, 7)
+            ),
+            *(("created", odd, "applied") for odd in ("garbage", 0, -1, 1.5, None)),
+        ],
+    )
+    def test_any_account_is_another_one_and_no_time_is_fetched(
+        self, world: World, customer: Customer, name: str, odd: object, state: str
     ) -> None:
         subject = {**on_stripe(world, customer), "name": "Theirs"}
-        payload = event(world, "customer.updated", subject, account=account)
-        assert apply_payload(world, payload) == "ignored"
-        assert StripeCustomer.require(USER).name == "Jane"
-
-    @pytest.mark.parametrize("created", ["garbage", 0, -1, 1.5, None])
-    def test_without_time_is_fetched(
-        self, world: World, customer: Customer, created: object
-    ) -> None:
-        subject = {**on_stripe(world, customer), "name": "Old"}
-        payload = event(world, "customer.updated", subject, created=created)
-        assert apply_payload(world, payload) == "applied"
+        payload = event(world, "customer.updated", subject, **{name: odd})
+        assert apply_payload(world, payload) == state
         assert StripeCustomer.require(USER).name == "Jane"
 
     def test_card_without_customer_is_fetched(self, world: World, customer: Customer) -> None:

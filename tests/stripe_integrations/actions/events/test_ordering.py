@@ -13,7 +13,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeUnavailableError
 from stripe_integrations.models import Card, Customer, Event, Subscription
-from tests.stripe_integrations.actions.events.stripe_changes import attach_card, detach_card
+from tests.stripe_integrations.actions.events.stripe_changes import detach_card
 from tests.world import EMAIL, USER, Counts, Json, World, stored_event
 
 OLDER = ("ignored", "older than the stored state")
@@ -31,7 +31,7 @@ def rename(world: World, customer: Customer, name: str = "Newest") -> Json:
 
 def attach(world: World, customer: Customer) -> tuple[str, Json]:
     """Attach a card; its id and the event of it."""
-    method = attach_card(world, customer.stripe_id)
+    method = world.attach_card(customer.stripe_id)
     return method, world.payload("payment_method.attached")
 
 
@@ -54,27 +54,6 @@ def sources_of(customer: Customer) -> str:
 
 def add_source(world: World, customer: Customer, source: str = "tok_visa") -> str:
     return str(world.ask("POST", sources_of(customer), {"source": source})["id"])
-
-
-def subscribe(world: World, customer: Customer, items: int = 1) -> str:
-    plan = {
-        "currency": "usd",
-        "unit_amount": 500,
-        "recurring": {"interval": "month"},
-        "product_data": {"name": "Plan"},
-    }
-    prices = [world.ask("POST", "/v1/prices", plan)["id"] for _ in range(items)]
-    subscription = world.ask(
-        "POST",
-        "/v1/subscriptions",
-        {
-            "customer": customer.stripe_id,
-            "items": [{"price": price} for price in prices],
-            "collection_method": "send_invoice",
-            "days_until_due": 30,
-        },
-    )
-    return str(subscription["id"])
 
 
 def apply(world: World, payload: Json) -> tuple[Ended, Counts]:
@@ -172,7 +151,7 @@ class TestCustomer:
     def test_completed_checkout_is_fetched(self, world: World, customer: Customer) -> None:
         world.time += 10
         method, _ = attach(world, customer)
-        subscription = subscribe(world, customer)
+        subscription = world.subscribe(customer.stripe_id)
         world.time += 10
         world.stripe.complete_checkout_session(customer.stripe_id)
 
@@ -341,7 +320,7 @@ class TestCard:
         world.time += 60
         method, attached = attach(world, customer)
         world.time += 60
-        subscribe(world, customer)
+        world.subscribe(customer.stripe_id)
         apply(world, {**world.payload("customer.subscription.created"), "api_version": None})
         world.configure(stored_records=usual)
 
@@ -442,7 +421,7 @@ class TestRemovedCard:
         self, world: World, customer: Customer
     ) -> None:
         method, _ = attach(world, customer)
-        path = f"/v1/subscriptions/{subscribe(world, customer)}"
+        path = f"/v1/subscriptions/{world.subscribe(customer.stripe_id)}"
         world.ask("POST", path, {"default_payment_method": method})
         StripeCustomer.sync(customer)
         world.time += 60
@@ -531,7 +510,7 @@ class TestSubscription:
     @pytest.fixture
     def subscription(self, world: World, customer: Customer) -> str:
         world.time += 10
-        return subscribe(world, customer)
+        return world.subscribe(customer.stripe_id)
 
     def test_newer_subscription_is_written(self, world: World, subscription: str) -> None:
         created = world.payload("customer.subscription.created")
@@ -541,13 +520,15 @@ class TestSubscription:
 
     def test_partial_list_of_items_is_fetched(self, world: World, customer: Customer) -> None:
         world.time += 10
-        subscribe(world, customer, items=12)
+        world.subscribe(customer.stripe_id, items=12)
         payload = world.payload("customer.subscription.created")
         assert payload["data"]["object"]["items"]["has_more"]
         ended, calls = apply_calls(world, payload)
         assert ended == APPLIED
         assert calls > FETCH_CALLS
         assert len(subscriptions()[0].items) == 12
+        # Nothing precedes the creation: what is stored includes it, however long its list is.
+        assert apply_calls(world, {**payload, "id": "evt_again"}) == (APPLIED, 0)
 
     def test_missing_items_are_fetched(self, world: World, subscription: str) -> None:
         payload = world.payload("customer.subscription.created")

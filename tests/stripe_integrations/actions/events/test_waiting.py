@@ -9,7 +9,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
 from stripe_integrations.models import Card, CustomerClaim, Pointer
-from tests.stripe_integrations.actions.events.stripe_changes import attach_card, detach_card
+from tests.stripe_integrations.actions.events.stripe_changes import detach_card
 from tests.world import EMAIL, USER, Json, World, stored_event
 
 DAY = 86400
@@ -172,7 +172,7 @@ class TestDetachedCardWithoutCustomer:
     def method(self, world: World, stripe_id: str) -> str:
         """A card, attached after the create."""
         world.time += 10
-        return attach_card(world, stripe_id)
+        return world.attach_card(stripe_id)
 
     @pytest.fixture
     def detached(self, world: World, stripe_id: str, method: str) -> Json:
