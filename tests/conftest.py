@@ -32,6 +32,13 @@ __all__ = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure no coverage of exhaustive tests: it takes long, and others reach the same lines."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("no_cover")
+
+
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What the functions log."""

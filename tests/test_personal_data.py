@@ -438,6 +438,7 @@ def test_logs_nothing_personal(search: Search, story: Story) -> None:
     assert found == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_failures_log_nothing_personal(search: Search, story: Story) -> None:
     calls, _ = search.play(story)

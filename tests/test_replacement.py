@@ -20,6 +20,7 @@ def values(name: str) -> list[str]:
 
 
 class TestRetainedResources:
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", TEMPLATE["Parameters"])
     def test_survive_every_parameter_value(self, name: str) -> None:
         assert dangers(TEMPLATE, [Change({name: value}) for value in values(name)]) == []
