@@ -1,7 +1,7 @@
-"""ministack's DynamoDB in this process, on a clock of the caller's, with a stream and late indexes.
+"""ministack's DynamoDB in process, with the caller's clock, a stream, and indexes with a lag.
 
-https://github.com/ministackorg/ministack, `services/dynamodb.py`: its handlers are functions from a
-request to an answer. It keeps its tables in globals of its module, which are a database's own here.
+The handlers in ministack's `services/dynamodb.py` (https://github.com/ministackorg/ministack) are
+functions from a request to an answer over globals of their module. Here each database has its own.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from ministack.core.responses import AccountRegionScopedDict
 from simulation.database.answers import Answer, Json, error_answer
 from simulation.database.stream import Stream
 
-# At import it starts a thread that deletes what has expired, by the wall clock.
+# Its import starts a thread that deletes expired items by the wall clock.
 with mock.patch.object(threading.Thread, "start"):
     from ministack.services import dynamodb
 
-
-# What ministack spends most time on: it copies JSON only, and reads the same expressions for ever.
+# ministack spends most of its time on copies, all of them of JSON, and on parsing expressions, of
+# which there are few.
 dynamodb.copy = SimpleNamespace(deepcopy=lambda value: json.loads(json.dumps(value)))
 dynamodb._tokenize = cache(dynamodb._tokenize)
 dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)
 
 
 class Database:
-    """Tables in memory, and the answers that DynamoDB gives about them.
+    """Tables in memory behind DynamoDB's JSON protocol; each has a hash key and a range key.
 
-    Everything it does depends on the requests, the clock and the delays alone. Answers share
-    nothing with what is stored. One thread at a time.
+    Answers depend on the requests, the clock and the delays alone, and share no object with the
+    stored items. Not thread-safe.
 
     Parameters
     ----------
     clock : callable
-        Gives the time in Unix seconds.
+        Returns the time in Unix seconds.
     index_delay : callable, optional
-        Gives the seconds after which the next change shows in the indexes; where it is left out,
-        indexes are as consistent as the table.
+        Returns the seconds until the next change is visible in the indexes; by default, changes
+        are visible at once.
 
     Examples
     --------
@@ -63,14 +63,14 @@ class Database:
         self._clock = clock
         self._index_delay = index_delay
         self._tables = AccountRegionScopedDict()
-        self._shown_by_indexes = AccountRegionScopedDict()
-        self._late_indexes: dict[str, _LateIndexes] = {}
+        self._index_tables = AccountRegionScopedDict()
+        self._lagging_indexes: dict[str, _LaggingIndexes] = {}
         self._streams: dict[str, Stream] = {}
         self._globals = {
             "time": SimpleNamespace(time=clock),
             "_tables": self._tables,
             "_txn_idempotency": AccountRegionScopedDict(),
-            "_emit_stream_event": self._note,
+            "_emit_stream_event": self._record_change,
         }
 
     def request(self, operation: str, body: Json) -> Answer:
@@ -81,31 +81,31 @@ class Database:
         operation : str
             The operation's name, such as ``PutItem``.
         body : dict
-            The request, as the JSON protocol has it. It belongs to the database from then on.
+            The request in DynamoDB's JSON. The caller must not change it afterwards.
 
         Returns
         -------
         Answer
-            The answer, an error too.
+            The answer or the error.
         """
         handle = getattr(dynamodb, f"_{xform_name(operation)}", None)
         if handle is None:
-            return error_answer("UnknownOperationException", f"{operation} is not simulated")
+            return error_answer("UnknownOperationException", f"unknown operation: {operation}")
         vars(dynamodb).update(self._globals)
-        if "IndexName" in body and body.get("TableName") in self._late_indexes:
-            self._late_indexes[body["TableName"]].show(self._clock())
-            dynamodb._tables = self._shown_by_indexes
+        if "IndexName" in body and body.get("TableName") in self._lagging_indexes:
+            self._lagging_indexes[body["TableName"]].apply_until(self._clock())
+            dynamodb._tables = self._index_tables
         status, _, text = handle(body)
         if operation == "CreateTable" and status == 200:
             self._add_table(body)
         return Answer(status, json.loads(text))
 
     def load(self, table_name: str, items: Iterable[Json]) -> None:
-        """Put items into an empty table without checking them, as from a backup."""
+        """Store items in an empty table without validation, as from a backup."""
         table = self._tables[table_name]
         for item in items:
             dynamodb._set_item(table, *_where(_key(table, item)), item)
-            self._note(table_name, "INSERT", None, item)
+            self._record_change(table_name, "INSERT", None, item)
 
     def stream(self, table_name: str) -> Stream:
         """The change log of a table.
@@ -124,18 +124,20 @@ class Database:
             view_type = body["StreamSpecification"]["StreamViewType"]
             self._streams[name] = Stream(name, view_type)
         if self._index_delay is not None:
-            shown = {**self._tables[name], "items": defaultdict(dict)}
-            self._shown_by_indexes[name] = shown
-            self._late_indexes[name] = _LateIndexes(shown, self._index_delay)
+            table = {**self._tables[name], "items": defaultdict(dict)}
+            self._index_tables[name] = table
+            self._lagging_indexes[name] = _LaggingIndexes(table, self._index_delay)
 
-    def _note(self, table_name: str, event_name: str, old: Json | None, new: Json | None) -> None:
-        """Take note of a change of one item, as ministack reports each of them."""
+    def _record_change(
+        self, table_name: str, event_name: str, old: Json | None, new: Json | None
+    ) -> None:
+        """Record the change of one item; ministack calls this after each of them."""
         if old == new:
             return
         key = _key(self._tables[table_name], new or old or {})
         moment = self._clock()
-        if table_name in self._late_indexes:
-            self._late_indexes[table_name].note(key, new, moment)
+        if table_name in self._lagging_indexes:
+            self._lagging_indexes[table_name].record(key, new, moment)
         if table_name in self._streams:
             self._streams[table_name].append(event_name, key, old, new, moment)
 
@@ -145,19 +147,19 @@ def _key(table: Json, item: Json) -> Json:
 
 
 def _where(key: Json) -> tuple[str, ...]:
-    """A key as ministack's tables are indexed by it."""
+    """The keys of ministack's dictionaries under which an item is stored."""
     return tuple(dynamodb._extract_key_val(value) for value in key.values())
 
 
-class _LateIndexes:
-    """A table as its indexes show it: each change after a delay, those of an item in order.
+class _LaggingIndexes:
+    """The table that index queries read: changes are visible after a delay, per item in order.
 
     Parameters
     ----------
     table : dict
-        The table in ministack's form, to be brought up to date.
+        An empty copy of the table, in ministack's form.
     delay : callable
-        Gives the seconds after which the next change shows.
+        Returns the seconds until the next change is visible.
     """
 
     def __init__(self, table: Json, delay: Callable[[], float]) -> None:
@@ -167,17 +169,17 @@ class _LateIndexes:
         self._pending: list[tuple[float, int, tuple[str, ...], Json | None]] = []
         self._visible_at: dict[tuple[str, ...], float] = {}
 
-    def note(self, key: Json, new: Json | None, moment: float) -> None:
-        """Let a change show some time from now on."""
+    def record(self, key: Json, new: Json | None, moment: float) -> None:
+        """Make a change of one item visible after a delay."""
         where = _where(key)
         visible_at = moment + self._delay()
-        # An index may be late, but it never shows an item's older version after a newer one.
+        # An index lags, but it never returns an item's older version after a newer one.
         visible_at = max(visible_at, self._visible_at.get(where, visible_at))
         self._visible_at[where] = visible_at
         heappush(self._pending, (visible_at, next(self._numbers), where, new))
 
-    def show(self, moment: float) -> None:
-        """Show what is to be seen by now."""
+    def apply_until(self, moment: float) -> None:
+        """Apply the changes that are visible at a moment."""
         while self._pending and self._pending[0][0] <= moment:
             _, _, where, new = heappop(self._pending)
             if new is None:

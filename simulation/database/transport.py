@@ -1,4 +1,4 @@
-"""Lets a client of DynamoDB talk to a function instead of the network."""
+"""Connects a client of DynamoDB to a function instead of the network."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from botocore.awsrequest import AWSResponse
 from simulation.database.answers import Answer, Json
 
 Answering = Callable[[str, Json], Answer]
-"""Gets an operation's name and a request's body; answers, or raises what botocore would raise."""
+"""Takes an operation's name and a request's body; answers, or raises an error of botocore."""
 
 
 @contextmanager
 def answering(client: Any, answer: Answering) -> Iterator[None]:
-    """Let a function answer a client's requests for the length of the block.
+    """Let a function answer a client's requests within the block.
 
-    It stands where the network does: what a handler of the client's events raises, or answers,
-    keeps a request from being carried out.
+    The function replaces the network only: a request that a handler of the client's events answers
+    or refuses does not reach it.
 
     Parameters
     ----------
     client : botocore.client.BaseClient
         A client of DynamoDB. Of nested blocks, the innermost counts.
     answer : callable
-        Gets an operation's name and a request's body. It answers, or raises an exception of
-        botocore's, such as ``ReadTimeoutError``: then the client behaves as if no answer had come.
+        Takes an operation's name and a request's body. Returns the answer, or raises an exception
+        of botocore, such as ``ReadTimeoutError``: then the client received no answer.
     """
-    # Nobody looks at a signature or at the User-Agent, which take two fifths of a request's time.
+    # Signatures and the User-Agent are not read here, and take two fifths of a request's time.
     with (
         mock.patch.object(client._endpoint, "http_session", _Session(answer)),
         mock.patch.object(client._request_signer, "sign", lambda *_: None),
@@ -42,7 +42,7 @@ def answering(client: Any, answer: Answering) -> Iterator[None]:
 
 
 class _Session:
-    """What a client takes for its connections: reads a request, has it answered."""
+    """The HTTP session of a client whose requests a function answers."""
 
     def __init__(self, answer: Answering) -> None:
         self._answer = answer
@@ -62,11 +62,11 @@ class _Session:
         return AWSResponse(request.url, answer.status, headers, Raw(answer.body))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class Raw:
-    """What AWSResponse takes for the connection that an answer came from."""
+    """The raw response of an `AWSResponse`."""
 
     def __init__(self, body: Json) -> None:
         self._content = json.dumps(body).encode()
