@@ -24,9 +24,7 @@ from stripe_integrations.context import Context, use
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 from tests.marked import card_fields, customer_fields, mark, method_fields, user_id
-from tests.world import World
-
-Json = dict[str, Any]
+from tests.world import Json, World
 
 API_KEY = f"sk_test_{mark('API key')}"
 OLD_SECRET = f"whsec_{mark('old webhook secret')}"

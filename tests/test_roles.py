@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
 
 import boto3
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.adapters import secrets
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
@@ -27,13 +26,9 @@ from tests.roles import (
     policies_of,
     role_of,
 )
-from tests.world import WEBHOOK_SECRET, World
+from tests.world import EMAIL, USER, WEBHOOK_SECRET, Json, World
 from tools.template import ROOT, of_type, template
 
-Json = dict[str, Any]
-
-USER = User("u-1")
-EMAIL = "jane@example.com"
 BUS = "changes"
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
 TABLE = "arn:aws:dynamodb:eu-west-1:123456789012:table/customers"

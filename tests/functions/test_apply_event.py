@@ -10,6 +10,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.models import Customer
+from tests.stripe_changes import rename, rename_often
 from tests.world import EMAIL, USER, World, stored_event, stripe_event
 
 FETCH_CALLS = 3
@@ -19,21 +20,6 @@ OTHER = User("u-2")
 def done(*failed: int) -> dict[str, Any]:
     """The answer that reports records, by their number in the batch, as failed."""
     return {"batchItemFailures": [{"itemIdentifier": str(number)} for number in failed]}
-
-
-def rename_often(world: World, customer: Customer, times: int) -> list[str]:
-    """Rename a customer some seconds apart; the ids of the events."""
-    renamed = []
-    for number in range(times):
-        world.time += 10
-        renamed.append(rename(world, customer, f"Name {number}"))
-    return renamed
-
-
-def rename(world: World, customer: Customer, name: str = "Newest") -> str:
-    """Change a customer on Stripe and receive the event; its id."""
-    world.rename(customer.stripe_id, name)
-    return world.receive()
 
 
 def states(*stripe_ids: str) -> set[str]:

@@ -14,6 +14,7 @@ from stripe_integrations.errors import (
     InvalidFieldError,
 )
 from stripe_integrations.models import Customer, Event, Pointer, event_queue
+from tests.stripe_changes import rename_later
 from tests.world import (
     EMAIL,
     USER,
@@ -38,21 +39,14 @@ MALFORMED_KEYS: list[Any] = [
 ]
 
 
-def rename(world: World, customer: Customer, name: str = "Newest") -> str:
-    """Change a customer on Stripe and receive the event; its id."""
-    world.time += 10
-    world.rename(customer.stripe_id, name)
-    return world.receive()
-
-
 def applied(world: World, customer: Customer, name: str) -> str:
-    stripe_id = rename(world, customer, name)
+    stripe_id = rename_later(world, customer, name)
     StripeEvent.apply(stripe_id)
     return stripe_id
 
 
 def failed(world: World, customer: Customer, name: str = "Newest") -> str:
-    stripe_id = rename(world, customer, name)
+    stripe_id = rename_later(world, customer, name)
     exhaust(stripe_id)
     StripeEvent.apply(stripe_id)
     assert stored_event(stripe_id).state == "failed"
@@ -89,7 +83,7 @@ class TestReplayOne:
     def test_replays_event_claimed_by_another_worker(
         self, world: World, customer: Customer
     ) -> None:
-        stripe_id = rename(world, customer)
+        stripe_id = rename_later(world, customer)
         Event.claim(stripe_id)
         world.replay({"event_id": stripe_id})
         assert_applied(stripe_id)
@@ -108,7 +102,7 @@ class TestReplayOne:
     def test_event_of_other_mode_or_account_stays_ignored(
         self, world: World, customer: Customer, changes: dict[str, Any]
     ) -> None:
-        rename(world, customer)
+        rename_later(world, customer)
         StripeEvent.receive({**world.payload(), "id": "evt_odd", **changes})
         before = stored_event("evt_odd")
         with world.counting() as counts:
@@ -119,7 +113,7 @@ class TestReplayOne:
         assert StripeCustomer.require(USER).name is None
 
     def test_soft_deleted_record_stays_as_it_is(self, world: World, customer: Customer) -> None:
-        stripe_id = rename(world, customer)
+        stripe_id = rename_later(world, customer)
         StripeCustomer.soft_delete(customer)
         before = world.items(record_type="Customer")
         world.replay({"event_id": stripe_id})
@@ -148,7 +142,7 @@ class TestReplayFailed:
             failed(world, customer, "Two"),
             failed(world, other, "Three"),
         ]
-        pending = rename(world, other, "Four")
+        pending = rename_later(world, other, "Four")
 
         with world.counting() as counts:
             assert world.replay({"failed": True}) == {"replayed": 3, "resume_from": None}
@@ -175,9 +169,9 @@ class TestReplayRange:
         before = applied(world, customer, "Before")
         first = applied(world, customer, "First")
         begin = int(world.time)
-        ids = [first, failed(world, customer, "Failed"), rename(world, customer, "Last")]
+        ids = [first, failed(world, customer, "Failed"), rename_later(world, customer, "Last")]
         end = int(world.time)
-        after = rename(world, customer, "After")
+        after = rename_later(world, customer, "After")
 
         done = world.replay({"created_from": begin, "created_to": end})
 
@@ -191,7 +185,7 @@ class TestReplayRange:
 
     def test_resumes_from_returned_key(self, world: World, customer: Customer) -> None:
         for number in range(5):
-            rename(world, customer, f"Name {number}")
+            rename_later(world, customer, f"Name {number}")
         scanned = [image for image in world.images() if image["sk"]["S"] == "EVENT"]
         reached = {"pk": scanned[1]["pk"], "sk": scanned[1]["sk"]}
         # An operator copies it as JSON.

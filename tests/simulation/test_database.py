@@ -46,12 +46,6 @@ class World:
         assert answer.status == 200, answer.body
         return answer.body
 
-    def refused(self, operation: str, **body: Any) -> Json:
-        """The body of an error."""
-        answer = self.database.request(operation, {"TableName": "records", **body})
-        assert answer.status == 400, answer.body
-        return answer.body
-
     def put(self, pk: str = "p", sk: str = "s", **values: Json) -> None:
         """Put an item."""
         self.ask("PutItem", Item={**key(pk, sk), **values})

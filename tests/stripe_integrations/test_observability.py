@@ -18,10 +18,8 @@ from stripe_integrations.actions import StripeEvent
 from stripe_integrations.errors import InvocationFailedError
 from stripe_integrations.models import Customer, Event, Pointer, event_queue
 from stripe_integrations.observability import Metric
-from tests.world import WEBHOOK_SECRET, World, stripe_event
+from tests.world import WEBHOOK_SECRET, Json, World, stripe_event
 from tools.lambda_events import api_event
-
-Json = dict[str, Any]
 
 
 def measured(world: World) -> dict[Metric, float]:

@@ -27,12 +27,10 @@ from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models import Card, Customer, CustomerClaim, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
-from tests.world import World
+from tests.world import Json, World
 from tools import openapi
 from tools.lambda_events import api_event
 from tools.template import of_type
-
-Json = dict[str, Any]
 
 DOCUMENT = openapi.document()
 FUNCTIONS = {

@@ -14,9 +14,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.models import Card, Subscription
 from stripe_integrations.models.observation import Observation
-from tests.world import EMAIL, START, USER, World
-
-Json = dict[str, Any]
+from tests.world import EMAIL, START, USER, Json, World
 
 NOW = Observation.of_event(int(START))
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,10 +28,8 @@ from stripe_integrations.models import (
     table,
 )
 from stripe_integrations.models.table import KNOWN_SCHEMA_VERSION, SCHEMA_VERSION, Record
-from tests.world import EMAIL, USER, World, database_client, stripe_event
+from tests.world import EMAIL, USER, Json, World, database_client, stripe_event
 from tools.template import table_properties
-
-Json = dict[str, Any]
 
 SCHEMA = json.loads((Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json").read_text())
 RECORDS: tuple[type[Record], ...] = (

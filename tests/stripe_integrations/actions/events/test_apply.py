@@ -13,21 +13,9 @@ from stripe_integrations.errors import (
     UnprocessableEventError,
 )
 from stripe_integrations.models import Customer, CustomerClaim
+from tests.stripe_changes import detach_card, rename, rename_often
 from tests.stripe_integrations.actions.events import custom_handlers
-from tests.stripe_integrations.actions.events.stripe_changes import (
-    detach_card,
-    rename,
-)
 from tests.world import EMAIL, USER, World, stored_event
-
-
-def renamed(world: World, customer: Customer, count: int) -> list[str]:
-    """Events of changes of a customer that are certainly newer than each other."""
-    stripe_ids = []
-    for number in range(count):
-        world.time += 10
-        stripe_ids.append(rename(world, customer, f"Name {number}"))
-    return stripe_ids
 
 
 class TestChange:
@@ -103,7 +91,7 @@ class TestBatch:
     def test_all_failures_are_raised(self, world: World, customer: Customer) -> None:
         world.configure(event_handlers={"customer.updated": custom_handlers.NOTE})
         custom_handlers.raising += [KeyError(), ValueError()]
-        stripe_ids = renamed(world, customer, 3)
+        stripe_ids = rename_often(world, customer, 3)
 
         with pytest.raises(ApplyFailedError) as raised:
             apply_events(stripe_ids)
@@ -126,7 +114,7 @@ class TestBatch:
     ) -> None:
         world.configure(event_handlers={"customer.updated": custom_handlers.NOTE})
         custom_handlers.raising.append(error)
-        stripe_ids = renamed(world, customer, 3)
+        stripe_ids = rename_often(world, customer, 3)
 
         with pytest.raises(ApplyFailedError) as raised:
             apply_events(stripe_ids)
@@ -137,7 +125,7 @@ class TestBatch:
         assert StripeCustomer.require(USER).name == "Name 2"
 
     def test_refused_write_fails_its_event_only(self, world: World, customer: Customer) -> None:
-        (stripe_id,) = renamed(world, customer, 1)
+        (stripe_id,) = rename_often(world, customer, 1)
         subscription = {
             "id": "sub_1",
             "object": "subscription",

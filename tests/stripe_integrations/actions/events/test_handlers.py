@@ -11,9 +11,9 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.context import use
 from stripe_integrations.errors import ConflictError, SideEffectFailedError
 from stripe_integrations.models import Customer
+from tests.stripe_changes import rename
 from tests.stripe_integrations.actions.events import custom_handlers
 from tests.stripe_integrations.actions.events.custom_handlers import NOTE
-from tests.stripe_integrations.actions.events.stripe_changes import rename
 from tests.world import EMAIL, USER, World, stored_event, stripe_event
 
 

@@ -20,8 +20,8 @@ from stripe_integrations.errors import (
 )
 from stripe_integrations.models import Customer, Event, EventState
 from stripe_integrations.models.event import MAX_ATTEMPTS
+from tests.stripe_changes import rename
 from tests.stripe_integrations.actions.events import custom_handlers
-from tests.stripe_integrations.actions.events.stripe_changes import rename
 from tests.world import USER, World, exhaust, stored_event, stripe_event
 
 DAY = 86400

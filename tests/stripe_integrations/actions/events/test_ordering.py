@@ -13,7 +13,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeUnavailableError
 from stripe_integrations.models import Card, Customer, Event, Subscription
-from tests.stripe_integrations.actions.events.stripe_changes import detach_card
+from tests.stripe_changes import detach_card
 from tests.world import EMAIL, USER, Counts, Json, World, stored_event
 
 OLDER = ("ignored", "older than the stored state")

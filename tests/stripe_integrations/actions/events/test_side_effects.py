@@ -14,7 +14,7 @@ from stripe_integrations.errors import (
     SideEffectFailedError,
 )
 from stripe_integrations.models import Customer
-from tests.stripe_integrations.actions.events import stripe_changes
+from tests.stripe_changes import rename_later
 from tests.stripe_integrations.actions.events.custom_handlers import NOTE
 from tests.world import START, USER, World, stored_event, stripe_event
 
@@ -24,15 +24,9 @@ def _event_bus(world: World) -> None:
     world.configure(event_bus_name="changes")
 
 
-def rename(world: World, customer: Customer, name: str = "Newest") -> str:
-    """Make a change that is certainly newer than the record; its event, received."""
-    world.time += 10
-    return stripe_changes.rename(world, customer, name)
-
-
 @pytest.fixture
 def stripe_id(world: World, customer: Customer) -> str:
-    return rename(world, customer)
+    return rename_later(world, customer)
 
 
 def state(stripe_id: str) -> str:
@@ -67,7 +61,7 @@ class TestPublished:
         assert state(stripe_id) == "applied"
 
     def test_every_change_of_a_batch(self, world: World, customer: Customer) -> None:
-        renamed = [rename(world, customer, f"Name {number}") for number in range(3)]
+        renamed = [rename_later(world, customer, f"Name {number}") for number in range(3)]
         world.stream()
         assert sorted(published(world)) == sorted(renamed)
         assert set(map(state, renamed)) == {"applied"}
@@ -94,13 +88,13 @@ class TestNotPublished:
     ) -> None:
         """A custom handler makes no difference to what is published."""
         world.configure(event_handlers=handlers)
-        older, newest = rename(world, customer, "Older"), rename(world, customer)
+        older, newest = rename_later(world, customer, "Older"), rename_later(world, customer)
         invoice = {"object": "invoice", "customer": customer.stripe_id}
         StripeEvent.receive(stripe_event("invoice.paid", data={"object": invoice}))
         for stripe_id in (newest, older, "evt_1"):
             StripeEvent.apply(stripe_id)
         StripeCustomer.soft_delete(customer)  # read before the record's last change
-        late = rename(world, customer, "Too late")
+        late = rename_later(world, customer, "Too late")
         StripeEvent.apply(late)
 
         assert [state(stripe_id) for stripe_id in (older, "evt_1", late)] == [ended] * 3
@@ -120,7 +114,7 @@ class TestNotPublished:
             pytest.raises(DatabaseUnavailableError),
         ):
             StripeEvent.apply(stripe_id)
-        second = rename(world, customer, "Newer")
+        second = rename_later(world, customer, "Newer")
         StripeEvent.apply(second)
         world.time = stored_event(stripe_id).next_try or 0
         StripeEvent.apply(stripe_id)
@@ -162,7 +156,7 @@ class TestFailure:
             StripeEvent.apply(stripe_id)
         world.context.publish = take
         # Its own effect has made it older, and something newer has happened since.
-        newer = rename(world, customer, "Newer")
+        newer = rename_later(world, customer, "Newer")
         StripeEvent.apply(newer)
         world.time += 200
         world.reconcile()

@@ -9,7 +9,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
 from stripe_integrations.models import Card, CustomerClaim, Pointer
-from tests.stripe_integrations.actions.events.stripe_changes import detach_card
+from tests.stripe_changes import detach_card
 from tests.world import EMAIL, USER, Json, World, stored_event
 
 DAY = 86400
