@@ -10,6 +10,7 @@ import pytest
 
 from stripe_integrations.adapters import aws
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from stripe_integrations.models import KINDS
 from stripe_integrations.models.table import Record
 from tests.replacement import Change, document, transformed
 from tests.world import World
@@ -61,6 +62,12 @@ class TestFunctions:
         description = DEPLOYED[name]["Properties"]["VersionDescription"]["Sub"]
         longest = re.sub(r"\$\{(\w+)\}", lambda found: "x" * longest_value(found[1]), description)
         assert len(longest.strip()) <= 256
+
+    def test_may_store_every_kind(self) -> None:
+        declared = PARAMETERS["StoredRecords"]
+        every_kind = ",".join(kind.__name__ for kind in KINDS)
+        assert re.fullmatch(declared["AllowedPattern"], every_kind)
+        assert len(every_kind) <= declared["MaxLength"]
 
     def test_get_no_secret(self) -> None:
         assert "{{resolve:" not in TEXT

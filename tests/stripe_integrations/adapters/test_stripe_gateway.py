@@ -220,11 +220,19 @@ class TestLists:
         with pytest.raises(StripeRefusedError):
             gateway.list_card_payment_methods(stripe_id)
 
-    @pytest.mark.parametrize("data", [[], [None], [{"object": "payment_method"}], [{"id": None}]])
-    def test_page_without_last_object_is_malformed(
-        self, world: World, stripe_id: str, data: list[Any]
+    @pytest.mark.parametrize(
+        ("data", "has_more"),
+        [
+            ([], True),
+            ([None], True),
+            ([{"object": "payment_method"}], True),
+            ([{"id": None}, {"id": "pm_1"}], False),
+        ],
+    )
+    def test_page_without_ids_is_malformed(
+        self, world: World, stripe_id: str, data: list[Any], has_more: bool
     ) -> None:
-        listed = {"object": "list", "data": data, "has_more": True}
+        listed = {"object": "list", "data": data, "has_more": has_more}
 
         class OddClient(StripeDoubleClient):
             def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:

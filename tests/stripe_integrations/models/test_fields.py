@@ -49,20 +49,15 @@ STRIPE_CUSTOMER: Json = {
         "custom_fields": [{"name": "a", "value": "b"}],
     },
 }
-CARD_SOURCE: Json = {
-    "id": "card_1",
-    "object": "card",
+# What the record names as Stripe's Card source does.
+SAME_IN_SOURCE: Json = {
     "metadata": {"a": "b"},
     "name": "Jane",
-    "address_line1": "Coupure 1",
-    "address_line1_check": "pass",
-    "address_line2": "bis",
     "address_city": "Ghent",
     "address_state": "OV",
     "address_country": "BE",
     "address_zip": "9000",
     "address_zip_check": "fail",
-    "brand": "Visa",
     "country": "US",
     "cvc_check": "unchecked",
     "dynamic_last4": "1234",
@@ -72,6 +67,15 @@ CARD_SOURCE: Json = {
     "funding": "credit",
     "last4": "4242",
     "fingerprint": "print",
+}
+CARD_SOURCE: Json = {
+    **SAME_IN_SOURCE,
+    "id": "card_1",
+    "object": "card",
+    "address_line1": "Coupure 1",
+    "address_line1_check": "pass",
+    "address_line2": "bis",
+    "brand": "Visa",
 }
 PAYMENT_METHOD: Json = {
     "id": "pm_1",
@@ -107,25 +111,10 @@ PAYMENT_METHOD: Json = {
     },
 }
 CARD = {
-    "metadata": {"a": "b"},
-    "name": "Jane",
+    **SAME_IN_SOURCE,
     "address_line_1": "Coupure 1",
     "address_line_1_check": "pass",
     "address_line_2": "bis",
-    "address_city": "Ghent",
-    "address_state": "OV",
-    "address_country": "BE",
-    "address_zip": "9000",
-    "address_zip_check": "fail",
-    "country": "US",
-    "cvc_check": "unchecked",
-    "dynamic_last4": "1234",
-    "tokenization_method": "apple_pay",
-    "exp_month": 8,
-    "exp_year": 2030,
-    "funding": "credit",
-    "last4": "4242",
-    "fingerprint": "print",
     "livemode": False,
     "customer_id": "cus_1",
 }

@@ -63,6 +63,15 @@ class TestEvents:
             world.stream()
         assert stored() == []
 
+    def test_deletion_of_customer_leaves_tombstone(self, world: World, customer: Customer) -> None:
+        add(world, customer)
+        world.deliver_and_apply()
+        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+        world.deliver_and_apply()
+        (tombstone,) = world.items(record_type="TaxId")
+        assert "removed_at" in tombstone
+        assert "value" not in tombstone
+
 
 class TestFetch:
     def test_sync_lists_all_of_them(self, world: World, customer: Customer) -> None:
