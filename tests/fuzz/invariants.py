@@ -24,8 +24,6 @@ from tests.fuzz.stage import Outcome
 from tests.marked import marks_in, user_id
 from tests.marked_world import MarkedWorld
 
-Json = dict[str, Any]
-
 _COMMON = {400, 403, 409, 413, 415, 422}
 STATUSES = {
     "create_customer": {200, 201, *_COMMON},

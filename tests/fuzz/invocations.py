@@ -20,9 +20,8 @@ from stripe_integrations.models.fields import fields_of
 from tests.fuzz.strategies import JUNK, RAW, mangled, mostly, spliced_bytes, spliced_text, weighted
 from tests.marked import customer_fields, mark, user_id
 from tests.marked_world import OLD_SECRET, SECRET, MarkedWorld
+from tests.world import Json
 from tools.template import ROOT
-
-Json = dict[str, Any]
 
 ADMIN_SCOPE = "stripe-customers/admin"
 USERS = ("ann", "bob")
