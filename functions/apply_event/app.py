@@ -37,4 +37,5 @@ def _parse(record: object) -> StreamRecord | None:
     customer_id = value_at(record, "dynamodb", "NewImage", "customer_id", "S")
     if not isinstance(pk, str) or not isinstance(sk, str):
         return None
-    return StreamRecord(pk, sk, customer_id if isinstance(customer_id, str) else None)
+    parsed = StreamRecord(pk, sk, customer_id if isinstance(customer_id, str) else None)
+    return parsed if parsed.is_event or parsed.new_customer_id else None

@@ -102,6 +102,10 @@ class TestBatch:
             {"dynamodb": {}},
             {"dynamodb": {"Keys": {"pk": {"S": "EVENT#evt_1"}, "sk": {"N": "1"}}}},
             {"dynamodb": {"Keys": {"pk": {"S": 7}, "sk": {"S": "EVENT"}}, "SequenceNumber": "1"}},
+            *(
+                {"dynamodb": {"Keys": {"pk": {"S": "USER#u-1"}, "sk": {"S": sort_key}}}}
+                for sort_key in ("", "CUSTOMER#", "CLAIM")
+            ),
         ],
     )
     def test_unreadable_record_is_logged_and_skipped(

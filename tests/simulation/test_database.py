@@ -92,9 +92,10 @@ class TestDatabase:
                 "ExpressionAttributeValues": {":one": {"N": "1"}},
             }
         }
+        request = {"TransactItems": [add], "ClientRequestToken": "1"}
         for elapsed, total in ((0, "1"), (599, "1"), (601, "2")):
             world.time = START + elapsed
-            world.ask("TransactWriteItems", TransactItems=[add], ClientRequestToken="token")
+            world.ask("TransactWriteItems", **request)
             assert world.ask("GetItem", Key=key())["Item"]["n"] == {"N": total}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
@@ -15,8 +13,7 @@ from stripe_integrations.models.fields import fields_of
 
 
 def stored(names: frozenset[str] | None) -> tuple[type, ...]:
-    settings = replace(Settings(table_name="customers"), stored_records=names)
-    with use(Context(settings)):
+    with use(Context(Settings(table_name="customers", stored_records=names))):
         return stored_kinds()
 
 
