@@ -13,6 +13,8 @@ from tests.world import EMAIL, World
 from tools.copy_table import copy_table
 from tools.template import table_properties
 
+pytestmark = pytest.mark.exhaustive
+
 Step = Callable[[World], None]
 
 BACKUP = "customers-restored"

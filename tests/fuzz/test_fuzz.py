@@ -42,15 +42,14 @@ def log_body(request: Request) -> Any:
     return {}
 
 
+@pytest.mark.exhaustive
 class TestExplore:
-    @pytest.mark.exhaustive
     def test_product_holds(self, stage: Stage) -> None:
         report = explore(stage, "3", 60)
         assert report.failure is None
         assert report.counts.total() == 60 * BATCH
         assert len({line.split()[0] for line in report.counts}) == 9
 
-    @pytest.mark.exhaustive
     def test_name_decides(self, stage: Stage) -> None:
         assert explore(stage, "3", 3) == explore(stage, "3", 3)
         assert explore(stage, "3", 3) != explore(stage, "4", 3)

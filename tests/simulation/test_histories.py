@@ -22,6 +22,7 @@ def play_in_process(seed: int) -> str:
     ).stdout
 
 
+@pytest.mark.exhaustive
 def test_same_seed_same_trace() -> None:
     first, second = play_in_process(42), play_in_process(42)
     assert "trace" in first

@@ -296,6 +296,7 @@ def test_problem_of_route_is_as_described(world: World, function: str, kind: str
     assert answer["json"]["title"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("field", FIELDS)
 @REPEATABLE
 @given(value=st.data())
@@ -329,6 +330,7 @@ JSON = SIMPLE | st.recursive(
 whole number, and does not know how deep a value is nested, or half surrogate pairs."""
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SETTABLE)
 @REPEATABLE
 @given(value=JSON)

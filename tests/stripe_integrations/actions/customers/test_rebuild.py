@@ -711,6 +711,7 @@ class TestInterruption:
         assert outcome(world) == expected
         assert world.create()["json"]["stripe_id"] == newest
 
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("interruption", ["death", "another run"])
     @pytest.mark.parametrize("loss", LOSSES)
     def test_interrupted_run_has_same_outcome(
