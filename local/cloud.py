@@ -3,7 +3,7 @@
 ::
 
     with local_cloud() as cloud:
-        answer = cloud.request("POST", "/customers", {"user_id": "u1", "billing_email": "a@b.test"})
+        response = cloud.request("POST", "/customers", {"user_id": "u1", "billing_email": "a@b.co"})
 
 Everything listens only on the loopback interface, on free ports, and works in one temporary
 folder: any number of clouds run at the same time, and each is removed completely.
@@ -90,8 +90,8 @@ class CloudError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer to an HTTP request; `body` is decoded if it is JSON."""
+class Response:
+    """The response to an HTTP request; `body` is decoded if it is JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -140,7 +140,7 @@ class Cloud:
         path: str,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Call the HTTP API with a signature, as a backend with an IAM role does.
 
         Parameters
@@ -161,7 +161,7 @@ class Cloud:
         SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "execute-api", REGION).add_auth(request)
         return http(method, self.api_url + path, data, dict(request.headers.items()))
 
-    def deliver(self, body: bytes, signature: str | None) -> Answer:
+    def deliver(self, body: bytes, signature: str | None) -> Response:
         """POST to the webhook as Stripe does, with any signature or none."""
         headers = {"Content-Type": "application/json; charset=utf-8"}
         if signature is not None:
@@ -181,11 +181,11 @@ class Cloud:
             The function failed.
         """
         config = Config(read_timeout=REQUEST_TIMEOUT, retries={"total_max_attempts": 1})
-        answer = self.client("lambda", config).invoke(
+        response = self.client("lambda", config).invoke(
             FunctionName=function, Qualifier="live", Payload=encode(event)
         )
-        payload = json.loads(answer["Payload"].read())
-        if "FunctionError" in answer:
+        payload = json.loads(response["Payload"].read())
+        if "FunctionError" in response:
             raise CloudError(f"{function} failed: {payload}")
         return payload
 
@@ -231,25 +231,25 @@ def encode(body: object) -> bytes:
     return b"" if body is None else json.dumps(body).encode()
 
 
-def http(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-    """Send one request and return its answer, whatever its status."""
+def http(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    """Send one request and return its response, whatever its status."""
     request = urllib.request.Request(url, body or None, dict(headers), method=method)
     # Ignore the proxies of the caller's environment: everything is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=REQUEST_TIMEOUT) as response:
-            return answer(response.status, dict(response.headers.items()), response.read())
+            return decoded(response.status, dict(response.headers.items()), response.read())
     except urllib.error.HTTPError as refused:
         with refused:
-            return answer(refused.code, dict(refused.headers.items()), refused.read())
+            return decoded(refused.code, dict(refused.headers.items()), refused.read())
 
 
-def answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Return an answer with its body decoded if it is JSON."""
+def decoded(status: int, headers: Mapping[str, str], body: bytes) -> Response:
+    """Return a response with its body decoded if it is JSON."""
     text = body.decode("utf-8", "replace")
     with suppress(ValueError):
-        return Answer(status, headers, json.loads(text))
-    return Answer(status, headers, text)
+        return Response(status, headers, json.loads(text))
+    return Response(status, headers, text)
 
 
 def aws_client(endpoint: str, service: str, config: Config | None = None) -> Any:
@@ -348,7 +348,7 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
 
 
 def start_local_aws(running: ExitStack, folder: Path) -> str:
-    """Start ministack and return its address once it answers."""
+    """Start ministack and return its address once it responds."""
     # It inherits a socket that is already bound, so no other process can take its port.
     with socket.socket() as listener:
         listener.bind((HOST, 0))
@@ -497,7 +497,7 @@ class Program:
             self.fail(f"ended with {self.process.returncode}")
 
     def wait_for(self, url: str) -> None:
-        """Wait until `url` answers with a status below 500; raise CloudError if it does not."""
+        """Wait until `url` responds with a status below 500; raise CloudError if it does not."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -506,7 +506,7 @@ class Program:
                 if http("GET", url, b"", {}).status < 500:
                     return
             time.sleep(0.05)
-        self.fail(f"did not answer within {START_TIMEOUT:.0f} s")
+        self.fail(f"did not respond within {START_TIMEOUT:.0f} s")
 
     def fail(self, how: str) -> NoReturn:
         """Raise CloudError with the end of the log."""

@@ -1,6 +1,6 @@
 """``make demo``: the life of one customer, step by step, on the local cloud.
 
-Each step prints its requests, their answers and the table, and checks them. A check that fails ends
+Each step prints its requests, the responses and the table, and checks them. A check that fails ends
 the demo.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import stripe
 
-from local.cloud import Answer, Cloud, CloudError, local_cloud, printed_step
+from local.cloud import Cloud, CloudError, Response, local_cloud, printed_step
 from local.stripe_double import StripeDoubleServer, sign
 
 USER = "user-1"
@@ -48,11 +48,11 @@ class Output:
         suffix = "" if body is None else f" {json.dumps(body)}"
         self.line(f"   → {text}{suffix}", "33")
 
-    def answer(self, answer: Answer) -> None:
-        """Print an answer without its empty fields."""
-        self.line(f"   ← {answer.status}", "32" if answer.status < 400 else "35")
-        if answer.body:
-            self.line(f"     {format_json(without_empty(answer.body), '     ')}")
+    def response(self, response: Response) -> None:
+        """Print a response without its empty fields."""
+        self.line(f"   ← {response.status}", "32" if response.status < 400 else "35")
+        if response.body:
+            self.line(f"     {format_json(without_empty(response.body), '     ')}")
 
     def table(self, before: Mapping[str, str], after: Mapping[str, str]) -> None:
         """Print the table: items that are new (+), changed (~), deleted (-), unchanged.
@@ -116,10 +116,10 @@ class Demo:
             "Create a customer", "A backend signs its call with IAM and gets a customer."
         )
         body = {"user_id": USER, "billing_email": EMAIL, "name": "Jenny Rosen"}
-        answer = self.call("POST", "/customers", body)
-        self.expect(answer.status == 201, "201: the customer is new")
-        customer: str = answer.body["stripe_id"]
-        self.expect(answer.body["email"] == EMAIL, "the answer is the customer on Stripe")
+        response = self.call("POST", "/customers", body)
+        self.expect(response.status == 201, "201: the customer is new")
+        customer: str = response.body["stripe_id"]
+        self.expect(response.body["email"] == EMAIL, "the response is the customer on Stripe")
         self.expect(self.customers_on_stripe() == {customer}, "Stripe has this one customer")
         self.show_table()
         return customer
@@ -128,9 +128,9 @@ class Demo:
         self.output.step(
             "Create it again", "A user has one customer, however often create is called."
         )
-        answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
-        self.expect(answer.status == 200, "200: it existed already")
-        self.expect(answer.body["stripe_id"] == customer, "it is the same customer")
+        response = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
+        self.expect(response.status == 200, "200: it existed already")
+        self.expect(response.body["stripe_id"] == customer, "it is the same customer")
         self.expect(self.customers_on_stripe() == {customer}, "Stripe still has one")
         self.show_table()
 
@@ -156,15 +156,15 @@ class Demo:
             ),
             "the default card and the subscription are stored",
         )
-        answer = self.call("GET", f"/customers/{USER}")
-        self.expect(answer.status == 200, "200")
+        response = self.call("GET", f"/customers/{USER}")
+        self.expect(response.status == 200, "200")
         self.expect(
-            [card["last4"] for card in answer.body["cards"]] == ["4242"],
+            [card["last4"] for card in response.body["cards"]] == ["4242"],
             "the customer has the card that ends in 4242",
         )
-        self.expect(answer.body["cards"][0]["is_default"], "which is the default")
+        self.expect(response.body["cards"][0]["is_default"], "which is the default")
         self.expect(
-            [(s["stripe_id"], s["status"]) for s in answer.body["subscriptions"]]
+            [(s["stripe_id"], s["status"]) for s in response.body["subscriptions"]]
             == [(subscription, "active")],
             "and the active subscription",
         )
@@ -184,8 +184,8 @@ class Demo:
         self.cloud.wait_until(
             lambda: self.read()["name"] == "Jenny Rosen-Meyer", "the new name is stored"
         )
-        answer = self.call("GET", f"/customers/{USER}")
-        self.expect(answer.body["phone"] == "+15555550123", "name and phone are the new ones")
+        response = self.call("GET", f"/customers/{USER}")
+        self.expect(response.body["phone"] == "+15555550123", "name and phone are the new ones")
         self.wait_for_event("customer.updated", customer)
         self.show_table()
 
@@ -217,7 +217,7 @@ class Demo:
         )
         with double.use() as stripe_double:
             statuses = [delivery["status"] for delivery in stripe_double.webhooks.log[before:]]
-        self.expect(statuses == [200] * 6, "each delivery is answered 200")
+        self.expect(statuses == [200] * 6, "each delivery gets a 200")
         self.expect(self.read()["phone"] == "+15555550003", "the phone is that of the last change")
         stored = [item for item in self.cloud.items() if item.get("stripe_id") in changes]
         self.expect(len(stored) == 3, "each event is stored once")
@@ -238,8 +238,8 @@ class Demo:
         with double.use() as stripe_double:
             lost = list(stripe_double.account.events)[-1]
         self.expect(self.read()["phone"] == "+15555550003", "the change is not known here")
-        answer = self.invoke("reconcile_events", self.cloud.reconcile_events, {})
-        self.expect(answer["recovered"] >= 1, "the event is recovered")
+        response = self.invoke("reconcile_events", self.cloud.reconcile_events, {})
+        self.expect(response["recovered"] >= 1, "the event is recovered")
         self.cloud.wait_until(lambda: self.state_of(lost) == "applied", "it is applied")
         self.expect(self.read()["phone"] == "+15555550199", "and the phone is current")
         self.show_table()
@@ -255,8 +255,8 @@ class Demo:
             if item["record_type"] == "Event" and item.get("customer_id") == customer
         )
         before = self.read()
-        answer = self.invoke("replay_events", self.cloud.replay_events, {"event_id": event})
-        self.expect(answer["replayed"] == 1, "one event is replayed")
+        response = self.invoke("replay_events", self.cloud.replay_events, {"event_id": event})
+        self.expect(response["replayed"] == 1, "one event is replayed")
         self.expect(self.state_of(event) == "applied", "it is applied again")
         self.expect(self.read() == before, "which changes nothing: the record was current")
         self.show_table()
@@ -278,9 +278,9 @@ class Demo:
             {"description": "pays by invoice"},
             lambda change: self.stripe.v1.customers.update(customer, change),
         )
-        answer = self.call("POST", f"/customers/{USER}/sync")
-        self.expect(answer.status == 200, "200")
-        self.expect(answer.body["description"] == "pays by invoice", "the change is stored")
+        response = self.call("POST", f"/customers/{USER}/sync")
+        self.expect(response.status == 200, "200")
+        self.expect(response.body["description"] == "pays by invoice", "the change is stored")
         if double:
             with double.use() as stripe_double:
                 stripe_double.webhooks.release()
@@ -302,9 +302,9 @@ class Demo:
         }
         body = json.dumps(forged).encode()
         self.output.request(f"POST {self.cloud.webhook_url}", forged)
-        answer = self.cloud.deliver(body, sign(body, "whsec_guessed", time.time()))
-        self.output.answer(answer)
-        self.expect(answer.status == 400, "400: refused")
+        response = self.cloud.deliver(body, sign(body, "whsec_guessed", time.time()))
+        self.output.response(response)
+        self.expect(response.status == 400, "400: refused")
         stored = {item["pk"] for item in self.cloud.items()}
         self.expect("EVENT#evt_forged" not in stored, "nothing of it is stored")
         self.expect(self.read()["is_active"], "the customer is unchanged")
@@ -312,8 +312,8 @@ class Demo:
 
     def soft_delete(self, customer: str) -> None:
         self.output.step("Soft-delete the customer", "The record remains, but it is not active.")
-        answer = self.call("DELETE", f"/customers/{USER}")
-        self.expect(answer.status == 204, "204")
+        response = self.call("DELETE", f"/customers/{USER}")
+        self.expect(response.status == 204, "204")
         record = next(item for item in self.cloud.items() if item["sk"] == f"CUSTOMER#{customer}")
         self.expect(not record["is_active"], "the record is not active any more")
         self.expect(bool(record["date_purged"]), "and has the time of its deletion")
@@ -321,17 +321,17 @@ class Demo:
 
     def not_found(self) -> None:
         self.output.step("Read it again", "The API does not return a soft-deleted customer.")
-        answer = self.call("GET", f"/customers/{USER}")
-        self.expect(answer.status == 404, "404")
-        kind = {name.lower(): value for name, value in answer.headers.items()}["content-type"]
+        response = self.call("GET", f"/customers/{USER}")
+        self.expect(response.status == 404, "404")
+        kind = {name.lower(): value for name, value in response.headers.items()}["content-type"]
         self.expect(kind.startswith("application/problem+json"), "as application/problem+json")
         self.show_table()
 
     def new_customer(self, old: str) -> None:
         self.output.step("Create again", "After a soft delete the user starts with a new customer.")
-        answer = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
-        self.expect(answer.status == 201, "201: a new one")
-        new: str = answer.body["stripe_id"]
+        response = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
+        self.expect(response.status == 201, "201: a new one")
+        new: str = response.body["stripe_id"]
         self.expect(new != old, "with another id")
         self.expect(
             self.customers_on_stripe() == {old, new}, "Stripe has the old one and the new one"
@@ -378,19 +378,19 @@ class Demo:
         self.output.request(f"on Stripe: {text}", given)
         return call(given)
 
-    def call(self, method: str, path: str, body: object = None) -> Answer:
-        """Call the API and print request and answer."""
+    def call(self, method: str, path: str, body: object = None) -> Response:
+        """Call the API and print request and response."""
         self.output.request(f"{method} {path}", body)
-        answer = self.cloud.request(method, path, body)
-        self.output.answer(answer)
-        return answer
+        response = self.cloud.request(method, path, body)
+        self.output.response(response)
+        return response
 
     def invoke(self, function: str, name: str, event: Any) -> Any:
         """Invoke a function directly and print event and result."""
         self.output.request(f"invoke {function}", event)
-        answer = self.cloud.invoke(name, event)
-        self.output.line(f"   ← {json.dumps(answer)}", "32")
-        return answer
+        response = self.cloud.invoke(name, event)
+        self.output.line(f"   ← {json.dumps(response)}", "32")
+        return response
 
     def state_of(self, event: str) -> str | None:
         """Return the state of an event; None if it is not stored."""

@@ -1,6 +1,6 @@
 """``make test-schemathesis``: requests generated from openapi.json, on the deployed local cloud.
 
-Schemathesis generates valid and invalid requests and sequences of them, and checks each answer
+Schemathesis generates valid and invalid requests and sequences of them, and checks each response
 against the document. The seed determines the requests.
 """
 
@@ -28,7 +28,7 @@ SCHEMATHESIS = ROOT / ".tools" / "schemathesis" / "bin" / "schemathesis"
 HOOKS = "tools.schemathesis_hooks"
 EXCLUDED_CHECKS = {
     "positive_data_acceptance": "Stripe refuses many values of the right type",
-    "unsupported_method": "an HTTP API answers 404 instead of 405",
+    "unsupported_method": "an HTTP API returns 404 instead of 405",
     "ignored_auth": "the local AWS accepts any signature",
 }
 """The checks that do not apply here, with the reason."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler.openapi import swagger_ui
 
-from local.cloud import HOST, ROOT, Answer
+from local.cloud import HOST, ROOT, Response
 
 DOCUMENT = ROOT / "openapi.json"
 API = "/customers"
@@ -42,7 +42,7 @@ HEADERS = {
 MAX_BODY_BYTES = 1024 * 1024
 FORWARDED_HEADERS = ("retry-after",)
 
-Send = Callable[[str, str, bytes, Mapping[str, str]], Answer]
+Send = Callable[[str, str, bytes, Mapping[str, str]], Response]
 """Sends a call to the API: method, path, body and headers, as `Cloud.request` does."""
 
 
@@ -83,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send = send
         super().__init__(*args)
 
-    def answer(self) -> None:
-        """Answer with the page or one of its files, or forward a call of the API."""
+    def dispatch(self) -> None:
+        """Respond with the page or one of its files, or forward a call of the API."""
         path, _, query = self.path.partition("?")
         length = self.headers.get("Content-Length") or "0"
         if not self.is_same_origin():
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.respond(404, b"not found\n")
 
-    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that the base class calls
+    do_GET = do_POST = do_DELETE = dispatch  # noqa: N815 - the names that the base class calls
 
     def is_same_origin(self) -> bool:
         """Whether the request comes from this page and not from another page in the browser.
@@ -120,20 +120,20 @@ class Handler(BaseHTTPRequestHandler):
         return host in here and origin in (None, f"http://{host}")
 
     def forward(self, body: bytes) -> None:
-        """Send a call to the API and return its answer."""
+        """Send a call to the API and return its response."""
         media_type = self.headers.get("Content-Type", "")
         if body and media_type.partition(";")[0].strip().lower() != "application/json":
             self.respond(415, b"the body must be application/json\n")
             return
         try:
-            answer = self.send(self.command, self.path, body, {})
+            response = self.send(self.command, self.path, body, {})
         except (OSError, ValueError, HTTPException):
-            self.respond(502, b"the local cloud does not answer\n")
+            self.respond(502, b"the local cloud does not respond\n")
             return
-        headers = {name.lower(): value for name, value in answer.headers.items()}
+        headers = {name.lower(): value for name, value in response.headers.items()}
         forwarded = {name: headers[name] for name in FORWARDED_HEADERS if name in headers}
-        text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-        self.respond(answer.status, text.encode(), headers.get("content-type"), forwarded)
+        text = response.body if isinstance(response.body, str) else json.dumps(response.body)
+        self.respond(response.status, text.encode(), headers.get("content-type"), forwarded)
 
     def respond(
         self,

@@ -13,7 +13,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from simulation.database import Answer, Database, error_answer
+from simulation.database import Database, Response, error_response
 from simulation.processes import Call, Fleet, Invocation
 from stripe_integrations.adapters import aws
 from stripe_integrations.errors import MessageNotSentError
@@ -35,7 +35,7 @@ class SimulatedDatabase:
     Parameters
     ----------
     database : Database
-        The engine that answers.
+        The engine that handles the requests.
     fleet : Fleet
         The processes whose invocations call.
     changed : callable
@@ -47,8 +47,8 @@ class SimulatedDatabase:
         self._fleet = fleet
         self._changed = changed
 
-    def answer(self, operation: str, body: Json) -> Answer:
-        """Answer one request, or raise the error that botocore raises for a network failure."""
+    def respond(self, operation: str, body: Json) -> Response:
+        """Handle one request, or raise the error that botocore raises for a network failure."""
         invocation = self._fleet.invocation()
         call = invocation.begin("database", operation, _DATABASE_SECONDS)
         key = body.get("Key", {}).get("pk", {}).get("S", "")
@@ -58,18 +58,18 @@ class SimulatedDatabase:
         if refusal is not None:
             invocation.wait(call.back)
             return refusal
-        answer = self._database.request(operation, body)
-        self._fleet.trace(call.name, call.fault, answer.status, answer.body.get("__type"))
+        response = self._database.request(operation, body)
+        self._fleet.trace(call.name, call.fault, response.status, response.body.get("__type"))
         self._changed()
-        if answer.status == 200:
+        if response.status == 200:
             self._poison(invocation, operation, key)
-        if call.fault == "lost answer":
+        if call.fault == "lost response":
             invocation.wait(Record.Meta.read_timeout_seconds)
             raise ReadTimeoutError(endpoint_url=_ENDPOINT)
         invocation.end(call)
         if call.fault == "error after effect":
-            return error_answer("InternalServerError", status=500)
-        return answer
+            return error_response("InternalServerError", status=500)
+        return response
 
     def _poison(self, invocation: Invocation, operation: str, key: str) -> None:
         """Poison an invocation from its claim of a poisonous event until it finishes the event."""
@@ -82,7 +82,7 @@ class SimulatedDatabase:
 
     def _refusal(
         self, invocation: Invocation, call: Call, operation: str, body: Json
-    ) -> Answer | None:
+    ) -> Response | None:
         """The error that replaces a call's effect, if its fault is of that kind."""
         if call.fault:
             self._fleet.trace(call.name, call.fault)
@@ -93,13 +93,13 @@ class SimulatedDatabase:
                 invocation.wait(Record.Meta.read_timeout_seconds)
                 raise ReadTimeoutError(endpoint_url=_ENDPOINT)
             case "error before effect":
-                return error_answer("InternalServerError", status=500)
+                return error_response("InternalServerError", status=500)
             case "throttled":
                 return _throttled(operation, body, call.drawn)
             case "conflict" if operation == _TRANSACTION:
                 return _cancelled("TransactionConflict", body, call.drawn)
             case "conflict" if operation in ("PutItem", "UpdateItem", "DeleteItem"):
-                return error_answer("TransactionConflictException")
+                return error_response("TransactionConflictException")
         return None
 
 
@@ -125,7 +125,7 @@ class SimulatedService:
         Raises
         ------
         MessageNotSentError
-            The message was refused, or the answer was lost.
+            The message was refused, or the response was lost.
         """
         text = json.dumps(message, default=str, sort_keys=True)
         invocation = self._fleet.invocation()
@@ -136,12 +136,12 @@ class SimulatedService:
                 invocation.wait(aws.CONNECT_SECONDS * aws.ATTEMPTS)
             raise MessageNotSentError(f"{self._name}: EndpointConnectionError")
         self.messages.append(text)
-        if call.fault == "lost answer":
-            self._lose_answers(invocation, text, call.drawn)
+        if call.fault == "lost response":
+            self._lose_responses(invocation, text, call.drawn)
         invocation.end(call)
 
-    def _lose_answers(self, invocation: Invocation, text: str, drawn: float) -> None:
-        """Receive the message again for each retry of the library; a retry may be answered."""
+    def _lose_responses(self, invocation: Invocation, text: str, drawn: float) -> None:
+        """Receive the message again for each retry of the library; a retry may succeed."""
         invocation.wait(aws.READ_SECONDS)
         for _ in range(aws.ATTEMPTS - 1):
             self.messages.append(text)
@@ -157,20 +157,20 @@ def _unreachable(call: Call) -> HTTPClientError:
     return EndpointConnectionError(endpoint_url=_ENDPOINT)
 
 
-def _throttled(operation: str, body: Json, drawn: float) -> Answer:
+def _throttled(operation: str, body: Json, drawn: float) -> Response:
     if operation == _TRANSACTION and drawn < 0.5:
         return _cancelled("ThrottlingError", body, drawn * 2)
     if drawn < 0.75:
-        return error_answer("ProvisionedThroughputExceededException")
-    return error_answer("ThrottlingException")
+        return error_response("ProvisionedThroughputExceededException")
+    return error_response("ThrottlingException")
 
 
-def _cancelled(code: str, body: Json, drawn: float) -> Answer:
+def _cancelled(code: str, body: Json, drawn: float) -> Response:
     """A transaction that one of its items cancelled."""
     items = len(body["TransactItems"])
     cause = int(drawn * items)
     reasons = [{"Code": code if index == cause else "None"} for index in range(items)]
-    return error_answer(
+    return error_response(
         "TransactionCanceledException",
         "Transaction cancelled, please refer to cancellation reasons for specific reasons",
         CancellationReasons=reasons,

@@ -33,7 +33,7 @@ class Deliveries:
         The processes of the webhook function.
     faults : Faults
         The faults of the history.
-    answered : callable
+    responded : callable
         Called with the id of each delivered event and the outcome of the invocation.
     """
 
@@ -43,13 +43,13 @@ class Deliveries:
         stripe_side: SimulatedStripe,
         fleet: Fleet,
         faults: Faults,
-        answered: Callable[[str, Outcome], None],
+        responded: Callable[[str, Outcome], None],
     ) -> None:
         self._schedule = schedule
         self._webhooks = stripe_side.double.webhooks
         self._fleet = fleet
         self._faults = faults
-        self._answered = answered
+        self._responded = responded
         self._in_progress: set[int] = set()
         self.lost: set[str] = set()
         self.counts: Counter[str] = Counter()
@@ -91,7 +91,7 @@ class Deliveries:
         name = f"hook {delivery.event_type} {delivery.event_id[4:10]}"
 
         def then(outcome: Outcome) -> None:
-            self._answered(delivery.event_id, outcome)
+            self._responded(delivery.event_id, outcome)
             if again:
                 return
             self._in_progress.discard(delivery.number)

@@ -14,7 +14,7 @@ DATABASE_FAULTS = (
     "conflict",
     "refused",
     "lost request",
-    "lost answer",
+    "lost response",
     "error before effect",
     "error after effect",
     "death before effect",
@@ -23,7 +23,7 @@ DATABASE_FAULTS = (
 STRIPE_FAULTS = (
     "refused",
     "lost request",
-    "lost answer",
+    "lost response",
     "500 before effect",
     "500 after effect",
     "503",
@@ -32,7 +32,7 @@ STRIPE_FAULTS = (
     "death before effect",
     "death after effect",
 )
-SERVICE_FAULTS = ("refused", "lost answer", "death before effect", "death after effect")
+SERVICE_FAULTS = ("refused", "lost response", "death before effect", "death after effect")
 HANDLER_FAULTS = (
     "raises before effect",
     "raises after effect",

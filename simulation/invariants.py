@@ -36,9 +36,9 @@ class ApiCall:
     user_id : str
         The user that it is about.
     begun, ended : float
-        Unix times; ``ended`` is infinite while there is no answer.
+        Unix times; ``ended`` is infinite while there is no response.
     status : int
-        HTTP status of the answer.
+        HTTP status of the response.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class FinalState:
     calls : list of ApiCall
         The calls of the backend.
     accepted : set of str
-        Ids of events that the webhook answered with 2xx.
+        Ids of events for which the webhook returned 2xx.
     """
 
     watch: Watch
@@ -328,8 +328,8 @@ def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Vi
 
 
 def _ask(double: StripeDouble, path: str, params: Json) -> Json:
-    answer: Json = double.request("GET", path, params, AUTHORIZATION).body
-    return answer
+    response: Json = double.request("GET", path, params, AUTHORIZATION).body
+    return response
 
 
 def _all(double: StripeDouble, path: str, params: Json) -> list[Json]:

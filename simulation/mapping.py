@@ -180,9 +180,9 @@ class StreamMapping:
         """The index of the first record that failed; None if all succeeded."""
         if outcome.died or outcome.error:
             return 0
-        if not self._rules.partial or not outcome.answer:
+        if not self._rules.partial or not outcome.response:
             return None
-        failures = outcome.answer.get("batchItemFailures") or []
+        failures = outcome.response.get("batchItemFailures") or []
         if not failures:
             return None
         numbers = [record["dynamodb"]["SequenceNumber"] for record in batch.records]

@@ -66,7 +66,7 @@ MUTANTS = (
         "        child = stored or self._child(",
     ),
     Mutant(
-        "answer before the write",
+        "response before the write",
         f"{_MODELS}/event.py",
         "            raise unavailable(error) from error\n        self.is_stored = True",
         "            return self\n        self.is_stored = True",
@@ -169,7 +169,7 @@ MUTANTS = (
         "            stripe_customer = {'id': customer.stripe_id, 'deleted': True}\n",
     ),
     Mutant(
-        "unchanged answer does not raise the version",
+        "unchanged response does not raise the version",
         f"{_MODELS}/customer.py",
         "        self._write(changes, rest, extra_items)\n\n    def soft_delete(",
         "        if not all(fields_of(Customer)[name].private for name in changes):\n"

@@ -29,7 +29,7 @@ CLOCK_SKEW_SECONDS = 5.0
 
 _STAYS_WARM = 0.7
 _START_SECONDS = (0.2, 1.5)
-_ANSWER_SECONDS = 0.003
+_RESPONSE_SECONDS = 0.003
 
 
 @dataclass
@@ -38,15 +38,15 @@ class Outcome:
 
     Parameters
     ----------
-    answer : object
+    response : object
         The return value of the handler.
     error : Exception or None
         The exception that it raised.
     died : str or None
-        ``killed``, ``exited`` or ``timed out`` if the process ended before it answered.
+        ``killed``, ``exited`` or ``timed out`` if the process ended before it responded.
     """
 
-    answer: Any = None
+    response: Any = None
     error: Exception | None = None
     died: str | None = None
 
@@ -55,7 +55,7 @@ class Outcome:
         """The HTTP status that a caller sees."""
         if self.died or self.error:
             return 502
-        return int(self.answer["statusCode"])
+        return int(self.response["statusCode"])
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Call:
     fault : str or None
         The fault drawn for it.
     there, back : float
-        Seconds until it takes effect, and from then until its answer arrives.
+        Seconds until it takes effect, and from then until its response arrives.
     drawn : float
         A number from [0, 1) for the details of the fault.
     """
@@ -95,7 +95,7 @@ class Process:
 class Invocation:
     """One invocation of a function.
 
-    Each outgoing call waits twice: until it takes effect, and until its answer arrives.
+    Each outgoing call waits twice: until it takes effect, and until its response arrives.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Invocation:
         return call
 
     def end(self, call: Call) -> None:
-        """Wait for the answer of a call that has taken effect."""
+        """Wait for the response of a call that has taken effect."""
         if call.fault == "death after effect":
             self.die()
         self.wait(call.back)
@@ -283,7 +283,7 @@ class Fleet:
         else:
             self._idle.setdefault(process.function, []).append(process)
         self.trace("end", invocation.name, outcome.died, type(outcome.error).__name__)
-        self._schedule.after(_ANSWER_SECONDS, lambda: then(outcome))
+        self._schedule.after(_RESPONSE_SECONDS, lambda: then(outcome))
 
 
 def sleep(seconds: float) -> None:

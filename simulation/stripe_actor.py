@@ -41,7 +41,7 @@ class StripeActor:
     crafted : dict
         The action that crafted an event, by the event's id; such an event must not be applied.
     statuses : dict
-        The HTTP statuses that answered a crafted event, by its id.
+        The HTTP statuses that a crafted event got, by its id.
     """
 
     def __init__(self, seed: int, stripe_side: SimulatedStripe, deliveries: Deliveries) -> None:
@@ -95,9 +95,9 @@ class StripeActor:
         return str(running[action.values["which"] % len(running)]) if running else None
 
     def _ask(self, action: Action, method: str, path: str, params: Json | None = None) -> Json:
-        """Send one request; returns the body of the answer, an error included."""
-        answer = self._stripe.act(f"{action.name} {method} {path}", method, path, params)
-        body: Json = answer.body
+        """Send one request; returns the body of the response, an error included."""
+        response = self._stripe.act(f"{action.name} {method} {path}", method, path, params)
+        body: Json = response.body
         return body
 
     def _change_customer(self, action: Action, customer: str, params: Json) -> None:

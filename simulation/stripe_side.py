@@ -149,7 +149,7 @@ class StripeConnection:
     def request(
         self, method: str, path: str, given: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
-        """Carry one request to Stripe and its answer back, with the faults drawn for it."""
+        """Carry one request to Stripe and its response back, with the faults drawn for it."""
         invocation = self._fleet().invocation()
         call = invocation.begin("stripe", f"{method.upper()} {path}", USUAL_SECONDS)
         trace = self._fleet().trace
@@ -163,7 +163,7 @@ class StripeConnection:
         response = self._stripe.request(name, method, path, given, headers)
         self._stripe.double.faults.clear()
         trace(call.name, call.fault, response.status, response.body.get("id"))
-        if call.fault == "lost answer":
+        if call.fault == "lost response":
             return _lost(READ_SECONDS)
         if response.delay:
             invocation.wait(response.delay)

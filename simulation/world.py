@@ -17,7 +17,7 @@ from simulation.chance import chance
 from simulation.custom_handlers import REFERENCE as HANDLER
 from simulation.custom_handlers import CustomHandlers
 from simulation.database import Database
-from simulation.database.transport import answering
+from simulation.database.transport import responding
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
@@ -103,7 +103,7 @@ def run_history(history: History, *, verbose: bool = False) -> Report:
     with sized(history.sizes):
         world = World(history, verbose=verbose)
         CustomHandlers.running = world.handlers
-        with answering(dynamodb, world.database_side.answer):
+        with responding(dynamodb, world.database_side.respond):
             world.run()
     world.report.seconds = time.process_time() - begun
     return world.report
@@ -250,12 +250,12 @@ class World:
 
         def then(outcome: Outcome) -> None:
             call.ended, call.status = self.schedule.now, outcome.status
-            self._trace("answer", action.name, call.status)
-            self.report.counts[f"answers {call.status}"] += 1
+            self._trace("response", action.name, call.status)
+            self.report.counts[f"responses {call.status}"] += 1
             self._check_outcome(function, outcome)
             if call.status == 500:
-                detail = f"{action.kind} {user_id}: {outcome.answer['body']}"
-                self._record_violation(Violation("the API never answers 500", detail))
+                detail = f"{action.kind} {user_id}: {outcome.response['body']}"
+                self._record_violation(Violation("the API never returns 500", detail))
 
         self.fleet.invoke(function, event, action.name, then)
 

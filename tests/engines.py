@@ -24,7 +24,7 @@ from moto import mock_aws
 from moto.core.config import DefaultConfig
 
 from simulation.database import Database
-from simulation.database.transport import Answering, answering
+from simulation.database.transport import Responder, responding
 from tools import dynamodb_local, engine
 from tools.template import table_properties
 
@@ -87,22 +87,22 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
                 environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", os.environ[ENDPOINT])
             case "ministack":
                 environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://in-process")
-                stack.enter_context(answering_new_clients(Database(time.time).request))
+                stack.enter_context(responding_to_new_clients(Database(time.time).request))
         yield
 
 
 @contextmanager
-def answering_new_clients(answer: Answering) -> Iterator[None]:
-    """Let a function answer every client of DynamoDB that is made inside the block."""
+def responding_to_new_clients(respond: Responder) -> Iterator[None]:
+    """Let a function respond to every client of DynamoDB that is made inside the block."""
     create = ClientCreator.create_client
 
-    def create_answered(creator: Any, service_name: str, *args: Any, **options: Any) -> Any:
+    def create_connected(creator: Any, service_name: str, *args: Any, **options: Any) -> Any:
         client = create(creator, service_name, *args, **options)
         if service_name == "dynamodb":
-            stack.enter_context(answering(client, answer))
+            stack.enter_context(responding(client, respond))
         return client
 
-    with ExitStack() as stack, mock.patch.object(ClientCreator, "create_client", create_answered):
+    with ExitStack() as stack, mock.patch.object(ClientCreator, "create_client", create_connected):
         yield
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from local.stripe_double.double import StripeDouble
 from local.stripe_double.params import Param
 from local.stripe_double.tokens import TestCard
-from simulation.database import Answer, Database
-from simulation.database.transport import answering
+from simulation.database import Database, Response
+from simulation.database.transport import responding
 from simulation.deployment import TABLE_NAME, table_definition
 from stripe_integrations import observability
 from stripe_integrations.context import Context, use
@@ -68,8 +68,8 @@ class MarkedWorld(World):
         database.request("CreateTable", table_definition())
         return database
 
-    def answer(self, operation: str, body: Json) -> Answer:
-        """Answer a request to DynamoDB."""
+    def respond(self, operation: str, body: Json) -> Response:
+        """Handle a request to DynamoDB."""
         return self.database.request(operation, body)
 
     def furnish(self, name: str) -> str:
@@ -167,12 +167,12 @@ def inhabited(world: MarkedWorld) -> Iterator[MarkedWorld]:
         os.environ.setdefault(name, value)
     with use(world.context):
         client = Record.connection().client
-        with answering(client, world.answer):
+        with responding(client, world.respond):
             yield world
 
 
 class Output:
-    """The output of functions beside their answers, as CloudWatch would get it.
+    """The output of functions beside their responses, as CloudWatch would get it.
 
     Logs of libraries count as far as Lambda passes them: its handler is the root logger's, whose
     level is the default one as long as the function's log format is text.

@@ -25,7 +25,7 @@ from botocore.exceptions import (
 )
 
 from local.stripe_double.client import ResponseHeaders, StripeDoubleClient
-from simulation.database import Answer, error_answer
+from simulation.database import Response, error_response
 from simulation.database.transport import Raw
 from stripe_integrations.adapters import publisher, secrets
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
@@ -49,7 +49,7 @@ class Way:
     name : str
         For the message of a test that fails.
     fail : callable
-        Gets the request as text, and a callable that answers it; answers, or raises.
+        Gets the request as text, and a callable that handles it; returns a response, or raises.
     lasts : bool
         Whether its service fails from then on, or only once.
     """
@@ -82,20 +82,20 @@ class Outside:
         self._plan = plan
         self._failing: str | None = None
 
-    def meet(self, service: str, operation: str, asked: str, answer: Callable[[], Any]) -> Any:
-        """Answer a call, unless it is planned to fail. Calls of the test itself do not count."""
+    def meet(self, service: str, operation: str, asked: str, respond: Callable[[], Any]) -> Any:
+        """Handle a call, unless it is planned to fail. Calls of the test itself do not count."""
         if not self.is_serving:
-            return answer()
+            return respond()
         number = len(self.calls)
         self.calls.append(f"{service} {operation}")
         way = self._plan.way
         if way is None:
-            return answer()
+            return respond()
         if number == self._plan.number and way.lasts:
             self._failing = service
         if number == self._plan.number or self._failing == service:
-            return way.fail(asked, answer)
-        return answer()
+            return way.fail(asked, respond)
+        return respond()
 
 
 class FailingWorld(MarkedWorld):
@@ -111,7 +111,7 @@ class FailingWorld(MarkedWorld):
 
     def __init__(self, output: Output, **settings: Any) -> None:
         self.outside = Outside(Plan())
-        self.answers: list[Json] = []
+        self.responses: list[Json] = []
         self.signatures: list[str] = []
         self._output = output
         super().__init__(
@@ -139,56 +139,56 @@ class FailingWorld(MarkedWorld):
         """Invoke a function; an exception that leaves it ends in the log, as in Lambda."""
         self.outside.is_serving = True
         try:
-            answer = super().invoke(function, event, remaining_milliseconds)
+            response = super().invoke(function, event, remaining_milliseconds)
         except Exception as error:
             self._output.add_failure(error)
             return {}
         finally:
             self.outside.is_serving = False
-        self.answers.append(answer)
-        return answer
+        self.responses.append(response)
+        return response
 
-    def answer(self, operation: str, body: Json) -> Answer:
-        """Answer a request to DynamoDB."""
-        answer: Answer = self.outside.meet(
+    def respond(self, operation: str, body: Json) -> Response:
+        """Handle a request to DynamoDB."""
+        response: Response = self.outside.meet(
             "dynamodb", operation, json.dumps(body), lambda: self.database.request(operation, body)
         )
-        return answer
+        return response
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
-        """Let this world answer for AWS's other services, without any pause."""
+        """Let this world stand in for AWS's other services, without any pause."""
         clients = {
             "secretsmanager": secrets._provider("secretsmanager").client,
             "sqs": publisher._client("sqs"),
             "events": publisher._client("events"),
         }
-        answers = {name: self._answering(name) for name in clients}
+        handlers = {name: self._handler(name) for name in clients}
         for name, client in clients.items():
-            client.meta.events.register_first(f"before-send.{_id(client)}", answers[name])
+            client.meta.events.register_first(f"before-send.{_id(client)}", handlers[name])
         try:
             with mock.patch("botocore.endpoint.time.sleep"):
                 yield
         finally:
             for name, client in clients.items():
-                client.meta.events.unregister(f"before-send.{_id(client)}", answers[name])
+                client.meta.events.unregister(f"before-send.{_id(client)}", handlers[name])
 
     def begin(self, plan: Plan) -> None:
         """Begin a new process with empty caches, in which this is planned to fail."""
         self.outside = Outside(plan)
         secrets._provider("secretsmanager").store.clear()
 
-    def _answering(self, service: str) -> Callable[..., AWSResponse]:
-        def answer(request: Any, event_name: str, **_: Any) -> AWSResponse:
+    def _handler(self, service: str) -> Callable[..., AWSResponse]:
+        def respond(request: Any, event_name: str, **_: Any) -> AWSResponse:
             operation = event_name.rpartition(".")[2]
             text = request.body if isinstance(request.body, str) else request.body.decode()
             given = self.outside.meet(
-                service, operation, text, lambda: Answer(200, self._of_aws(operation, text))
+                service, operation, text, lambda: Response(200, self._of_aws(operation, text))
             )
             headers = {"Content-Type": "application/x-amz-json-1.1"}
             return AWSResponse(request.url, given.status, headers, Raw(given.body))
 
-        return answer
+        return respond
 
     def _of_aws(self, operation: str, text: str) -> Json:
         match operation:
@@ -227,57 +227,57 @@ class _HttpClient(StripeDoubleClient):
         post_data: Any = None,
         **more: Any,
     ) -> tuple[str, int, Mapping[str, str]]:
-        """Answer one call of the library."""
+        """Handle one call of the library."""
         asked = super().request
-        answer: tuple[str, int, Mapping[str, str]] = self._world.outside.meet(
+        response: tuple[str, int, Mapping[str, str]] = self._world.outside.meet(
             "stripe",
             f"{method.upper()} {url.partition('?')[0].rpartition('/v1')[2]}",
             f"{url} {post_data} {dict(headers or {})}",
             lambda: asked(method, url, headers, post_data, **more),
         )
-        return answer
+        return response
 
 
 # ---- the ways
 
 
-def _error(code: str, status: int = 400, **members: Any) -> Callable[[str, Any], Answer]:
-    def fail(asked: str, _: Any) -> Answer:
-        return error_answer(code, f"{mark('message of AWS')}: {asked}", status=status, **members)
+def _error(code: str, status: int = 400, **members: Any) -> Callable[[str, Any], Response]:
+    def fail(asked: str, _: Any) -> Response:
+        return error_response(code, f"{mark('message of AWS')}: {asked}", status=status, **members)
 
     return fail
 
 
-def _raising(kind: type[BotoCoreError]) -> Callable[[str, Any], Answer]:
-    def fail(asked: str, _: Any) -> Answer:
+def _raising(kind: type[BotoCoreError]) -> Callable[[str, Any], Response]:
+    def fail(asked: str, _: Any) -> Response:
         raise kind(endpoint_url=f"https://aws/{mark('address of AWS')}?{asked}")
 
     return fail
 
 
-def _cancelled(code: str) -> Callable[[str, Any], Answer]:
+def _cancelled(code: str) -> Callable[[str, Any], Response]:
     """A transaction that each item has cancelled, and is quoted."""
 
-    def fail(asked: str, answer: Any) -> Answer:
+    def fail(asked: str, respond: Any) -> Response:
         items = json.loads(asked).get("TransactItems")
         if items is None:
-            return _error(code + "Exception")(asked, answer)
+            return _error(code + "Exception")(asked, respond)
         image = {"pk": {"S": mark("item of AWS")}, "sk": {"S": "x"}, "record_type": {"S": "x"}}
         reason = {"Code": code, "Message": f"{mark('message of AWS')}: {asked}", "Item": image}
         return _error("TransactionCanceledException", CancellationReasons=[reason] * len(items))(
-            asked, answer
+            asked, respond
         )
 
     return fail
 
 
-def _answering(body: Any, status: int = 200) -> Callable[[str, Any], Answer]:
-    return lambda _, __: Answer(status, body)
+def _returning(body: Any, status: int = 200) -> Callable[[str, Any], Response]:
+    return lambda _, __: Response(status, body)
 
 
-def _garbled(_: str, answer: Callable[[], Answer]) -> Answer:
-    """The right answer, with values of other types than they should be."""
-    body = json.loads(json.dumps(answer().body, default=str))
+def _garbled(_: str, respond: Callable[[], Response]) -> Response:
+    """The right response, with values of other types than they should be."""
+    body = json.loads(json.dumps(respond().body, default=str))
     items = [*body.get("Items", ()), *filter(None, [body.get("Item"), body.get("Attributes")])]
     for items_of_table in body.get("Responses", {}).values():
         items += items_of_table
@@ -285,7 +285,7 @@ def _garbled(_: str, answer: Callable[[], Answer]) -> Answer:
         for name in item:
             if name not in ("pk", "sk", "record_type"):
                 item[name] = {"S": f"{mark('garbled item')} {name}"}
-    return Answer(200, body)
+    return Response(200, body)
 
 
 def _bug(asked: str, _: Any) -> Any:
@@ -300,7 +300,7 @@ _OF_AWS = [
     Way("access denied", _error("AccessDeniedException"), lasts=False),
     Way("throttled", _error("ThrottlingException")),
     Way("internal error", _error("InternalServerError", 500), lasts=False),
-    Way("no object", _answering([mark("answer of AWS")])),
+    Way("no object", _returning([mark("response of AWS")])),
 ]
 _OF_DYNAMODB = [
     *_OF_AWS,
@@ -308,21 +308,21 @@ _OF_DYNAMODB = [
     Way("condition failed", _cancelled("ConditionalCheckFailed"), lasts=False),
     Way("transaction refused", _cancelled("ValidationError"), lasts=False),
     Way("transaction throttled", _cancelled("ThrottlingError")),
-    Way("odd answer", _answering({"Items": mark("answer of AWS"), "Item": 1, "Responses": []})),
+    Way("odd response", _returning({"Items": mark("response of AWS"), "Item": 1, "Responses": []})),
     Way("garbled items", _garbled, lasts=False),
 ]
 _OF_SECRETS = [
     *_OF_AWS,
-    Way("no secret", _answering({})),
-    Way("another secret", _answering({"SecretString": f"sk_live_{mark('other API key')}"})),
+    Way("no secret", _returning({})),
+    Way("another secret", _returning({"SecretString": f"sk_live_{mark('other API key')}"})),
     Way("decryption", _error("DecryptionFailure")),
-    Way("bytes", _answering({"SecretBinary": "AAAA"})),
+    Way("bytes", _returning({"SecretBinary": "AAAA"})),
 ]
 _OF_BUS = [
     *_OF_AWS,
     Way(
         "entry refused",
-        _answering(
+        _returning(
             {
                 "FailedEntryCount": 1,
                 "Entries": [{"ErrorCode": "x", "ErrorMessage": mark("message of the bus")}],
@@ -343,7 +343,7 @@ def _stripe_error(
     return fail
 
 
-def _stripe_answer(
+def _stripe_response(
     text: str, status: int = 200
 ) -> Callable[[str, Any], tuple[str, int, Mapping[str, str]]]:
     return lambda _, __: (text, status, _headers())
@@ -358,12 +358,12 @@ def _disconnected(asked: str, _: Any) -> Any:
     raise stripe.APIConnectionError(message, should_retry=True)  # type: ignore[no-untyped-call]
 
 
-def _of_the_other_mode(_: str, answer: Any) -> Any:
-    text, status, headers = answer()
+def _of_the_other_mode(_: str, respond: Any) -> Any:
+    text, status, headers = respond()
     return text.replace('"livemode": false', '"livemode": true'), status, headers
 
 
-_ODD = mark("answer of Stripe")
+_ODD = mark("response of Stripe")
 _INVALID = "invalid_request_error"
 _OF_STRIPE = [
     _BUG,
@@ -376,11 +376,11 @@ _OF_STRIPE = [
     Way("too many", _stripe_error(429, "rate_limit_error")),
     Way("failing", _stripe_error(500, "api_error")),
     Way("disconnected", _disconnected),
-    Way("a page", _stripe_answer(f"<html>{_ODD}</html>", 502)),
-    Way("no JSON", _stripe_answer(f"<html>{_ODD}</html>")),
-    Way("no object", _stripe_answer(json.dumps([_ODD]))),
-    Way("odd list", _stripe_answer(json.dumps({"data": [{"name": _ODD}], "has_more": True}))),
-    Way("odd entries", _stripe_answer(json.dumps({"data": [_ODD, None], "has_more": False}))),
+    Way("a page", _stripe_response(f"<html>{_ODD}</html>", 502)),
+    Way("no JSON", _stripe_response(f"<html>{_ODD}</html>")),
+    Way("no object", _stripe_response(json.dumps([_ODD]))),
+    Way("odd list", _stripe_response(json.dumps({"data": [{"name": _ODD}], "has_more": True}))),
+    Way("odd entries", _stripe_response(json.dumps({"data": [_ODD, None], "has_more": False}))),
     Way("the other mode", _of_the_other_mode),
 ]
 

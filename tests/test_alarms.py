@@ -50,7 +50,7 @@ class TestAlarms:
 
     @pytest.mark.parametrize("name", BY_ROUTE)
     def test_count_5xx_of_each_route(self, name: str) -> None:
-        """Handlers catch their failures and answer, so Lambda counts no error."""
+        """Handlers catch their failures and respond, so Lambda counts no error."""
         alarm, (method, path) = f"{name}Errors", BY_ROUTE[name]
         assert metric(alarm) == ("AWS/ApiGateway", "5xx")
         assert dimensions(alarm) == {

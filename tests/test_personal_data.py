@@ -396,25 +396,25 @@ class Search:
         for entry in world.published:
             # Subscribers get the user id: they need it.
             found |= {m for m in marks_in(json.dumps(entry)) if not m.startswith("user id of")}
-        for answer in world.answers:
-            found |= set(self._in_answer(answer))
-        world.answers.clear()
+        for response in world.responses:
+            found |= set(self._in_response(response))
+        world.responses.clear()
         return found
 
-    def _in_answer(self, answer: Json) -> list[str]:
-        """The marks that an answer must not have: a customer's own may be in its answer."""
-        if "statusCode" not in answer:
-            return marks_in(json.dumps(answer))
-        status = answer["statusCode"]
+    def _in_response(self, response: Json) -> list[str]:
+        """The marks that a response must not have: a customer's own may be in its response."""
+        if "statusCode" not in response:
+            return marks_in(json.dumps(response))
+        status = response["statusCode"]
         self.statuses[status] += 1
         if status < 400:
             own = (" of ann", " of new", "later name", "former name")
-            return [m for m in marks_in(json.dumps(answer)) if not m.endswith(own)]
-        problem = json.loads(answer["body"])
+            return [m for m in marks_in(json.dumps(response)) if not m.endswith(own)]
+        problem = json.loads(response["body"])
         # The name of the refused field comes from the caller.
         field = problem.pop("field", "")
         problem["detail"] = problem["detail"].removeprefix(field)
-        return marks_in(json.dumps([problem, answer["headers"]]))
+        return marks_in(json.dumps([problem, response["headers"]]))
 
 
 @pytest.fixture(scope="module")
@@ -422,7 +422,7 @@ def search(aws: None) -> Iterator[Search]:
     output = Output()
     world = FailingWorld(output, event_handlers={"invoice.*": f"{__name__}:custom_handler"})
     with ExitStack() as stack:
-        # moto would answer every call too, in vain.
+        # moto would handle every call too, in vain.
         stack.enter_context(mock.patch.object(botocore_stubber, "enabled", False))
         stack.enter_context(inhabited(world))
         stack.enter_context(world.reachable())
@@ -544,9 +544,9 @@ def measured(world: FailingWorld) -> None:
     observability.send_metrics()
 
 
-def answering(status: int, body: Json) -> Story:
-    answer = {"statusCode": status, "headers": {}, "body": json.dumps(body)}
-    return lambda world: world.answers.append(answer)
+def returning(status: int, body: Json) -> Story:
+    response = {"statusCode": status, "headers": {}, "body": json.dumps(body)}
+    return lambda world: world.responses.append(response)
 
 
 @pytest.mark.parametrize(
@@ -560,8 +560,8 @@ def answering(status: int, body: Json) -> Story:
         lambda world: world.published.append({"Entries": [{"Detail": mark("planted")}]}),
         raising(lambda: StripeError(mark("planted"))),
         raising(chained),
-        answering(400, {"detail": mark("planted")}),
-        answering(200, {"name": mark("planted")}),
+        returning(400, {"detail": mark("planted")}),
+        returning(200, {"name": mark("planted")}),
     ],
 )
 def test_search_finds_mark_in_channel(search: Search, channel: Story) -> None:

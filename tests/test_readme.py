@@ -62,12 +62,12 @@ def test_every_problem_is_told() -> None:
 
 def test_the_fields_of_a_customer_are_those_of_the_table(world: World) -> None:
     paragraph = README.partition("`POST` takes these fields")[2].partition("In `metadata`")[0]
-    taken, answered = (
-        re.findall(r"`(\w+)`", part) for part in paragraph.split("A customer in an answer")
+    taken, returned = (
+        re.findall(r"`(\w+)`", part) for part in paragraph.split("A customer in a response")
     )
     settable = [name for name, field in fields_of(Customer).items() if field.settable]
     assert sorted(taken) == sorted(settable)
-    assert sorted(taken + answered) == sorted(customer_to_json(Customer()))
+    assert sorted(taken + returned) == sorted(customer_to_json(Customer()))
 
 
 def test_every_variable_of_the_environment_is_told() -> None:

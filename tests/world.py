@@ -173,26 +173,26 @@ class World:
         """Invoke a function under its role."""
         name = function.__name__.split(".")[1]
         with roles.acting_under(self.deployment.role(name), self.used[name]):
-            answer: Json = function.handler(event, lambda_context(remaining_milliseconds))
-        return answer
+            response: Json = function.handler(event, lambda_context(remaining_milliseconds))
+        return response
 
     def call(self, function: ModuleType, event: Json) -> Json:
-        """Invoke a function of the API; `json` in the answer has its body, parsed."""
-        answer = self.invoke(function, event)
-        if "body" in answer:
-            answer["json"] = json.loads(answer["body"])
-        return answer
+        """Invoke a function of the API; `json` in the response has its body, parsed."""
+        response = self.invoke(function, event)
+        if "body" in response:
+            response["json"] = json.loads(response["body"])
+        return response
 
     # ---- what Stripe and AWS do
 
     def deliver(self) -> list[Json]:
-        """Deliver Stripe's webhooks that are due; the function's answers."""
-        answers = []
+        """Deliver Stripe's webhooks that are due; the function's responses."""
+        responses = []
         for delivery in self.stripe.webhooks.due():
-            answer = self.webhook(delivery.body, delivery.headers)
-            self.stripe.webhooks.mark(delivery, answer["statusCode"])
-            answers.append(answer)
-        return answers
+            response = self.webhook(delivery.body, delivery.headers)
+            self.stripe.webhooks.mark(delivery, response["statusCode"])
+            responses.append(response)
+        return responses
 
     def stream(self, *keys: tuple[str, str]) -> Json:
         """Let the stream report stored items as new: these, or all customers and events."""
@@ -253,11 +253,11 @@ class World:
 
     def ask(self, method: str, path: str, params: Json | None = None) -> Json:
         """Do something on Stripe, as its dashboard or another service would."""
-        answer = self.stripe.request(
+        response = self.stripe.request(
             method, path, params, {"Authorization": "Bearer sk_test_double"}
         )
-        assert answer.status == 200, answer.body
-        return answer.body
+        assert response.status == 200, response.body
+        return response.body
 
     def rename(self, stripe_id: str, name: str) -> None:
         """Change a customer's name on Stripe."""
@@ -374,7 +374,7 @@ def hooked(client: Any, name: str, hook: Callable[..., None]) -> Iterator[None]:
 
 
 def time_out(request: Any, **_: Any) -> None:
-    """A hook on sending a request: no answer comes."""
+    """A hook on sending a request: no response comes."""
     raise ReadTimeoutError(endpoint_url=request.url)
 
 
@@ -383,14 +383,14 @@ def database_client() -> Any:
     return Record.connection().client
 
 
-def problem_of(answer: Json) -> tuple[int, str]:
+def problem_of(response: Json) -> tuple[int, str]:
     """Status and type of problem details."""
-    problem = answer["json"]
-    assert answer["headers"]["content-type"] == "application/problem+json"
-    assert problem["status"] == answer["statusCode"]
+    problem = response["json"]
+    assert response["headers"]["content-type"] == "application/problem+json"
+    assert problem["status"] == response["statusCode"]
     assert problem["title"]
     assert problem["detail"]
-    return answer["statusCode"], problem["type"].removeprefix("urn:stripe-integrations:problem:")
+    return response["statusCode"], problem["type"].removeprefix("urn:stripe-integrations:problem:")
 
 
 def stored_event(stripe_id: str) -> Event:

@@ -26,14 +26,14 @@ def install() -> None:
     """
     bridge_address()
     asked = "from samcli.local.docker.lambda_image import LambdaImage as i;"
-    answer = subprocess.run(
+    result = subprocess.run(
         [SAM_PYTHON, "-c", f"{asked} print(i._INVOKE_REPO_PREFIX)"],
         capture_output=True,
         text=True,
         check=True,
     )
     tag = f"{RUNTIME.removeprefix('python')}-{ARCHITECTURE}"
-    image = f"{answer.stdout.strip()}/python:{tag}"
+    image = f"{result.stdout.strip()}/python:{tag}"
     docker = _docker()
     known = subprocess.run([docker, "image", "inspect", image], capture_output=True, check=False)
     if known.returncode:

@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".tools"
 
-# What go, mvn, pip and uv print without an answer. A registry that did answer, with a refusal or
+# What go, mvn, pip and uv print without a response. A registry that did respond, with a refusal or
 # with a file that isn't the pinned one, is a failure of ours and must not pass for an absence.
-NO_ANSWER = re.compile(
+NO_RESPONSE = re.compile(
     r"dial tcp|proxyconnect|no such host|i/o timeout|TLS handshake timeout"
     r"|Could not transfer artifact(?!.*(?:status: 4\d\d|[Cc]hecksum))"
     r"|UnknownHostException|Connection (?:refused|reset|timed out)|Network is unreachable"
@@ -62,7 +62,7 @@ def fetch(command: Sequence[str], *, registry: str, env: Mapping[str, str] | Non
     )
     if done.returncode == 0:
         return
-    if NO_ANSWER.search(done.stdout):
+    if NO_RESPONSE.search(done.stdout):
         raise NotRunError(f"{registry} can't be reached")
     raise EngineError(f"{' '.join(command[:3])} … failed:\n{done.stdout[-4000:]}")
 
@@ -92,7 +92,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether a program answers there."""
+    """Return whether a program responds there."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:

@@ -42,9 +42,9 @@ Creates, reads, synchronises and soft-deletes the Stripe customers of your users
 
 Fields are Stripe's, under Stripe's names. Stripe's times are Unix seconds and amounts are in the
 currency's smallest unit, as Stripe gives them; `created_at`, `modified_at` and `date_purged` are
-ISO 8601. Every field of an answer is there, null or not; later versions may add some.
+ISO 8601. Every field of a response is there, null or not; later versions may add some.
 
-Errors are problem details (RFC 9457), and their `type` is stable. What API Gateway answers by
+Errors are problem details (RFC 9457), and their `type` is stable. What API Gateway returns by
 itself, before a function is reached, is a JSON object with a `message`. A 503 may be tried again.
 
 Bodies may be up to {http.MAX_API_BODY_BYTES // 1024} KiB."""
@@ -92,7 +92,7 @@ MEANINGS = {
     "record-refused": "The record can't be stored; the log says more.",
     "records-not-stored": "The deployment leaves out records that `sync` needs.",
     "stripe-refused": "Stripe refused the request or the API key; `code` is Stripe's.",
-    "wrong-mode": "Stripe answered with an object of the other mode.",
+    "wrong-mode": "Stripe returned an object of the other mode.",
     "stripe-unavailable": "Stripe can't be reached now. Try again.",
     "database-unavailable": "The database is busy. Try again.",
     "newer-schema": "A later release has written the record. Try again.",
@@ -107,7 +107,7 @@ GATEWAY = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-"""What API Gateway answers on every route, by itself."""
+"""What API Gateway returns on every route, by itself."""
 GATEWAY_BY_PATH = {404: "Not Found"}
 """The same where the path holds an id: one with a slash leads to no route."""
 GATEWAY_BY_BODY = {413: "Request Entity Too Large"}
@@ -126,7 +126,7 @@ class Route:
         The function that it leads to.
     summary, description : str
         For people.
-    answers : mapping
+    responses : mapping
         What it means, by status, that it was done.
     problems : tuple of type
         The errors that it can end in.
@@ -137,7 +137,7 @@ class Route:
     function: str
     summary: str
     description: str
-    answers: Mapping[int, str]
+    responses: Mapping[int, str]
     problems: Kinds
 
     @property
@@ -147,7 +147,7 @@ class Route:
 
     @property
     def gateway(self) -> Mapping[int, str]:
-        """What API Gateway may answer in its place."""
+        """What API Gateway may return in its place."""
         return (
             GATEWAY
             | (GATEWAY_BY_PATH if "{" in self.path else {})
@@ -161,7 +161,7 @@ ROUTES = (
         "/customers",
         "create_customer",
         "Create a user's customer",
-        "On Stripe and here; or answer with the one that the user has, which stays as it is."
+        "On Stripe and here; or return the one that the user has, which stays as it is."
         " Parallel calls, and calls after a crash, return the same customer. null means a"
         " field that is not given.",
         {200: "The customer that the user has already.", 201: "The customer that was created."},
@@ -189,7 +189,7 @@ ROUTES = (
         "sync_customer",
         "Update a user's customer to what Stripe says",
         "The customer, its cards and its subscriptions. One that Stripe has deleted is"
-        " soft-deleted here, and answered as such.",
+        " soft-deleted here, and returned as such.",
         {200: "The customer as Stripe has it now."},
         (
             *EVERYWHERE,
@@ -275,12 +275,12 @@ def operation(route: Route) -> Json:
 
 
 def responses(route: Route) -> Json:
-    """All that may be answered on a route, by status."""
+    """The responses of a route, by status."""
     done: dict[int, Json] = {
         status: {"description": meaning}
         | ({} if status == HTTPStatus.NO_CONTENT else {"content": json_content("Customer")})
         | ({"links": links()} if route.takes_body else {})
-        for status, meaning in route.answers.items()
+        for status, meaning in route.responses.items()
     }
     problems: dict[int, dict[str, Json]] = {}
     for kind in route.problems:
@@ -311,7 +311,7 @@ def json_content(name: str) -> Json:
 
 
 def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> Json:
-    """An answer that says of a failure: problems of ours by slug, a message of API Gateway's."""
+    """A response that says of a failure: problems of ours by slug, a message of API Gateway's."""
     content: Json = {}
     parts = [MEANINGS[slug] for slug in problems]
     if problems:
@@ -325,15 +325,15 @@ def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> J
         example = {"message": gateway}
         schema = reference("schemas", "Message")
         content["application/json"] = {"schema": schema, "example": example}
-        parts.append("API Gateway's own answer has a `message`." if problems else f"{gateway}.")
-    answer: Json = {"description": " ".join(parts)}
+        parts.append("API Gateway's own response has a `message`." if problems else f"{gateway}.")
+    response: Json = {"description": " ".join(parts)}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        answer["headers"] = {"Retry-After": reference("headers", "RetryAfter")}
-    return {**answer, "content": content}
+        response["headers"] = {"Retry-After": reference("headers", "RetryAfter")}
+    return {**response, "content": content}
 
 
 def example_problem(kind: type[errors.StripeIntegrationsError]) -> Json:
-    """An error as it is answered."""
+    """The body of an error's response."""
     if issubclass(kind, errors.InvalidFieldError):
         return dict(http.problem(kind("tax_exempt", "must be a string")).body or {})
     meaning = MEANINGS[slug_of(dict(http.problem(kind("")).body or {}))]
@@ -350,8 +350,8 @@ def slug_of(problem: Json) -> str:
 
 
 def schemas() -> Json:
-    """The schemas of the bodies of requests and answers."""
-    customer = answered(Customer)
+    """The schemas of the bodies of requests and responses."""
+    customer = record_schema(Customer)
     for kind in KINDS:
         items = {"type": "array", "items": reference("schemas", kind.__name__)}
         customer["properties"][kind.COLLECTION] = items
@@ -360,14 +360,14 @@ def schemas() -> Json:
     return {
         "CustomerToCreate": customer_to_create(),
         "Customer": customer,
-        **{kind.__name__: answered_child(kind) for kind in KINDS},
+        **{kind.__name__: child_schema(kind) for kind in KINDS},
         "Problem": {
             "description": "Problem details (RFC 9457).",
             "type": "object",
             "properties": {
                 "type": {"type": "string", "description": "What went wrong; stable."},
                 "title": {"type": "string"},
-                "status": {"type": "integer", "description": "The answer's own."},
+                "status": {"type": "integer", "description": "The response's own."},
                 "detail": {"type": "string", "description": "For people."},
                 "field": {"type": "string", "description": "The field that was refused."},
                 "code": {"type": "string", "description": "Stripe's error code."},
@@ -375,7 +375,7 @@ def schemas() -> Json:
             "required": ["type", "title", "status", "detail"],
         },
         "Message": {
-            "description": "What API Gateway answers by itself.",
+            "description": "What API Gateway returns by itself.",
             "type": "object",
             "properties": {"message": {"type": ["string", "null"]}},
             "required": ["message"],
@@ -383,10 +383,10 @@ def schemas() -> Json:
     }
 
 
-def answered(model: type[Record]) -> Json:
-    """The schema of a record in an answer: every public field, null or not."""
+def record_schema(model: type[Record]) -> Json:
+    """The schema of a record in a response: every public field, null or not."""
     properties = {
-        name: field.answer_schema for name, field in fields_of(model).items() if not field.private
+        name: field.response_schema for name, field in fields_of(model).items() if not field.private
     }
     return {
         "description": inspect.getdoc(model),
@@ -396,9 +396,9 @@ def answered(model: type[Record]) -> Json:
     }
 
 
-def answered_child(kind: type[Child]) -> Json:
-    """The schema of a child in an answer: its fields and its computed flags."""
-    schema = answered(kind)
+def child_schema(kind: type[Child]) -> Json:
+    """The schema of a child in a response: its fields and its computed flags."""
+    schema = record_schema(kind)
     for flag, description in kind.COMPUTED_FLAGS.items():
         schema["properties"][flag] = {"type": "boolean", "description": description}
         schema["required"].append(flag)
@@ -506,10 +506,10 @@ def example_customer() -> Json:
     double = StripeDouble(now=lambda: MOMENT, random=random.Random(1))  # noqa: S311
 
     def ask(method: str, path: str, given: Json | None = None) -> Json:
-        answer = double.request(method, path, given, {"Authorization": "Bearer sk_test_double"})
-        if answer.status != HTTPStatus.OK:
-            raise RuntimeError(answer.body)
-        return answer.body
+        response = double.request(method, path, given, {"Authorization": "Bearer sk_test_double"})
+        if response.status != HTTPStatus.OK:
+            raise RuntimeError(response.body)
+        return response.body
 
     given = dict(EXAMPLE_REQUEST)
     user_id, email = given.pop("user_id"), given.pop("billing_email")

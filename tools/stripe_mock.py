@@ -1,4 +1,4 @@
-"""Stripe's own stripe-mock, a Go module: answers by Stripe's published OpenAPI description.
+"""Stripe's own stripe-mock, a Go module: responds by Stripe's published OpenAPI description.
 
 It keeps no state. What it is good for: it refuses a path, a parameter or a value that the
 description doesn't have.

@@ -22,7 +22,7 @@ class Account:
     """The objects of one Stripe account, in order of creation.
 
     Objects are stored in the shape in which Stripe returns them unexpanded. Lists that are nested
-    in other objects (cards, subscriptions, items) are stored separately. Answers are copies.
+    in other objects (cards, subscriptions, items) are stored separately. Responses are copies.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The admin API of the double, ``/_double/…``: JSON requests and answers."""
+"""The admin API of the double, ``/_double/…``: JSON requests and responses."""
 
 from __future__ import annotations
 

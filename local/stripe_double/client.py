@@ -37,12 +37,12 @@ class ClientKilledError(BaseException):
 
 
 class Endpoint(Protocol):
-    """What answers requests to Stripe: a `StripeDouble`, or something in front of one."""
+    """What handles requests to Stripe: a `StripeDouble`, or something in front of one."""
 
     def request(
         self, method: str, path: str, given: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
-        """Answer one request."""
+        """Handle one request."""
 
 
 class StripeDoubleClient(stripe.HTTPClient):
@@ -53,10 +53,10 @@ class StripeDoubleClient(stripe.HTTPClient):
     double
         The double, or an endpoint in front of it.
     sleep
-        Called with the delay of each answer and with the pauses between retries, in seconds; a
+        Called with the delay of each response and with the pauses between retries, in seconds; a
         simulation moves its clock here. By default, nothing waits.
     timeout
-        Seconds after which a late answer counts as lost.
+        Seconds after which a late response counts as lost.
 
     Example
     -------
@@ -88,12 +88,12 @@ class StripeDoubleClient(stripe.HTTPClient):
         *,
         _usage: list[str] | None = None,
     ) -> tuple[str, int, Mapping[str, str]]:
-        """Send one request of the library and return body, status and headers of the answer.
+        """Send one request of the library and return body, status and headers of the response.
 
         Raises
         ------
         stripe.APIConnectionError
-            The request or its answer was lost, or the answer is later than the timeout.
+            The request or its response was lost, or the response is later than the timeout.
         ClientKilledError
             The fault `Faults.kill_client_after` is set.
         """

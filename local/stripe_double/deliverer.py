@@ -24,7 +24,7 @@ class Deliverer:
     changed
         The lock of the double; it is notified of every change.
     timeout
-        Seconds for an endpoint to answer.
+        Seconds that an endpoint has to respond.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Deliverer:
 
 
 def post(delivery: Delivery, timeout: float) -> int:
-    """POST a delivery; returns the HTTP status, or 0 if there was no answer."""
+    """POST a delivery; returns the HTTP status, or 0 if there was no response."""
     parts = urlsplit(delivery.url)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection

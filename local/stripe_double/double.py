@@ -36,19 +36,19 @@ _EXPAND = params.list_of(params.string().fixed()).fixed()
 
 @dataclass
 class Response:
-    """An answer, with instructions for the transport.
+    """A response, with instructions for the transport.
 
     Attributes
     ----------
     status, headers, body
-        The answer of Stripe.
+        The response of Stripe.
     delay
-        Seconds before the answer is sent.
+        Seconds before the response is sent.
     lost
-        Whether the answer is not sent; the ``stripe`` library then gets ``should_retry``.
+        Whether the response is not sent; the ``stripe`` library then gets ``should_retry``.
     kill
-        Whether to kill the caller's process: ``answered`` after the answer is sent,
-        ``unanswered`` instead of it.
+        Whether to kill the caller's process: ``after_response``, once it is sent,
+        or ``before_response``.
     """
 
     status: int
@@ -100,7 +100,7 @@ class StripeDouble:
     now
         The clock, in Unix seconds, for all times, timeouts and retries.
     random
-        Source of ids and of shuffling; a seeded one makes every answer reproducible.
+        Source of ids and of shuffling; a seeded one makes every response reproducible.
     livemode
         The mode of the account; it accepts only keys of that mode.
     api_version
@@ -125,8 +125,8 @@ class StripeDouble:
     -------
     >>> double = StripeDouble(now=lambda: 1_800_000_000, random=random_module.Random(1))
     >>> headers = {"Authorization": "Bearer sk_test_double"}
-    >>> answer = double.request("POST", "/v1/customers", {"name": "Ada"}, headers)
-    >>> answer.status, answer.body["name"]
+    >>> response = double.request("POST", "/v1/customers", {"name": "Ada"}, headers)
+    >>> response.status, response.body["name"]
     (200, 'Ada')
     """
 
@@ -188,7 +188,7 @@ class StripeDouble:
         Returns
         -------
         Response
-            The answer; API errors are answers too.
+            The response; API errors are responses too.
         """
         lowered = {key.lower(): value for key, value in (headers or {}).items()}
         call = _Call(method.upper(), path, given or {}, lowered, self.account.new_id("req"))
@@ -198,7 +198,7 @@ class StripeDouble:
             return Response(0, {}, {}, lost=True, should_retry=lost.should_retry)
         delay = self._delay(call)
         try:
-            status, body = self._answer(call, delay)
+            status, body = self._respond(call, delay)
         except ApiError as error:
             status, body = error.status, error.body(call.request_id, self.account.livemode)
         except Exception as bug:
@@ -258,7 +258,7 @@ class StripeDouble:
             if identifier not in self.account.deleted_customers and key in customer["metadata"]
         )
 
-    def _answer(self, call: _Call, delay: float) -> tuple[int, Json]:
+    def _respond(self, call: _Call, delay: float) -> tuple[int, Json]:
         refusal = self.faults.take("refuse", call.name)
         if refusal is not None and refusal.error is not None:
             call.extra.update(refusal.headers)
@@ -288,8 +288,8 @@ class StripeDouble:
             body = failure.error.body(call.request_id, self.account.livemode)
             is_stored = failure.stored
         if is_stored:
-            answered = now + delay
-            self._keys.store(key, Stored(request, now, answered, call.request_id, status, body))
+            available_at = now + delay
+            self._keys.store(key, Stored(request, now, available_at, call.request_id, status, body))
         return status, body
 
     def _execute(self, call: _Call, route: Route, ids: dict[str, str]) -> tuple[int, Json]:
@@ -388,12 +388,12 @@ class StripeDouble:
         )
 
     def _transport(self, call: _Call, response: Response) -> Response:
-        lost = self.faults.take("lose_answer", call.name)
+        lost = self.faults.take("lose_response", call.name)
         if lost is not None:
             response.lost, response.should_retry = True, lost.should_retry
         kill = self.faults.take("kill_client", call.name)
         if kill is not None:
-            response.kill = "answered" if kill.answered else "unanswered"
+            response.kill = "after_response" if kill.responds else "before_response"
         return response
 
 

@@ -1,4 +1,4 @@
-"""Stripe's error answers as exceptions."""
+"""Stripe's error responses as exceptions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ Json = dict[str, Any]
 
 
 class ApiError(Exception):
-    """An error answer of Stripe.
+    """An error response of Stripe.
 
     Parameters
     ----------
     status
-        HTTP status of the answer.
+        HTTP status of the response.
     error_type
         Stripe's error type: ``invalid_request_error``, ``card_error``, ``idempotency_error``,
         ``api_error`` or ``rate_limit_error``.

@@ -60,7 +60,7 @@ Fetch = Callable[[str, str], Json | None]
 
 
 def check(shape: str, paths: list[str]) -> None:
-    """Raise 400 for a path that can't be expanded in an answer of this shape."""
+    """Raise 400 for a path that can't be expanded in a response of this shape."""
     for path in paths:
         parts = path.split(".")
         if len(parts) > _MAX_DEPTH:
@@ -76,7 +76,7 @@ def check(shape: str, paths: list[str]) -> None:
 
 
 def apply(value: Json, shape: str, paths: list[str], fetch: Fetch) -> None:
-    """Expand checked paths in an answer, in place."""
+    """Expand checked paths in a response, in place."""
     for path in paths:
         _expand(value, shape, path.split("."), fetch)
 

@@ -1,4 +1,4 @@
-"""Faults on request: errors, delays, lost answers and killed callers."""
+"""Faults on request: errors, delays, lost responses and killed callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Fault:
     ----------
     kind
         ``refuse`` before execution, ``fail`` in execution, ``delay``, ``lose_request``,
-        ``lose_answer``, ``kill_client``.
+        ``lose_response``, ``kill_client``.
     match
         ``METHOD /path``, with ``*`` as a wildcard; ``*`` alone matches every request.
     times
@@ -37,7 +37,7 @@ class Fault:
     takes_effect: bool = False
     stored: bool = False
     seconds: float = 0.0
-    answered: bool = True
+    responds: bool = True
     should_retry: bool = True
 
 
@@ -60,7 +60,7 @@ class Faults:
         takes_effect: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer the next matching requests with an error.
+        """Respond to the next matching requests with an error.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Faults:
         takes_effect
             Whether the request is carried out before the error.
         headers
-            Further headers of the answer, for example ``Retry-After``.
+            Further headers of the response, for example ``Retry-After``.
         """
         error = ApiError(status, error_type or _TYPES.get(status, "api_error"), message, code=code)
         is_stored = status in (402, 500) if stored is None else stored
@@ -95,7 +95,7 @@ class Faults:
         )
 
     def delay(self, seconds: float, times: int | None = 1, *, match: str = "*") -> None:
-        """Delay the answer; until then the request has taken effect and its key is in progress."""
+        """Delay the response; until then the request has its effect and its key is in progress."""
         self._faults.append(Fault("delay", match, times, seconds=seconds))
 
     def time_out(
@@ -106,25 +106,25 @@ class Faults:
         when: Literal["before", "after"] = "after",
         should_retry: bool = True,
     ) -> None:
-        """Lose the request ``before`` it takes effect, or the answer ``after`` it.
+        """Lose the request ``before`` it takes effect, or the response ``after`` it.
 
         In process the caller gets ``stripe.APIConnectionError`` with ``should_retry``; over HTTP
         the connection is closed.
         """
-        kind = "lose_request" if when == "before" else "lose_answer"
+        kind = "lose_request" if when == "before" else "lose_response"
         self._faults.append(Fault(kind, match, times, should_retry=should_retry))
 
     def kill_client_after(
-        self, times: int | None = 1, *, match: str = "*", answered: bool = True
+        self, times: int | None = 1, *, match: str = "*", responds: bool = True
     ) -> None:
         """Kill the caller's process after its request has taken effect.
 
         Parameters
         ----------
-        answered
-            Whether the answer is sent first.
+        responds
+            Whether the response is sent first.
         """
-        self._faults.append(Fault("kill_client", match, times, answered=answered))
+        self._faults.append(Fault("kill_client", match, times, responds=responds))
 
     def clear(self) -> None:
         """Remove all faults."""

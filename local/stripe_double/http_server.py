@@ -209,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
                 pending = self.server.deliverer.wait(float(given.get("timeout", _DEFAULT_WAIT)))
                 return 200, {"delivered": pending == 0, "pending": pending}
             with self.server.lock:
-                answer = self.server.admin.handle(self.command, path, given)
+                response = self.server.admin.handle(self.command, path, given)
                 self.server.lock.notify_all()
         except AdminError as error:
             return error.status, {"error": str(error)}
@@ -217,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
             return error.status, {"error": error.message}
         except ValueError as error:
             return 400, {"error": str(error)}
-        return 200, answer
+        return 200, response
 
     def _kill_client(self, response: Response) -> None:
         self.close_connection = True
@@ -227,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.double.bugs.append(error)
             self._write(response)
             return
-        if response.kill == "answered":
+        if response.kill == "after_response":
             self._write(response)
             self.wfile.flush()
         kill(pid)

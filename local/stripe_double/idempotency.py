@@ -1,4 +1,4 @@
-"""Idempotency keys: the first answer is replayed for 24 hours."""
+"""Idempotency keys: the first response is replayed for 24 hours."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _MAX_LENGTH = 255
 
 @dataclass
 class Stored:
-    """The request of a key and its answer, which is available from ``answered`` on."""
+    """The request of a key and its response, which is available from ``available_at`` on."""
 
     fingerprint: str
     created: float
-    answered: float
+    available_at: float
     request_id: str
     status: int
     body: Json
 
 
 class IdempotencyKeys:
-    """The used keys and their answers."""
+    """The used keys and their responses."""
 
     def __init__(self) -> None:
         self._stored: dict[str, Stored] = {}
 
     def find(self, key: str, fingerprint: str, now: float) -> Stored | None:
-        """Return the answer of a key, or None for a new key.
+        """Return the response of a key, or None for a new key.
 
         Raises
         ------
@@ -49,17 +49,17 @@ class IdempotencyKeys:
         if stored.fingerprint != fingerprint:
             message = f"The idempotency key {key} was used with other parameters."
             raise ApiError(400, "idempotency_error", message)
-        if now < stored.answered:
+        if now < stored.available_at:
             message = f"Another request with the idempotency key {key} is in progress."
             raise ApiError(409, "idempotency_error", message, code="idempotency_key_in_use")
         return stored
 
     def store(self, key: str, stored: Stored) -> None:
-        """Store the answer of a key."""
+        """Store the response of a key."""
         self._stored[key] = Stored(
             stored.fingerprint,
             stored.created,
-            stored.answered,
+            stored.available_at,
             stored.request_id,
             stored.status,
             copy_json(stored.body),

@@ -1,4 +1,4 @@
-"""The operations of the API: method, path, handler, parameters and shape of the answer."""
+"""The operations of the API: method, path, handler, parameters and shape of the response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Route:
     handler
         Called with the parameters, and with the ids of the path by name.
     shape
-        The type of the answer, for ``expand``.
+        The type of the response, for ``expand``.
     """
 
     method: str

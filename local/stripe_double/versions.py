@@ -22,7 +22,7 @@ def check(version: str) -> str:
 
 
 def in_version(value: Json, version: str) -> Json:
-    """Return a copy of an answer or an event in an API version.
+    """Return a copy of a response or an event in an API version.
 
     One difference is implemented: before 2025-03-31 period, quantity and discount were fields of a
     subscription and not of its items.

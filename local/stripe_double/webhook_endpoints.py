@@ -23,7 +23,7 @@ class WebhookEndpoints:
         self._account = account
 
     def create(self, given: Json) -> Json:
-        """POST /v1/webhook_endpoints: the only answer with the signing secret."""
+        """POST /v1/webhook_endpoints: the only response with the signing secret."""
         account = self._account
         endpoint = account.webhooks.add_endpoint(
             given["url"],

@@ -256,14 +256,14 @@ class Webhooks:
         return min(waiting, default=None)
 
     def mark(self, delivery: Delivery, status: int) -> None:
-        """Record the endpoint's answer: 2xx ends the delivery, anything else schedules a retry.
+        """Record the endpoint's response: 2xx ends the delivery, anything else schedules a retry.
 
         Parameters
         ----------
         delivery
             The delivery that `due` returned.
         status
-            HTTP status of the answer, or 0 if there was none.
+            HTTP status of the response, or 0 if there was none.
         """
         self.log.append(
             {

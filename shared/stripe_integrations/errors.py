@@ -36,7 +36,7 @@
         └── StripeUnavailableError
             └── StripeObjectChangedError
 
-Messages contain ids and field names only, never a field's value: they appear in logs and answers.
+Messages contain ids and field names only, never a field's value: they appear in logs and responses.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class StripeError(StripeIntegrationsError):
     message : str
         What was called, in ids only; Stripe's own message is left out, since it quotes values.
     status : int or None
-        HTTP status of Stripe's answer; None without an answer.
+        HTTP status of Stripe's response; None without a response.
     code : str or None
         Stripe's error code, such as ``resource_missing``.
     param : str or None

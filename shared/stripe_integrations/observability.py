@@ -52,7 +52,7 @@ class Metric(Enum):
         "events in another API version than ours, which cost a fetch each",
     )
     SIGNATURES_REFUSED = "SignaturesRefused", "webhooks whose signature is missing, forged or old"
-    STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that were answered 429"
+    STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that returned 429"
     STRIPE_LATENCY = (
         "StripeLatency",
         "duration of a call to Stripe, retries by its library included",

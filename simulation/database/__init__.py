@@ -1,6 +1,6 @@
-"""DynamoDB in one process, on a clock of the caller's: its answers and its streams."""
+"""DynamoDB in one process, on a clock of the caller's: its responses and its streams."""
 
-from simulation.database.answers import Answer, error_answer
 from simulation.database.engine import Database
+from simulation.database.responses import Response, error_response
 
-__all__ = ["Answer", "Database", "error_answer"]
+__all__ = ["Database", "Response", "error_response"]

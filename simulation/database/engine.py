@@ -1,7 +1,7 @@
 """ministack's DynamoDB in process, with the caller's clock, a stream, and indexes with a lag.
 
 The handlers in ministack's `services/dynamodb.py` (https://github.com/ministackorg/ministack) are
-functions from a request to an answer over globals of their module. Here each database has its own.
+functions from a request to a response over globals of their module. Here each database has its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unittest import mock
 from botocore import xform_name
 from ministack.core.responses import AccountRegionScopedDict
 
-from simulation.database.answers import Answer, Json, error_answer
+from simulation.database.responses import Json, Response, error_response
 from simulation.database.stream import Stream
 
 # Its import starts a thread that deletes expired items by the wall clock.
@@ -36,7 +36,7 @@ dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)
 class Database:
     """Tables in memory behind DynamoDB's JSON protocol; each has a hash key and a range key.
 
-    Answers depend on the requests, the clock and the delays alone, and share no object with the
+    Responses depend on the requests, the clock and the delays alone, and share no object with the
     stored items. Not thread-safe.
 
     Parameters
@@ -73,8 +73,8 @@ class Database:
             "_emit_stream_event": self._record_change,
         }
 
-    def request(self, operation: str, body: Json) -> Answer:
-        """Answer one request.
+    def request(self, operation: str, body: Json) -> Response:
+        """Handle one request.
 
         Parameters
         ----------
@@ -85,12 +85,12 @@ class Database:
 
         Returns
         -------
-        Answer
-            The answer or the error.
+        Response
+            The response or the error.
         """
         handle = getattr(dynamodb, f"_{xform_name(operation)}", None)
         if handle is None:
-            return error_answer("UnknownOperationException", f"unknown operation: {operation}")
+            return error_response("UnknownOperationException", f"unknown operation: {operation}")
         vars(dynamodb).update(self._globals)
         if "IndexName" in body and body.get("TableName") in self._lagging_indexes:
             self._lagging_indexes[body["TableName"]].apply_until(self._clock())
@@ -98,7 +98,7 @@ class Database:
         status, _, text = handle(body)
         if operation == "CreateTable" and status == 200:
             self._add_table(body)
-        return Answer(status, json.loads(text))
+        return Response(status, json.loads(text))
 
     def load(self, table_name: str, items: Iterable[Json]) -> None:
         """Store items in an empty table without validation, as from a backup."""

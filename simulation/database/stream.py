@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from simulation.database.answers import Json
+from simulation.database.responses import Json
 
 _REGION = "eu-west-1"
 _SHARDS = 2

@@ -11,30 +11,30 @@ from unittest import mock
 
 from botocore.awsrequest import AWSResponse
 
-from simulation.database.answers import Answer, Json
+from simulation.database.responses import Json, Response
 
-Answering = Callable[[str, Json], Answer]
-"""Takes an operation's name and a request's body; answers, or raises an error of botocore."""
+Responder = Callable[[str, Json], Response]
+"""Takes an operation's name and a request's body; returns a response or raises a botocore error."""
 
 
 @contextmanager
-def answering(client: Any, answer: Answering) -> Iterator[None]:
-    """Let a function answer a client's requests within the block.
+def responding(client: Any, respond: Responder) -> Iterator[None]:
+    """Let a function respond to a client's requests within the block.
 
-    The function replaces the network only: a request that a handler of the client's events answers
-    or refuses does not reach it.
+    The function replaces the network only: a request that a handler of the client's events responds
+    to or refuses does not reach it.
 
     Parameters
     ----------
     client : botocore.client.BaseClient
         A client of DynamoDB. Of nested blocks, the innermost counts.
-    answer : callable
-        Takes an operation's name and a request's body. Returns the answer, or raises an exception
-        of botocore, such as ``ReadTimeoutError``: then the client received no answer.
+    respond : callable
+        Takes an operation's name and a request's body. Returns the response, or raises an exception
+        of botocore, such as ``ReadTimeoutError``: then the client received no response.
     """
     # Signatures and the User-Agent are not read here, and take two fifths of a request's time.
     with (
-        mock.patch.object(client._endpoint, "http_session", _Session(answer)),
+        mock.patch.object(client._endpoint, "http_session", _Session(respond)),
         mock.patch.object(client._request_signer, "sign", lambda *_: None),
         mock.patch.object(client._user_agent_creator, "to_string", lambda: "in process"),
     ):
@@ -42,10 +42,10 @@ def answering(client: Any, answer: Answering) -> Iterator[None]:
 
 
 class _Session:
-    """The HTTP session of a client whose requests a function answers."""
+    """The HTTP session of a client whose requests a function handles."""
 
-    def __init__(self, answer: Answering) -> None:
-        self._answer = answer
+    def __init__(self, respond: Responder) -> None:
+        self._respond = respond
         self._numbers = itertools.count(1)
 
     def send(self, request: Any) -> AWSResponse:
@@ -54,12 +54,12 @@ class _Session:
         if isinstance(target, bytes):
             target = target.decode()
         operation = target.rpartition(".")[2]
-        answer = self._answer(operation, json.loads(request.body))
+        response = self._respond(operation, json.loads(request.body))
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
             "x-amzn-RequestId": f"{next(self._numbers):032X}",
         }
-        return AWSResponse(request.url, answer.status, headers, Raw(answer.body))
+        return AWSResponse(request.url, response.status, headers, Raw(response.body))
 
     def close(self) -> None:
         """Do nothing: no connection is open."""
@@ -72,5 +72,5 @@ class Raw:
         self._content = json.dumps(body).encode()
 
     def stream(self) -> Iterator[bytes]:
-        """The answer's body."""
+        """The response's body."""
         yield self._content

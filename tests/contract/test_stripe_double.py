@@ -1,4 +1,4 @@
-"""The Stripe double's answers, against those of Stripe's own stripe-mock."""
+"""The Stripe double's responses, against those of Stripe's own stripe-mock."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def double() -> StripeDouble:
         ("/v1/prices", {}),
     ],
 )
-def test_answer_has_same_keys(
+def test_response_has_same_keys(
     double: StripeDouble, stripe_mock_url: str, path: str, params: dict[str, str]
 ) -> None:
     known = {
@@ -70,8 +70,8 @@ def test_answer_has_same_keys(
     params = {name: value.format(**known) for name, value in params.items()}
     ours = _ask(double, "GET", path, **params)
     request = Request(f"{stripe_mock_url}{path}?{urlencode(params)}", headers=HEADERS)
-    with urlopen(request, timeout=10) as answer:
-        theirs = json.load(answer)
+    with urlopen(request, timeout=10) as response:
+        theirs = json.load(response)
     assert set(_differences(ours, theirs)) == set()
 
 
@@ -90,6 +90,6 @@ def _differences(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
 
 
 def _ask(double: StripeDouble, method: str, path: str, **params: Any) -> Any:
-    answer = double.request(method, path, params, HEADERS)
-    assert answer.status == 200, answer.body
-    return answer.body
+    response = double.request(method, path, params, HEADERS)
+    assert response.status == 200, response.body
+    return response.body

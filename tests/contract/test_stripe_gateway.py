@@ -75,11 +75,11 @@ class FurtherPages(stripe.RequestsClient):
         self.sent.append((method, path))
         self.headers.append(headers)
         content, status, received = super().request(method, url, headers, post_data)
-        answer = json.loads(content)
-        for place, listed in _lists(answer, path):
+        response = json.loads(content)
+        for place, listed in _lists(response, path):
             listed["has_more"] = place not in self._extended
             self._extended.add(place)
-        return json.dumps(answer), status, received
+        return json.dumps(response), status, received
 
 
 def _lists(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -185,8 +185,8 @@ NOT_ALWAYS_SENT = {
     ],
 )
 def test_field_paths_exist(gateway: StripeGateway, model: Any, shape: str, method: str) -> None:
-    answer = CALLS[method](gateway)
-    obj = answer[0] if isinstance(answer, list) else answer
+    response = CALLS[method](gateway)
+    obj = response[0] if isinstance(response, list) else response
     lost = {
         name
         for name, field in fields_of(model).items()

@@ -67,20 +67,20 @@ class Deployment:
         }
 
     def invoke(self, command: Json) -> Any:
-        """What a process answers; None where it dies of it."""
-        (answer,) = self.at_once([command])
-        return answer
+        """What a process returns; None where it dies of it."""
+        (response,) = self.at_once([command])
+        return response
 
     def at_once(self, commands: Sequence[Json], random: Random | None = None) -> list[Any]:
-        """What as many processes answer that begin together, or within a few milliseconds."""
+        """What as many processes return that begin together, or within a few milliseconds."""
         processes = self.living(len(commands))
         begin = time.monotonic() + 0.02
         for process, command in zip(processes, commands, strict=True):
             pause = random.uniform(0, 0.08) if random else 0.0
             process.tell({**command, "begin": begin + pause})
-        answers = [process.hear() for process in processes]
+        responses = [process.hear() for process in processes]
         self._replace_the_dead()
-        return answers
+        return responses
 
     def living(self, number: int) -> list[Process]:
         """Processes that are alive; those that were started last come last."""
@@ -102,9 +102,9 @@ class Deployment:
 
     def create(self, user_id: str) -> str:
         """Create a user's customer; its Stripe id."""
-        answer = self.invoke(self.creating(user_id))
-        assert answer["statusCode"] in (200, 201), answer
-        stripe_id: str = json.loads(answer["body"])["stripe_id"]
+        response = self.invoke(self.creating(user_id))
+        assert response["statusCode"] in (200, 201), response
+        stripe_id: str = json.loads(response["body"])["stripe_id"]
         return stripe_id
 
     def soft_deleting(self, user_id: str) -> Json:

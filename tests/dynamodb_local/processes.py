@@ -14,13 +14,13 @@ from typing import Any
 from tools.engine import ROOT
 
 PATIENCE = 60.0
-"""Seconds that an answer may take."""
+"""Seconds that a response may take."""
 
 FROM_OUTSIDE = ("PATH", "LANG", "LC_ALL")
 
 
-class NoAnswerError(Exception):
-    """A process has neither answered nor died."""
+class NoResponseError(Exception):
+    """A process has neither responded nor died."""
 
 
 class Process:
@@ -55,7 +55,7 @@ class Process:
             stream.flush()
 
     def hear(self) -> Any:
-        """The answer to what it was told; None where it has died of it."""
+        """The response to what it was told; None where it has died of it."""
         line = self._line()
         if line:
             return json.loads(line)
@@ -79,8 +79,8 @@ class Process:
     def _line(self) -> bytes:
         stream = self._process.stdout
         assert stream
-        # A line is read as a whole and nothing is left in the buffer: each command has one answer.
+        # A line is read as a whole and nothing is left in the buffer: a command has one response.
         ready, _, _ = select.select([stream], [], [], PATIENCE)
         if not ready:
-            raise NoAnswerError(f"no answer within {PATIENCE:.0f} s")
+            raise NoResponseError(f"no response within {PATIENCE:.0f} s")
         return stream.readline()

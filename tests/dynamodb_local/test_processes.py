@@ -113,12 +113,12 @@ def test_eight_processes_that_create_one_user_at_once_make_one_customer(
 ) -> None:
     commands = [deployment.creating("u-1", ahead=random.uniform(-2, 2)) for _ in range(8)]
 
-    answers = deployment.at_once(commands)
+    responses = deployment.at_once(commands)
 
-    statuses = Counter(answer["statusCode"] for answer in answers)
+    statuses = Counter(response["statusCode"] for response in responses)
     assert statuses == {201: 1, 200: 7}
     (made,) = deployment.on_stripe("u-1")
-    assert {json.loads(answer["body"])["stripe_id"] for answer in answers} == {made}
+    assert {json.loads(response["body"])["stripe_id"] for response in responses} == {made}
     assert deployment.active("u-1") == [made]
 
 
@@ -127,17 +127,17 @@ def test_a_create_that_is_killed_is_taken_up_by_others(
     deployment: Deployment, random: Random, death: str
 ) -> None:
     if death == "asking":
-        deployment.stripe.double.faults.kill_client_after(1, match=CREATE, answered=False)
+        deployment.stripe.double.faults.kill_client_after(1, match=CREATE, responds=False)
     # The first request to DynamoDB is the claim, the second makes the record.
     die = {"before writing": ["before", 2], "after writing": ["after", 2]}.get(death)
     assert deployment.invoke(deployment.creating("u-1", die=die)) is None
     (made,) = deployment.on_stripe("u-1")
 
     deployment.ahead += 10  # the claim is not young any more: nobody waits for its owner
-    answers = deployment.at_once([deployment.creating("u-1") for _ in range(6)], random)
+    responses = deployment.at_once([deployment.creating("u-1") for _ in range(6)], random)
 
-    assert {answer["statusCode"] for answer in answers} <= {200, 201}
-    assert {json.loads(answer["body"])["stripe_id"] for answer in answers} == {made}
+    assert {response["statusCode"] for response in responses} <= {200, 201}
+    assert {json.loads(response["body"])["stripe_id"] for response in responses} == {made}
     assert deployment.on_stripe("u-1") == [made]
     assert deployment.active("u-1") == [made]
 
@@ -176,13 +176,13 @@ def test_a_process_that_is_killed_anywhere_on_the_way_leaves_events_that_come_ho
     for n in range(1, MOST_DEATHS):
         events = more_events(deployment, history, customer)
         deployment.receive(events)
-        answer = deployment.invoke(deployment.waking(events, die=[random.choice(TIMES), n]))
+        response = deployment.invoke(deployment.waking(events, die=[random.choice(TIMES), n]))
         deployment.settle()
         assert_shows_what_stripe_has(deployment, history, [customer])
-        if answer is not None:
+        if response is not None:
             break
 
-    assert answer == {"batchItemFailures": []}
+    assert response == {"batchItemFailures": []}
     assert n > len(events) + 2, "claims, a read and a write at the least"
     finish_creation_event(deployment)
     assert_each_has_ended_once(deployment)
@@ -206,7 +206,7 @@ def test_a_process_that_is_killed_while_it_asks_stripe_leaves_events_that_come_h
         events = more_events(deployment, history, customer)
         # In an older version of Stripe's API: Stripe has to be asked.
         deployment.receive({**event, "api_version": OLDER_VERSION} for event in events)
-        deployment.stripe.double.faults.kill_client_after(1, match=question, answered=False)
+        deployment.stripe.double.faults.kill_client_after(1, match=question, responds=False)
         assert deployment.invoke(deployment.waking(events)) is None
         assert deployment.unfinished()
         deployment.settle()
@@ -226,11 +226,11 @@ def test_a_reconciliation_that_is_killed_anywhere_is_gone_on_with(
         history.change(random.choice(customers))
 
     for n in range(1, MOST_DEATHS):
-        answer = deployment.reconcile(die=[random.choice(TIMES), n])
-        if answer is not None:
+        response = deployment.reconcile(die=[random.choice(TIMES), n])
+        if response is not None:
             break
 
-    assert answer is not None
+    assert response is not None
     deployment.settle()
     assert_each_has_ended_once(deployment, but="invoice.")  # Stripe isn't asked for what is no news
     assert_shows_what_stripe_has(deployment, history, customers)
@@ -245,7 +245,7 @@ def test_a_record_that_is_soft_deleted_beside_applies_stays_as_it_was(
     history = deployment.history(random)
     deployment.change(history, [customer], random, 16)
     events = deployment.events()
-    # In an older version of Stripe's API: it has to be asked, and is slow to answer.
+    # In an older version of Stripe's API: it has to be fetched, and is slow to respond.
     deployment.receive({**event, "api_version": random.choice(VERSIONS)} for event in events)
     random.shuffle(events)
     parts = [events[first::5] for first in range(5)]
@@ -270,7 +270,7 @@ def test_a_record_that_is_soft_deleted_beside_applies_stays_as_it_was(
 
 
 def make_stripe_slow(deployment: Deployment, random: Random) -> None:
-    """Let some of its answers come late: what they show may be the past by then."""
+    """Let some of its responses come late: what they show may be the past by then."""
     for _ in range(40):
         seconds = random.choice((0.0, 0.0, 0.05, 0.15))
         deployment.stripe.double.faults.delay(seconds, match="GET *")

@@ -6,7 +6,7 @@
 `settings` are those that differ from the environment's; an `event_bus_name` is the path of a file
 that takes the bus's place. `ahead` is how far the clock is ahead of the machine's, `begin` the
 monotonic time at which to begin. `die` kills the process at its n-th request to DynamoDB of this
-invocation, before it is sent or after it was answered. The answer is a line too.
+invocation, before it is sent or after its response arrived. The response is a line too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Death:
             die()
 
     def after(self, **_: Any) -> None:
-        """Look at a request that was answered."""
+        """Look at a request that has its response."""
         if (self.when, self.number) == ("after", self.sent):
             die()
 
@@ -67,7 +67,7 @@ class Bus:
 
 
 def invoke(settings: Settings, command: dict[str, Any]) -> object:
-    """Invoke a function; what it raises is an answer, as it is to AWS."""
+    """Invoke a function; what it raises is a response, as it is to AWS."""
     own = replace(settings, **command["settings"])
     context = Context(
         own,
@@ -92,13 +92,13 @@ def invoke(settings: Settings, command: dict[str, Any]) -> object:
 
 def main() -> None:
     """Invoke until the input ends."""
-    # The functions log to standard output, which is for the answers here.
-    answers = os.fdopen(os.dup(1), "w")
+    # The functions log to standard output, which is for the responses here.
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     settings = Settings.from_environment()
-    print("ready", file=answers, flush=True)
+    print("ready", file=responses, flush=True)
     for line in sys.stdin:
-        print(json.dumps(invoke(settings, json.loads(line))), file=answers, flush=True)
+        print(json.dumps(invoke(settings, json.loads(line))), file=responses, flush=True)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ class TestState:
         world.configure(stored_records=frozenset({"Subscription"}))
         assert world.get()["json"]["cards"] == []
         world.configure(stored_records=frozenset())
-        answer = world.sync()
-        assert problem_of(answer) == (501, "records-not-stored")
-        assert "Card and Subscription" in answer["json"]["detail"]
+        response = world.sync()
+        assert problem_of(response) == (501, "records-not-stored")
+        assert "Card and Subscription" in response["json"]["detail"]
 
 
 class TestFields:
@@ -83,9 +83,9 @@ class TestFields:
     )
     def test_invalid_field_is_named(self, world: World, body: dict[str, Any], field: str) -> None:
         event = api_event("POST", "/customers", body=json.dumps(body))
-        answer = world.call(create_customer, event)
-        assert problem_of(answer) == (422, "invalid-field")
-        assert answer["json"]["field"] == field
+        response = world.call(create_customer, event)
+        assert problem_of(response) == (422, "invalid-field")
+        assert response["json"]["field"] == field
         assert (world.items(), world.stripe_customers()) == ([], [])
 
 
@@ -105,9 +105,9 @@ class TestStripeFailures:
     ) -> None:
         before = world.items()
         world.stripe.faults.fail_next(None, **fault)
-        answer = world.sync()
-        assert problem_of(answer) == (status, kind)
-        assert ("retry-after" in answer["headers"]) is (status == 503)
+        response = world.sync()
+        assert problem_of(response) == (status, kind)
+        assert ("retry-after" in response["headers"]) is (status == 503)
         assert world.items() == before
 
     @pytest.mark.parametrize(("milliseconds", "calls"), [(5_000, 0), (12_000, 1)])
@@ -117,5 +117,5 @@ class TestStripeFailures:
         world.stripe.faults.fail_next(None, status=503)
         event = api_event("POST", "/customers/u-1/sync", "u-1")
         with world.counting() as counts:
-            answer = world.invoke(sync_customer, event, milliseconds)
-        assert (answer["statusCode"], counts.stripe) == (503, calls)
+            response = world.invoke(sync_customer, event, milliseconds)
+        assert (response["statusCode"], counts.stripe) == (503, calls)

@@ -18,7 +18,7 @@ OTHER = User("u-2")
 
 
 def done(*failed: int) -> dict[str, Any]:
-    """The answer that reports records, by their number in the batch, as failed."""
+    """The response that reports records, by their number in the batch, as failed."""
     return {"batchItemFailures": [{"itemIdentifier": str(number)} for number in failed]}
 
 

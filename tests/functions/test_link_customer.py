@@ -1,4 +1,4 @@
-"""The webhook: what Stripe signed is stored before it is answered, all else is refused."""
+"""The webhook: what Stripe signed is stored before the response, all else is refused."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def signed(body: bytes, at: float = START) -> str:
 class TestWebhook:
     @pytest.mark.parametrize("encoded", [False, True])
     def test_stores_signed_event(self, world: World, encoded: bool) -> None:
-        answer = post(world, BODY, signed(BODY), encoded=encoded)
-        assert answer["statusCode"] == 200
-        assert answer["json"] == {"id": "evt_1", "state": "ignored"}
+        response = post(world, BODY, signed(BODY), encoded=encoded)
+        assert response["statusCode"] == 200
+        assert response["json"] == {"id": "evt_1", "state": "ignored"}
         (stored,) = world.items(record_type="Event")
         assert stored["stripe_id"] == "evt_1"
 
@@ -53,8 +53,8 @@ class TestWebhook:
         self, world: World, header: str | None
     ) -> None:
         with world.counting() as counts:
-            answer = post(world, BODY, header)
-        assert problem_of(answer) == (400, "invalid-signature")
+            response = post(world, BODY, header)
+        assert problem_of(response) == (400, "invalid-signature")
         assert (counts.database, counts.stripe) == (0, 0)
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"id": "evt_1"}', b"\xff"])
@@ -67,7 +67,7 @@ class TestWebhook:
         body = json.dumps({**EVENT, "data": data}).encode()
         assert post(world, body, signed(body), encoded=True)["statusCode"] == 200
 
-    def test_answers_503_while_event_cannot_be_stored(self, world: World) -> None:
+    def test_returns_503_while_event_cannot_be_stored(self, world: World) -> None:
         with world.failing_database("ProvisionedThroughputExceededException"):
             assert post(world, BODY, signed(BODY))["statusCode"] == 503
         assert post(world, BODY, signed(BODY))["statusCode"] == 200
@@ -82,10 +82,10 @@ class TestWebhook:
         body = json.dumps(event).encode()
         before = world.get()["json"]
 
-        answer = post(world, body, signed(body, world.time))
+        response = post(world, body, signed(body, world.time))
         world.stream()
 
-        assert (answer["statusCode"], answer["json"]["state"]) == (200, "ignored")
+        assert (response["statusCode"], response["json"]["state"]) == (200, "ignored")
         (stored,) = world.items(record_type="Event")
         assert (stored["state"], "user_id" in stored) == ("ignored", False)
         assert world.get()["json"] == before

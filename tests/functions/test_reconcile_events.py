@@ -49,7 +49,7 @@ def listings(world: World) -> int:
 
 
 def at_listing(world: World, number: int, happen: Callable[[], None]) -> None:
-    """Let something happen while Stripe answers with this page of events."""
+    """Let something happen while Stripe returns this page of events."""
     first = listings(world)
 
     def check() -> None:

@@ -32,7 +32,7 @@ STATUSES = {
     "soft_delete_customer": {204, 403, 404, 409, 422},
     "link_customer": {200, 400},
 }
-"""What the functions behind HTTP may answer while Stripe and the database are well."""
+"""What the functions behind HTTP may return while Stripe and the database are well."""
 TAKE_JSON = ("create_customer", "link_customer")
 MAY_RAISE = ("replay_events", "rebuild_customers")
 """Functions that are invoked by hand: they refuse their input with an error of the product."""
@@ -48,9 +48,9 @@ def violations(invocation: Invocation, outcome: Outcome, world: MarkedWorld) -> 
             yield f"raised {type(outcome.error).__name__}: {outcome.error}"
         return
     try:
-        json.dumps(outcome.answer, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(outcome.response, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        yield f"Lambda can't send the answer: {error}"
+        yield f"Lambda can't send the response: {error}"
         return
     if invocation.function in STATUSES:
         yield from _over_http(invocation, outcome)
@@ -59,7 +59,7 @@ def violations(invocation: Invocation, outcome: Outcome, world: MarkedWorld) -> 
     if invocation.token is not None:
         yield from _by_token(invocation.token["claims"], outcome)
     if invocation.function == "apply_event":
-        yield from _by_stream(outcome.answer)
+        yield from _by_stream(outcome.response)
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -71,19 +71,19 @@ def _is_refusal(error: BaseException) -> bool:
 def _over_http(invocation: Invocation, outcome: Outcome) -> Iterator[str]:
     body = _body(outcome)
     if outcome.status not in STATUSES[invocation.function]:
-        yield f"answered {outcome.status} {body}"
+        yield f"returned {outcome.status} {body}"
     if outcome.status < 400:
         if invocation.function in TAKE_JSON:
             yield from _of_accepted_body(_carried(invocation.event)[0] or b"", invocation.function)
         return
     if not (
         isinstance(body, dict)
-        and outcome.answer["headers"].get("content-type") == "application/problem+json"
+        and outcome.response["headers"].get("content-type") == "application/problem+json"
         and str(body.get("type")).startswith(_PROBLEM)
         and body.get("status") == outcome.status
         and all(isinstance(body.get(name), str) and body[name] for name in ("title", "detail"))
     ):
-        yield f"no problem details: {outcome.answer}"
+        yield f"no problem details: {outcome.response}"
     if outcome.changed:
         yield f"refused, and changed {sorted(outcome.changed)}"
     if outcome.new_on_stripe:
@@ -106,7 +106,7 @@ def _by_webhook(invocation: Invocation, outcome: Outcome, world: MarkedWorld) ->
         key = {"pk": {"S": f"EVENT#{body['id']}"}, "sk": {"S": "EVENT"}}
         found = world.database.request("GetItem", {"TableName": TABLE_NAME, "Key": key})
         if "Item" not in found.body:
-            yield "answered 200 for an event that is not stored"
+            yield "returned 200 for an event that is not stored"
 
 
 def _carried(event: Any) -> tuple[bytes | None, str | None]:
@@ -174,11 +174,11 @@ def _is_admin(claims: Any) -> bool:
     return any(isinstance(s, str) and f" {ADMIN_SCOPE} " in f" {s.strip('[]')} " for s in scopes)
 
 
-def _by_stream(answer: Any) -> Iterator[str]:
-    if not (isinstance(answer, dict) and set(answer) == {"batchItemFailures"}):
-        yield f"no partial batch response: {answer}"
+def _by_stream(response: Any) -> Iterator[str]:
+    if not (isinstance(response, dict) and set(response) == {"batchItemFailures"}):
+        yield f"no partial batch response: {response}"
         return
-    for failure in answer["batchItemFailures"]:
+    for failure in response["batchItemFailures"]:
         if not isinstance(failure.get("itemIdentifier"), str):
             yield f"a failure without a sequence number: {failure}"
         else:
@@ -186,7 +186,7 @@ def _by_stream(answer: Any) -> Iterator[str]:
 
 
 def _body(outcome: Outcome) -> Any:
-    body = outcome.answer.get("body") if isinstance(outcome.answer, dict) else None
+    body = outcome.response.get("body") if isinstance(outcome.response, dict) else None
     try:
         return None if body is None else json.loads(body)
     except (TypeError, ValueError):

@@ -24,7 +24,7 @@ class Outcome:
 
     Parameters
     ----------
-    answer : object
+    response : object
         What the function returned.
     error : Exception or None
         What it raised instead.
@@ -36,7 +36,7 @@ class Outcome:
         How many objects Stripe has beyond those that it had.
     """
 
-    answer: Any
+    response: Any
     error: BaseException | None
     output: str
     changed: dict[Key, tuple[Any, Any]]
@@ -44,8 +44,8 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """The HTTP status of the answer; 0 where it has none."""
-        status = self.answer.get("statusCode") if isinstance(self.answer, dict) else None
+        """The HTTP status of the response; 0 where it has none."""
+        status = self.response.get("statusCode") if isinstance(self.response, dict) else None
         return status if isinstance(status, int) else 0
 
     @property
@@ -74,12 +74,12 @@ class Stage:
         changes = world.database.stream(TABLE_NAME).records
         before, on_stripe = len(changes), _size_of_stripe(world)
         world.context.settings = replace(world.settings, webhook_secret=invocation.webhook_secret)
-        answer: Any = None
+        response: Any = None
         error: BaseException | None = None
         with self._output.captured(), use(world.context):
             try:
                 module = import_module(f"functions.{invocation.function}.app")
-                answer = world.invoke(module, invocation.event, _REMAINING_MILLISECONDS)
+                response = world.invoke(module, invocation.event, _REMAINING_MILLISECONDS)
             except Exception as raised:
                 error = raised
                 self._output.add_failure(raised)
@@ -88,7 +88,7 @@ class Stage:
         world.dead_letters.clear()
         world.published.clear()
         return Outcome(
-            answer,
+            response,
             error,
             self._output.taken(),
             _net_changes(changes[before:]),

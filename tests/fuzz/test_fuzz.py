@@ -20,7 +20,7 @@ BATCHES = 25
 
 @pytest.fixture(scope="module")
 def stage(aws: None) -> Iterator[Stage]:
-    # moto would answer every call too, though nothing would come of that.
+    # moto would handle every call too, though nothing would come of that.
     with mock.patch.object(botocore_stubber, "enabled", False), staged() as stage:
         yield stage
 
@@ -57,7 +57,7 @@ class TestExplore:
     @pytest.mark.parametrize(
         ("target", "replacement", "violation"),
         [
-            ("stripe_integrations.actions.StripeCustomer.get", raise_key_error, "answered 500"),
+            ("stripe_integrations.actions.StripeCustomer.get", raise_key_error, "returned 500"),
             (
                 "stripe_integrations.entrypoints.webhook_signature.verify",
                 ignore,

@@ -41,6 +41,6 @@ def double(clock: Clock) -> StripeDouble:
 
 @pytest.fixture
 def api(double: StripeDouble, clock: Clock) -> Any:
-    """Stripe's library, whose calls the double answers; nothing is retried."""
+    """Stripe's library, whose calls the double handles; nothing is retried."""
     client = StripeDoubleClient(double, sleep=clock.move)
     return stripe.StripeClient(API_KEY, http_client=client, max_network_retries=0).v1

@@ -225,9 +225,9 @@ class StripeHistory:
         return self._random.choice(found) if found else None
 
     def _ask(self, method: str, path: str, given: Json | None = None) -> Json:
-        answer = self._double.request(method, path, given, self._headers)
-        assert answer.status == 200, (method, path, given, answer.body)
-        body: Json = answer.body
+        response = self._double.request(method, path, given, self._headers)
+        assert response.status == 200, (method, path, given, response.body)
+        body: Json = response.body
         return body
 
 

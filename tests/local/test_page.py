@@ -10,22 +10,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from local.cloud import Answer
+from local.cloud import Response
 from local.page import SCRIPT, STYLE, api_page
 
 JSON = {"Content-Type": "application/json"}
 
 
 class Api:
-    """Records the calls that are forwarded, and answers them."""
+    """Records the calls that are forwarded, and responds to them."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, bytes]] = []
-        self.answer = Answer(200, {"Content-Type": "application/json"}, {"stripe_id": "cus_1"})
+        self.response = Response(200, {"Content-Type": "application/json"}, {"stripe_id": "cus_1"})
 
-    def send(self, method: str, path: str, body: bytes, _: Mapping[str, str]) -> Answer:
+    def send(self, method: str, path: str, body: bytes, _: Mapping[str, str]) -> Response:
         self.calls.append((method, path, body))
-        return self.answer
+        return self.response
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ class TestDocument:
 
 
 class TestCalls:
-    def test_forwards_call_and_answer(self, page: str, api: Api) -> None:
+    def test_forwards_call_and_response(self, page: str, api: Api) -> None:
         path = "/customers/a%2Fb%20%C3%A9/sync"
         status, headers, body = ask(page, "POST", path, b'{"user_id": "u"}', JSON)
         assert api.calls == [("POST", path, b'{"user_id": "u"}')]
@@ -84,9 +84,9 @@ class TestCalls:
         "headers", [{"Host": "rebound.example"}, {"Host": "127.0.0.1:1"}, {"Origin": "null"}]
     )
     def test_refuses_other_pages(self, page: str, api: Api, headers: dict[str, str]) -> None:
-        status, answered, _ = ask(page, "POST", "/customers/u/sync", headers=headers)
+        status, received, _ = ask(page, "POST", "/customers/u/sync", headers=headers)
         assert (status, api.calls) == (403, [])
-        assert "access-control-allow-origin" not in answered
+        assert "access-control-allow-origin" not in received
 
     @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
     def test_takes_its_own_calls(self, page: str, api: Api, name: str) -> None:

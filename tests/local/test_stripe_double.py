@@ -149,7 +149,7 @@ class TestLists:
 class TestIdempotency:
     OPTIONS = {"idempotency_key": "key-1"}  # noqa: RUF012 - never changed
 
-    def test_replays_first_answer(self, api: Any) -> None:
+    def test_replays_first_response(self, api: Any) -> None:
         first = api.customers.create({"name": "Ada"}, self.OPTIONS)
         api.customers.update(first.id, {"name": "Grace"})
         second = api.customers.create({"name": "Ada"}, self.OPTIONS)
@@ -282,14 +282,14 @@ class TestEvents:
 
 class TestFaults:
     @pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])
-    def test_lost_request_or_answer(
+    def test_lost_request_or_response(
         self, api: Any, double: StripeDouble, when: Literal["before", "after"], made: int
     ) -> None:
         double.faults.time_out(when=when)
         assert isinstance(refused(api.customers.create), stripe.APIConnectionError)
         assert len(double.account.customers) == made
 
-    def test_answer_after_timeout_is_lost(self, double: StripeDouble, clock: Clock) -> None:
+    def test_response_after_timeout_is_lost(self, double: StripeDouble, clock: Clock) -> None:
         client = StripeDoubleClient(double, sleep=clock.move, timeout=10)
         api = stripe.StripeClient(API_KEY, http_client=client, max_network_retries=0).v1
         double.faults.delay(60, match="POST /v1/customers")

@@ -44,7 +44,7 @@ def client(server: StripeDoubleServer) -> Any:
 
 
 class Endpoint:
-    """A webhook endpoint that answers with these statuses, and 200 from then on."""
+    """A webhook endpoint that returns these statuses, and 200 from then on."""
 
     def __init__(self, *statuses: int) -> None:
         self.received: list[tuple[bytes, str]] = []
@@ -82,8 +82,8 @@ class Endpoint:
 def control(server: StripeDoubleServer, method: str, name: str, given: Any = None) -> Any:
     body = None if given is None else json.dumps(given).encode()
     request = urllib.request.Request(f"{server.url}/_double/{name}", body, method=method)
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -117,7 +117,7 @@ class TestServer:
             assert len(set(pool.map(create, range(50)))) == 1
         assert len(server.double.account.customers) == 1
 
-    def test_lost_answer_closes_connection(self, server: StripeDoubleServer, api: Any) -> None:
+    def test_lost_response_closes_connection(self, server: StripeDoubleServer, api: Any) -> None:
         server.double.faults.time_out(when="before")
         server.double.faults.time_out(when="after")
         for made in (0, 1):
@@ -149,8 +149,8 @@ class TestControl:
                 api.customers.create()
             control(server, "POST", "deliveries/duplicate_next", {"event_type": "customer.created"})
             customer = api.customers.create({"metadata": {"user_id": "u1"}}, OPTIONS)
-            answer = control(server, "GET", "wait_until_delivered?timeout=10")
-            assert answer == {"delivered": True, "pending": 0}
+            response = control(server, "GET", "wait_until_delivered?timeout=10")
+            assert response == {"delivered": True, "pending": 0}
             assert len(endpoint.received) == 2
             session = {"customer": customer.id, "metadata": {"a": "1"}}
             event = control(server, "POST", "helpers/complete_checkout_session", session)["data"]
@@ -176,11 +176,11 @@ connection.getresponse().read()
 
 
 class TestProcesses:
-    @pytest.mark.parametrize("answered", [True, False])
+    @pytest.mark.parametrize("responds", [True, False])
     def test_client_is_killed_after_effect(
-        self, server: StripeDoubleServer, answered: bool
+        self, server: StripeDoubleServer, responds: bool
     ) -> None:
-        server.double.faults.kill_client_after(match="POST /v1/customers", answered=answered)
+        server.double.faults.kill_client_after(match="POST /v1/customers", responds=responds)
         command = [sys.executable, "-S", "-c", CHILD, str(server.port)]
         assert subprocess.run(command, check=False, timeout=20).returncode == -signal.SIGKILL
         assert subprocess.run(command, check=False, timeout=20).returncode == 0
@@ -200,8 +200,8 @@ class TestProcesses:
                 ).v1.customers.create()
                 assert process.stdout.readline() == "POST /v1/customers 200\n"
                 waiting = f"{url[0]}/_double/wait_until_delivered"
-                with urllib.request.urlopen(waiting, timeout=20) as answer:
-                    assert json.load(answer)["delivered"] is True
+                with urllib.request.urlopen(waiting, timeout=20) as response:
+                    assert json.load(response)["delivered"] is True
                 process.terminate()
                 assert process.wait(10) == 0
             assert [event.type for event in endpoint.events()] == ["customer.created"]

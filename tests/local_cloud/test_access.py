@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from local.cloud import HOST, Answer, Cloud, encode, local_cloud
+from local.cloud import HOST, Cloud, Response, encode, local_cloud
 from local.cloud import http as ask
 
 AUDIENCE = "stripe-customers"
@@ -103,7 +103,7 @@ def cloud(issuer: Issuer) -> Iterator[Cloud]:
         yield cloud
 
 
-def call(cloud: Cloud, token: str | None, method: str, path: str, body: object = None) -> Answer:
+def call(cloud: Cloud, token: str | None, method: str, path: str, body: object = None) -> Response:
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
@@ -117,9 +117,9 @@ def body_of(user_id: object, **fields: Any) -> dict[str, Any]:
 
 def customer_of(cloud: Cloud, issuer: Issuer, user_id: str) -> str:
     """Stripe's id of a user's customer, made where there is none."""
-    answer = call(cloud, issuer.token(user_id), "POST", "/customers", body_of(user_id))
-    assert answer.status in (200, 201), answer
-    stripe_id: str = answer.body["stripe_id"]
+    response = call(cloud, issuer.token(user_id), "POST", "/customers", body_of(user_id))
+    assert response.status in (200, 201), response
+    stripe_id: str = response.body["stripe_id"]
     return stripe_id
 
 
@@ -176,11 +176,11 @@ def body_for(path: str) -> object:
 def test_other_user_is_forbidden(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
-    answer = call(cloud, issuer.token(A), method, path, body_for(path))
+    response = call(cloud, issuer.token(A), method, path, body_for(path))
 
-    assert answer.status == 403
-    assert answer.body["type"] == "urn:stripe-integrations:problem:forbidden"
-    assert of_b not in json.dumps(answer.body)
+    assert response.status == 403
+    assert response.body["type"] == "urn:stripe-integrations:problem:forbidden"
+    assert of_b not in json.dumps(response.body)
 
 
 def test_own_customer(cloud: Cloud, issuer: Issuer) -> None:
@@ -245,11 +245,11 @@ def bad_tokens(issuer: Issuer) -> dict[str, str | None]:
 def test_bad_token_is_unauthorized(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
-    answers = {
+    responses = {
         why: call(cloud, token, method, path, body_for(path)).status
         for why, token in bad_tokens(issuer).items()
     }
-    assert answers == dict.fromkeys(answers, 401)
+    assert responses == dict.fromkeys(responses, 401)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -36,16 +36,16 @@ def test_shuffled_burst_with_duplicates(cloud: Cloud, capsys: pytest.CaptureFixt
     sending = burst.send()
     settling = burst.settle()
 
-    answers = Counter(attempt["status"] for attempt in burst.attempts())
+    responses = Counter(attempt["status"] for attempt in burst.attempts())
     figures = (
         f"{distinct} events and {DUPLICATES} duplicates of {CUSTOMERS} customers, shuffled: "
-        f"answered {dict(answers)} in {sending:.0f} s ({answers.total() / sending:.0f}/s), "
+        f"returned {dict(responses)} in {sending:.0f} s ({responses.total() / sending:.0f}/s), "
         f"all finished {settling:.0f} s later, {dict(burst.states())}"
     )
     with capsys.disabled():
         sys.stdout.write(f"\n{figures}\n")
     assert distinct >= EVENTS
-    assert answers[200] == distinct + DUPLICATES, "each delivery was answered 2xx in the end"
+    assert responses[200] == distinct + DUPLICATES, "each delivery got a 2xx in the end"
     assert burst.states().keys() == {"applied", "ignored"}
     assert burst.received() == burst.emitted()
     items = cloud.items()
@@ -62,7 +62,7 @@ class Burst:
     cloud : Cloud
         The stack that they come to.
     stripe : StripeDoubleServer
-        The double that sends them, and repeats whatever is not answered 2xx.
+        The double that sends them, and repeats whatever does not get a 2xx.
     """
 
     def __init__(self, cloud: Cloud, stripe: StripeDoubleServer) -> None:
@@ -83,9 +83,9 @@ class Burst:
 
         def create(number: int) -> str:
             body = {"user_id": f"u-burst-{number}", "billing_email": f"{number}@example.com"}
-            answer = self._cloud.request("POST", "/customers", body)
-            assert answer.status == 201, answer
-            stripe_id: str = answer.body["stripe_id"]
+            response = self._cloud.request("POST", "/customers", body)
+            assert response.status == 201, response
+            stripe_id: str = response.body["stripe_id"]
             return stripe_id
 
         with ThreadPoolExecutor(4) as callers:
@@ -137,7 +137,7 @@ class Burst:
         return time.monotonic() - began
 
     def attempts(self) -> list[dict[str, object]]:
-        """What was answered to each delivery."""
+        """The response to each delivery."""
         with self._stripe.use() as double:
             return double.webhooks.log[self._attempts_before :]
 

@@ -10,9 +10,9 @@ from local.cloud import Cloud, local_cloud
 
 def create(cloud: Cloud, user_id: str) -> str:
     body = {"user_id": user_id, "billing_email": "jenny@example.com"}
-    answer = cloud.request("POST", "/customers", body)
-    assert answer.status == 201, answer
-    stripe_id: str = answer.body["stripe_id"]
+    response = cloud.request("POST", "/customers", body)
+    assert response.status == 201, response
+    stripe_id: str = response.body["stripe_id"]
     return stripe_id
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from local.cloud import Answer, Cloud
+from local.cloud import Cloud, Response
 from local.stripe_double import StripeDoubleServer
 
 CALLS = 50
@@ -19,18 +19,18 @@ def double(cloud: Cloud) -> StripeDoubleServer:
     return cloud.stripe.double
 
 
-def create(cloud: Cloud, user_id: str) -> Answer:
+def create(cloud: Cloud, user_id: str) -> Response:
     body = {"user_id": user_id, "billing_email": "jenny@example.com"}
     return cloud.request("POST", "/customers", body)
 
 
-def create_until_answered(cloud: Cloud, user_id: str) -> Answer:
-    """Create as a backend does: an answer that says to try again is followed by another try."""
+def create_with_retries(cloud: Cloud, user_id: str) -> Response:
+    """Create as a backend does: after a response that says to try again, it repeats the call."""
     for _ in range(10):
-        answer = create(cloud, user_id)
-        if answer.status < 500:
+        response = create(cloud, user_id)
+        if response.status < 500:
             break
-    return answer
+    return response
 
 
 def on_stripe(cloud: Cloud, user_id: str) -> list[str]:
@@ -55,40 +55,40 @@ def active_records(cloud: Cloud, user_id: str) -> list[str]:
 
 def test_concurrent_creates_make_one_customer(cloud: Cloud) -> None:
     with ThreadPoolExecutor(CALLS) as callers:
-        answers = list(callers.map(lambda _: create_until_answered(cloud, "u-fifty"), range(CALLS)))
+        responses = list(callers.map(lambda _: create_with_retries(cloud, "u-fifty"), range(CALLS)))
 
-    statuses = Counter(answer.status for answer in answers)
+    statuses = Counter(response.status for response in responses)
     assert statuses[200] + statuses[201] == CALLS
     assert statuses[201] <= 1
-    (customer,) = {answer.body["stripe_id"] for answer in answers}
+    (customer,) = {response.body["stripe_id"] for response in responses}
     assert on_stripe(cloud, "u-fifty") == [customer]
     assert active_records(cloud, "u-fifty") == [customer]
 
 
-def user_whose_create_was_killed(cloud: Cloud, *, answered: bool) -> str:
-    """A user; a process that has its answer may be done before it dies, and another is killed."""
+def user_whose_create_was_killed(cloud: Cloud, *, responds: bool) -> str:
+    """A user; a process that has its response may be done before it dies, and another is killed."""
     for number in range(20):
-        user_id = f"u-killed-{answered}-{number}"
+        user_id = f"u-killed-{responds}-{number}"
         with double(cloud).use() as stripe:
-            stripe.faults.kill_client_after(1, match=CREATE, answered=answered)
+            stripe.faults.kill_client_after(1, match=CREATE, responds=responds)
         if create(cloud, user_id).status >= 500:
             return user_id
     raise AssertionError("every process was faster than its death")
 
 
-@pytest.mark.parametrize("answered", [True, False])
-def test_create_killed_after_stripe_answered_is_resumed(cloud: Cloud, answered: bool) -> None:
+@pytest.mark.parametrize("responds", [True, False])
+def test_create_killed_after_stripe_responded_is_resumed(cloud: Cloud, responds: bool) -> None:
     with double(cloud).use() as stripe:
         stripe.webhooks.hold()
 
-    user_id = user_whose_create_was_killed(cloud, answered=answered)
+    user_id = user_whose_create_was_killed(cloud, responds=responds)
     (made,) = on_stripe(cloud, user_id)
-    if not answered:  # one that has the answer may get as far as the record before it dies
+    if not responds:  # one that has the response may get as far as the record before it dies
         assert active_records(cloud, user_id) == []
 
-    answer = create_until_answered(cloud, user_id)
+    response = create_with_retries(cloud, user_id)
 
-    assert answer.body["stripe_id"] == made
+    assert response.body["stripe_id"] == made
     assert on_stripe(cloud, user_id) == [made]
     assert active_records(cloud, user_id) == [made]
     with double(cloud).use() as stripe:
@@ -97,7 +97,7 @@ def test_create_killed_after_stripe_answered_is_resumed(cloud: Cloud, answered: 
 
 def test_webhook_completes_killed_create(cloud: Cloud) -> None:
     with double(cloud).use() as stripe:
-        stripe.faults.kill_client_after(1, match=CREATE, answered=False)
+        stripe.faults.kill_client_after(1, match=CREATE, responds=False)
 
     assert create(cloud, "u-webhook").status >= 500
 
@@ -112,11 +112,11 @@ def test_concurrent_creates_survive_a_kill(
         stripe.webhooks.hold()
         stripe.faults.kill_client_after(1, match=CREATE)
     with ThreadPoolExecutor(CALLS) as callers:
-        answers = list(callers.map(lambda _: create_until_answered(cloud, "u-both"), range(CALLS)))
+        responses = list(callers.map(lambda _: create_with_retries(cloud, "u-both"), range(CALLS)))
 
     (made,) = on_stripe(cloud, "u-both")
     assert active_records(cloud, "u-both") == [made]
-    assert {answer.status for answer in answers} <= {200, 201}
-    assert {answer.body["stripe_id"] for answer in answers} == {made}
+    assert {response.status for response in responses} <= {200, 201}
+    assert {response.body["stripe_id"] for response in responses} == {made}
     with double(cloud).use() as stripe:
         stripe.webhooks.release()

@@ -42,7 +42,7 @@ class SamLocal:
     environment: dict[str, str]
 
     def invoke(self, function: str, event: dict[str, Any]) -> Any:
-        """Invoke a function once, in a new container; its answer."""
+        """Invoke a function once, in a new container; its response."""
         done = subprocess.run(
             [SAM, "local", "invoke", function, "--event", "-", *self.options],
             cwd=engine.ROOT,

@@ -22,21 +22,21 @@ def test_story_function_by_function(sam_local: SamLocal) -> None:
     user_id = asked["user_id"]
     customers = sam_local.double.account.customers
 
-    created = _answer(sam_local.invoke("CreateCustomer", create), 201)
+    created = _response(sam_local.invoke("CreateCustomer", create), 201)
     customer_id = created["stripe_id"]
     assert list(customers) == [customer_id]
     assert created["email"] == customers[customer_id]["email"] == asked["billing_email"]
 
-    again = _answer(sam_local.invoke("CreateCustomer", create), 200)
+    again = _response(sam_local.invoke("CreateCustomer", create), 200)
     assert again["stripe_id"] == customer_id
     assert len(customers) == 1
 
-    got = _answer(sam_local.invoke("GetCustomer", _example("get_customer")), 200)
+    got = _response(sam_local.invoke("GetCustomer", _example("get_customer")), 200)
     assert got["stripe_id"] == customer_id
     _check_start_api(sam_local, user_id, customer_id)
 
     _change(sam_local, customer_id, name="Jane Roe", source="tok_visa")
-    synced = _answer(sam_local.invoke("SyncCustomer", _example("sync_customer")), 200)
+    synced = _response(sam_local.invoke("SyncCustomer", _example("sync_customer")), 200)
     assert synced["name"] == "Jane Roe"
     assert [card["last4"] for card in synced["cards"]] == ["4242"]
 
@@ -50,16 +50,16 @@ def test_story_function_by_function(sam_local: SamLocal) -> None:
         .replace(f'"created": {example["created"]}', f'"created": {int(time.time())}')
     )
     event_key = (f"EVENT#{example['id']}", "EVENT")
-    _answer(sam_local.invoke("LinkCustomer", webhook), 400)
+    _response(sam_local.invoke("LinkCustomer", webhook), 400)
     assert _item(sam_local, *event_key) is None
     signature = sign(webhook["body"].encode(), SIGNING_SECRET, time.time())
     webhook["headers"]["stripe-signature"] = signature
-    _answer(sam_local.invoke("LinkCustomer", webhook), 200)
+    _response(sam_local.invoke("LinkCustomer", webhook), 200)
     stored = _item(sam_local, *event_key) or {}
     assert (stored["state"], stored["user_id"]) == ("pending", user_id)
 
-    answer = sam_local.invoke("ApplyEvent", _example("apply_event"))
-    assert answer == {"batchItemFailures": []}
+    response = sam_local.invoke("ApplyEvent", _example("apply_event"))
+    assert response == {"batchItemFailures": []}
     applied = _item(sam_local, *event_key) or {}
     assert applied["state"] == "applied"
     customer_key = (f"USER#{user_id}", f"CUSTOMER#{customer_id}")
@@ -76,11 +76,11 @@ def test_story_function_by_function(sam_local: SamLocal) -> None:
     nothing = {"rebuilt": 0, "resume_from": None, "error": None, "unreadable": 0}
     assert rebuilt == {"listed": 1, **nothing}
 
-    _answer(sam_local.invoke("SoftDeleteCustomer", _example("soft_delete_customer")), 204)
+    _response(sam_local.invoke("SoftDeleteCustomer", _example("soft_delete_customer")), 204)
     customer = _item(sam_local, *customer_key) or {}
     assert customer["is_active"] is False
     assert customer["date_purged"]
-    _answer(sam_local.invoke("GetCustomer", _example("get_customer")), 404)
+    _response(sam_local.invoke("GetCustomer", _example("get_customer")), 404)
 
 
 def _check_start_api(sam_local: SamLocal, user_id: str, customer_id: str) -> None:
@@ -93,9 +93,9 @@ def _check_start_api(sam_local: SamLocal, user_id: str, customer_id: str) -> Non
         ready=lambda: engine.listens("127.0.0.1", port),
     ):
         address = f"http://127.0.0.1:{port}/customers/{user_id}"
-        with urlopen(address, timeout=60) as answer:
-            assert answer.status == 200
-            assert json.load(answer)["stripe_id"] == customer_id
+        with urlopen(address, timeout=60) as response:
+            assert response.status == 200
+            assert json.load(response)["stripe_id"] == customer_id
 
 
 def _example(function: str) -> dict[str, Any]:
@@ -103,9 +103,9 @@ def _example(function: str) -> dict[str, Any]:
     return example
 
 
-def _answer(answer: dict[str, Any], status: int) -> dict[str, Any]:
-    assert answer["statusCode"] == status, answer
-    body: dict[str, Any] = json.loads(answer.get("body") or "{}")
+def _response(response: dict[str, Any], status: int) -> dict[str, Any]:
+    assert response["statusCode"] == status, response
+    body: dict[str, Any] = json.loads(response.get("body") or "{}")
     return body
 
 

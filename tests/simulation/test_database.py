@@ -41,10 +41,10 @@ class World:
         self.ask("CreateTable", **TABLE)
 
     def ask(self, operation: str, **body: Any) -> Json:
-        """An answer that is none of an error."""
-        answer = self.database.request(operation, {"TableName": "records", **body})
-        assert answer.status == 200, answer.body
-        return answer.body
+        """A response that is none of an error."""
+        response = self.database.request(operation, {"TableName": "records", **body})
+        assert response.status == 200, response.body
+        return response.body
 
     def put(self, pk: str = "p", sk: str = "s", **values: Json) -> None:
         """Put an item."""

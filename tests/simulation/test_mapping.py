@@ -24,10 +24,10 @@ def stream(*shards: int, created: float = START) -> list[list[Json]]:
 
 
 class Harness:
-    """A mapping whose function answers as a test has it; records what the function was given."""
+    """A mapping whose function returns what a test says; records what the function was given."""
 
     def __init__(
-        self, shards: list[list[Json]], answer: Callable[[list[int]], Outcome], **rules: Any
+        self, shards: list[list[Json]], respond: Callable[[list[int]], Outcome], **rules: Any
     ) -> None:
         self.schedule = Schedule()
         self.invoked: list[list[int]] = []
@@ -38,7 +38,7 @@ class Harness:
         def invoke(records: list[Json], then: Callable[[Outcome], None]) -> None:
             numbers = [int(record["dynamodb"]["SequenceNumber"]) for record in records]
             self.invoked.append(numbers)
-            self.schedule.after(1, lambda: then(answer(numbers)))
+            self.schedule.after(1, lambda: then(respond(numbers)))
 
         self.mapping = StreamMapping(
             schedule=self.schedule,
@@ -93,15 +93,15 @@ def test_retries_whole_batch_without_bisect() -> None:
 
 
 def test_partial_failure_moves_checkpoint() -> None:
-    answers = iter([reporting(4, 2), DONE])
-    harness = Harness(stream(5), lambda _: next(answers), bisect=True)
+    responses = iter([reporting(4, 2), DONE])
+    harness = Harness(stream(5), lambda _: next(responses), bisect=True)
     harness.run()
     assert harness.invoked == [[1, 2, 3, 4, 5], [2, 3, 4, 5]]
 
 
 def test_unknown_record_fails_batch() -> None:
-    answers = iter([reporting(77), DONE])
-    harness = Harness(stream(2), lambda _: next(answers))
+    responses = iter([reporting(77), DONE])
+    harness = Harness(stream(2), lambda _: next(responses))
     harness.run()
     assert harness.invoked == [[1, 2], [1, 2]]
 

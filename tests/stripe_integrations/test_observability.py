@@ -220,12 +220,12 @@ class TestLog:
         event = api_event("POST", "/customers", body=body)
         event["requestContext"]["requestId"] = "api-1"
         world.call(create_customer, event)
-        called, answered = lines(log)
-        assert [line["correlation_id"] for line in (called, answered)] == ["api-1", "api-1"]
+        called, responded = lines(log)
+        assert [line["correlation_id"] for line in (called, responded)] == ["api-1", "api-1"]
         assert called["message"] == "called Stripe"
         assert called["stripe_request_id"].startswith("req_")
         assert called["stripe_status"] == 200
-        assert answered["status"] == 201
+        assert responded["status"] == 201
 
     def test_refused_call_has_stripes_id(
         self, world: World, log: io.StringIO, stripe_id: str
@@ -248,7 +248,7 @@ class TestLog:
             line for line in lines(log) if event["stripe_id"] in line.get("stripe_event_id", "")
         ]
         assert [line["message"] for line in found] == [
-            "answered",
+            "responded",
             "called Stripe",
             "called Stripe",
             "called Stripe",
@@ -262,8 +262,8 @@ class TestLog:
         observability.logger.append_keys(customer_email="jane@example.com")
         clear(log)
         world.get()
-        (answered,) = lines(log)
-        assert not {"stripe_event_id", "customer_email"} & answered.keys()
+        (responded,) = lines(log)
+        assert not {"stripe_event_id", "customer_email"} & responded.keys()
 
     def test_unexpected_error_is_raised_by_type_only(
         self, world: World, log: io.StringIO, monkeypatch: pytest.MonkeyPatch

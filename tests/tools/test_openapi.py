@@ -1,4 +1,4 @@
-"""openapi.json says what the functions take and answer, and nothing else."""
+"""openapi.json says what the functions take and return, and nothing else."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ REQUEST = validator(DOCUMENT["components"]["schemas"]["CustomerToCreate"])
 
 
 def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Json:
-    """Call a route, and check that its answer is one that the document promises."""
+    """Call a route, and check that its response is one that the document promises."""
     (route,) = (route for route in openapi.ROUTES if route.function == function)
     path = route.path.replace("{user_id}", user_id)
     if route.takes_body:
         event = {"body": json.dumps({**BODY, "user_id": user_id}), **event}
     named = user_id if "{" in route.path else None
-    answer = world.call(FUNCTIONS[function], api_event(route.method, path, named, **event))
-    check(function, answer)
-    return answer
+    response = world.call(FUNCTIONS[function], api_event(route.method, path, named, **event))
+    check(function, response)
+    return response
 
 
 def operation_of(function: str) -> Json:
@@ -82,21 +82,21 @@ def operation_of(function: str) -> Json:
     return operation
 
 
-def check(function: str, answer: Json) -> None:
-    promised = operation_of(function)["responses"][str(answer["statusCode"])]
-    media_type = answer["headers"].get("content-type")
-    assert (media_type in promised.get("content", {})) is ("body" in answer)
-    if "body" in answer:
-        validator(promised["content"][media_type]["schema"]).validate(answer["json"])
-    if "retry-after" in answer["headers"]:
+def check(function: str, response: Json) -> None:
+    promised = operation_of(function)["responses"][str(response["statusCode"])]
+    media_type = response["headers"].get("content-type")
+    assert (media_type in promised.get("content", {})) is ("body" in response)
+    if "body" in response:
+        validator(promised["content"][media_type]["schema"]).validate(response["json"])
+    if "retry-after" in response["headers"]:
         retry_after = DOCUMENT["components"]["headers"]["RetryAfter"]["schema"]
         assert promised["headers"] == {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
-        validator(retry_after).validate(answer["headers"]["retry-after"])
+        validator(retry_after).validate(response["headers"]["retry-after"])
 
 
-def slug(answer: Json) -> str:
+def slug(response: Json) -> str:
     """The end of a problem's type."""
-    return openapi.slug_of(answer["json"])
+    return openapi.slug_of(response["json"])
 
 
 # ---- the document -----------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_examples_are_valid() -> None:
         validator(schema).validate(example["value"])
 
 
-# ---- answers -------------------------------------------------------------------------
+# ---- responses -------------------------------------------------------------------------
 
 
 def test_customer_with_children_is_as_described(world: World) -> None:
@@ -188,7 +188,7 @@ def refusing(code: str, operation: str = "", reasons: list[str] | None = None) -
     return refuse
 
 
-def stripe_answering(status: int) -> Setting:
+def stripe_returning(status: int) -> Setting:
     return lambda world, stack: world.stripe.faults.fail_next(None, status=status)
 
 
@@ -267,9 +267,9 @@ PROBLEMS: dict[str, Setting] = {
     "misconfigured": no_table,
     "record-refused": refusing("ValidationException"),
     "records-not-stored": settings_of(stored_records=frozenset({"Card"})),
-    "stripe-refused": stripe_answering(401),
+    "stripe-refused": stripe_returning(401),
     "wrong-mode": other_mode,
-    "stripe-unavailable": stripe_answering(500),
+    "stripe-unavailable": stripe_returning(500),
     "database-unavailable": refusing("ProvisionedThroughputExceededException"),
     "secret-unavailable": no_secret,
     "newer-schema": newer_schema,
@@ -291,22 +291,22 @@ def test_problem_of_route_is_as_described(world: World, function: str, kind: str
     world.create()
     with ExitStack() as stack:
         asked |= PROBLEMS[kind](world, stack) or {}
-        answer = call(world, function, **asked)
-    assert slug(answer) == kind
-    assert answer["json"]["title"]
+        response = call(world, function, **asked)
+    assert slug(response) == kind
+    assert response["json"]["title"]
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("field", FIELDS)
 @REPEATABLE
 @given(value=st.data())
-def test_value_from_stripe_is_answered_in_schema(
+def test_value_from_stripe_is_returned_in_schema(
     field: StripeField[Any], value: st.DataObject
 ) -> None:
     found = field.from_stripe(value.draw(JSON))
     is_stored = found is not None or field.null
     if field.paths and is_stored:
-        validator(field.answer_schema).validate(field.to_json(found))
+        validator(field.response_schema).validate(field.to_json(found))
 
 
 # ---- requests ----------------------------------------------------------------------------
@@ -375,9 +375,9 @@ def is_taken(body: Json) -> bool:
 )
 def test_request_takes_its_schema(world: World, changes: Json, taken: bool) -> None:
     body = {**BODY, **changes}
-    answer = call(world, "create_customer", body=json.dumps(body))
+    response = call(world, "create_customer", body=json.dumps(body))
     assert REQUEST.is_valid(body) is taken
-    assert answer["statusCode"] == (201 if taken else 422)
+    assert response["statusCode"] == (201 if taken else 422)
 
 
 @pytest.mark.parametrize("missing", ["user_id", "billing_email"])

@@ -17,11 +17,11 @@ class TestVocabulary:
         text = tmp_path / "uses.txt"
         text.write_text("\n".join(uses))
         command = [sys.executable, "-m", "codespell_lib", str(text)]
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        found = {int(number) for number in re.findall(r"uses\.txt:(\d+):", answer.stdout)}
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        found = {int(number) for number in re.findall(r"uses\.txt:(\d+):", result.stdout)}
         missed = [use for number, use in enumerate(uses, 1) if number not in found]
         assert uses
-        assert not missed, answer.stderr
+        assert not missed, result.stderr
 
 
 def uses_of(entry: str) -> list[str]:

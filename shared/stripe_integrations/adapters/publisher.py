@@ -63,8 +63,8 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
         "DetailType": detail["type"],
         "Detail": json.dumps(dict(detail)),
     }
-    answer = _call("events", "put_events", Entries=[entry])
-    if answer.get("FailedEntryCount"):
+    response = _call("events", "put_events", Entries=[entry])
+    if response.get("FailedEntryCount"):
         raise MessageNotSentError("events: the entry was not accepted")
 
 
@@ -72,12 +72,12 @@ def _call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     try:
-        answer: dict[str, Any] = getattr(_client(service), operation)(**arguments)
+        response: dict[str, Any] = getattr(_client(service), operation)(**arguments)
     except ClientError as error:
         raise MessageNotSentError(f"{service}: {error.response['Error']['Code']}") from error
     except BotoCoreError as error:
         raise MessageNotSentError(f"{service}: {type(error).__name__}") from error
-    return answer
+    return response
 
 
 @cache

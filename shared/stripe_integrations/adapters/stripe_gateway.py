@@ -1,7 +1,7 @@
 """All calls to Stripe: time-outs, retries, idempotency keys, API version, mode.
 
-Answers are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not with
-this module: functions that never call Stripe don't ship it.
+Responses are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not
+with this module: functions that never call Stripe don't ship it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StripeCall:
     seconds : float
         Its duration, retries by Stripe's library included.
     status : int or None
-        HTTP status of the answer; None without an answer.
+        HTTP status of the response; None without a response.
     request_id : str or None
         Stripe's id of the request.
     """
@@ -132,7 +132,7 @@ class StripeGateway:
     def retrieve_customer(self, stripe_id: str) -> Json:
         """The customer with its sources: https://docs.stripe.com/api/customers/retrieve.
 
-        Stripe answers for a deleted one too: ``{"id": …, "object": "customer", "deleted": true}``.
+        Stripe returns a deleted one too: ``{"id": …, "object": "customer", "deleted": true}``.
         """
         customer = self._object(
             f"retrieve {stripe_id}",
@@ -237,7 +237,7 @@ class StripeGateway:
         listed = self._call("list events", lambda client: client.v1.events.list(params))
         data = listed.get("data")
         if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
-            raise errors.StripeUnavailableError("Stripe's answer is malformed: list events")
+            raise errors.StripeUnavailableError("Stripe's response is malformed: list events")
         return [event for event in data if _ids([event])], bool(listed.get("has_more"))
 
     def _complete_sources(self, stripe_id: str, customer: Json) -> None:
@@ -281,7 +281,7 @@ class StripeGateway:
             data = listed.get("data")
             has_more = bool(listed.get("has_more"))
             if not isinstance(data, list) or len(_ids(data)) < max(len(data), has_more):
-                raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
+                raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
             for obj in data:
                 yield self._checked(obj)
             if not has_more:
@@ -289,10 +289,10 @@ class StripeGateway:
             page = {**page, "starting_after": data[-1]["id"]}
 
     def _object(self, operation: str, call: Call) -> Json:
-        answer = self._call(operation, call)
-        if not isinstance(answer.get("id"), str):
-            raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
-        return self._checked(answer)
+        response = self._call(operation, call)
+        if not isinstance(response.get("id"), str):
+            raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
+        return self._checked(response)
 
     def _checked(self, obj: Json) -> Json:
         livemode = obj.get("livemode", self._settings.livemode)
@@ -333,33 +333,33 @@ class StripeGateway:
     def _request(self, operation: str, call: Call) -> Json:
         try:
             try:
-                answer = self._timed(operation, call)
+                returned = self._timed(operation, call)
             except self._stripe.AuthenticationError:
                 self._connect(secrets.api_key(self._settings, refresh=True))
-                answer = self._timed(operation, call)
+                returned = self._timed(operation, call)
         except self._stripe.StripeError as error:
             # Not chained: Stripe's message quotes values, and a traceback would contain it.
             raise self._translated(operation, error) from None
         # The JSON as Stripe sent it: the library's objects turn some strings into decimals.
-        data = getattr(getattr(answer, "last_response", None), "data", None)
+        data = getattr(getattr(returned, "last_response", None), "data", None)
         if not isinstance(data, dict):
-            raise errors.StripeUnavailableError(f"Stripe's answer is malformed: {operation}")
+            raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
         return data
 
     def _timed(self, operation: str, call: Call) -> stripe.StripeObject:
         client = self._client_in_time(operation)
         began = self._clock()
         try:
-            answer = call(client)
+            returned = call(client)
         except self._stripe.StripeError as error:
             took = self._clock() - began
             self._report(StripeCall(operation, took, error.http_status, error.request_id))
             raise
-        response = getattr(answer, "last_response", None)
+        response = getattr(returned, "last_response", None)
         request_id = getattr(response, "request_id", None)
         status = getattr(response, "code", None)
         self._report(StripeCall(operation, self._clock() - began, status, request_id))
-        return answer
+        return returned
 
     def _connect(self, api_key: str) -> None:
         self._retrying_client, self._single_try_client = (

@@ -1,1 +1,1 @@
-"""What the Lambda functions share: invocations, HTTP, JSON answers, webhook signatures."""
+"""What the Lambda functions share: invocations, HTTP, JSON responses, webhook signatures."""

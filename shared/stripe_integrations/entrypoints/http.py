@@ -1,4 +1,4 @@
-"""HTTP requests and answers: decoding, encoding, and errors as problem details (RFC 9457).
+"""HTTP requests and responses: decoding, encoding, and errors as problem details (RFC 9457).
 
 Requests have payload format 2.0, which HTTP APIs and Lambda Function URLs share.
 """
@@ -116,7 +116,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer.
+    """An HTTP response.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class Response:
     logged: Mapping[str, object] = field(default_factory=dict)
 
     def to_lambda(self) -> Json:
-        """The answer in payload format 2.0."""
+        """The response in payload format 2.0."""
         if self.body is None:
             return {"statusCode": self.status, "headers": dict(self.headers)}
         return {
@@ -167,7 +167,7 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
             response = _problem(500, "internal-error", _OUR_FAULT)
             logger.error("failed", extra={"status": response.status, **error_log_fields(error)})
         else:
-            logger.info("answered", extra={"status": response.status, **response.logged})
+            logger.info("responded", extra={"status": response.status, **response.logged})
         return response.to_lambda()
 
     return handler

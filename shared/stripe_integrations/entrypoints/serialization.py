@@ -1,4 +1,4 @@
-"""A customer in an HTTP answer: every public field of the field table, null or not."""
+"""A customer in an HTTP response: every public field of the field table, null or not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.table import Record
 
 
-def answered_kinds() -> list[type[Child]]:
-    """Return the kinds that a customer in an answer has: the optional ones only if stored."""
+def response_kinds() -> list[type[Child]]:
+    """Return the kinds that a customer in a response has: the optional ones only if stored."""
     return [kind for kind in KINDS if kind.IS_DEFAULT or kind in stored_kinds()]
 
 
@@ -26,7 +26,7 @@ def customer_to_json(customer: Customer) -> dict[str, Any]:
             {**_to_json(child), **{flag: getattr(child, flag) for flag in kind.COMPUTED_FLAGS}}
             for child in getattr(customer, kind.COLLECTION)
         ]
-        for kind in answered_kinds()
+        for kind in response_kinds()
     }
     return {**_to_json(customer), **children}
 

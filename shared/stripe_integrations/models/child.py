@@ -52,7 +52,7 @@ class Child(Record):
     SORT_KEY: ClassVar[str]
     """The segment of the sort key."""
     COLLECTION: ClassVar[str]
-    """The name of the kind's list on a customer, in Python and in HTTP answers."""
+    """The name of the kind's list on a customer, in Python and in HTTP responses."""
     SHAPE: ClassVar[Shape]
     """Stripe's `object` of the kind, which is the shape that its fields are read from."""
     EVENTS: ClassVar[Mapping[str, EventRole]]
@@ -71,7 +71,7 @@ class Child(Record):
     observed_to = Integer(private=True)
 
     COMPUTED_FLAGS: ClassVar[Mapping[str, str]] = {}
-    """Boolean attributes that HTTP answers contain besides the fields, with their descriptions."""
+    """Boolean attributes that HTTP responses have besides the fields, with their descriptions."""
 
     # ---- what a kind may override
 

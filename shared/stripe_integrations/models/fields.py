@@ -1,6 +1,6 @@
 """The field table: a record declares each field's type, its place on Stripe and who may set it.
 
-Validation, storage, the mapping from Stripe's objects, the HTTP answers and openapi.json all read
+Validation, storage, the mapping from Stripe's objects, the HTTP responses and openapi.json all read
 these declarations; there is no second list of fields.
 """
 
@@ -39,7 +39,7 @@ class StripeField(Attribute[T]):
     settable : bool, optional
         Whether `create` takes the field; by default, whether Stripe does.
     private : bool, optional
-        For internal use: no HTTP answer contains it.
+        For internal use: no HTTP response contains it.
     **paths : str
         Where each shape of Stripe object has the value, as ``shape="dotted.path"``.
     """
@@ -69,7 +69,7 @@ class StripeField(Attribute[T]):
         return {"type": [self.JSON_TYPE, "null"], **self.JSON_LIMITS}
 
     @property
-    def answer_schema(self) -> dict[str, Any]:
+    def response_schema(self) -> dict[str, Any]:
         """The JSON Schema of what `to_json` returns; null where a record may lack the value."""
         return {"type": [self.JSON_TYPE, "null"] if self.null else self.JSON_TYPE}
 
@@ -82,7 +82,7 @@ class StripeField(Attribute[T]):
         return value
 
     def to_json(self, value: T) -> object:
-        """Convert the value for an HTTP answer."""
+        """Convert the value for an HTTP response."""
         return value
 
 
@@ -206,14 +206,14 @@ class Listing(Document):
 
 
 class Moment(StripeField[datetime | None]):
-    """A time by our clock, in UTC; ISO 8601 in HTTP answers."""
+    """A time by our clock, in UTC; ISO 8601 in HTTP responses."""
 
     attr_type = STRING
     JSON_TYPE = "string"
 
     @property
-    def answer_schema(self) -> dict[str, Any]:
-        return {**super().answer_schema, "format": "date-time"}
+    def response_schema(self) -> dict[str, Any]:
+        return {**super().response_schema, "format": "date-time"}
 
     def serialize(self, value: datetime) -> str:
         return value.astimezone(UTC).isoformat()

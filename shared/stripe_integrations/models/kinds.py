@@ -1,6 +1,6 @@
 """The registry of the kinds of Stripe objects that can be stored under a customer.
 
-Settings, refreshes, ordering, the sweep, answers, openapi.json and the simulation's invariants
+Settings, refreshes, ordering, the sweep, responses, openapi.json and the simulation's invariants
 iterate over it.
 """
 

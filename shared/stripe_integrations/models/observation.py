@@ -44,7 +44,7 @@ class Observation:
 
     @classmethod
     def of_fetch(cls, sent: float, received: float) -> Self:
-        """The answer to a fetch: observed between request and answer, by our clock."""
+        """The response to a fetch: observed between request and response, by our clock."""
         return cls(
             observed_from=int(sent - CLOCK_SKEW_SECONDS),
             observed_to=int(received + CLOCK_SKEW_SECONDS),

@@ -203,7 +203,7 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
     DatabaseRefusedError
         DynamoDB refuses an item, and will refuse it again.
     DatabaseUnavailableError
-        DynamoDB refused for now, or could not be reached; without an answer the items may have
+        DynamoDB refused for now, or could not be reached; without a response the items may have
         been written.
     """
     for _ in attempts(_ATTEMPTS):
@@ -232,7 +232,7 @@ def unavailable(error: PynamoDBException) -> errors.StripeIntegrationsError:
 
 
 def error_code(error: PynamoDBException) -> str | None:
-    """DynamoDB's code of an error; None without an answer."""
+    """DynamoDB's code of an error; None without a response."""
     if not isinstance(error.cause, ClientError):
         return None
     code: str = error.cause.response["Error"]["Code"]

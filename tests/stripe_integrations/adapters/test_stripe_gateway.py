@@ -91,18 +91,18 @@ class TestErrors:
             gateway.retrieve_customer(stripe_id)
 
     @pytest.mark.parametrize(
-        "answer",
+        "response",
         [{}, [], None, {"id": 7}, {"id": "cus_other"}, {"data": None}, {"data": {}}],
     )
-    def test_malformed_answer_is_as_if_stripe_were_down(
+    def test_malformed_response_is_as_if_stripe_were_down(
         self,
         world: World,
         customer: Customer,
         monkeypatch: pytest.MonkeyPatch,
-        answer: Any,
+        response: Any,
     ) -> None:
         gateway = world.context.stripe
-        monkeypatch.setattr(world.stripe, "request", lambda *_: Response(200, {}, answer))
+        monkeypatch.setattr(world.stripe, "request", lambda *_: Response(200, {}, response))
         before = world.items()
 
         assert world.sync()["statusCode"] == 503

@@ -1,4 +1,4 @@
-"""HTTP: which bodies and tokens are accepted, and how unexpected failures are answered."""
+"""HTTP: which bodies and tokens are accepted, and how unexpected failures are reported."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class TestBody:
     def test_malformed_or_large_body_is_refused(
         self, world: World, body: str | None, status: int, kind: str
     ) -> None:
-        answer = world.call(create_customer, api_event("POST", "/customers", body=body))
-        assert problem_of(answer) == (status, kind)
+        response = world.call(create_customer, api_event("POST", "/customers", body=body))
+        assert problem_of(response) == (status, kind)
         assert (world.items(), world.stripe_customers()) == ([], [])
 
     def test_base64_is_decoded(self, world: World) -> None:
         event = api_event("POST", "/customers", body=base64.b64encode(BODY.encode()).decode())
         event["isBase64Encoded"] = True
         assert world.call(create_customer, event)["statusCode"] == 201
-        answer = world.call(create_customer, {**event, "body": "!!!"})
-        assert problem_of(answer) == (400, "malformed-request")
+        response = world.call(create_customer, {**event, "body": "!!!"})
+        assert problem_of(response) == (400, "malformed-request")
 
     def test_other_media_type_is_refused(self, world: World) -> None:
         event = api_event("POST", "/customers", body="a=b", headers={"Content-Type": "text/plain"})
@@ -115,15 +115,15 @@ class TestFailures:
             raise KeyError("jane@example.com")
 
         monkeypatch.setattr("stripe_integrations.actions.StripeCustomer.get", broken)
-        answer = world.get()
-        assert problem_of(answer) == (500, "internal-error")
+        response = world.get()
+        assert problem_of(response) == (500, "internal-error")
         assert "KeyError" in log.getvalue()
         assert "broken" in log.getvalue()  # where it was raised
-        assert "jane" not in answer["body"] + log.getvalue()
+        assert "jane" not in response["body"] + log.getvalue()
 
     def test_missing_setting_is_named_in_log_only(self, world: World, log: io.StringIO) -> None:
         world.configure(api_key=None)
-        answer = world.create()
-        assert problem_of(answer) == (500, "misconfigured")
-        assert "STRIPE_API_KEY" not in answer["body"]
+        response = world.create()
+        assert problem_of(response) == (500, "misconfigured")
+        assert "STRIPE_API_KEY" not in response["body"]
         assert "STRIPE_API_KEY" in log.getvalue()

@@ -1,6 +1,6 @@
-"""Every field: from Stripe's object to the record and to the HTTP answer.
+"""Every field: from Stripe's object to the record and to the HTTP response.
 
-The objects have every field of the specification's tables; the answers are compared as a whole.
+The objects have every field of the specification's tables; the responses are compared as a whole.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ CARD = {
     "livemode": False,
     "customer_id": "cus_1",
 }
-SOURCE_ANSWER = {**CARD, "stripe_id": "card_1", "brand": "Visa", "is_default": True}
-METHOD_ANSWER = {**CARD, "stripe_id": "pm_1", "brand": "visa", "is_default": False}
+SOURCE_RESPONSE = {**CARD, "stripe_id": "card_1", "brand": "Visa", "is_default": True}
+METHOD_RESPONSE = {**CARD, "stripe_id": "pm_1", "brand": "visa", "is_default": False}
 SUBSCRIPTION: Json = {
     "id": "sub_1",
     "object": "subscription",
@@ -181,8 +181,8 @@ class Account:
         return self.subscriptions
 
 
-def answer(world: World, customer: Json, cards: Any = (), subscriptions: Any = ()) -> Json:
-    """What GET answers once these objects of Stripe are stored."""
+def get_body(world: World, customer: Json, cards: Any = (), subscriptions: Any = ()) -> Json:
+    """What GET returns once these objects of Stripe are stored."""
     world.context.stripe = Account(customer, list(cards), list(subscriptions))  # type: ignore[assignment]
     StripeCustomer.sync(StripeCustomer.create(USER, EMAIL))
     body: Json = world.get()["json"]
@@ -203,8 +203,8 @@ def without(obj: Json, *names: str) -> Json:
 
 
 class TestCustomer:
-    def test_answer_has_every_field(self, world: World) -> None:
-        body = answer(world, STRIPE_CUSTOMER)
+    def test_response_has_every_field(self, world: World) -> None:
+        body = get_body(world, STRIPE_CUSTOMER)
         expected = {
             **without(STRIPE_CUSTOMER, "id", "object"),
             "stripe_id": "cus_1",
@@ -219,9 +219,9 @@ class TestCustomer:
         assert body == expected
 
     def test_null_replaces_value_unless_stripe_computes_it(self, world: World) -> None:
-        answer(world, STRIPE_CUSTOMER)
+        get_body(world, STRIPE_CUSTOMER)
         nulls = dict.fromkeys(without(STRIPE_CUSTOMER, "id", "object", "livemode"))
-        body = answer(world, {**STRIPE_CUSTOMER, **nulls})
+        body = get_body(world, {**STRIPE_CUSTOMER, **nulls})
         assert {name: body[name] for name in nulls} == {
             **nulls,
             "currency": "jpy",
@@ -237,7 +237,7 @@ class TestCustomer:
                 if not missing or name in filled
             }
 
-        body = answer(
+        body = get_body(
             world,
             bare(STRIPE_CUSTOMER, "id", "object", "livemode"),
             [bare(PAYMENT_METHOD, "id", "object")],
@@ -251,20 +251,20 @@ class TestCustomer:
 
 
 class TestCard:
-    def test_answer_has_every_field_of_source(self, world: World) -> None:
+    def test_response_has_every_field_of_source(self, world: World) -> None:
         """Sources that are no cards are left out."""
         bank = {"id": "ba_1", "object": "bank_account", "last4": "6789"}
-        assert answer(world, with_source(bank, CARD_SOURCE))["cards"] == [SOURCE_ANSWER]
+        assert get_body(world, with_source(bank, CARD_SOURCE))["cards"] == [SOURCE_RESPONSE]
 
-    def test_answer_has_every_field_of_payment_method(self, world: World) -> None:
-        assert answer(world, STRIPE_CUSTOMER, [PAYMENT_METHOD])["cards"] == [METHOD_ANSWER]
+    def test_response_has_every_field_of_payment_method(self, world: World) -> None:
+        assert get_body(world, STRIPE_CUSTOMER, [PAYMENT_METHOD])["cards"] == [METHOD_RESPONSE]
 
     def test_neither_shape_erases_fields_of_the_other(self, world: World) -> None:
         wrapped = copy.deepcopy({**PAYMENT_METHOD, "id": "card_1", "metadata": {}})
         wrapped["card"] |= {"wallet": None, "checks": None}
         source = {**CARD_SOURCE, "name": None, "address_city": None, "metadata": {}}
-        (card,) = answer(world, with_source(source), [wrapped])["cards"]
-        assert card == {**SOURCE_ANSWER, "metadata": {}}
+        (card,) = get_body(world, with_source(source), [wrapped])["cards"]
+        assert card == {**SOURCE_RESPONSE, "metadata": {}}
 
     def test_card_of_both_shapes_is_one_record(self) -> None:
         wrapped = {**PAYMENT_METHOD, "id": "card_1"}
@@ -273,8 +273,8 @@ class TestCard:
 
 
 class TestSubscription:
-    def test_answer_has_every_field(self, world: World) -> None:
-        (subscription,) = answer(world, STRIPE_CUSTOMER, (), [SUBSCRIPTION])["subscriptions"]
+    def test_response_has_every_field(self, world: World) -> None:
+        (subscription,) = get_body(world, STRIPE_CUSTOMER, (), [SUBSCRIPTION])["subscriptions"]
         assert subscription == {
             **without(SUBSCRIPTION, "id", "object"),
             "stripe_id": "sub_1",

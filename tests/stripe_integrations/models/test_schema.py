@@ -129,12 +129,12 @@ class TestSchema:
 
 class TestNewerRecord:
     @pytest.mark.parametrize("key", ["CLAIM", "CUSTOMER#"])
-    def test_api_answers_503_and_leaves_newer_record(self, populated: World, key: str) -> None:
+    def test_api_returns_503_and_leaves_newer_record(self, populated: World, key: str) -> None:
         before = make_newer(populated, key)
-        for answer in (populated.create(), populated.get(), populated.sync(), populated.delete()):
-            assert answer["statusCode"] == 503
-            assert answer["json"]["type"] == "urn:stripe-integrations:problem:newer-schema"
-            assert answer["headers"]["retry-after"]
+        for response in (populated.create(), populated.get(), populated.sync(), populated.delete()):
+            assert response["statusCode"] == 503
+            assert response["json"]["type"] == "urn:stripe-integrations:problem:newer-schema"
+            assert response["headers"]["retry-after"]
         assert populated.rebuild()["unreadable"] == 1
         assert stored(populated, key) == before
 
@@ -146,7 +146,7 @@ class TestNewerRecord:
         before = make_newer(populated, key)
         populated.time += 60
         populated.rename(stripe_id, "Jane")
-        assert [answer["statusCode"] for answer in populated.deliver()] == [200]
+        assert [response["statusCode"] for response in populated.deliver()] == [200]
         assert populated.stream() == {"batchItemFailures": []}
         for _ in range(3):
             populated.time += 3600

@@ -85,11 +85,11 @@ class TestUnavailable:
         ):
             use_database()
 
-    def test_functions_answer_503(self, world: World, customer: Customer) -> None:
+    def test_functions_return_503(self, world: World, customer: Customer) -> None:
         with world.failing_database("AccessDeniedException"):
-            answers = [world.create(), world.get(), world.sync(), world.delete()]
-            answers += world.deliver()
-        assert [answer["statusCode"] for answer in answers] == [503] * 5
+            responses = [world.create(), world.get(), world.sync(), world.delete()]
+            responses += world.deliver()
+        assert [response["statusCode"] for response in responses] == [503] * 5
 
 
 class TestRecord:

@@ -25,7 +25,7 @@ from stripe_integrations.models.table import ConditionFailedError, transact
 
 _TRY_SECONDS = 8.0
 """The longest that one try of a call to Stripe takes: a younger claim's owner is awaited. During a
-longer retry Stripe answers the second call with 409."""
+longer retry Stripe returns 409 for the second call."""
 _NOTHING_CREATED = (400, 402)
 """The refusals that release the claim; after any other the customer may have been created."""
 _KEY_IN_USE = 409
@@ -195,8 +195,8 @@ def _post(user_id: str, claim: CustomerClaim) -> CustomerSnapshot:
         USER_KEY: user_id,
         TOKEN_KEY: claim.token,
     }
-    answer = current().stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
-    return CustomerSnapshot.from_creation(answer)
+    response = current().stripe.create_customer({**parameters, "metadata": metadata}, claim.token)
+    return CustomerSnapshot.from_creation(response)
 
 
 def _post_with_new_token(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | None:
@@ -206,7 +206,7 @@ def _post_with_new_token(user_id: str, claim: CustomerClaim) -> CustomerSnapshot
 
 
 def _find_created(claim: CustomerClaim) -> CustomerSnapshot | None:
-    """List the customer that Stripe created for a claim, where its token gets no answer."""
+    """List the customer that Stripe created for a claim, where its token gets no response."""
     since = int(claim.claimed_at) - CREATED_LOOKUP_MARGIN_SECONDS
     # Its e-mail may have been changed since. Only where all customers are too many to list, those
     # with the e-mail of the claim have to do.

@@ -44,7 +44,7 @@ def refresh_from_stripe(
     StaleRecordError
         The record was changed in the meantime.
     StripeError
-        Stripe did not answer. A 404 is no deletion: with a wrong key everything is missing.
+        Stripe did not respond. A 404 is no deletion: with a wrong key everything is missing.
     """
     kinds = stored_kinds()
     sent = current().clock()

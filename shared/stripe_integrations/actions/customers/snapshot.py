@@ -39,9 +39,9 @@ class CustomerSnapshot:
 
     @classmethod
     def from_creation(cls, stripe_customer: Json) -> CustomerSnapshot:
-        """From the answer to the create call, or from customer.created.
+        """From the response to the create call, or from customer.created.
 
-        The answer may be an old one that Stripe replays: it is observed in the second of the
+        The response may be an old one that Stripe replays: it is observed in the second of the
         customer's creation, and no later.
         """
         created = created_second(stripe_customer)

@@ -68,7 +68,7 @@ def sweep(result: Reconciliation) -> None:
     Raises
     ------
     StripeError
-        Stripe did not answer.
+        Stripe did not respond.
     """
     cursor = SweepCursor.read()
     event_types = _swept_event_types()

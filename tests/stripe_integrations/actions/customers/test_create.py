@@ -279,7 +279,7 @@ class TestRefusal:
         assert world.items() == []
 
 
-class TestLostAnswer:
+class TestLostResponse:
     def test_makes_no_second_customer(self, world: World) -> None:
         crash_create(world)
         crash_create(world)

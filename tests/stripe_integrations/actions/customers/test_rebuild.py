@@ -51,7 +51,7 @@ def forget(world: World, *keys: str) -> None:
 
 
 def whole(**counts: int) -> Json:
-    """The answer of a run that reached the end of the list."""
+    """The response of a run that reached the end of the list."""
     nothing = {"listed": 0, "rebuilt": 0, "resume_from": None, "error": None, "unreadable": 0}
     return nothing | counts
 

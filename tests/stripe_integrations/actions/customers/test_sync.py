@@ -1,4 +1,4 @@
-"""`StripeCustomer.sync`, `sync_from_stripe_data` and `soft_delete`: no stale answer is written."""
+"""`StripeCustomer.sync`, `sync_from_stripe_data` and `soft_delete`: no stale write."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def add_source(world: World, customer: Customer, source: str = "tok_visa") -> Js
 
 
 def during_fetch(world: World, action: Callable[[], object], *, times: float = 1) -> None:
-    """Run an action in a process of its own while Stripe's next answers are in transit."""
+    """Run an action in a process of its own while Stripe's next responses are in transit."""
     world.stripe.faults.delay(1, None if times == inf else 1, match="GET /v1/customers/*")
     during_sleep(world, action, times=times)
 
@@ -176,7 +176,7 @@ class TestSync:
 
 
 class TestConcurrency:
-    def test_overtaken_answer_is_not_written(self, world: World, customer: Customer) -> None:
+    def test_overtaken_response_is_not_written(self, world: World, customer: Customer) -> None:
         def sync_newer() -> None:
             change(world, customer, name="Newest")
             StripeCustomer.sync(stored())
@@ -186,7 +186,7 @@ class TestConcurrency:
 
         assert stored().name == "Newest"
 
-    def test_unchanged_customer_rejects_older_answers(
+    def test_unchanged_customer_rejects_older_responses(
         self, world: World, customer: Customer
     ) -> None:
         stale = stored()

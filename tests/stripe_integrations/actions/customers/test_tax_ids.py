@@ -1,4 +1,4 @@
-"""Tax ids: an optional kind, from Stripe's events, a fetch and in answers."""
+"""Tax ids: an optional kind, from Stripe's events, a fetch and in responses."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ class TestFetch:
         assert tax_id.livemode is False
 
 
-class TestAnswers:
+class TestResponses:
     def test_customer_has_tax_ids(self, world: World, customer: Customer) -> None:
         tax_id = add(world, customer)["id"]
-        answer = world.sync()["json"]
-        assert [entry["stripe_id"] for entry in answer["tax_ids"]] == [tax_id]
+        response = world.sync()["json"]
+        assert [entry["stripe_id"] for entry in response["tax_ids"]] == [tax_id]
 
-    def test_default_deployment_neither_stores_nor_answers_them(
+    def test_default_deployment_neither_stores_nor_returns_them(
         self, world: World, customer: Customer
     ) -> None:
         world.configure(stored_records=frozenset({"Card", "Subscription"}))

@@ -103,12 +103,12 @@ class TestOddPayload:
 
         assert apply_payload(world, event(world, kind, subject)) in ("applied", "ignored")
 
-        answer = world.get()
-        assert answer["statusCode"] == 200
-        assert answer["json"]["stripe_id"] == customer.stripe_id
-        assert answer["json"]["name"] == "Jane"
-        assert answer["json"]["cards"] == []
-        assert answer["json"]["livemode"] is False
+        response = world.get()
+        assert response["statusCode"] == 200
+        assert response["json"]["stripe_id"] == customer.stripe_id
+        assert response["json"]["name"] == "Jane"
+        assert response["json"]["cards"] == []
+        assert response["json"]["livemode"] is False
         assert world.sync()["statusCode"] == 200
         assert world.sync()["json"]["subscriptions"] == []
 

@@ -267,7 +267,7 @@ class TestFetchWindow:
         assert apply_calls(world, payload) == (APPLIED, FETCH_CALLS)
         assert name() == "Newest"
 
-    def test_repeated_answer_of_create_is_as_old_as_the_create(self, world: World) -> None:
+    def test_repeated_response_of_create_is_as_old_as_the_create(self, world: World) -> None:
         world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
         with pytest.raises(StripeUnavailableError):
             StripeCustomer.create(USER, EMAIL, name="As created")

@@ -1,4 +1,4 @@
-"""Receiving events: each is stored before it is answered, and linked to its customer."""
+"""Receiving events: each is stored before the response, and linked to its customer."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class TestStored:
         world.deliver()
         world.rename(customer.stripe_id, "Jane")
         with world.counting() as counts:
-            (answer,) = world.deliver()
-        assert answer["statusCode"] == 200
+            (response,) = world.deliver()
+        assert response["statusCode"] == 200
         assert (counts.database, counts.stripe) == (2, 0)
 
     def test_repeated_delivery_changes_nothing(self, world: World, customer: Customer) -> None:

@@ -17,7 +17,7 @@ DAY = 86400
 
 @pytest.fixture
 def on_stripe(world: World) -> str:
-    """A customer that a create of ours has made on Stripe, without getting the answer."""
+    """A customer that a create of ours has made on Stripe, without getting the response."""
     world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
     with pytest.raises(StripeUnavailableError):
         StripeCustomer.create(USER, EMAIL)

@@ -1,4 +1,4 @@
-"""What the database answers."""
+"""What the database returns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of the JSON protocol.
+class Response:
+    """One response of the JSON protocol.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Answer:
     body: Json
 
 
-def error_answer(kind: str, message: str = "", *, status: int = 400, **members: Any) -> Answer:
+def error_response(kind: str, message: str = "", *, status: int = 400, **members: Any) -> Response:
     """An error as DynamoDB gives it; for faults that a simulation injects, too.
 
     Parameters
@@ -38,4 +38,4 @@ def error_answer(kind: str, message: str = "", *, status: int = 400, **members: 
     **members
         What else the body holds.
     """
-    return Answer(status, {"__type": kind, "message": message, **members})
+    return Response(status, {"__type": kind, "message": message, **members})
