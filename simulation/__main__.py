@@ -92,7 +92,7 @@ def _print_violations(report: Report, options: argparse.Namespace, *, shrinks: b
         return
     shrinker = Shrinker(generate(report.seed), report, options.shrink)
     short = shrinker.shrink()
-    print(f"shrunk, in {shrinker.tried} tries, to:")
+    print(f"shrunk, in {shrinker.attempts} attempts, to:")
     print(describe(short))
     for violation in run_history(short).violations:
         print(f"  => {violation}", flush=True)

@@ -97,7 +97,7 @@ class FaultProfile:
         Periods of failure.
     lost, duplicated, poisonous : float
         Probability that an event is never delivered, is delivered twice, and kills every process
-        that tries it.
+        that attempts it.
     overtaken : float
         Probability that the event of a new object is delivered after later events.
     delays : tuple
@@ -214,7 +214,7 @@ class Faults:
         return True
 
     def is_poisonous(self, key: str) -> bool:
-        """Whether the event under a key kills every process that tries it, until it is cured."""
+        """Whether the event under a key kills every process that attempts it, until it is cured."""
         if self.is_cured or not self.profile.poisonous or not key.startswith("EVENT#"):
             return False
         if key in self.poisonous:

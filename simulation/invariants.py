@@ -69,7 +69,7 @@ class FinalState:
     kinds : sequence of type
         The kinds of child records that the deployment stores.
     poisonous : set of str
-        Partition keys of events that kill every process that tries them.
+        Partition keys of events that kill every process that attempts them.
     calls : list of ApiCall
         The calls of the backend.
     accepted : set of str
@@ -151,16 +151,16 @@ def users_with_failed_events(final: FinalState) -> set[str]:
 
 
 def _check_failures(final: FinalState) -> Iterator[Violation]:
-    """Check that an event only fails after all its tries, or because no try can succeed."""
+    """Check that an event only fails after all its attempts, or because no attempt can succeed."""
     for failure in final.watch.failures:
         is_hopeless = (
             f"EVENT#{failure.stripe_id}" in final.poisonous
             or failure.stripe_id in final.handlers.refused
         )
-        was_tried = failure.tries >= MAX_ATTEMPTS and failure.seconds >= _MIN_RETRY_SECONDS
-        if not is_hopeless and not was_tried:
-            detail = f"{failure.stripe_id} after {failure.tries} tries in {failure.seconds:.0f} s"
-            yield Violation("an event fails only after all tries", detail)
+        was_attempted = failure.attempts >= MAX_ATTEMPTS and failure.seconds >= _MIN_RETRY_SECONDS
+        if not is_hopeless and not was_attempted:
+            detail = f"{failure.stripe_id}: {failure.attempts} attempts in {failure.seconds:.0f} s"
+            yield Violation("an event fails only after all attempts", detail)
 
 
 def _check_crafted(final: FinalState) -> Iterator[Violation]:

@@ -37,12 +37,12 @@ class Batch:
     ----------
     records : list
         Stream records in the order of their sequence numbers.
-    tries : int
+    attempts : int
         How often the batch failed.
     """
 
     records: list[Json]
-    tries: int = 0
+    attempts: int = 0
 
 
 class StreamMapping:
@@ -160,18 +160,18 @@ class StreamMapping:
             # The records before the checkpoint are done; the rest has failed once.
             rest = Batch(batch.records[failed:], 1)
         else:
-            rest = Batch(batch.records, batch.tries + 1)
+            rest = Batch(batch.records, batch.attempts + 1)
         self._retry(batches, rest, reported=failed > 0)
-        pause = min(2.0**rest.tries / 2, _LONGEST_PAUSE_SECONDS)
+        pause = min(2.0**rest.attempts / 2, _LONGEST_PAUSE_SECONDS)
         self._schedule.after(pause, lambda: self._next(shard))
 
     def _retry(self, batches: deque[Batch], batch: Batch, *, reported: bool) -> None:
         if self._rules.bisect and not reported and len(batch.records) > 1:
-            # Splitting does not count towards the tries.
+            # Splitting does not count towards the attempts.
             middle = len(batch.records) // 2
-            batches.appendleft(Batch(batch.records[middle:], batch.tries - 1))
-            batches.appendleft(Batch(batch.records[:middle], batch.tries - 1))
-        elif 0 <= self._rules.max_retries < batch.tries:
+            batches.appendleft(Batch(batch.records[middle:], batch.attempts - 1))
+            batches.appendleft(Batch(batch.records[:middle], batch.attempts - 1))
+        elif 0 <= self._rules.max_retries < batch.attempts:
             self._discard(batch.records, "RetryAttemptsExhausted")
         else:
             batches.appendleft(batch)

@@ -132,7 +132,7 @@ MUTANTS = (
         f"    extra_items = {_ITEMS[:-1]} and outcome.has_side_effects]\n",
     ),
     Mutant(
-        "attempts counted after the try",
+        "attempt counted after it is made",
         f"{_MODELS}/event.py",
         "            Event.attempts.add(1),\n",
         "",
@@ -192,7 +192,7 @@ MUTANTS = (
     Mutant(
         "claim that never expires",
         f"{_MODELS}/event.py",
-        "            | (Event.next_try <= int(now))\n",
+        "            | (Event.next_attempt <= int(now))\n",
         "",
     ),
     Mutant(
@@ -220,7 +220,7 @@ MUTANTS = (
         "    if not isinstance(error, BaseException):\n",
     ),
     Mutant(
-        "dead-lettered after one try",
+        "dead-lettered after one attempt",
         f"{_MODELS}/event.py",
         "MAX_ATTEMPTS = 40\n",
         "MAX_ATTEMPTS = 1\n",

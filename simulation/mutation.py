@@ -72,8 +72,8 @@ def mutated(mutant: Mutant, root: Path) -> str:
 def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:
     caught = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        tries = pool.map(lambda mutant: _try(mutant, options.histories, options.seed), mutants)
-        for mutant, (number, promise) in zip(mutants, tries, strict=True):
+        results = pool.map(lambda mutant: _try(mutant, options.histories, options.seed), mutants)
+        for mutant, (number, promise) in zip(mutants, results, strict=True):
             if number is None:
                 print(f"NOT CAUGHT: {mutant.name}", flush=True)
             else:

@@ -84,7 +84,7 @@ class Shrinker:
         self._promise = report.violations[0].promise
         self._deadline = time.monotonic() + seconds
         self._run = run
-        self.tried = 0
+        self.attempts = 0
         # Only faults that happened can be left out.
         self._best = replace(history, only=frozenset(report.happened))
 
@@ -132,7 +132,7 @@ class Shrinker:
     def _fails(self, history: History) -> bool:
         if self._is_late():
             return False
-        self.tried += 1
+        self.attempts += 1
         violations = self._run(history).violations
         return any(violation.promise == self._promise for violation in violations)
 

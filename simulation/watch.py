@@ -43,14 +43,14 @@ class Failure:
     ----------
     stripe_id : str
         The event's id.
-    tries : int
-        How often it was tried.
+    attempts : int
+        How often it was attempted.
     seconds : float
-        Seconds from its first try until it failed.
+        Seconds from its first attempt until it failed.
     """
 
     stripe_id: str
-    tries: int
+    attempts: int
     seconds: float
 
 
@@ -92,7 +92,7 @@ class Watch:
         self._on_violation = on_violation
         self._clock = clock
         self.failures: list[Failure] = []
-        self._first_tries: dict[str, float] = {}
+        self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._frozen: set[Key] = set()
 
@@ -140,16 +140,16 @@ class Watch:
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")
         if old.get("replayed_at") != new.get("replayed_at"):
-            self._first_tries.pop(stripe_id, None)
+            self._first_attempts.pop(stripe_id, None)
             return
-        tries = int(new["attempts"]["N"])
-        first = self._first_tries.setdefault(stripe_id, self._clock()) if tries else self._clock()
+        attempts, now = int(new["attempts"]["N"]), self._clock()
+        first = now if attempts == 0 else self._first_attempts.setdefault(stripe_id, now)
         if text(new, "state") == "failed" != text(old, "state"):
-            self.failures.append(Failure(stripe_id, tries, self._clock() - first))
+            self.failures.append(Failure(stripe_id, attempts, now - first))
         if text(old, "state") not in UNFINISHED and text(new, "state") in UNFINISHED:
             self._violated("a finished event stays finished", pk)
-        if tries < int(old["attempts"]["N"]):
-            self._violated("a try that was counted stays counted", pk)
+        if attempts < int(old["attempts"]["N"]):
+            self._violated("an attempt that was counted stays counted", pk)
 
     def _check_customer(self, key: Key, old: Json | None, new: Json) -> None:
         if old and int(new["version"]["N"]) <= int(old["version"]["N"]):

@@ -54,7 +54,7 @@ _LONGEST_SECONDS = 5 * 86_400.0
 _INDEX_SECONDS = 15.0
 """Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
-_TRYING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
+_ATTEMPTING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
 
 
 @dataclass
@@ -324,11 +324,11 @@ class World:
         """Maximum pause of the schedule in seconds; long while nothing changes, to save runs."""
         if not self._is_quiet():
             return EVERY_SECONDS
-        is_trying = any(
+        is_attempting = any(
             text(event, "state") == "pending" or "claimed_at" in event
             for event in self.watch.unfinished
         )
-        return _TRYING_SECONDS if is_trying else _WAITING_SECONDS
+        return _ATTEMPTING_SECONDS if is_attempting else _WAITING_SECONDS
 
     def _is_quiet(self) -> bool:
         """Whether nothing is in progress except what the schedule has to recover."""

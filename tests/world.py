@@ -401,8 +401,8 @@ def stored_event(stripe_id: str) -> Event:
 
 
 def exhaust(stripe_id: str) -> None:
-    """Let the next try of an event be one too many."""
-    stored_event(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_try.set(0)])
+    """Let the next attempt of an event be one too many."""
+    stored_event(stripe_id).update([Event.attempts.set(MAX_ATTEMPTS), Event.next_attempt.set(0)])
 
 
 def stripe_event(kind: str = "customer.updated", number: int = 1, **changes: Any) -> Json:

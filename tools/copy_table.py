@@ -29,7 +29,7 @@ Json = dict[str, Any]
 _SEGMENTS = 8
 _AT_ONCE = 25
 """Items that one BatchWriteItem takes."""
-_TRIES = 20
+_ATTEMPTS = 20
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 
 
@@ -159,8 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--empty-target", action="store_true", help="delete what the target holds first"
     )
     given = parser.parse_args(arguments)
-    # Adaptive alone means three tries, fewer than a table needs that is growing with the load.
-    retries: Any = {"mode": "adaptive", "total_max_attempts": _TRIES}
+    # Adaptive alone means three attempts, fewer than a table needs that is growing with the load.
+    retries: Any = {"mode": "adaptive", "total_max_attempts": _ATTEMPTS}
     client = boto3.client("dynamodb", config=Config(retries=retries))
     try:
         deleted, copied = copy_table(

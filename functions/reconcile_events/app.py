@@ -12,6 +12,6 @@ def handler(_: dict[str, Any]) -> dict[str, int]:
     result = StripeEvent.reconcile()
     for error in result.failures:
         logger.warning("failed", extra=error_log_fields(error))
-    counts = {"swept": result.swept, "recovered": result.recovered, "tried": result.tried}
+    counts = {"swept": result.swept, "recovered": result.recovered, "attempted": result.attempted}
     logger.info("reconciled", extra=counts)
     return counts

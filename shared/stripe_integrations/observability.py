@@ -40,7 +40,7 @@ class Metric(Enum):
     )
     EVENT_RETRIES_SCHEDULED = (
         "EventRetriesScheduled",
-        "failed tries of an event, whose retry is scheduled",
+        "failed attempts of an event, whose retry is scheduled",
     )
     EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that were dead-lettered"
     EVENTS_RECOVERED = (

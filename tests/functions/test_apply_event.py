@@ -135,7 +135,7 @@ class TestRetry:
             assert (event.state, event.attempts) == ("pending", 1)
             assert event.last_error == "StripeUnavailableError"
             assert event.claimed_at is None
-            assert world.time < (event.next_try or 0) <= world.time + 60
+            assert world.time < (event.next_attempt or 0) <= world.time + 60
         assert world.dead_letters == []
 
         world.stripe.faults.clear()
@@ -154,9 +154,9 @@ class TestRetry:
             world.stream_events(stripe_id)
             event = stored_event(stripe_id)
             assert event.attempts == number + 1
-            assert event.next_try
-            backoffs.append(event.next_try - world.time)
-            world.time = event.next_try
+            assert event.next_attempt
+            backoffs.append(event.next_attempt - world.time)
+            world.time = event.next_attempt
         assert backoffs[0] <= 60
         assert 480 <= backoffs[4] <= 960
         assert min(backoffs[8:]) >= 3599
@@ -186,7 +186,7 @@ class TestRetry:
         stripe_id = rename(world, customer)
         began = world.time
         claimed_until: list[int | None] = []
-        world.during_sleep = lambda: claimed_until.append(stored_event(stripe_id).next_try)
+        world.during_sleep = lambda: claimed_until.append(stored_event(stripe_id).next_attempt)
         world.stream_events(stripe_id)
         assert began + 60 <= (claimed_until[0] or 0) <= began + 80
 

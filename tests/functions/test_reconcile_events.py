@@ -87,11 +87,11 @@ class TestSweep:
     ) -> None:
         (lost,) = lose(world, customer, 1)
         world.time += 60
-        assert world.reconcile() == {"swept": 1, "recovered": 1, "tried": 0}
+        assert world.reconcile() == {"swept": 1, "recovered": 1, "attempted": 0}
         assert stored_event(lost).valid
         assert stored_event(lost).state == "pending"
         world.time += 200
-        assert world.reconcile() == {"swept": 1, "recovered": 0, "tried": 1}
+        assert world.reconcile() == {"swept": 1, "recovered": 0, "attempted": 1}
         assert stored_event(lost).state == "applied"
         assert StripeCustomer.require(USER).name == "Name 0"
 
@@ -263,7 +263,7 @@ class TestRetry:
     ) -> None:
         become_due(world, customer)
         world.stripe.faults.fail_next(None, status=status)
-        assert world.reconcile() == {"swept": 0, "recovered": 0, "tried": 1}
+        assert world.reconcile() == {"swept": 0, "recovered": 0, "attempted": 1}
         assert '"message":"failed"' in log.getvalue()
         assert StripeCustomer.require(USER).name == "Newest"
 
@@ -272,7 +272,7 @@ class TestRetry:
         self, world: World, ambiguous: list[str], status: int
     ) -> None:
         world.stripe.faults.fail_next(None, match="GET /v1/customers/*", status=status)
-        assert world.reconcile()["tried"] == 1
+        assert world.reconcile()["attempted"] == 1
         assert sorted(stored_event(stripe_id).attempts for stripe_id in ambiguous) == [0, 0, 1]
         world.stripe.faults.clear()
         world.time += 200
@@ -289,13 +289,13 @@ class TestRetry:
 
     def test_claims_nothing_without_time(self, world: World, ambiguous: list[str]) -> None:
         done = world.reconcile(remaining_seconds=29)
-        assert done == {"swept": 0, "recovered": 0, "tried": 0}
+        assert done == {"swept": 0, "recovered": 0, "attempted": 0}
         assert {stored_event(stripe_id).attempts for stripe_id in ambiguous} == {0}
 
     def test_leaves_what_is_not_due(self, world: World, customer: Customer) -> None:
         world.rename(customer.stripe_id, "Newest")
         world.deliver()
-        assert world.reconcile()["tried"] == 0
+        assert world.reconcile()["attempted"] == 0
 
     def test_fetches_once_for_several_events_of_one_customer(self, world: World) -> None:
         customer = StripeCustomer.create(USER, EMAIL)
@@ -304,7 +304,7 @@ class TestRetry:
         world.deliver()
         world.time += 200
         with world.counting() as counts:
-            assert world.reconcile()["tried"] == 6
+            assert world.reconcile()["attempted"] == 6
         assert counts.stripe == 4
         assert StripeCustomer.require(USER).name == "Name 4"
 
@@ -313,6 +313,6 @@ class TestRetry:
     ) -> None:
         become_due(world, customer)
         with world.failing_database("InternalServerError", operation="Query"):
-            assert world.reconcile()["tried"] == 0
+            assert world.reconcile()["attempted"] == 0
         assert "DatabaseUnavailableError" in log.getvalue()
-        assert world.reconcile()["tried"] == 1
+        assert world.reconcile()["attempted"] == 1

@@ -234,7 +234,7 @@ class Reader:
             return endpoint
 
     def let_an_event_fail(self) -> str:
-        """Make one pending, as after forty attempts that failed, and have it tried once more."""
+        """Make one pending, as after forty failed attempts, and have it attempted once more."""
         event = self.events()[0]
         table_name = self.variable("TABLE")
         make_due_for_the_last_time(self.aws("dynamodb"), table_name, event["pk"]["S"])

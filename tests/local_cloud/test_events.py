@@ -58,7 +58,7 @@ def test_exhausted_event_is_dead_lettered_until_replay(
 
 def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
     """Make an event pending, as it is after forty attempts that failed."""
-    changed = ("#state = :pending", "attempts = :tries", "queue = :queue", "next_try = :now")
+    changed = ("#state = :pending", "attempts = :attempts", "queue = :queue", "next_attempt = :now")
     dynamodb.update_item(
         TableName=table_name,
         Key={"pk": {"S": pk}, "sk": {"S": "EVENT"}},
@@ -66,7 +66,7 @@ def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
         ExpressionAttributeNames={"#state": "state"},
         ExpressionAttributeValues={
             ":pending": {"S": "pending"},
-            ":tries": {"N": "40"},
+            ":attempts": {"N": "40"},
             ":queue": {"S": "0"},
             ":now": {"N": "0"},
         },

@@ -135,10 +135,10 @@ def event(state: str, attempts: int = 1, **more: str) -> Json:
     }
 
 
-def fail(scene: Scene, tries: int, seconds: float) -> None:
+def fail(scene: Scene, attempts: int, seconds: float) -> None:
     scene.write(("EVENT", event("pending", 1)), pk="EVENT#evt_1")
     scene.now += seconds
-    scene.write(("EVENT", event("failed", tries, user_id="u-0")), pk="EVENT#evt_1")
+    scene.write(("EVENT", event("failed", attempts, user_id="u-0")), pk="EVENT#evt_1")
 
 
 def test_no_violation(scene: Scene) -> None:
@@ -228,14 +228,14 @@ def fail_an_event_in_silence(scene: Scene) -> None:
     scene.write(("EVENT", event("failed", reason="poison")), pk="EVENT#evt_1")
 
 
-def fail_an_event_after_one_try(scene: Scene) -> None:
+def fail_an_event_after_one_attempt(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1")
-    fail(scene, tries=1, seconds=3 * DAY)
+    fail(scene, attempts=1, seconds=3 * DAY)
 
 
 def fail_an_event_at_once(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1")
-    fail(scene, tries=MAX_ATTEMPTS, seconds=DAY)
+    fail(scene, attempts=MAX_ATTEMPTS, seconds=DAY)
 
 
 def forget_a_handler(scene: Scene) -> None:
@@ -246,7 +246,7 @@ def unfinish_an_event(scene: Scene) -> None:
     scene.write(("EVENT", event("applied")), ("EVENT", event("pending")), pk="EVENT#evt_1")
 
 
-def forget_a_try(scene: Scene) -> None:
+def forget_an_attempt(scene: Scene) -> None:
     again = {**event("pending"), "attempts": {"N": "0"}}
     scene.write(("EVENT", event("pending")), ("EVENT", again), pk="EVENT#evt_1")
 
@@ -280,11 +280,11 @@ def accept_a_forged_event(scene: Scene) -> None:
         (leave_an_event_pending, "every event is finished"),
         (ignore_an_event_without_a_reason, "an ignored event has a reason"),
         (fail_an_event_in_silence, "a failed event is a dead letter"),
-        (fail_an_event_after_one_try, "an event fails only after all tries"),
-        (fail_an_event_at_once, "an event fails only after all tries"),
+        (fail_an_event_after_one_attempt, "an event fails only after all attempts"),
+        (fail_an_event_at_once, "an event fails only after all attempts"),
         (forget_a_handler, "an applied event was handled"),
         (unfinish_an_event, "a finished event stays finished"),
-        (forget_a_try, "a try that was counted stays counted"),
+        (forget_an_attempt, "an attempt that was counted stays counted"),
         (publish_nothing, "an applied change is published"),
         (accept_a_forged_event, "a forged event is refused"),
     ],
@@ -296,14 +296,14 @@ def test_finds_violation(scene: Scene, plant: Callable[[Scene], None], promise: 
 
 def test_event_may_fail_after_days(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1")
-    fail(scene, tries=MAX_ATTEMPTS, seconds=2 * DAY)
+    fail(scene, attempts=MAX_ATTEMPTS, seconds=2 * DAY)
     assert scene.verdict() == set()
 
 
 def test_unprocessable_event_may_fail_at_once(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1 evt_2")
     scene.final.poisonous.add("EVENT#evt_1")
-    fail(scene, tries=1, seconds=0)
+    fail(scene, attempts=1, seconds=0)
     assert scene.verdict() == set()
     scene.final.poisonous.clear()
     scene.final.handlers.refused.add("evt_1")
@@ -312,14 +312,14 @@ def test_unprocessable_event_may_fail_at_once(scene: Scene) -> None:
 
 def test_replay_resets_attempts(scene: Scene) -> None:
     scene.final.dead_letters.append("evt_1")
-    fail(scene, tries=MAX_ATTEMPTS, seconds=2 * DAY)
+    fail(scene, attempts=MAX_ATTEMPTS, seconds=2 * DAY)
     scene.write(("EVENT", event("pending", 0, replayed_at="now")), pk="EVENT#evt_1")
     scene.write(("EVENT", event("failed", 1, replayed_at="now")), pk="EVENT#evt_1")
-    assert scene.verdict() == {"an event fails only after all tries"}
+    assert scene.verdict() == {"an event fails only after all attempts"}
 
 
 def test_user_with_failed_event_is_exempt_until_replay(scene: Scene) -> None:
-    fail(scene, tries=1, seconds=0)
+    fail(scene, attempts=1, seconds=0)
     change_on_stripe(scene)
     skipped_users = users_with_failed_events(scene.final)
     assert skipped_users == {"u-0"}

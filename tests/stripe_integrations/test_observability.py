@@ -118,10 +118,10 @@ class TestMetrics:
         world.stripe.faults.fail_next(None, status=500)
         world.deliver_and_apply()
         assert measured(world)[Metric.EVENT_RETRIES_SCHEDULED] == 1
-        tries = 0
+        attempts = 0
         while not world.dead_letters:
-            tries += 1
-            assert tries < 100
+            attempts += 1
+            assert attempts < 100
             world.time += 8000
             world.reconcile()
         assert measured(world)[Metric.EVENTS_DEAD_LETTERED] == 1

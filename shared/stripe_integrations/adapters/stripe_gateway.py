@@ -27,19 +27,19 @@ Json = dict[str, Any]
 CONNECT_SECONDS = 2
 READ_SECONDS = 6
 RETRIES = 1
-"""Retries by Stripe's library, after the first try."""
+"""Retries by Stripe's library, after the first attempt."""
 PAUSE_SECONDS = 1
 """The library's longest pause before a first retry, rounded up."""
 
-_ONE_TRY_SECONDS = CONNECT_SECONDS + READ_SECONDS
-_ALL_TRIES_SECONDS = _ONE_TRY_SECONDS * (1 + RETRIES) + PAUSE_SECONDS * RETRIES
+_ONE_ATTEMPT_SECONDS = CONNECT_SECONDS + READ_SECONDS
+_RETRYING_SECONDS = _ONE_ATTEMPT_SECONDS * (1 + RETRIES) + PAUSE_SECONDS * RETRIES
 
 _PAGE = 100
 MAX_EVENT_TYPES = 20
 """How many types of event Stripe's list of events takes."""
 
 _TOO_MANY_REQUESTS = 429
-_RATE_TRIES = 3
+_RATE_ATTEMPTS = 3
 _FIRST_SLOWDOWN_SECONDS, _LONGEST_SLOWDOWN_SECONDS = 0.5, 8.0
 
 
@@ -301,7 +301,7 @@ class StripeGateway:
         return obj
 
     def _call(self, operation: str, call: Call) -> Json:
-        for _ in range(_RATE_TRIES):
+        for _ in range(_RATE_ATTEMPTS):
             self._wait_for_rate_limit(operation)
             try:
                 return self._request(operation, call)
@@ -324,7 +324,7 @@ class StripeGateway:
         if wait <= 0:
             self._slowdown /= 2
             return
-        if wait > self._remaining_seconds() - _ONE_TRY_SECONDS:
+        if wait > self._remaining_seconds() - _ONE_ATTEMPT_SECONDS:
             raise errors.StripeUnavailableError(
                 f"Stripe limits the rate: {operation}", status=_TOO_MANY_REQUESTS
             )
@@ -362,7 +362,7 @@ class StripeGateway:
         return returned
 
     def _connect(self, api_key: str) -> None:
-        self._retrying_client, self._single_try_client = (
+        self._retrying_client, self._single_attempt_client = (
             self._stripe.StripeClient(
                 api_key,
                 stripe_version=API_VERSION,
@@ -375,10 +375,10 @@ class StripeGateway:
 
     def _client_in_time(self, operation: str) -> stripe.StripeClient:
         """The client whose longest call fits into the rest of the invocation."""
-        remaining = self._remaining_seconds()
-        if remaining < _ONE_TRY_SECONDS:
+        left = self._remaining_seconds()
+        if left < _ONE_ATTEMPT_SECONDS:
             raise errors.StripeUnavailableError(f"no time is left to {operation}")
-        return self._retrying_client if remaining >= _ALL_TRIES_SECONDS else self._single_try_client
+        return self._retrying_client if left >= _RETRYING_SECONDS else self._single_attempt_client
 
     def _translated(self, operation: str, error: stripe.StripeError) -> errors.StripeError:
         status = error.http_status

@@ -130,7 +130,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         Raises
         ------
         StripeUnavailableError
-            Stripe has failed for very many tokens: no further one is tried.
+            Stripe has failed for very many tokens: no further one is attempted.
         """
         if len(self.tokens) >= _MAX_TOKENS:
             raise StripeUnavailableError("Stripe has failed for every token of this claim")

@@ -4,7 +4,7 @@ An event is `pending` (to be applied) or `waiting` (its customer is unknown) unt
 `ignored` (for a stated reason) or `failed` (with its reason, and a message in the dead-letter
 queue). Applied and ignored events expire; a failed one remains until it is replayed.
 
-An unfinished event has the time of its next try. The index `by_queue` contains the unfinished
+An unfinished event has the time of its next attempt. The index `by_queue` contains the unfinished
 events, in a few partitions, and the failed ones.
 """
 
@@ -63,7 +63,7 @@ _MAX_REQUEST_BYTES = 10_000
 _STREAM_SECONDS = 120
 """How long the stream has to invoke apply_event for a new event, before the schedule does."""
 _CLAIM_SECONDS = 120
-"""How long a try may take, unless the invocation ends before."""
+"""How long an attempt may take, unless the invocation ends before."""
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 60, 7200
 
 
@@ -81,7 +81,7 @@ class Event(Record, discriminator="Event"):
     """One of Stripe's events, as it was received.
 
     `webhook_message` is the payload; None where it was too large for the table. `valid` says that
-    its signature was verified, or that Stripe's list of events has it. `next_try` is in Unix
+    its signature was verified, or that Stripe's list of events has it. `next_attempt` is in Unix
     seconds. Follows https://docs.stripe.com/api/events/object.
     """
 
@@ -105,7 +105,7 @@ class Event(Record, discriminator="Event"):
     claimed_at = Moment()
     effected_at = Moment()
     queue = Text()
-    next_try = Integer()
+    next_attempt = Integer()
     received_at = required(Moment())
     replayed_at = Moment()
     expires_at = TTLAttribute(null=True)
@@ -158,7 +158,7 @@ class Event(Record, discriminator="Event"):
             state=EventState.PENDING,
             attempts=0,
             queue=_queue_of(stripe_id),
-            next_try=int(current().clock()) + _STREAM_SECONDS,
+            next_attempt=int(current().clock()) + _STREAM_SECONDS,
             received_at=current().now(),
             **read_stripe(cls, "event", payload),
         )
@@ -206,7 +206,7 @@ class Event(Record, discriminator="Event"):
         """Set the state of a new event to ignored."""
         self.state = EventState.IGNORED
         self.reason = reason
-        self.queue = self.next_try = None
+        self.queue = self.next_attempt = None
         self.expires_at = _expiry()
 
     def wait(self) -> None:
@@ -264,14 +264,14 @@ class Event(Record, discriminator="Event"):
         except PynamoDBException as error:
             raise unavailable(error) from error
 
-    # ---- tried
+    # ---- attempts
 
     @classmethod
     def claim(cls, stripe_id: str) -> Event | None:
-        """Claim an unfinished event to try it: the try is counted before it starts.
+        """Claim an unfinished event to attempt it: the attempt is counted before it starts.
 
-        Other workers don't claim the event for as long as a try may take. A waiting event can be
-        claimed at any time, since its customer may be known by now.
+        Other workers don't claim the event while an attempt may be in progress. A waiting event can
+        be claimed at any time, since its customer may be known by now.
 
         Returns
         -------
@@ -283,12 +283,12 @@ class Event(Record, discriminator="Event"):
         seconds = min(_CLAIM_SECONDS, current().remaining_seconds()) + 2 * CLOCK_SKEW_SECONDS
         is_free: Condition = (
             (Event.attempts == 0)
-            | (Event.next_try <= int(now))
+            | (Event.next_attempt <= int(now))
             | (Event.state == EventState.WAITING)
         )
         actions: list[Action] = [
             Event.attempts.add(1),
-            Event.next_try.set(int(now + seconds)),
+            Event.next_attempt.set(int(now + seconds)),
             Event.claimed_at.set(current().now()),
         ]
         try:
@@ -301,7 +301,7 @@ class Event(Record, discriminator="Event"):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether no try is left."""
+        """Whether no attempt is left."""
         return self.attempts > MAX_ATTEMPTS
 
     def note_effect(self, transaction: TransactWrite) -> None:
@@ -342,7 +342,7 @@ class Event(Record, discriminator="Event"):
             Event.state.set(EventState.FAILED),
             Event.reason.set(reason),
             Event.queue.set(FAILED_QUEUE),
-            Event.next_try.set(int(current().clock())),
+            Event.next_attempt.set(int(current().clock())),
             Event.claimed_at.remove(),
         ]
         self._update_if(actions, _is_unfinished())
@@ -353,7 +353,7 @@ class Event(Record, discriminator="Event"):
         return stored is None or stored.processed
 
     def schedule_retry(self, error: BaseException) -> None:
-        """Schedule the next try after a failed one, and note the type of the error, no value.
+        """Schedule the next attempt after a failed one, and note the type of the error, no value.
 
         From now on the event is pending, even if it was waiting for its customer.
         """
@@ -387,7 +387,7 @@ class Event(Record, discriminator="Event"):
             Event.state.set(EventState.PENDING),
             Event.attempts.set(0),
             Event.queue.set(_queue_of(stripe_id)),
-            Event.next_try.set(int(current().clock())),
+            Event.next_attempt.set(int(current().clock())),
             Event.replayed_at.set(current().now()),
             Event.claimed_at.remove(),
             Event.effected_at.remove(),
@@ -401,10 +401,10 @@ class Event(Record, discriminator="Event"):
         backoff = min(
             _FIRST_BACKOFF_SECONDS * 2 ** min(self.attempts - 1, 10), _MAX_BACKOFF_SECONDS
         )
-        next_try = int(current().clock() + current().jittered(backoff))
+        next_attempt = int(current().clock() + current().jittered(backoff))
         # A worker that has claimed it since decides instead.
         is_claimed: Condition = Event.attempts == self.attempts
-        actions = [*actions, Event.next_try.set(next_try), Event.claimed_at.remove()]
+        actions = [*actions, Event.next_attempt.set(next_attempt), Event.claimed_at.remove()]
         self._update_if(actions, _is_unfinished() & is_claimed)
 
     def _finish_actions(self, state: EventState, reason: str | None) -> list[Action]:
@@ -412,7 +412,7 @@ class Event(Record, discriminator="Event"):
             Event.state.set(state),
             Event.expires_at.set(_expiry()),
             Event.queue.remove(),
-            Event.next_try.remove(),
+            Event.next_attempt.remove(),
             Event.claimed_at.remove(),
             Event.last_error.remove(),
             Event.reason.set(reason) if reason else Event.reason.remove(),

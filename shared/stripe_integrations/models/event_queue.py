@@ -31,7 +31,7 @@ class QueueEntry:
     customer_id : str or None
         The Stripe customer that it names.
     was_interrupted : bool
-        Whether its last try has not ended, or not yet.
+        Whether its last attempt has not ended, or not yet.
     """
 
     stripe_id: str
@@ -40,10 +40,10 @@ class QueueEntry:
 
 
 def due() -> Iterator[QueueEntry]:
-    """Find the unfinished events whose next try is due."""
+    """Find the unfinished events whose next attempt is due."""
     now = int(current().clock())
     for queue in QUEUES:
-        yield from map(_entry, _in_queue(queue, Event.next_try <= now))
+        yield from map(_entry, _in_queue(queue, Event.next_attempt <= now))
 
 
 def failed() -> Iterator[QueueEntry]:

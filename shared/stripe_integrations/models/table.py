@@ -60,7 +60,7 @@ class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
 
 
 class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
-    """The unfinished events by the time of their next try, and the failed ones."""
+    """The unfinished events by the time of their next attempt, and the failed ones."""
 
     class Meta:
         index_name = "by_queue"
@@ -69,7 +69,7 @@ class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
         )
 
     queue = UnicodeAttribute(hash_key=True)
-    next_try = NumberAttribute(range_key=True)
+    next_attempt = NumberAttribute(range_key=True)
 
 
 class Record(Model):

@@ -139,7 +139,7 @@ class TestRateLimit:
         assert fetches(world) == 3
         assert 0.5 < world.time - before < 5
 
-    def test_call_fails_after_three_tries(
+    def test_call_fails_after_three_attempts(
         self, world: World, gateway: StripeGateway, stripe_id: str
     ) -> None:
         world.stripe.faults.fail_next(None, status=429)

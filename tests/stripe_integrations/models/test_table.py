@@ -78,7 +78,7 @@ class TestUnavailable:
         code: str,
         message: str,
     ) -> None:
-        monkeypatch.setattr("botocore.endpoint.time", Mock())  # it would sleep between its tries
+        monkeypatch.setattr("botocore.endpoint.time", Mock())  # it would sleep between its attempts
         with (
             world.failing_database(code),
             pytest.raises(DatabaseUnavailableError, match=f"^{message}$"),

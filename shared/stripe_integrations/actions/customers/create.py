@@ -23,9 +23,9 @@ from stripe_integrations.models import Customer, CustomerClaim, UserRecords, sto
 from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, transact
 
-_TRY_SECONDS = 8.0
-"""The longest that one try of a call to Stripe takes: a younger claim's owner is awaited. During a
-longer retry Stripe returns 409 for the second call."""
+_ATTEMPT_SECONDS = 8.0
+"""The longest attempt of a call to Stripe: the owner of a younger claim is awaited. During a longer
+retry Stripe returns 409 for the second call."""
 _NOTHING_CREATED = (400, 402)
 """The refusals that release the claim; after any other the customer may have been created."""
 _KEY_IN_USE = 409
@@ -92,7 +92,7 @@ def _state(claim: CustomerClaim, *, is_acquired: bool) -> ClaimState:
 
 
 def _is_young(claim: CustomerClaim) -> bool:
-    return current().clock() < claim.claimed_at + _TRY_SECONDS
+    return current().clock() < claim.claimed_at + _ATTEMPT_SECONDS
 
 
 def _wait_for_owner(user_id: str, claim: CustomerClaim) -> Customer | None:

@@ -1,8 +1,8 @@
 """Applying events: together for one customer, and safe to repeat at every point.
 
-A try claims its events, which counts it; loads the customer; plans one change for all of them;
+An attempt claims its events, which counts it; loads the customer; plans one change for all of them;
 commits it; runs the side effects of each event; and marks it. A process that dies anywhere leaves
-the event unfinished, and it is tried again.
+the event unfinished, and it is attempted again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Change(Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a try does: one change, and an outcome for each event.
+    """What an attempt does: one change, and an outcome for each event.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def apply_events(stripe_ids: Sequence[str]) -> None:
     Raises
     ------
     ApplyFailedError
-        Some failed: their next tries are scheduled, or they are dead-lettered.
+        Some failed: their next attempts are scheduled, or they are dead-lettered.
     DatabaseUnavailableError
         Not even that could be written.
     """
@@ -95,7 +95,7 @@ def _claimed_batches(stripe_ids: Sequence[str]) -> Iterator[list[Event]]:
     """Claim events, as many at a time as one transaction has room for."""
     for first in range(0, len(stripe_ids), MAX_EXTRA_ITEMS):
         if first and not current().has_time_for(limits.APPLY_SECONDS):
-            return  # the rest is not claimed, and the schedule tries it
+            return  # the rest is not claimed, and the schedule attempts it
         yield _claim(stripe_ids[first : first + MAX_EXTRA_ITEMS])
 
 
@@ -148,7 +148,7 @@ def _concerns_one_event(error: Exception) -> bool:
 
 
 def _apply_once(events: list[Event]) -> None:
-    """Try claimed events: load, plan, commit, side effects, mark."""
+    """Attempt claimed events: load, plan, commit, side effects, mark."""
     events = _ignore_irrelevant(events)
     customer = _load_customer(events)
     if customer is None:
@@ -272,7 +272,7 @@ def _plan(customer: Customer, events: list[Event]) -> Plan:
     outcomes: list[Outcome] = []
     for event in events:
         if event.effected_at:
-            outcomes.append(Outcome(event))  # an earlier try has committed its change
+            outcomes.append(Outcome(event))  # an earlier attempt has committed its change
         elif not changes_records(event):
             outcomes.append(_without_effect(event))
         else:

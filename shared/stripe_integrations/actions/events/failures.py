@@ -1,4 +1,4 @@
-"""Recording a failed try of an event: the next try is scheduled, or the event is dead-lettered."""
+"""Recording a failed attempt: the next one is scheduled, or the event is dead-lettered."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _ERRORS_OUTSIDE_HANDLERS = (
 
 
 def record_failure(event: Event, error: BaseException) -> None:
-    """Schedule the next try, or dead-letter the event; one that has ended is not changed.
+    """Schedule the next attempt, or dead-letter the event; one that has ended is not changed.
 
     Parameters
     ----------
     event : Event
         The event, claimed.
     error : BaseException
-        What the try failed with.
+        What the attempt failed with.
 
     Raises
     ------

@@ -27,7 +27,7 @@ OVERLAP_SECONDS = 600
 """How much each sweep overlaps the previous one: clocks differ, and lists lag behind."""
 _MAX_RESTARTS = 2
 _BATCH_EVENTS = 1000
-"""How many unfinished events are read and grouped before the first is tried."""
+"""How many unfinished events are read and grouped before the first is attempted."""
 
 
 @dataclass
@@ -40,15 +40,15 @@ class Reconciliation:
         Listed by Stripe.
     recovered : int
         Of those, the ones that had never arrived.
-    tried : int
-        Unfinished and due, and tried.
+    attempted : int
+        Unfinished and due, and attempted.
     failures : list of Exception
         What stopped a part of it.
     """
 
     swept: int = 0
     recovered: int = 0
-    tried: int = 0
+    attempted: int = 0
     failures: list[Exception] = field(default_factory=list)
 
 
@@ -100,7 +100,7 @@ def sweep(result: Reconciliation) -> None:
 
 
 def retry_due(result: Reconciliation) -> None:
-    """Try the unfinished events that are due, customer by customer, for as long as there is time.
+    """Attempt the unfinished events that are due, customer by customer, while there is time.
 
     During an outage of Stripe the rest is left to the next run.
     """
@@ -109,7 +109,7 @@ def retry_due(result: Reconciliation) -> None:
         for stripe_ids in grouped(batch):
             if not current().has_time_for(limits.APPLY_SECONDS):
                 return
-            result.tried += len(stripe_ids)
+            result.attempted += len(stripe_ids)
             try:
                 apply_events(stripe_ids)
             except errors.ApplyFailedError as group:
@@ -122,9 +122,9 @@ def retry_due(result: Reconciliation) -> None:
 
 
 def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
-    """Group ids of events by customer; those whose last try was interrupted come last, and alone.
+    """Group event ids by customer; those whose last attempt was interrupted come last, and alone.
 
-    Such an event may have ended its process, and would count a try of each other of its group.
+    Such an event may have ended its process, and would count an attempt of each other of its group.
     """
     groups: dict[str, list[str]] = {}
     interrupted: list[list[str]] = []

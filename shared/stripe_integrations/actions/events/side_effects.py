@@ -25,7 +25,7 @@ class Outcome:
     event : Event
         The event, claimed.
     has_effect : bool
-        Whether the record includes its change, by this try or an earlier one.
+        Whether the record includes its change, by this attempt or an earlier one.
     reason : str or None
         Why it has no effect.
     was_ambiguous : bool

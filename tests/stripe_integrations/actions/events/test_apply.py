@@ -103,7 +103,7 @@ class TestBatch:
         assert [event.last_error for event in failed] == ["KeyError", "ValueError"]
         for event in failed:
             assert (event.state, event.attempts) == ("pending", 1)
-            assert (event.next_try or 0) > world.time
+            assert (event.next_attempt or 0) > world.time
         assert (applied.state, applied.last_error) == ("applied", None)
 
     @pytest.mark.parametrize(

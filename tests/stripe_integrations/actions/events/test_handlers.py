@@ -125,7 +125,7 @@ class TestFailure:
             event = stored_event(stripe_id)
             assert (event.state, event.attempts) == ("pending", number + 1)
             assert event.last_error == error
-            world.time = event.next_try or 0
+            world.time = event.next_attempt or 0
 
         with world.counting() as counts:
             world.stream_events(stripe_id)

@@ -1,4 +1,4 @@
-"""The ledger of events: a try is counted before it is made, and each event ends for a reason."""
+"""The ledger of events: attempts are counted before they are made, and events end for a reason."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def state(stripe_id: str) -> tuple[str, int]:
 
 
 class TestClaim:
-    def test_counts_try_before_it_is_made(self, world: World, stripe_id: str) -> None:
+    def test_counts_attempt_before_it_is_made(self, world: World, stripe_id: str) -> None:
         counted: list[int] = []
         world.during_sleep = lambda: counted.append(stored_event(stripe_id).attempts)
         StripeEvent.apply(stripe_id)
@@ -123,7 +123,7 @@ class TestDeadProcess:
         assert stored_event(stripe_id).claimed_at is not None
 
         world.time += 200
-        assert world.reconcile()["tried"] == 1
+        assert world.reconcile()["attempted"] == 1
 
         assert state(stripe_id) == ("applied", 2)
         assert stored_event(stripe_id).claimed_at is None
@@ -178,12 +178,12 @@ class TestDeadLetter:
     ) -> None:
         began = world.time
         world.stripe.faults.fail_next(None, status=503)
-        tries = 0
+        attempts = 0
         while stored_event(stripe_id).state == "pending":
-            tries += 1
+            attempts += 1
             world.reconcile()
-            world.time = max(world.time, stored_event(stripe_id).next_try or 0)
-        assert tries in (MAX_ATTEMPTS + 1, MAX_ATTEMPTS + 2)
+            world.time = max(world.time, stored_event(stripe_id).next_attempt or 0)
+        assert attempts in (MAX_ATTEMPTS + 1, MAX_ATTEMPTS + 2)
         assert 1 * DAY < world.time - began < 3 * DAY
         event = stored_event(stripe_id)
         assert event.state == "failed"
@@ -213,7 +213,7 @@ class TestDeadLetter:
         event = stored_event(stripe_id)
         assert (event.state, event.last_error) == ("pending", "MessageNotSentError")
         world.context.send_dead_letter = take
-        world.time = event.next_try or 0
+        world.time = event.next_attempt or 0
         world.reconcile()
         assert stored_event(stripe_id).state == "failed"
         assert len(world.dead_letters) == 1
@@ -283,10 +283,10 @@ class TestStoredEvent:
     def test_is_queued_until_it_ends(self, world: World, stripe_id: str) -> None:
         (item,) = world.items(record_type="Event")
         assert item["queue"] in set("01234567")
-        assert item["next_try"] > world.time
+        assert item["next_attempt"] > world.time
         StripeEvent.apply(stripe_id)
         (item,) = world.items(record_type="Event")
-        assert {"queue", "next_try", "claimed_at"} & item.keys() == set()
+        assert {"queue", "next_attempt", "claimed_at"} & item.keys() == set()
 
     def test_has_no_values_in_its_errors(
         self, world: World, customer: Customer, log: io.StringIO

@@ -116,7 +116,7 @@ class TestNotPublished:
             StripeEvent.apply(stripe_id)
         second = rename_later(world, customer, "Newer")
         StripeEvent.apply(second)
-        world.time = stored_event(stripe_id).next_try or 0
+        world.time = stored_event(stripe_id).next_attempt or 0
         StripeEvent.apply(stripe_id)
         assert (state(stripe_id), published(world)) == ("ignored", [second])
 
@@ -135,7 +135,7 @@ class TestFailure:
         assert StripeCustomer.require(USER).name == "Newest"
 
         world.context.publish = take
-        world.time = event.next_try or 0
+        world.time = event.next_attempt or 0
         world.reconcile()
         assert published(world) == [stripe_id]
         assert state(stripe_id) == "applied"

@@ -46,7 +46,7 @@ class TestWaitingEvent:
     ) -> None:
         if is_retry:
             StripeEvent.apply(waiting)
-            assert (stored_event(waiting).next_try or 0) > world.time
+            assert (stored_event(waiting).next_attempt or 0) > world.time
         StripeCustomer.create(USER, EMAIL)
         world.stream(("USER#u-1", f"CUSTOMER#{on_stripe}"))
         event = stored_event(waiting)
@@ -57,7 +57,7 @@ class TestWaitingEvent:
     def test_is_applied_by_schedule(self, world: World, waiting: str) -> None:
         StripeCustomer.create(USER, EMAIL)
         world.time += 200
-        assert world.reconcile()["tried"] == 1
+        assert world.reconcile()["attempted"] == 1
         event = stored_event(waiting)
         assert (event.state, event.user_id) == ("applied", "u-1")
         assert StripeCustomer.require(USER).name == "Newest"
@@ -72,7 +72,7 @@ class TestWaitingEvent:
         world.ask("POST", "/v1/customers", {"email": EMAIL})
         foreign = receive_created(world)
         for number in range(8):
-            world.time = stored_event(foreign).next_try or 0
+            world.time = stored_event(foreign).next_attempt or 0
             world.reconcile()
             event = stored_event(foreign)
             assert (event.state, event.attempts) == ("waiting", number + 1)
@@ -85,7 +85,7 @@ class TestWaitingEvent:
         world.time += DAY - 1
         world.reconcile()
         assert stored_event(waiting).state == "waiting"
-        world.time = stored_event(waiting).next_try or 0
+        world.time = stored_event(waiting).next_attempt or 0
         world.reconcile()
         event = stored_event(waiting)
         assert (event.state, event.reason) == ("ignored", "not a customer of ours")
@@ -148,7 +148,7 @@ class TestCustomerCreated:
             StripeEvent.apply(created)
         assert stored_event(created).state == "pending"
         world.stripe.faults.clear()
-        world.time = stored_event(created).next_try or 0
+        world.time = stored_event(created).next_attempt or 0
         world.reconcile()
         assert stored_event(created).state == "applied"
 
@@ -199,7 +199,7 @@ class TestDetachedCardWithoutCustomer:
         assert StripeEvent.receive(detached).state == "waiting"
         StripeEvent.apply(detached["id"])
         StripeEvent.apply(world.receive("payment_method.attached"))
-        world.time = stored_event(detached["id"]).next_try or 0
+        world.time = stored_event(detached["id"]).next_attempt or 0
         world.reconcile()
 
         assert stored_event(detached["id"]).state == "applied"
