@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = dispatch  # noqa: N815 - the names that the base class calls
 
     def is_same_origin(self) -> bool:
-        """Whether the request comes from this page and not from another page in the browser.
+        """Return whether the request comes from this page and not from another page in the browser.
 
         A foreign host name may resolve to this machine (`Host` differs then), and a browser sends
         simple requests of any page to any address (`Origin` differs then).

@@ -65,7 +65,7 @@ class CustomHandlers:
         self.refused: set[str] = set()
 
     def has_handler_for(self, kind: str) -> bool:
-        """Whether a type of event has a handler."""
+        """Return whether a type of event has a handler."""
         return any(fnmatchcase(kind, pattern) for pattern in self._patterns)
 
     def handle(self, event: Event, customer: Customer | None) -> None:
@@ -98,7 +98,7 @@ class CustomHandlers:
         invocation.end(call)
 
     def is_record_current(self, event: Event, customer: Customer, now: float) -> bool:
-        """Whether the stored record is at least as new as the event."""
+        """Return whether the stored record is at least as new as the event."""
         created, kind = event.created, event.kind
         partition, sort = f"USER#{customer.user_id}", f"CUSTOMER#{customer.stripe_id}"
         record = self._watch.images.get((partition, sort), {})

@@ -206,7 +206,7 @@ class Faults:
         return kind
 
     def happens(self, name: str, kind: str) -> bool:
-        """Whether a drawn fault may happen; if so it is counted."""
+        """Return whether a drawn fault may happen; if so it is counted."""
         if self.only is not None and name not in self.only:
             return False
         self.counts[kind] += 1
@@ -214,7 +214,7 @@ class Faults:
         return True
 
     def is_poisonous(self, key: str) -> bool:
-        """Whether the event under a key kills every process that attempts it, until it is cured."""
+        """Return whether an event kills every process that attempts it, until it is cured."""
         if self.is_cured or not self.profile.poisonous or not key.startswith("EVENT#"):
             return False
         if key in self.poisonous:

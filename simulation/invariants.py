@@ -207,7 +207,7 @@ def _active_customer(watch: Watch, user_id: str) -> Customer | None:
 
 
 def _was_created_last(final: FinalState, user_id: str) -> bool:
-    """Whether a create succeeded, with no concurrent or later soft delete."""
+    """Return whether a create succeeded, with no concurrent or later soft delete."""
     calls = [call for call in final.calls if call.user_id == user_id]
     creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
     if not creates:

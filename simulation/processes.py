@@ -214,7 +214,7 @@ class Fleet:
         return self._running[id(current_task())][0]
 
     def is_busy(self) -> bool:
-        """Whether any invocation is in progress."""
+        """Return whether any invocation is in progress."""
         return bool(self._running)
 
     def end(self) -> None:

@@ -58,7 +58,7 @@ class Timer:
             self._plan(EVERY_SECONDS * chance(self._seed, "reset pause", self._number).random())
 
     def has_run_since(self, moment: float) -> bool:
-        """Whether enough runs began after Stripe listed all events of that moment."""
+        """Return whether enough runs began after Stripe listed all events of that moment."""
         since = moment + _LATEST_LISTED_SECONDS
         # Of two concurrent runs only one sweeps, so they count as one.
         return len({begun for begun in self._ended if begun > since}) >= _RUNS_AFTER_LAST_CHANGE

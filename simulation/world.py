@@ -331,7 +331,7 @@ class World:
         return _ATTEMPTING_SECONDS if is_attempting else _WAITING_SECONDS
 
     def _is_quiet(self) -> bool:
-        """Whether nothing is in progress except what the schedule has to recover."""
+        """Return whether nothing is in progress except what the schedule has to recover."""
         return (
             self.deliveries.is_idle
             and (self.mapping.is_idle or not self._is_stream_on())

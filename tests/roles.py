@@ -85,7 +85,7 @@ class Statement:
     conditions: Mapping[str, Mapping[str, Any]]
 
     def allows(self, need: Need) -> bool:
-        """Whether the statement suffices for a request."""
+        """Return whether the statement suffices for a request."""
         return (
             need.action in self.actions
             and any(fnmatchcase(need.resource, pattern) for pattern in self.resources)
@@ -128,7 +128,7 @@ class Role:
     statements: tuple[Statement, ...]
 
     def allows(self, need: Need) -> bool:
-        """Whether one of its statements suffices for a request."""
+        """Return whether one of its statements suffices for a request."""
         return any(statement.allows(need) for statement in self.statements)
 
 
@@ -346,7 +346,7 @@ class Acting:
     refused: list[Need] = field(default_factory=list)
 
     def may(self, asked: Iterable[Need]) -> bool:
-        """Whether the role allows all that a request needs."""
+        """Return whether the role allows all that a request needs."""
         refused = []
         for need in asked:
             if self.role.allows(need):
@@ -391,7 +391,7 @@ def acting_freely() -> Iterator[None]:
 
 
 def allowed(need: Need) -> bool:
-    """Whether the acting function, if any, may do this."""
+    """Return whether the acting function, if any, may do this."""
     acting = _acting.get()
     return acting is None or acting.may([need])
 

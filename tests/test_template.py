@@ -230,7 +230,7 @@ def stream_images(world: World) -> list[dict[str, Any]]:
 
 
 def fits(pattern: Any, value: Any) -> bool:
-    """Whether a value passes an event filter of exact matches."""
+    """Return whether a value passes an event filter of exact matches."""
     if isinstance(pattern, list):
         return value in pattern
     return isinstance(value, dict) and all(

@@ -59,7 +59,7 @@ def _keys(table: Any, condition: ConditionBase, **how: Any) -> Iterator[Item]:
 
 
 def _delete(table: Any, item: Item, condition: ConditionBase) -> bool:
-    """Whether it was there, and as the condition has it."""
+    """Return whether the item existed and met the condition."""
     try:
         table.delete_item(Key={"pk": item["pk"], "sk": item["sk"]}, ConditionExpression=condition)
     except table.meta.client.exceptions.ConditionalCheckFailedException:

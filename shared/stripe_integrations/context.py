@@ -121,7 +121,7 @@ class Context:
         return self.deadline - self.clock()
 
     def has_time_for(self, seconds: float) -> bool:
-        """Whether the invocation has this many seconds left."""
+        """Return whether the invocation has this many seconds left."""
         return self.remaining_seconds() >= seconds
 
     def now(self) -> datetime:

@@ -197,7 +197,7 @@ def test_field_paths_exist(gateway: StripeGateway, model: Any, shape: str, metho
 
 
 def _has(obj: Any, path: str) -> bool:
-    """Whether the key is there, be it null; a null parent may hold anything."""
+    """Return whether the key is there, be it null; a null parent may hold anything."""
     *parents, last = path.split(".")
     for key in parents:
         if key not in obj:

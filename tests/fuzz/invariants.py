@@ -137,7 +137,7 @@ def _of_accepted_body(body: bytes, function: str) -> Iterator[str]:
 
 
 def _stripe_accepts(body: bytes, header: str | None, secrets: str, now: float) -> bool:
-    """Whether Stripe's own library accepts a signature, made with any of the secrets."""
+    """Return whether Stripe's own library accepts a signature, made with any of the secrets."""
 
     def accepts(secret: str) -> bool:
         try:

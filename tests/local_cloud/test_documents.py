@@ -204,11 +204,11 @@ class Reader:
         return [item for item in self.items() if item["sk"]["S"] == "EVENT"]
 
     def all_applied(self, count: int) -> bool:
-        """Whether there are so many events, and each is applied."""
+        """Return whether there are so many events, and each is applied."""
         return [event["state"]["S"] for event in self.events()] == ["applied"] * count
 
     def is_applied(self, customer: str) -> bool:
-        """Whether an event of a customer is."""
+        """Return whether an event of a customer is applied."""
         return any(
             event.get("customer_id") == {"S": customer} and event["state"]["S"] == "applied"
             for event in self.events()

@@ -340,7 +340,7 @@ def test_field_takes_its_schema(name: str, value: Any) -> None:
 
 
 def is_taken(body: Json) -> bool:
-    """Whether the fields of a body pass before Stripe, or anything else, is asked."""
+    """Return whether the fields of a body pass before Stripe, or anything else, is asked."""
     fields = {name: value for name, value in body.items() if name not in BODY}
     try:
         create_request.create_request(body["billing_email"], fields)

@@ -179,7 +179,7 @@ def _request_id(event: object) -> str | None:
 
 
 def _is_admin(token: object) -> bool:
-    """Whether a token has the admin scope: in `scope`, a string, or in `scp`, a string or a list.
+    """Return whether a token has the admin scope, in `scope` (a string) or `scp` (string or list).
 
     API Gateway passes a list as a string in brackets.
     """

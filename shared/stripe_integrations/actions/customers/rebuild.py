@@ -103,7 +103,7 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
 
 
 def _is_ours(snapshot: CustomerSnapshot) -> bool:
-    """Whether this deployment created it."""
+    """Return whether this deployment created it."""
     return snapshot.user_id is not None and CustomerClaim.is_ours(snapshot.token)
 
 
@@ -157,7 +157,7 @@ def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> Cus
 
 
 def _is_copy(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
-    """Whether the table has the customer of this token already, so that the token was copied.
+    """Return whether the table has the customer of this token already: the token was copied then.
 
     A token creates one customer. Another one with it was created manually, and never replaces the
     stored one.
@@ -183,7 +183,7 @@ def _is_copy(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
 
 
 def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
-    """Whether the user got another customer, or asked for one, after this one."""
+    """Return whether the user got, or requested, another customer after this one."""
     claim = records.claim
     if (
         claim
@@ -200,7 +200,7 @@ def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
 
 
 def _is_newer(snapshot: CustomerSnapshot, *, than: Customer) -> bool:
-    """Whether Stripe created a customer after that of a record."""
+    """Return whether Stripe created a customer after that of a record."""
     created = snapshot.created
     other = created_second(_fetch(than))
     if not other:

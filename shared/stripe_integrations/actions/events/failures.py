@@ -73,5 +73,5 @@ def _schedule_retry(event: Event, error: BaseException, *, is_of_handler: bool) 
 
 
 def _is_of_handler(cause: BaseException | None) -> bool:
-    """Whether a custom handler raised it: its message may contain anything."""
+    """Return whether a custom handler raised it: its message may contain anything."""
     return cause is not None and not isinstance(cause, _ERRORS_OUTSIDE_HANDLERS)

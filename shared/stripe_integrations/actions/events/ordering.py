@@ -154,7 +154,7 @@ class PendingChanges:
         return freshness
 
     def _is_default(self, stripe_id: str) -> bool:
-        """Whether the customer, or a subscription, charges this card by default."""
+        """Return whether the customer, or a subscription, charges this card by default."""
         named = set(_default_cards(self._customer.attribute_values) + _default_cards(self._values))
         for child in [*self._customer.children, *self._children.values()]:
             named.update(_default_cards(child.attribute_values))

@@ -135,7 +135,7 @@ def _report(event: Event, state: EventState, reason: str | None) -> None:
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Whether a custom handler has failed with this, rather than the process ending."""
+    """Return whether a custom handler has failed with this, rather than the process ending."""
     from asyncio import CancelledError  # noqa: PLC0415 - most processes never need it
 
     raised = (Exception, SystemExit, GeneratorExit, BaseExceptionGroup, CancelledError)

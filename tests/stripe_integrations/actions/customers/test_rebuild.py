@@ -65,7 +65,7 @@ def create(world: World, user_id: str = "u-1", **fields: Any) -> str:
 
 
 def customers(world: World) -> dict[str, bool]:
-    """Whether each customer of the first user is active, by its id."""
+    """Return whether each customer of the first user is active, by its id."""
     records = UserRecords.read("u-1").customers.values()
     return {record.stripe_id: record.is_active for record in records}
 
