@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=500, help="minimum number of requests")
     parser.add_argument("--seed", type=int, default=1, help="seed of the first round")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         with local_cloud(printed_step) as cloud:
-            return run(cloud, asked.requests, asked.seed)
+            return run(cloud, options.requests, options.seed)
     except CloudError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,11 +1,11 @@
-"""Copies a table's items into another: what was restored, back into the table that a stack uses.
+"""Copies a table's items into another: a restored table, back into the table of a stack.
 
-DynamoDB restores only to a new table, and CloudFormation keeps to the one that it has made.
+DynamoDB restores only to a new table, and CloudFormation manages only the one that it created.
 
     python -m tools.copy_table --from RESTORED --to TABLE --empty-target
 
-It refuses a target that holds anything, unless `--empty-target` is given. It can be run again
-after it was stopped. Credentials, region and AWS_ENDPOINT_URL are taken as the AWS CLI takes them.
+It refuses a target that is not empty, unless `--empty-target` is given. An interrupted run can be
+repeated. Credentials, region and AWS_ENDPOINT_URL are configured as for the AWS CLI.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 Json = dict[str, Any]
 
 _SEGMENTS = 8
-_AT_ONCE = 25
-"""Items that one BatchWriteItem takes."""
+_BATCH = 25
+"""The maximum number of items in one BatchWriteItem."""
 _ATTEMPTS = 20
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0
 
 
 class RefusedError(Exception):
-    """The copy would not be what was meant; nothing was written."""
+    """The source or the target can't be right; nothing was written."""
 
 
 def copy_table(
@@ -45,41 +45,41 @@ def copy_table(
     empty_target: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[int, int]:
-    """Make a table hold what another one holds.
+    """Copy the items of a table into another one.
 
     Parameters
     ----------
     client : boto3 client
-        Of DynamoDB.
+        A DynamoDB client.
     source, target : str
         The tables' names, or ARNs.
     empty_target : bool
-        Whether what the target holds is deleted first.
+        Whether the target's items are deleted first.
     sleep : callable
-        Waits for so many seconds.
+        Called with the pauses before retries, in seconds.
 
     Returns
     -------
     tuple
-        How many items were deleted, and how many were copied.
+        The numbers of deleted and of copied items.
 
     Raises
     ------
     RefusedError
-        The tables are the same, have other keys, the source is empty, or the target is not.
+        The tables are the same or their keys differ, the source is empty, or the target is not.
     """
     described_source, described_target = (
         client.describe_table(TableName=table)["Table"] for table in (source, target)
     )
-    # A table is known by its name and by its ARN.
+    # A table may be given by its name or by its ARN.
     if described_source["TableArn"] == described_target["TableArn"]:
         raise RefusedError(f"{source} can't be copied into itself")
     keys = _keys_of(described_target)
     if _keys_of(described_source) != keys:
-        raise RefusedError(f"{source} and {target} have other keys")
-    if not _holds_anything(client, source):
+        raise RefusedError(f"{source} and {target} have different keys")
+    if not _has_items(client, source):
         raise RefusedError(f"{source} is empty")
-    if not empty_target and _holds_anything(client, target):
+    if not empty_target and _has_items(client, target):
         raise RefusedError(f"{target} is not empty; with --empty-target its items are deleted")
 
     def delete(item: Json) -> Json:
@@ -96,7 +96,7 @@ def _keys_of(described: Json) -> list[str]:
     return [key["AttributeName"] for key in described["KeySchema"]]
 
 
-def _holds_anything(client: Any, table: str) -> bool:
+def _has_items(client: Any, table: str) -> bool:
     return bool(client.scan(TableName=table, Limit=1, ConsistentRead=True)["Items"])
 
 
@@ -107,14 +107,14 @@ def _write_all(
     request: Callable[[Json], Json],
     sleep: Callable[[float], None],
 ) -> int:
-    """Write something for each item of a table; how many there were."""
+    """Send a write request for each item of a table; returns their number."""
 
     stopped = Event()
 
     def write_segment(segment: int) -> int:
         count = 0
         items = iter(_items(client, source, segment))
-        while not stopped.is_set() and (batch := list(islice(items, _AT_ONCE))):
+        while not stopped.is_set() and (batch := list(islice(items, _BATCH))):
             _write(client, target, [request(item) for item in batch], sleep)
             count += len(batch)
         return count
@@ -123,7 +123,7 @@ def _write_all(
         try:
             return sum(pool.map(write_segment, range(_SEGMENTS)))
         except BaseException:
-            # The pool waits for its threads, also after Ctrl-C.
+            # The pool waits for its threads, even after Ctrl-C.
             stopped.set()
             raise
 
@@ -136,19 +136,19 @@ def _items(client: Any, table: str, segment: int) -> Iterator[Json]:
 
 
 def _write(client: Any, table: str, requests: list[Json], sleep: Callable[[float], None]) -> None:
-    """Write a batch, and what DynamoDB left of it, for as long as it leaves something."""
+    """Write a batch; repeat with the unprocessed items until none are left."""
     pause = _FIRST_PAUSE_SECONDS
     left = {table: requests}
     while True:
         left = client.batch_write_item(RequestItems=left)["UnprocessedItems"]
         if not left:
             return
-        sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - it is for pauses alone
+        sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - jitter
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 where the copy is whole."""
+    """Run the command line; returns 0 if the copy is complete."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.copy_table",
         description="Copy a table's items into another table with the same keys.",
@@ -156,10 +156,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", dest="source", required=True, metavar="NAME")
     parser.add_argument("--to", dest="target", required=True, metavar="NAME")
     parser.add_argument(
-        "--empty-target", action="store_true", help="delete what the target holds first"
+        "--empty-target", action="store_true", help="delete the target's items first"
     )
     given = parser.parse_args(arguments)
-    # Adaptive alone means three attempts, fewer than a table needs that is growing with the load.
+    # The default is three attempts, too few while an on-demand table adapts to the load.
     retries: Any = {"mode": "adaptive", "total_max_attempts": _ATTEMPTS}
     client = boto3.client("dynamodb", config=Config(retries=retries))
     try:

@@ -1,4 +1,4 @@
-"""The Docker engine, and what `sam local` wants of it."""
+"""The Docker engine, and the image that `sam local` needs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ARCHITECTURE = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_6
 
 
 def install() -> None:
-    """Fetch Lambda's base image for this Python where it isn't there yet.
+    """Fetch Lambda's base image for this Python version unless it is present.
 
     Raises
     ------
     NotRunError
-        There is no engine, no way from its containers to this machine, or no image.
+        There is no engine, its containers can't reach this machine, or the image is unavailable.
     """
     bridge_address()
-    asked = "from samcli.local.docker.lambda_image import LambdaImage as i;"
+    imported = "from samcli.local.docker.lambda_image import LambdaImage as i;"
     result = subprocess.run(
-        [SAM_PYTHON, "-c", f"{asked} print(i._INVOKE_REPO_PREFIX)"],
+        [SAM_PYTHON, "-c", f"{imported} print(i._INVOKE_REPO_PREFIX)"],
         capture_output=True,
         text=True,
         check=True,
@@ -41,12 +41,12 @@ def install() -> None:
 
 
 def bridge_address() -> str:
-    """The address of this machine under which containers reach it.
+    """Return the address at which containers reach this machine.
 
     Raises
     ------
     NotRunError
-        No Docker engine is running, or its containers are on another machine than we are.
+        No Docker engine is running, or its containers run on another machine.
     """
     docker = _docker()
     if subprocess.run([docker, "info"], capture_output=True, check=False).returncode:

@@ -15,7 +15,7 @@ OLDEST_JAVA = 17
 
 
 def version() -> str:
-    """The pinned version, as the pom has it."""
+    """Return the version that the pom pins."""
     found = re.search(r"<version>(\d+\.\d+\.\d+)</version>", (SOURCES / "pom.xml").read_text())
     if found is None:
         raise engine.EngineError("tools/dynamodb-local/pom.xml pins no version")
@@ -23,7 +23,7 @@ def version() -> str:
 
 
 def install() -> Path:
-    """Fetch it where it isn't there yet; the folder with its jars."""
+    """Fetch it unless it is installed; returns the folder with its jars."""
     java = engine.require("java", "DynamoDB Local is a Java program")
     compiler = engine.require("javac", "a JDK confines DynamoDB Local to one address")
     java_version = subprocess.run(
@@ -43,7 +43,7 @@ def install() -> Path:
                 "--batch-mode",
                 "--quiet",
                 "--strict-checksums",
-                # Or what failed while the network was away counts as missing for a day.
+                # Otherwise Maven caches a failed download for a day.
                 "--update-snapshots",
                 f"--file={SOURCES / 'pom.xml'}",
                 "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
@@ -60,7 +60,7 @@ def install() -> Path:
 
 @contextmanager
 def serve(host: str = "127.0.0.1") -> Iterator[str]:
-    """Run it, empty and in memory, for the length of the block; yields its address.
+    """Run it, empty and in memory, within the block; yields its address.
 
     Every access key and region has a database of its own.
     """

@@ -1,8 +1,8 @@
-"""What every engine of the slower tests needs: a folder, a port, a start and an end.
+"""What every engine of the slower tests needs: a folder, a port, a start and a stop.
 
 An engine is a program that we did not write (AWS's DynamoDB Local, Stripe's stripe-mock, …). It
-is fetched once by the ordinary client of its registry, cached under `.tools/`, and started anew
-for every test run.
+is fetched once by the ordinary client of its registry, cached under `.tools/`, and restarted for
+every test run.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".tools"
 
-# What go, mvn, pip and uv print without a response. A registry that did respond, with a refusal or
-# with a file that isn't the pinned one, is a failure of ours and must not pass for an absence.
-NO_RESPONSE = re.compile(
+# What go, mvn, pip and uv print if the registry is unreachable. A registry that responds with an
+# error, or with a file other than the pinned one, is a failure and must not count as unreachable.
+UNREACHABLE = re.compile(
     r"dial tcp|proxyconnect|no such host|i/o timeout|TLS handshake timeout"
     r"|Could not transfer artifact(?!.*(?:status: 4\d\d|[Cc]hecksum))"
     r"|UnknownHostException|Connection (?:refused|reset|timed out)|Network is unreachable"
@@ -33,15 +33,15 @@ NO_RESPONSE = re.compile(
 
 
 class NotRunError(Exception):
-    """The engine can't be had on this machine, which says nothing about the product."""
+    """The engine is unavailable on this machine, which is no failure of the product."""
 
 
 class EngineError(Exception):
-    """The engine should have come up, and did not."""
+    """The engine could not be installed or started."""
 
 
 def require(program: str, why: str) -> str:
-    """Path of a program, or NotRunError with the reason for which it is needed."""
+    """Return the path of a program; raise NotRunError if it is not installed."""
     found = shutil.which(program)
     if found is None:
         raise NotRunError(f"{program} is not installed ({why})")
@@ -49,7 +49,7 @@ def require(program: str, why: str) -> str:
 
 
 def fetch(command: Sequence[str], *, registry: str, env: Mapping[str, str] | None = None) -> None:
-    """Run a registry's client; NotRunError where the registry can't be reached."""
+    """Run a registry's client; raise NotRunError if the registry is unreachable."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -62,7 +62,7 @@ def fetch(command: Sequence[str], *, registry: str, env: Mapping[str, str] | Non
     )
     if done.returncode == 0:
         return
-    if NO_RESPONSE.search(done.stdout):
+    if UNREACHABLE.search(done.stdout):
         raise NotRunError(f"{registry} can't be reached")
     raise EngineError(f"{' '.join(command[:3])} … failed:\n{done.stdout[-4000:]}")
 
@@ -71,7 +71,7 @@ def fetch(command: Sequence[str], *, registry: str, env: Mapping[str, str] | Non
 def complete_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder which becomes `target` only if the block succeeds.
 
-    A fetch that is interrupted must not leave half an engine that the next run takes for whole.
+    An interrupted fetch must not leave an incomplete engine behind that the next run would use.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -84,7 +84,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port on which no program listens."""
+    """Return a TCP port on which no program listens."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -92,7 +92,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def listens(host: str, port: int) -> bool:
-    """Return whether a program responds there."""
+    """Return whether a program listens on a port."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
@@ -109,7 +109,7 @@ def running(
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
 ) -> Iterator[None]:
-    """Keep a server running for the length of the block.
+    """Run a server within the block.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def running(
     Raises
     ------
     EngineError
-        It ended, or was not ready in time; with the end of its log.
+        It exited or was not ready in time; with the end of its log.
     """
     logs = CACHE / "log"
     logs.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def running(
         deadline = time.monotonic() + timeout
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise EngineError(f"{name} did not come up:\n{log.read_text()[-4000:]}")
+                raise EngineError(f"{name} did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.05)
         yield
         log.unlink()

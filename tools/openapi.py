@@ -42,10 +42,10 @@ Creates, reads, synchronises and soft-deletes the Stripe customers of your users
 
 Fields are Stripe's, under Stripe's names. Stripe's times are Unix seconds and amounts are in the
 currency's smallest unit, as Stripe gives them; `created_at`, `modified_at` and `date_purged` are
-ISO 8601. Every field of a response is there, null or not; later versions may add some.
+ISO 8601. A response contains every field, null or not; later versions may add some.
 
-Errors are problem details (RFC 9457), and their `type` is stable. What API Gateway returns by
-itself, before a function is reached, is a JSON object with a `message`. A 503 may be tried again.
+Errors are problem details (RFC 9457), and their `type` is stable. API Gateway's own errors,
+returned before a function is invoked, are JSON objects with a `message`. A 503 may be retried.
 
 Bodies may be up to {http.MAX_API_BODY_BYTES // 1024} KiB."""
 
@@ -59,7 +59,7 @@ EXAMPLE_REQUEST: Json = {
 }
 EXAMPLE_TOKEN = "stripe-customers/00000000-0000-4000-8000-000000000000"  # noqa: S105 - an id
 MOMENT = 1_767_607_200
-"""When the customer of the examples was made."""
+"""When the customer of the examples was created."""
 
 EVERYWHERE: Kinds = (
     errors.ForbiddenError,
@@ -87,18 +87,18 @@ MEANINGS = {
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The Content-Type is not application/json.",
     "invalid-field": "The `field` was refused, by us or by Stripe.",
-    "internal-error": "The request failed on our side; the log says more.",
-    "misconfigured": "The deployment is not set up correctly; the log says more.",
-    "record-refused": "The record can't be stored; the log says more.",
+    "internal-error": "The request failed on our side; see the log.",
+    "misconfigured": "The deployment is not set up correctly; see the log.",
+    "record-refused": "The record can't be stored; see the log.",
     "records-not-stored": "The deployment leaves out records that `sync` needs.",
     "stripe-refused": "Stripe refused the request or the API key; `code` is Stripe's.",
     "wrong-mode": "Stripe returned an object of the other mode.",
-    "stripe-unavailable": "Stripe can't be reached now. Try again.",
+    "stripe-unavailable": "Stripe can't be reached. Try again.",
     "database-unavailable": "The database is busy. Try again.",
     "newer-schema": "A later release has written the record. Try again.",
     "secret-unavailable": "A secret can't be read now. Try again.",
 }
-"""What a problem means, by the end of its `type`."""
+"""The meaning of each problem, by the last part of its `type`."""
 
 GATEWAY = {
     401: "Unauthorized",
@@ -107,11 +107,11 @@ GATEWAY = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-"""What API Gateway returns on every route, by itself."""
+"""The errors that API Gateway itself may return on every route."""
 GATEWAY_BY_PATH = {404: "Not Found"}
-"""The same where the path holds an id: one with a slash leads to no route."""
+"""The same where the path contains an id: an id with a slash matches no route."""
 GATEWAY_BY_BODY = {413: "Request Entity Too Large"}
-"""The same where a body is taken: it has a limit of its own, which is above ours."""
+"""The same where the route has a body: API Gateway's own limit is above ours."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,13 @@ class Route:
     method, path : str
         As in the template's route key.
     function : str
-        The function that it leads to.
+        The function that it invokes.
     summary, description : str
-        For people.
+        As in OpenAPI.
     responses : mapping
-        What it means, by status, that it was done.
+        The descriptions of the successful responses, by status.
     problems : tuple of type
-        The errors that it can end in.
+        The errors that it can raise.
     """
 
     method: str
@@ -142,12 +142,12 @@ class Route:
 
     @property
     def takes_body(self) -> bool:
-        """Whether there is something to send."""
+        """Whether a request has a body."""
         return self.function == "create_customer"
 
     @property
     def gateway(self) -> Mapping[int, str]:
-        """What API Gateway may return in its place."""
+        """The errors that API Gateway may return in its place."""
         return (
             GATEWAY
             | (GATEWAY_BY_PATH if "{" in self.path else {})
@@ -161,10 +161,10 @@ ROUTES = (
         "/customers",
         "create_customer",
         "Create a user's customer",
-        "On Stripe and here; or return the one that the user has, which stays as it is."
-        " Parallel calls, and calls after a crash, return the same customer. null means a"
-        " field that is not given.",
-        {200: "The customer that the user has already.", 201: "The customer that was created."},
+        "Created on Stripe and stored here. An existing customer is returned unchanged."
+        " Parallel calls, and calls after a crash, return the same customer. null means"
+        " that a field is absent.",
+        {200: "The user's existing customer.", 201: "The customer that was created."},
         (
             *EVERYWHERE,
             *OF_STRIPE,
@@ -179,7 +179,7 @@ ROUTES = (
         "/customers/{user_id}",
         "get_customer",
         "Read a user's customer",
-        "With its cards and subscriptions, as the table has them. Stripe is not called.",
+        "With its cards and subscriptions, as stored in the table. Stripe is not called.",
         {200: "The customer."},
         (*EVERYWHERE, errors.CustomerNotFoundError),
     ),
@@ -187,10 +187,10 @@ ROUTES = (
         "POST",
         "/customers/{user_id}/sync",
         "sync_customer",
-        "Update a user's customer to what Stripe says",
-        "The customer, its cards and its subscriptions. One that Stripe has deleted is"
-        " soft-deleted here, and returned as such.",
-        {200: "The customer as Stripe has it now."},
+        "Synchronise a user's customer with Stripe",
+        "With its cards and subscriptions. A customer that was deleted on Stripe is"
+        " soft-deleted here and returned as soft-deleted.",
+        {200: "The customer in its current state on Stripe."},
         (
             *EVERYWHERE,
             *OF_STRIPE,
@@ -204,16 +204,16 @@ ROUTES = (
         "/customers/{user_id}",
         "soft_delete_customer",
         "Soft-delete a user's customer",
-        "The record never changes again, and Stripe is not called. A later create makes a"
-        " new customer.",
-        {204: "It is soft-deleted."},
+        "The record never changes again, and Stripe is not called. A later create"
+        " creates a new customer.",
+        {204: "The customer is soft-deleted."},
         (*EVERYWHERE, *OF_WRITING, *OF_REQUIRING),
     ),
 )
 
 
 def document() -> Json:
-    """The whole document."""
+    """Return the whole document."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     paths: dict[str, Json] = {}
     for route in ROUTES:
@@ -257,7 +257,7 @@ def document() -> Json:
 
 
 def operation(route: Route) -> Json:
-    """The description of a route."""
+    """Return the Operation Object of a route."""
     described: Json = {
         "operationId": route.function,
         "tags": ["customers"],
@@ -275,7 +275,7 @@ def operation(route: Route) -> Json:
 
 
 def responses(route: Route) -> Json:
-    """The responses of a route, by status."""
+    """Return the responses of a route, by status."""
     done: dict[int, Json] = {
         status: {"description": meaning}
         | ({} if status == HTTPStatus.NO_CONTENT else {"content": json_content("Customer")})
@@ -295,7 +295,7 @@ def responses(route: Route) -> Json:
 
 
 def links() -> Json:
-    """What can be done with a customer that is there."""
+    """Return the links to the operations on an existing customer."""
     of_this_user = {"user_id": "$response.body#/user_id"}
     return {
         route.function: {"operationId": route.function, "parameters": of_this_user}
@@ -305,13 +305,13 @@ def links() -> Json:
 
 
 def json_content(name: str) -> Json:
-    """Content in JSON of one of the schemas, with its example."""
+    """Return the JSON content of one of the schemas, with its example."""
     examples = {"example": reference("examples", name)}
     return {"application/json": {"schema": reference("schemas", name), "examples": examples}}
 
 
 def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> Json:
-    """A response that says of a failure: problems of ours by slug, a message of API Gateway's."""
+    """Return an error response: our problems by slug, and API Gateway's message."""
     content: Json = {}
     parts = [MEANINGS[slug] for slug in problems]
     if problems:
@@ -333,7 +333,7 @@ def failure(status: int, problems: Mapping[str, Json], gateway: str | None) -> J
 
 
 def example_problem(kind: type[errors.StripeIntegrationsError]) -> Json:
-    """The body of an error's response."""
+    """Return the response body of an error."""
     if issubclass(kind, errors.InvalidFieldError):
         return dict(http.problem(kind("tax_exempt", "must be a string")).body or {})
     meaning = MEANINGS[slug_of(dict(http.problem(kind("")).body or {}))]
@@ -341,7 +341,7 @@ def example_problem(kind: type[errors.StripeIntegrationsError]) -> Json:
 
 
 def slug_of(problem: Json) -> str:
-    """The last word of a problem's type."""
+    """Return the last part of a problem's type."""
     slug: str = problem["type"].rpartition(":")[2]
     return slug
 
@@ -350,7 +350,7 @@ def slug_of(problem: Json) -> str:
 
 
 def schemas() -> Json:
-    """The schemas of the bodies of requests and responses."""
+    """Return the schemas of the request and response bodies."""
     customer = record_schema(Customer)
     for kind in KINDS:
         items = {"type": "array", "items": reference("schemas", kind.__name__)}
@@ -365,17 +365,17 @@ def schemas() -> Json:
             "description": "Problem details (RFC 9457).",
             "type": "object",
             "properties": {
-                "type": {"type": "string", "description": "What went wrong; stable."},
+                "type": {"type": "string", "description": "The kind of problem; stable."},
                 "title": {"type": "string"},
-                "status": {"type": "integer", "description": "The response's own."},
-                "detail": {"type": "string", "description": "For people."},
+                "status": {"type": "integer", "description": "The HTTP status."},
+                "detail": {"type": "string", "description": "A human-readable explanation."},
                 "field": {"type": "string", "description": "The field that was refused."},
                 "code": {"type": "string", "description": "Stripe's error code."},
             },
             "required": ["type", "title", "status", "detail"],
         },
         "Message": {
-            "description": "What API Gateway returns by itself.",
+            "description": "An error of API Gateway itself.",
             "type": "object",
             "properties": {"message": {"type": ["string", "null"]}},
             "required": ["message"],
@@ -384,7 +384,7 @@ def schemas() -> Json:
 
 
 def record_schema(model: type[Record]) -> Json:
-    """The schema of a record in a response: every public field, null or not."""
+    """Return the schema of a record in a response: every public field, null or not."""
     properties = {
         name: field.response_schema for name, field in fields_of(model).items() if not field.private
     }
@@ -397,7 +397,7 @@ def record_schema(model: type[Record]) -> Json:
 
 
 def child_schema(kind: type[Child]) -> Json:
-    """The schema of a child in a response: its fields and its computed flags."""
+    """Return the schema of a child in a response: its fields and its computed flags."""
     schema = record_schema(kind)
     for flag, description in kind.COMPUTED_FLAGS.items():
         schema["properties"][flag] = {"type": "boolean", "description": description}
@@ -406,7 +406,7 @@ def child_schema(kind: type[Child]) -> Json:
 
 
 def customer_to_create() -> Json:
-    """The schema of the body of a create."""
+    """Return the schema of the request body of a create."""
     table = fields_of(Customer)
     settable = {
         name: field.request_schema
@@ -414,7 +414,7 @@ def customer_to_create() -> Json:
         if field.settable and not field.private
     }
     settable["metadata"] |= {
-        "description": "Keys and values of your own.",
+        "description": "Your own keys and values.",
         "maxProperties": create_request.MAX_METADATA_KEYS,
         "propertyNames": {
             "minLength": 1,
@@ -426,7 +426,7 @@ def customer_to_create() -> Json:
             "maxLength": create_request.MAX_METADATA_VALUE_LENGTH,
         },
     }
-    settable["default_source"]["description"] = "Goes to Stripe as `source`."
+    settable["default_source"]["description"] = "Sent to Stripe as `source`."
     for name in ("currency", "delinquent"):
         settable[name]["description"] = "Stored in the record until Stripe reports it."
     return {
@@ -450,7 +450,7 @@ def customer_to_create() -> Json:
 
 
 def user_id_schema() -> Json:
-    """What users may be known by."""
+    """Return the schema of a user id."""
     return {
         "type": "string",
         "description": "Identifies the user; never changes.",
@@ -460,19 +460,19 @@ def user_id_schema() -> Json:
 
 
 def user_id_parameter() -> Json:
-    """The user's id in a path."""
+    """Return the path parameter with the user's id."""
     return {
         "name": "user_id",
         "in": "path",
         "required": True,
-        "description": "Percent-encoded. API Gateway takes none with a slash.",
+        "description": "Percent-encoded. API Gateway matches no id with a slash.",
         "schema": {**user_id_schema(), "pattern": "^[^/]+$"},
         "example": EXAMPLE_REQUEST["user_id"],
     }
 
 
 def security_schemes() -> Json:
-    """The two ways in; a deployment has one of them."""
+    """Return the two authorization schemes; a deployment has one of them."""
     return {
         "sigv4": {
             "type": "apiKey",
@@ -494,7 +494,7 @@ def security_schemes() -> Json:
 
 
 def reference(kind: str, name: str) -> Json:
-    """A reference to one of the document's components."""
+    """Return a reference to one of the document's components."""
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
@@ -502,10 +502,10 @@ def reference(kind: str, name: str) -> Json:
 
 
 def example_customer() -> Json:
-    """A customer with a card and a subscription, created on the Stripe double."""
+    """Return a customer with a card and a subscription, created on the Stripe double."""
     double = StripeDouble(now=lambda: MOMENT, random=random.Random(1))  # noqa: S311
 
-    def ask(method: str, path: str, given: Json | None = None) -> Json:
+    def request(method: str, path: str, given: Json | None = None) -> Json:
         response = double.request(method, path, given, {"Authorization": "Bearer sk_test_double"})
         if response.status != HTTPStatus.OK:
             raise RuntimeError(response.body)
@@ -515,15 +515,15 @@ def example_customer() -> Json:
     user_id, email = given.pop("user_id"), given.pop("billing_email")
     ours = {USER_KEY: user_id, TOKEN_KEY: EXAMPLE_TOKEN}
     given |= {"email": email, "metadata": {**given["metadata"], **ours}}
-    stripe_id = ask("POST", "/v1/customers", given)["id"]
-    method = ask("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": stripe_id})
+    stripe_id = request("POST", "/v1/customers", given)["id"]
+    method = request("POST", "/v1/payment_methods/pm_card_visa/attach", {"customer": stripe_id})
     price = {"currency": "eur", "unit_amount": 990, "recurring": {"interval": "month"}}
     price["product_data"] = {"name": "Pro"}
-    items = [{"price": ask("POST", "/v1/prices", price)["id"]}]
+    items = [{"price": request("POST", "/v1/prices", price)["id"]}]
     plan = {"customer": stripe_id, "items": items, "default_payment_method": method["id"]}
-    subscription = ask("POST", "/v1/subscriptions", plan)
+    subscription = request("POST", "/v1/subscriptions", plan)
     default = {"invoice_settings": {"default_payment_method": method["id"]}}
-    fetched = ask("POST", f"/v1/customers/{stripe_id}", default)
+    fetched = request("POST", f"/v1/customers/{stripe_id}", default)
 
     observation = Observation.of_event(MOMENT)
     with use(Context(Settings(table_name="unused"), clock=lambda: MOMENT)) as context:
@@ -538,7 +538,7 @@ def example_customer() -> Json:
 
 
 def text() -> str:
-    """The document as text."""
+    """Return the document as text."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""Deletes all that a table has of one user: records, pointers and events.
+"""Deletes all items of one user from a table: records, pointers and events.
 
     python -m tools.purge_user --table TABLE --user USER_ID
 
-A user id may be any text, so it is never made part of an expression or of a command. It can be run
-again after it was stopped: what leads to the rest goes last. Credentials, region and
-AWS_ENDPOINT_URL are taken as the AWS CLI takes them.
+A user id may be any text, so it is never inserted into an expression or a command. An interrupted
+run can be repeated: the records, by which the other items are found, are deleted last.
+Credentials, region and AWS_ENDPOINT_URL are configured as for the AWS CLI.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def purge_user(table: Any, user_id: str) -> int:
     table : boto3 resource
         The table.
     user_id : str
-        Whose they are.
+        The user's id.
 
     Returns
     -------
     int
-        How many items were deleted.
+        The number of deleted items.
     """
     of_user = list(_keys(table, Key("pk").eq(f"USER#{user_id}"), ConsistentRead=True))
     stripe_ids = {part for item in of_user for part in item["sk"].split("#")[1::2]}
@@ -49,17 +49,17 @@ def purge_user(table: Any, user_id: str) -> int:
 
 
 def _keys(table: Any, condition: ConditionBase, **how: Any) -> Iterator[Item]:
-    asked = {"KeyConditionExpression": condition, "ProjectionExpression": "pk, sk", **how}
+    query = {"KeyConditionExpression": condition, "ProjectionExpression": "pk, sk", **how}
     while True:
-        page = table.query(**asked)
+        page = table.query(**query)
         yield from page["Items"]
         if "LastEvaluatedKey" not in page:
             return
-        asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def _delete(table: Any, item: Item, condition: ConditionBase) -> bool:
-    """Return whether the item existed and met the condition."""
+    """Delete an item; returns whether it existed and met the condition."""
     try:
         table.delete_item(Key={"pk": item["pk"], "sk": item["sk"]}, ConditionExpression=condition)
     except table.meta.client.exceptions.ConditionalCheckFailedException:
@@ -68,9 +68,9 @@ def _delete(table: Any, item: Item, condition: ConditionBase) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 where nothing is left."""
+    """Run the command line; returns 0 if nothing is left."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.purge_user", description="Delete all that a table has of one user."
+        prog="python -m tools.purge_user", description="Delete all items of one user from a table."
     )
     parser.add_argument("--table", required=True, metavar="NAME")
     parser.add_argument("--user", required=True, metavar="USER_ID")

@@ -1,9 +1,9 @@
 """Writes docs/api-reference.md: the public Python API, from its docstrings and declarations.
 
     python -m tools.reference           writes the file
-    python -m tools.reference --check   fails where it is not what would be written
+    python -m tools.reference --check   fails if the file is out of date
 
-Nothing of the package is imported: it is read as text.
+The package is parsed, not imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGE = "stripe_integrations"
 INTRODUCTION = """\
 # API reference
 
-The Python API, as its docstrings have it; `make docs` writes this page. `openapi.json` has the HTTP
+The Python API, generated from its docstrings by `make docs`. `openapi.json` has the HTTP
 API. Every error that is raised on purpose is a `StripeIntegrationsError`.
 """
 
@@ -43,7 +43,7 @@ RECORDS = {
     "models.tax_id.TaxId": [],
     "models.event.Event": ["processed", "data_object", "payment_method_id"],
 }
-"""Each record with what callers read of it beside its fields."""
+"""The records, and their public attributes other than fields."""
 SHAPES = {
     "customer": "Customer",
     "card": "Card",
@@ -63,7 +63,7 @@ KINDS = {
     "Choice": "string",
     "CompressedJson": "object",
 }
-"""What a declaration of a field makes of its value, in Python's and JSON's words."""
+"""The kind of value that each field class declares, in terms of Python and JSON."""
 SETTINGS = "config.Settings"
 
 STYLE: ConfigDict = {
@@ -87,7 +87,7 @@ def reference() -> str:
     loader = GriffeLoader(
         search_paths=[ROOT / "shared"],
         docstring_parser=Parser.numpy,
-        # A named tuple's fields are no parameters to it.
+        # Griffe does not know the fields of a named tuple as parameters.
         docstring_options={"warn_unknown_params": False},
     )
     package = loader.load(PACKAGE)
@@ -140,7 +140,7 @@ def fields(record: Class) -> str:
 
 
 def declarations(record: Class) -> list[tuple[str, str, dict[str, str]]]:
-    """Return the fields of a record: name, kind, and what the declaration says."""
+    """Return the fields of a record: name, kind and arguments of the declaration."""
     calls = [(name, field_call(attribute.value)) for name, attribute in record.attributes.items()]
     return [
         (name, KINDS[str(call.function)], keywords(call))
@@ -150,7 +150,7 @@ def declarations(record: Class) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def field_call(value: str | Expr | None) -> ExprCall | None:
-    """Return the call that declares a field, which `required` may enclose."""
+    """Return the call that declares a field, which may be wrapped in `required`."""
     if not isinstance(value, ExprCall):
         return None
     if str(value.function) == "required":
@@ -177,7 +177,7 @@ def is_settable(given: dict[str, str]) -> bool:
 
 
 def tidied(page: str) -> str:
-    """Return the page with links to what it contains alone, and no HTML."""
+    """Return the page without HTML, and with links only to its own sections."""
     headings = set(re.findall(r"^#+ `(\w+)`$", page, re.MULTILINE))
 
     def link(found: re.Match[str]) -> str:
@@ -195,7 +195,7 @@ def tidied(page: str) -> str:
 
 
 def main() -> int:
-    """Write the page, or say that it is not what the docstrings say."""
+    """Write the page, or check that it is up to date."""
     parser = argparse.ArgumentParser(description="Writes docs/api-reference.md.")
     parser.add_argument("--check", action="store_true", help="write nothing, fail on drift")
     written = reference()
@@ -204,7 +204,7 @@ def main() -> int:
         return 0
     if REFERENCE.read_text() == written:
         return 0
-    print("docs/api-reference.md is not what the docstrings say: run `make docs`", file=sys.stderr)
+    print("docs/api-reference.md is out of date: run `make docs`", file=sys.stderr)
     return 1
 
 

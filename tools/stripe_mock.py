@@ -1,7 +1,6 @@
-"""Stripe's own stripe-mock, a Go module: responds by Stripe's published OpenAPI description.
+"""Stripe's own stripe-mock, a Go module: it implements Stripe's published OpenAPI description.
 
-It keeps no state. What it is good for: it refuses a path, a parameter or a value that the
-description doesn't have.
+It is stateless, and refuses paths, parameters and values that the description doesn't have.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ VERSION = "v0.203.0"
 
 
 def install() -> Path:
-    """Fetch and build it where it isn't there yet; the program."""
+    """Fetch and build it unless it is installed; returns the path of the program."""
     home = engine.CACHE / f"stripe-mock-{VERSION}"
     if not home.exists():
         go = engine.require("go", "stripe-mock is a Go module")
@@ -32,14 +31,14 @@ def install() -> Path:
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Run it for the length of the block; yields the base address of its API."""
+    """Run it within the block; yields the base address of its API."""
     program = install()
     port = engine.free_port()
     command = [
         str(program),
         "-http-addr",
         f"127.0.0.1:{port}",
-        # Named although no test uses it: without it, HTTPS is served on every interface.
+        # No test uses it, but without it HTTPS is served on every interface.
         "-https-addr",
         "127.0.0.1:0",
     ]

@@ -1,9 +1,9 @@
-"""Runs a test target after its engines are there, or says in one line why it is not run.
+"""Installs the engines of a test target and runs it, or prints in one line why it is not run.
 
     python -m tools.target test-contract --needs stripe-mock -- python -m pytest tests/contract
 
-The line starts with `NOT RUN:` and the exit code is then 0: an engine that this machine can't
-have says nothing about the product. Everything else that goes wrong is a failure.
+The line starts with `NOT RUN:` and the exit code is then 0: an engine that is
+unavailable on this machine is no failure of the product. Any other error is a failure.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ ENGINES = {
 
 
 def main() -> int:
-    """Prepare the engines, run the command, return its exit code."""
+    """Install the engines and run the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("target")
     parser.add_argument("--needs", action="append", choices=sorted(ENGINES), default=[])
     parser.add_argument("command", nargs="+")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        for name in asked.needs:
+        for name in options.needs:
             ENGINES[name]()
     except engine.NotRunError as why:
-        print(f"NOT RUN: {asked.target}: {why}", flush=True)
+        print(f"NOT RUN: {options.target}: {why}", flush=True)
         return 0
     except engine.EngineError as error:
-        print(f"{asked.target}: {error}", file=sys.stderr)
+        print(f"{options.target}: {error}", file=sys.stderr)
         return 1
-    return subprocess.run(asked.command, check=False, cwd=engine.ROOT).returncode
+    return subprocess.run(options.command, check=False, cwd=engine.ROOT).returncode
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""DynamoDB in one process, on a clock of the caller's: its responses and its streams."""
+"""An in-process DynamoDB with the caller's clock: its responses and its streams."""
 
 from simulation.database.engine import Database
 from simulation.database.responses import Response, error_response

@@ -1,7 +1,7 @@
 """ministack's DynamoDB in process, with the caller's clock, a stream, and indexes with a lag.
 
 The handlers in ministack's `services/dynamodb.py` (https://github.com/ministackorg/ministack) are
-functions from a request to a response over globals of their module. Here each database has its own.
+functions from a request to a response that share module globals. Here each database has its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ministack.core.responses import AccountRegionScopedDict
 from simulation.database.responses import Json, Response, error_response
 from simulation.database.stream import Stream
 
-# Its import starts a thread that deletes expired items by the wall clock.
+# The import starts a thread that deletes expired items by the wall clock.
 with mock.patch.object(threading.Thread, "start"):
     from ministack.services import dynamodb
 
-# ministack spends most of its time on copies, all of them of JSON, and on parsing expressions, of
-# which there are few.
+# ministack spends most of its time on copies of JSON and on parsing expressions, and there are few
+# distinct expressions.
 dynamodb.copy = SimpleNamespace(deepcopy=lambda value: json.loads(json.dumps(value)))
 dynamodb._tokenize = cache(dynamodb._tokenize)
 dynamodb._condition_syntax_error = cache(dynamodb._condition_syntax_error)
@@ -101,14 +101,14 @@ class Database:
         return Response(status, json.loads(text))
 
     def load(self, table_name: str, items: Iterable[Json]) -> None:
-        """Store items in an empty table without validation, as from a backup."""
+        """Store items in an empty table without validation, like a restore."""
         table = self._tables[table_name]
         for item in items:
             dynamodb._set_item(table, *_where(_key(table, item)), item)
             self._record_change(table_name, "INSERT", None, item)
 
     def stream(self, table_name: str) -> Stream:
-        """The change log of a table.
+        """Return the change log of a table.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Database:
     def _record_change(
         self, table_name: str, event_name: str, old: Json | None, new: Json | None
     ) -> None:
-        """Record the change of one item; ministack calls this after each of them."""
+        """Record the change of one item; ministack calls this after each change."""
         if old == new:
             return
         key = _key(self._tables[table_name], new or old or {})

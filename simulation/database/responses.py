@@ -1,4 +1,4 @@
-"""What the database returns."""
+"""The responses of the database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Response:
     status : int
         The HTTP status.
     body : dict
-        What the JSON body holds; of an error, `__type` and what comes with it.
+        The JSON body; of an error, `__type`, `message` and further members.
     """
 
     status: int
@@ -25,17 +25,17 @@ class Response:
 
 
 def error_response(kind: str, message: str = "", *, status: int = 400, **members: Any) -> Response:
-    """An error as DynamoDB gives it; for faults that a simulation injects, too.
+    """Return an error response of DynamoDB; also for injected faults.
 
     Parameters
     ----------
     kind : str
         The error's name, such as ``InternalServerError``.
     message : str
-        The message for people.
+        The error message.
     status : int
-        The HTTP status: 400, or 500 and above where the server is at fault.
+        The HTTP status: 400, or at least 500 for a server error.
     **members
-        What else the body holds.
+        Further members of the body.
     """
     return Response(status, {"__type": kind, "message": message, **members})
