@@ -24,7 +24,7 @@ _HASH_SEED = "0"
 
 
 def main() -> int:
-    """Run what the command line asks for; returns the exit code."""
+    """Run the histories that the command line selects; returns the exit code."""
     options = _options()
     if os.environ.get("PYTHONHASHSEED") != _HASH_SEED:
         # The product's sets then iterate in the same order in every run.

@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Tests that need an engine run where they are asked for by name: `make test-…` does."""
+    """Tests that need an engine run only if the command line names them, as `make test-…` does."""
     if collection_path.parent.name != "tests" or collection_path.name not in NEEDS_AN_ENGINE:
         return None
     asked = [Path(argument.split("::")[0]).resolve() for argument in config.args]
@@ -65,7 +65,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def aws(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An AWS that is not there: moto, with another DynamoDB unless moto's was asked for.
+    """An AWS that is not there: moto, with another DynamoDB unless moto's is requested.
 
     The credentials are this process's own: DynamoDB Local keeps a database for each access key,
     so that workers neither meet nor wait for each other.
@@ -108,7 +108,7 @@ def responding_to_new_clients(respond: Responder) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def dynamodb(aws: None) -> Any:
-    """A client of the database that was asked for."""
+    """A client of the requested database."""
     return boto3.client("dynamodb")
 
 

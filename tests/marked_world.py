@@ -79,15 +79,15 @@ class MarkedWorld(World):
         stripe_id = str(created["json"]["stripe_id"])
         fields = card_fields(name)
         self.stripe.add_token(f"tok_{name}", TestCard("visa", fields.pop("last4"), fields=fields))
-        self.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": f"tok_{name}"})
+        self.request("POST", f"/v1/customers/{stripe_id}/sources", {"source": f"tok_{name}"})
         self.attach_card(stripe_id, f"tok_{name}", **method_fields(name))
         price = {"currency": "usd", "unit_amount": 500, "recurring": {"interval": "month"}}
-        self.ask(
+        self.request(
             "POST",
             "/v1/subscriptions",
             {
                 "customer": stripe_id,
-                "items": [{"price": self.ask("POST", "/v1/prices", _named(price, name))["id"]}],
+                "items": [{"price": self.request("POST", "/v1/prices", _named(price, name))["id"]}],
                 "collection_method": "send_invoice",
                 "days_until_due": 30,
                 "description": mark(f"subscription of {name}"),

@@ -25,4 +25,4 @@ def rename_often(world: World, customer: Customer, times: int) -> list[str]:
 
 def detach_card(world: World, method: str) -> None:
     """Detach a card from its customer."""
-    world.ask("POST", f"/v1/payment_methods/{method}/detach")
+    world.request("POST", f"/v1/payment_methods/{method}/detach")

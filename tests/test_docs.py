@@ -57,15 +57,15 @@ def test_the_runbook_has_a_line_for_every_alarm_and_for_no_other() -> None:
 
 def test_the_runbook_has_every_metric_with_its_unit() -> None:
     (lines,) = tables(OPERATE, "metric")
-    told = {name: (unit, meaning) for name, unit, meaning in lines}
-    assert told == {f"`{m.title}`": (m.unit.value, m.meaning) for m in Metric}
+    documented = {name: (unit, meaning) for name, unit, meaning in lines}
+    assert documented == {f"`{m.title}`": (m.unit.value, m.meaning) for m in Metric}
 
 
-def test_every_parameter_is_told_with_its_default() -> None:
+def test_every_parameter_is_documented_with_its_default() -> None:
     (lines,) = tables(DEPLOY, "parameter")
-    told = {name: default for name, default, _ in lines}
+    documented = {name: default for name, default, _ in lines}
     parameters = template()["Parameters"]
-    assert told == {f"`{n}`": shown(p.get("Default", "")) for n, p in parameters.items()}
+    assert documented == {f"`{n}`": shown(p.get("Default", "")) for n, p in parameters.items()}
 
 
 def test_the_environments_are_those_of_samconfig() -> None:
@@ -83,8 +83,8 @@ def test_the_environments_are_those_of_samconfig() -> None:
 
 
 def test_the_runbook_has_the_environments_of_samconfig() -> None:
-    told = re.findall(r"ENVIRONMENT=(\S+) STACK=([\w-]+)", OPERATE)
-    assert told == [(name, deploy["stack_name"]) for name, deploy in ENVIRONMENTS.items()]
+    documented = re.findall(r"ENVIRONMENT=(\S+) STACK=([\w-]+)", OPERATE)
+    assert documented == [(name, deploy["stack_name"]) for name, deploy in ENVIRONMENTS.items()]
 
 
 def test_the_runbooks_commands_go_to_the_environment_that_was_chosen_first() -> None:
@@ -118,7 +118,7 @@ def test_the_table_is_emptied_only_where_the_stack_is_closed() -> None:
     assert COMMANDS[place - 1] == guard
 
 
-def test_what_an_idle_stack_is_charged_for_is_told() -> None:
+def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
     secrets = [name for name in template()["Parameters"] if re.fullmatch(r"Stripe\w+Name", name)]
     charged = {
         "alarms": len(of_type("AWS::CloudWatch::Alarm")),
@@ -137,7 +137,7 @@ def shown(default: object) -> str:
     return "empty" if default == "" else f"`{default}`"
 
 
-def test_every_output_is_told() -> None:
+def test_every_output_is_documented() -> None:
     (lines,) = tables(DEPLOY, "output")
     assert keys(lines) == sorted(template()["Outputs"])
 

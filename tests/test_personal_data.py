@@ -217,7 +217,7 @@ def process_stream_of_new_customer(world: FailingWorld) -> None:
 
 def reconcile(world: FailingWorld) -> None:
     world.stripe.webhooks.drop_next(2)
-    world.ask("POST", f"/v1/customers/{stripe_id_of_ann(world)}", {"name": mark("later name")})
+    world.request("POST", f"/v1/customers/{stripe_id_of_ann(world)}", {"name": mark("later name")})
     world.time += 700
     world.reconcile()
 

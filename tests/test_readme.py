@@ -56,7 +56,7 @@ def run(example: str, names: dict[str, object]) -> None:
     exec(compile(example, "README.md", "exec"), names)  # noqa: S102
 
 
-def test_every_problem_is_told() -> None:
+def test_every_problem_is_documented() -> None:
     assert {slug for _, slug, _ in _PROBLEMS.values()} <= set(re.findall(r"`([a-z-]+)`", README))
 
 
@@ -70,7 +70,7 @@ def test_the_fields_of_a_customer_are_those_of_the_table(world: World) -> None:
     assert sorted(taken + returned) == sorted(customer_to_json(Customer()))
 
 
-def test_every_variable_of_the_environment_is_told() -> None:
+def test_every_variable_of_the_environment_is_documented() -> None:
     asked: list[str] = []
 
     class Environment(dict[str, str]):

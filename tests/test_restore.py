@@ -46,13 +46,13 @@ def use_until_backup(world: World) -> None:
 
 def use_after_backup(world: World) -> None:
     """Everything that may happen to a user: two unharmed ones, and each case by itself."""
-    created = {user_id: world.get(user_id)["json"]["stripe_id"] for user_id in BEFORE[:5]}
-    world.rename(created[BEFORE[1]], "changed since")
-    world.ask("POST", f"/v1/customers/{created[BEFORE[1]]}/sources", {"source": "tok_mastercard"})
+    ids = {user_id: world.get(user_id)["json"]["stripe_id"] for user_id in BEFORE[:5]}
+    world.rename(ids[BEFORE[1]], "changed since")
+    world.request("POST", f"/v1/customers/{ids[BEFORE[1]]}/sources", {"source": "tok_mastercard"})
     process_events(world)
     world.delete(BEFORE[2])  # and comes back
     world.create(BEFORE[2], name="the second")
-    world.ask("DELETE", f"/v1/customers/{created[BEFORE[3]]}")
+    world.request("DELETE", f"/v1/customers/{ids[BEFORE[3]]}")
     process_events(world)
     world.create(BEFORE[3], name="instead of one that was deleted")
     world.delete(BEFORE[4])  # and stays away
@@ -152,8 +152,8 @@ class TestRestore:
 
 
 def assert_equals_stripe(world: World, user_id: str, stripe_id: str) -> None:
-    on_stripe = world.ask("GET", f"/v1/customers/{stripe_id}")
-    cards = world.ask("GET", f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
+    on_stripe = world.request("GET", f"/v1/customers/{stripe_id}")
+    cards = world.request("GET", f"/v1/customers/{stripe_id}/payment_methods", {"type": "card"})
     record = StripeCustomer.require(User(user_id))
     assert record.stripe_id == stripe_id
     assert (record.email, record.name) == (EMAIL, on_stripe["name"])

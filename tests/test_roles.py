@@ -147,7 +147,7 @@ def stage(table_name: str, queue_url: str, store: str) -> Iterator[Stage]:
 def create_customer(stage: Stage) -> None:
     stripe_id = stage.create()["json"]["stripe_id"]
     stage.create()
-    stage.ask("DELETE", f"/v1/customers/{stripe_id}")
+    stage.request("DELETE", f"/v1/customers/{stripe_id}")
     stage.create()
     CustomerClaim.acquire("u-2", {"stripe": {"email": EMAIL}, "local": {}})
     stage.create("u-2")
@@ -161,7 +161,7 @@ def sync_customer(stage: Stage) -> None:
     stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
     stage.attach_card(stripe_id)
     stage.sync()
-    stage.ask("DELETE", f"/v1/customers/{stripe_id}")
+    stage.request("DELETE", f"/v1/customers/{stripe_id}")
     stage.sync()
 
 
@@ -171,7 +171,7 @@ def soft_delete_customer(stage: Stage) -> None:
 
 
 def link_customer(stage: Stage) -> None:
-    stripe_id = stage.ask("POST", "/v1/customers", {"email": EMAIL})["id"]
+    stripe_id = stage.request("POST", "/v1/customers", {"email": EMAIL})["id"]
     (delivery,) = stage.stripe.webhooks.due()
     stage.webhook(delivery.body, delivery.headers)
     Pointer.to(stripe_id, "u-1").save()
@@ -243,9 +243,9 @@ def change_everything(stage: Stage, deliver: Callable[[], object]) -> None:
     (customer,) = stage.stripe_customers()
     stage.attach_card(customer["id"])
     deliver()
-    stage.ask("POST", f"/v1/customers/{customer['id']}", {"name": "Jane"})
+    stage.request("POST", f"/v1/customers/{customer['id']}", {"name": "Jane"})
     deliver()
-    stage.ask("DELETE", f"/v1/customers/{customer['id']}")
+    stage.request("DELETE", f"/v1/customers/{customer['id']}")
     deliver()
 
 

@@ -205,7 +205,7 @@ class TestData:
 
 def test_stream_has_new_events_and_new_customers_only(world: World) -> None:
     stripe_id = world.create()["json"]["stripe_id"]
-    world.ask("POST", f"/v1/customers/{stripe_id}", {"name": "Jane"})
+    world.request("POST", f"/v1/customers/{stripe_id}", {"name": "Jane"})
     world.deliver()
     filters = [json.loads(given["Pattern"]) for given in STREAM["FilterCriteria"]["Filters"]]
 

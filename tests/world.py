@@ -251,7 +251,7 @@ class World:
         """State by type of event, of the stored events."""
         return {item["kind"]: item["state"] for item in self.items(record_type="Event")}
 
-    def ask(self, method: str, path: str, params: Json | None = None) -> Json:
+    def request(self, method: str, path: str, params: Json | None = None) -> Json:
         """Do something on Stripe, as its dashboard or another service would."""
         response = self.stripe.request(
             method, path, params, {"Authorization": "Bearer sk_test_double"}
@@ -261,13 +261,13 @@ class World:
 
     def rename(self, stripe_id: str, name: str) -> None:
         """Change a customer's name on Stripe."""
-        self.ask("POST", f"/v1/customers/{stripe_id}", {"name": name})
+        self.request("POST", f"/v1/customers/{stripe_id}", {"name": name})
 
     def attach_card(self, stripe_id: str, source: str = "tok_visa", **params: Any) -> str:
         """Attach a new card to a customer on Stripe; the id of its PaymentMethod."""
         card = {"type": "card", "card": {"token": source}, **params}
-        method = str(self.ask("POST", "/v1/payment_methods", card)["id"])
-        self.ask("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
+        method = str(self.request("POST", "/v1/payment_methods", card)["id"])
+        self.request("POST", f"/v1/payment_methods/{method}/attach", {"customer": stripe_id})
         return method
 
     def subscribe(self, stripe_id: str, items: int = 1) -> str:
@@ -278,18 +278,18 @@ class World:
             "recurring": {"interval": "month"},
             "product_data": {"name": "Plan"},
         }
-        prices = [self.ask("POST", "/v1/prices", price)["id"] for _ in range(items)]
+        prices = [self.request("POST", "/v1/prices", price)["id"] for _ in range(items)]
         subscription = {
             "customer": stripe_id,
             "items": [{"price": price_id} for price_id in prices],
             "collection_method": "send_invoice",
             "days_until_due": 30,
         }
-        return str(self.ask("POST", "/v1/subscriptions", subscription)["id"])
+        return str(self.request("POST", "/v1/subscriptions", subscription)["id"])
 
     def payload(self, kind: str = "customer.updated") -> Json:
         """The newest event of a type, as Stripe's list has it, whether it was delivered or not."""
-        events = self.ask("GET", "/v1/events", {"type": kind, "limit": 1})["data"]
+        events = self.request("GET", "/v1/events", {"type": kind, "limit": 1})["data"]
         payload: Json = events[0]
         return payload
 
@@ -299,7 +299,7 @@ class World:
 
     def stripe_customers(self) -> list[Json]:
         """The customers that Stripe has."""
-        customers: list[Json] = self.ask("GET", "/v1/customers", {"limit": 100})["data"]
+        customers: list[Json] = self.request("GET", "/v1/customers", {"limit": 100})["data"]
         return customers
 
     @contextmanager

@@ -24,16 +24,16 @@ NEWER = {"feedback_option"}
 def double() -> StripeDouble:
     """A double with one customer that has a card and a subscription."""
     double = StripeDouble(random=random.Random(1))
-    customer = _ask(double, "POST", "/v1/customers", email="jane@example.com")["id"]
-    method = _ask(double, "POST", "/v1/payment_methods/pm_card_visa/attach", customer=customer)
-    _ask(
+    customer = _request(double, "POST", "/v1/customers", email="jane@example.com")["id"]
+    method = _request(double, "POST", "/v1/payment_methods/pm_card_visa/attach", customer=customer)
+    _request(
         double,
         "POST",
         f"/v1/customers/{customer}",
         invoice_settings={"default_payment_method": method["id"]},
     )
-    product = _ask(double, "POST", "/v1/products", name="Gold")["id"]
-    price = _ask(
+    product = _request(double, "POST", "/v1/products", name="Gold")["id"]
+    price = _request(
         double,
         "POST",
         "/v1/prices",
@@ -42,7 +42,7 @@ def double() -> StripeDouble:
         unit_amount="1500",
         recurring={"interval": "month"},
     )
-    _ask(
+    _request(
         double, "POST", "/v1/subscriptions", customer=customer, items={"0": {"price": price["id"]}}
     )
     return double
@@ -68,7 +68,7 @@ def test_response_has_same_keys(
     }
     path = path.format(**known)
     params = {name: value.format(**known) for name, value in params.items()}
-    ours = _ask(double, "GET", path, **params)
+    ours = _request(double, "GET", path, **params)
     request = Request(f"{stripe_mock_url}{path}?{urlencode(params)}", headers=HEADERS)
     with urlopen(request, timeout=10) as response:
         theirs = json.load(response)
@@ -89,7 +89,7 @@ def _differences(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
             yield from _differences(ours[key], theirs[key], f"{place}.{key}")
 
 
-def _ask(double: StripeDouble, method: str, path: str, **params: Any) -> Any:
+def _request(double: StripeDouble, method: str, path: str, **params: Any) -> Any:
     response = double.request(method, path, params, HEADERS)
     assert response.status == 200, response.body
     return response.body

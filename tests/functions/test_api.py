@@ -47,7 +47,7 @@ class TestState:
 
     def test_kinds_that_are_not_stored(self, world: World) -> None:
         stripe_id = world.create()["json"]["stripe_id"]
-        world.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
+        world.request("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
         assert len(world.sync()["json"]["cards"]) == 1
         world.configure(stored_records=frozenset({"Subscription"}))
         assert world.get()["json"]["cards"] == []

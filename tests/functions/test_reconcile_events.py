@@ -44,7 +44,7 @@ def become_due(world: World, customer: Customer) -> None:
 
 
 def listings(world: World) -> int:
-    """How often Stripe was asked for its list of events."""
+    """How often Stripe's list of events was requested."""
     return sum(request.path == LIST for request in world.stripe.requests)
 
 
@@ -161,7 +161,7 @@ class TestSweep:
         world.configure(event_handlers={pattern: f"{__name__}:ignore"})
         world.stripe.webhooks.drop_next(2)
         product = {"product_data": {"name": "Plan"}}
-        world.ask("POST", "/v1/prices", {"currency": "usd", "unit_amount": 500, **product})
+        world.request("POST", "/v1/prices", {"currency": "usd", "unit_amount": 500, **product})
         world.reconcile()
         assert [item["kind"] for item in world.items(record_type="Event")] == ["price.created"]
 
@@ -248,7 +248,7 @@ class TestInterruptedSweep:
 class TestRetry:
     @pytest.fixture
     def ambiguous(self, world: World) -> list[str]:
-        """Due events of three customers, each of which asks Stripe."""
+        """Due events of three customers, each of which calls Stripe."""
         ids = []
         for number in range(3):
             customer = StripeCustomer.create(User(f"v-{number}"), EMAIL)

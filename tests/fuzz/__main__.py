@@ -17,7 +17,7 @@ from tests.fuzz.explore import BATCH, BLOCK, Report, explore_block
 
 
 def main() -> int:
-    """Play what the command line asks for; the exit code."""
+    """Run the invocations that the command line selects; returns the exit code."""
     options = _options()
     begun = time.monotonic()
     counts: Counter[str] = Counter()

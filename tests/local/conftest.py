@@ -16,7 +16,7 @@ API_KEY = "sk_test_double"
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that is moved explicitly."""
 
     def __init__(self) -> None:
         self.time = float(START)

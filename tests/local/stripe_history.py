@@ -95,11 +95,11 @@ class StripeHistory:
 
     def delete(self, customer: str) -> None:
         """Delete a customer."""
-        self._ask("DELETE", f"/v1/customers/{customer}")
+        self._request("DELETE", f"/v1/customers/{customer}")
 
     def has(self, customer: str) -> Json | None:
         """What Stripe has of a customer; None where it is deleted."""
-        found = self._ask("GET", f"/v1/customers/{customer}")
+        found = self._request("GET", f"/v1/customers/{customer}")
         if found.get("deleted"):
             return None
         return {
@@ -127,12 +127,12 @@ class StripeHistory:
 
     def _attach(self, customer: str) -> None:
         token = self._random.choice(TOKENS)
-        self._ask("POST", f"/v1/payment_methods/pm_card_{token}/attach", {"customer": customer})
+        self._request("POST", f"/v1/payment_methods/pm_card_{token}/attach", {"customer": customer})
 
     def _renew_card(self, customer: str) -> None:
         if card := self._any(self._methods(customer)):
             expiry = {"exp_month": self._random.randrange(1, 13), "exp_year": 2040}
-            self._ask("POST", f"/v1/payment_methods/{card['id']}", {"card": expiry})
+            self._request("POST", f"/v1/payment_methods/{card['id']}", {"card": expiry})
 
     def _choose_default(self, customer: str) -> None:
         if card := self._any(self._cards(customer)):
@@ -141,16 +141,16 @@ class StripeHistory:
 
     def _detach(self, customer: str) -> None:
         if card := self._any(self._methods(customer)):
-            self._ask("POST", f"/v1/payment_methods/{card['id']}/detach")
+            self._request("POST", f"/v1/payment_methods/{card['id']}/detach")
 
     def _add_source(self, customer: str) -> None:
         token = f"tok_{self._random.choice(TOKENS)}"
-        self._ask("POST", f"/v1/customers/{customer}/sources", {"source": token})
+        self._request("POST", f"/v1/customers/{customer}/sources", {"source": token})
 
     def _remove_source(self, customer: str) -> None:
         sources = [card for card in self._cards(customer) if card["id"].startswith("card_")]
         if card := self._any(sources):
-            self._ask("DELETE", f"/v1/customers/{customer}/sources/{card['id']}")
+            self._request("DELETE", f"/v1/customers/{customer}/sources/{card['id']}")
 
     def _subscribe(self, customer: str) -> None:
         card = self._any(self._cards(customer))
@@ -160,7 +160,7 @@ class StripeHistory:
                 "items": [{"price": self._a_price(), "quantity": 1}],
                 "default_payment_method": card["id"],
             }
-            self._ask("POST", "/v1/subscriptions", given)
+            self._request("POST", "/v1/subscriptions", given)
 
     def _change_quantity(self, customer: str) -> None:
         if subscription := self._any(self._running(customer)):
@@ -168,12 +168,12 @@ class StripeHistory:
                 "id": subscription["items"]["data"][0]["id"],
                 "quantity": self._random.randrange(1, 100),
             }
-            self._ask("POST", f"/v1/subscriptions/{subscription['id']}", {"items": [item]})
+            self._request("POST", f"/v1/subscriptions/{subscription['id']}", {"items": [item]})
 
     def _schedule_end(self, customer: str) -> None:
         if subscription := self._any(self._running(customer)):
             given = {"cancel_at_period_end": self._random.random() < 0.5}
-            self._ask("POST", f"/v1/subscriptions/{subscription['id']}", given)
+            self._request("POST", f"/v1/subscriptions/{subscription['id']}", given)
 
     def _miss_or_make_a_payment(self, customer: str) -> None:
         if subscription := self._any(self._running(customer)):
@@ -186,15 +186,15 @@ class StripeHistory:
 
     def _cancel(self, customer: str) -> None:
         if subscription := self._any(self._running(customer)):
-            self._ask("DELETE", f"/v1/subscriptions/{subscription['id']}")
+            self._request("DELETE", f"/v1/subscriptions/{subscription['id']}")
 
     # ---- Stripe
 
     def _update(self, customer: str, given: Json) -> None:
-        self._ask("POST", f"/v1/customers/{customer}", given)
+        self._request("POST", f"/v1/customers/{customer}", given)
 
     def _cards(self, customer: str) -> list[Json]:
-        listed = self._ask("GET", f"/v1/customers/{customer}/payment_methods", {"limit": 100})
+        listed = self._request("GET", f"/v1/customers/{customer}/payment_methods", {"limit": 100})
         cards: list[Json] = listed["data"]
         return cards
 
@@ -203,7 +203,7 @@ class StripeHistory:
 
     def _subscriptions(self, customer: str) -> list[Json]:
         given = {"customer": customer, "status": "all", "limit": 100}
-        subscriptions: list[Json] = self._ask("GET", "/v1/subscriptions", given)["data"]
+        subscriptions: list[Json] = self._request("GET", "/v1/subscriptions", given)["data"]
         return subscriptions
 
     def _running(self, customer: str) -> list[Json]:
@@ -218,13 +218,13 @@ class StripeHistory:
                 "recurring": {"interval": "month"},
                 "product_data": {"name": "Membership"},
             }
-            self._price = self._ask("POST", "/v1/prices", given)["id"]
+            self._price = self._request("POST", "/v1/prices", given)["id"]
         return self._price
 
     def _any(self, found: list[Json]) -> Json | None:
         return self._random.choice(found) if found else None
 
-    def _ask(self, method: str, path: str, given: Json | None = None) -> Json:
+    def _request(self, method: str, path: str, given: Json | None = None) -> Json:
         response = self._double.request(method, path, given, self._headers)
         assert response.status == 200, (method, path, given, response.body)
         body: Json = response.body

@@ -39,7 +39,7 @@ def page(api: Api) -> Iterator[str]:
         yield address
 
 
-def ask(
+def request(
     page: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> tuple[int, dict[str, str], str]:
     connection = http.client.HTTPConnection(urlsplit(page).netloc, timeout=10)
@@ -51,7 +51,7 @@ def ask(
 
 class TestDocument:
     def test_served_on_loopback(self, page: str) -> None:
-        status, _, html = ask(page, "GET", "/")
+        status, _, html = request(page, "GET", "/")
         assert urlsplit(page).hostname == "127.0.0.1"
         assert status == 200
         (spec,) = re.findall(r"^\s*spec: (\{.*\}),$", html, flags=re.M)
@@ -60,11 +60,11 @@ class TestDocument:
         assert [server["url"] for server in document["servers"]] == ["/"]
 
     def test_loads_nothing_from_elsewhere(self, page: str) -> None:
-        _, headers, html = ask(page, "GET", "/")
+        _, headers, html = request(page, "GET", "/")
         loaded = re.findall(r"""(?:src|href)=['"]([^'"]+)""", html)
         assert loaded == [STYLE, SCRIPT]
         for path in loaded:
-            assert ask(page, "GET", path)[0] == 200
+            assert request(page, "GET", path)[0] == 200
         directives = headers["content-security-policy"].split("; ")
         policy = dict(directive.split(maxsplit=1) for directive in directives if " " in directive)
         assert policy["default-src"] == "'none'"
@@ -75,7 +75,7 @@ class TestDocument:
 class TestCalls:
     def test_forwards_call_and_response(self, page: str, api: Api) -> None:
         path = "/customers/a%2Fb%20%C3%A9/sync"
-        status, headers, body = ask(page, "POST", path, b'{"user_id": "u"}', JSON)
+        status, headers, body = request(page, "POST", path, b'{"user_id": "u"}', JSON)
         assert api.calls == [("POST", path, b'{"user_id": "u"}')]
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(body) == {"stripe_id": "cus_1"}
@@ -84,7 +84,7 @@ class TestCalls:
         "headers", [{"Host": "rebound.example"}, {"Host": "127.0.0.1:1"}, {"Origin": "null"}]
     )
     def test_refuses_other_pages(self, page: str, api: Api, headers: dict[str, str]) -> None:
-        status, received, _ = ask(page, "POST", "/customers/u/sync", headers=headers)
+        status, received, _ = request(page, "POST", "/customers/u/sync", headers=headers)
         assert (status, api.calls) == (403, [])
         assert "access-control-allow-origin" not in received
 
@@ -92,7 +92,7 @@ class TestCalls:
     def test_takes_its_own_calls(self, page: str, api: Api, name: str) -> None:
         here = f"{name}:{urlsplit(page).port}"
         headers = {"Host": here, "Origin": f"http://{here}"}
-        assert ask(page, "POST", "/customers/u/sync", headers=headers)[0] == 200
+        assert request(page, "POST", "/customers/u/sync", headers=headers)[0] == 200
 
     @pytest.mark.parametrize(
         ("path", "headers", "expected"),
@@ -105,4 +105,4 @@ class TestCalls:
     def test_refuses(
         self, page: str, api: Api, path: str, headers: dict[str, str], expected: int
     ) -> None:
-        assert (ask(page, "POST", path, b"{}", headers)[0], api.calls) == (expected, [])
+        assert (request(page, "POST", path, b"{}", headers)[0], api.calls) == (expected, [])

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from local.cloud import HOST, Cloud, Response, encode, local_cloud
-from local.cloud import http as ask
+from local.cloud import http as send
 
 AUDIENCE = "stripe-customers"
 ADMIN_SCOPE = "stripe-customers/admin"
@@ -108,7 +108,7 @@ def call(cloud: Cloud, token: str | None, method: str, path: str, body: object =
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     data = body if isinstance(body, bytes) else encode(body)
-    return ask(method, cloud.api_url + path, data, headers)
+    return send(method, cloud.api_url + path, data, headers)
 
 
 def body_of(user_id: object, **fields: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def sam_local() -> Iterator[SamLocal]:
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": REGION,
-        # SAM asks STS for the account before each call, and would wait long for AWS's own.
+        # SAM calls STS for the account id before each call; AWS's own endpoint would time out.
         "AWS_ENDPOINT_URL": aws_url,
         "PYTHON": sys.executable,
         "SAM_CLI_TELEMETRY": "0",

@@ -38,21 +38,21 @@ class World:
     def __init__(self, **options: Any) -> None:
         self.time = START
         self.database = Database(lambda: self.time, **options)
-        self.ask("CreateTable", **TABLE)
+        self.request("CreateTable", **TABLE)
 
-    def ask(self, operation: str, **body: Any) -> Json:
-        """A response that is none of an error."""
+    def request(self, operation: str, **body: Any) -> Json:
+        """Send a request; returns the body of the successful response."""
         response = self.database.request(operation, {"TableName": "records", **body})
         assert response.status == 200, response.body
         return response.body
 
     def put(self, pk: str = "p", sk: str = "s", **values: Json) -> None:
         """Put an item."""
-        self.ask("PutItem", Item={**key(pk, sk), **values})
+        self.request("PutItem", Item={**key(pk, sk), **values})
 
     def indexed(self, g: str = "g") -> list[Json]:
         """What the index shows."""
-        items: list[Json] = self.ask(
+        items: list[Json] = self.request(
             "Query",
             IndexName="by_g",
             KeyConditionExpression="g = :g",
@@ -73,7 +73,7 @@ def key(pk: str = "p", sk: str = "s") -> Json:
 class TestDatabase:
     def test_an_update_leaves_the_former_item_to_the_stream(self, world: World) -> None:
         world.put(m={"M": {"n": {"N": "1"}}})
-        world.ask(
+        world.request(
             "UpdateItem",
             Key=key(),
             UpdateExpression="SET m.n = m.n + :one",
@@ -95,8 +95,8 @@ class TestDatabase:
         request = {"TransactItems": [add], "ClientRequestToken": "1"}
         for elapsed, total in ((0, "1"), (599, "1"), (601, "2")):
             world.time = START + elapsed
-            world.ask("TransactWriteItems", **request)
-            assert world.ask("GetItem", Key=key())["Item"]["n"] == {"N": total}
+            world.request("TransactWriteItems", **request)
+            assert world.request("GetItem", Key=key())["Item"]["n"] == {"N": total}
 
 
 class TestStream:
@@ -104,8 +104,8 @@ class TestStream:
         world.put(a={"S": "1"})
         world.put(a={"S": "1"})
         world.put(a={"S": "2"})
-        world.ask("DeleteItem", Key=key())
-        world.ask("DeleteItem", Key=key())
+        world.request("DeleteItem", Key=key())
+        world.request("DeleteItem", Key=key())
         records = world.database.stream("records").records
         assert [record["eventName"] for record in records] == ["INSERT", "MODIFY", "REMOVE"]
         insert, modify, remove = [record["dynamodb"] for record in records]
@@ -139,7 +139,7 @@ class TestIndex:
         assert world.indexed() == []
         world.time += 2
         assert world.indexed() == [{**key(), "g": {"S": "g"}}]
-        world.ask("DeleteItem", Key=key())
+        world.request("DeleteItem", Key=key())
         assert len(world.indexed()) == 1
         world.time += 2
         assert world.indexed() == []

@@ -1,4 +1,4 @@
-"""openapi.json says what the functions take and return, and nothing else."""
+"""openapi.json describes what the functions accept and return, and nothing else."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_examples_are_valid() -> None:
 def test_customer_with_children_is_as_described(world: World) -> None:
     stripe_id = call(world, "create_customer")["json"]["stripe_id"]
     assert call(world, "create_customer")["statusCode"] == 200
-    world.ask("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
+    world.request("POST", f"/v1/customers/{stripe_id}/sources", {"source": "tok_visa"})
     world.attach_card(stripe_id, "tok_mastercard")
     world.subscribe(stripe_id)
 
@@ -173,7 +173,7 @@ def test_customer_with_children_is_as_described(world: World) -> None:
 
 def test_deleted_customer_is_as_described(world: World) -> None:
     stripe_id = call(world, "create_customer")["json"]["stripe_id"]
-    world.ask("DELETE", f"/v1/customers/{stripe_id}")
+    world.request("DELETE", f"/v1/customers/{stripe_id}")
     assert call(world, "sync_customer")["json"]["date_purged"]
 
 
@@ -228,7 +228,7 @@ def no_secret(world: World, stack: ExitStack) -> None:
 
 
 def other_mode(world: World, stack: ExitStack) -> None:
-    """A key by whose look the mode can't be told."""
+    """A key whose prefix does not determine the mode."""
     world.stripe.api_keys = {"sk_test_double"}
     world.stripe.account.livemode = True
     for customer in world.stripe.account.customers.values():
@@ -340,7 +340,7 @@ def test_field_takes_its_schema(name: str, value: Any) -> None:
 
 
 def is_taken(body: Json) -> bool:
-    """Return whether the fields of a body pass before Stripe, or anything else, is asked."""
+    """Return whether the fields of a body pass before Stripe, or anything else, is called."""
     fields = {name: value for name, value in body.items() if name not in BODY}
     try:
         create_request.create_request(body["billing_email"], fields)

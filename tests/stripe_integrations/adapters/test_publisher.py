@@ -38,7 +38,7 @@ def bus(aws: None) -> Iterator[str]:
 
 @pytest.fixture
 def entries(bus: str) -> Iterator[list[dict[str, Any]]]:
-    """The entries that the bus was asked to take."""
+    """The entries that were put to the bus."""
     entries: list[dict[str, Any]] = []
 
     def record(params: dict[str, Any], **_: Any) -> None:

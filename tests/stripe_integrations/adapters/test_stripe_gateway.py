@@ -27,7 +27,7 @@ from tests.world import World
 
 @pytest.fixture
 def stripe_id(world: World) -> str:
-    return str(world.ask("POST", "/v1/customers", {"email": "jane@example.com"})["id"])
+    return str(world.request("POST", "/v1/customers", {"email": "jane@example.com"})["id"])
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class TestUserRecords:
         assert counts.operations == ["Query"] * 3
 
     def test_children_without_customer_are_ignored(self, world: World, customer: Customer) -> None:
-        world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"})
+        world.request("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": "tok_visa"})
         StripeCustomer.sync(customer)
         delete_item(world, customer)
         assert UserRecords.read("u-1").customers == {}

@@ -49,7 +49,7 @@ def populated(world: World) -> World:
     stripe_id = world.create(default_source="tok_visa")["json"]["stripe_id"]
     world.subscribe(stripe_id)
     tax_id = {"type": "eu_vat", "value": "DE123456789"}
-    world.ask("POST", f"/v1/customers/{stripe_id}/tax_ids", tax_id)
+    world.request("POST", f"/v1/customers/{stripe_id}/tax_ids", tax_id)
     world.attach_card(stripe_id, "tok_mastercard")
     world.deliver_and_apply()
     world.sync()

@@ -107,7 +107,7 @@ class TestExistingCustomer:
         }
 
     def test_is_replaced_when_deleted_on_stripe(self, world: World, customer: Customer) -> None:
-        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
         second = StripeCustomer.create(USER, EMAIL)
         assert second.is_new
         assert second.stripe_id != customer.stripe_id
@@ -116,7 +116,7 @@ class TestExistingCustomer:
         assert "date_purged" in old
 
     def test_is_replaced_once_by_concurrent_creates(self, world: World, customer: Customer) -> None:
-        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
         concurrent: list[Customer] = []
         during_sleep(world, lambda: concurrent.append(StripeCustomer.create(USER, EMAIL)))
 
@@ -300,7 +300,7 @@ class TestLostResponse:
 
     def test_expired_key_is_used_again_when_nothing_was_created(self, world: World) -> None:
         crash_create(world, when="before")
-        world.ask("POST", "/v1/customers", {"email": EMAIL, "name": "not of this deployment"})
+        world.request("POST", "/v1/customers", {"email": EMAIL, "name": "not of this deployment"})
         world.time += DAY
 
         customer = StripeCustomer.create(USER, EMAIL)
@@ -322,7 +322,7 @@ class TestStoredFailure:
 
         def change_email() -> None:
             for stripe_id in ids_on_stripe(world):
-                world.ask("POST", f"/v1/customers/{stripe_id}", {"email": "new@example.com"})
+                world.request("POST", f"/v1/customers/{stripe_id}", {"email": "new@example.com"})
 
         during_sleep(world, change_email, times=inf)
         customer = StripeCustomer.create(USER, EMAIL)

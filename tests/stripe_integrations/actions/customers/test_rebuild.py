@@ -87,18 +87,18 @@ def owner_of(stripe_id: str) -> str | None:
 
 
 def delete_on_stripe(world: World, stripe_id: str) -> None:
-    world.ask("DELETE", f"/v1/customers/{stripe_id}")
+    world.request("DELETE", f"/v1/customers/{stripe_id}")
 
 
 def add_by_hand(world: World, user_id: str, token: str) -> str:
     world.time += 10
     metadata = {USER_KEY: user_id, TOKEN_KEY: token}
-    created = world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
+    created = world.request("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
     return str(created["id"])
 
 
 def token_of(world: World, stripe_id: str) -> str:
-    return str(world.ask("GET", f"/v1/customers/{stripe_id}")["metadata"][TOKEN_KEY])
+    return str(world.request("GET", f"/v1/customers/{stripe_id}")["metadata"][TOKEN_KEY])
 
 
 class TestOneCustomer:
@@ -138,8 +138,8 @@ class TestOneCustomer:
         assert token_of(world, create(world)).startswith("shop-prod/")
 
     def test_of_other_deployment_is_skipped(self, world: World) -> None:
-        world.ask("POST", "/v1/customers", {"email": EMAIL})
-        world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": {USER_KEY: "u-1"}})
+        world.request("POST", "/v1/customers", {"email": EMAIL})
+        world.request("POST", "/v1/customers", {"email": EMAIL, "metadata": {USER_KEY: "u-1"}})
         for token in ("stripe-customers", "stripe-customers/", "stripe-customers-2/1", "a token"):
             add_by_hand(world, "u-1", token)
         add_by_hand(world, "", "stripe-customers/1")
@@ -313,7 +313,7 @@ class TestCopy:
 
     def test_other_user_in_metadata_changes_nothing(self, world: World) -> None:
         stripe_id = create(world)
-        world.ask("POST", f"/v1/customers/{stripe_id}", {"metadata": {USER_KEY: "u-2"}})
+        world.request("POST", f"/v1/customers/{stripe_id}", {"metadata": {USER_KEY: "u-2"}})
         assert world.rebuild()["rebuilt"] == 0
         assert (active(world), active(world, "u-2")) == (stripe_id, None)
 

@@ -39,11 +39,11 @@ def stored() -> Customer:
 
 
 def change(world: World, customer: Customer, **fields: object) -> Json:
-    return world.ask("POST", f"/v1/customers/{customer.stripe_id}", fields)
+    return world.request("POST", f"/v1/customers/{customer.stripe_id}", fields)
 
 
 def delete(world: World, customer: Customer) -> Json:
-    return world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+    return world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
 
 
 def deleted(customer: Customer) -> Json:
@@ -51,7 +51,7 @@ def deleted(customer: Customer) -> Json:
 
 
 def add_source(world: World, customer: Customer, source: str = "tok_visa") -> Json:
-    return world.ask("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": source})
+    return world.request("POST", f"/v1/customers/{customer.stripe_id}/sources", {"source": source})
 
 
 def during_fetch(world: World, action: Callable[[], object], *, times: float = 1) -> None:
@@ -97,7 +97,7 @@ class TestSync:
     def test_removed_card_becomes_tombstone(self, world: World, customer: Customer) -> None:
         method = world.attach_card(customer.stripe_id, billing_details={"name": "Jane Roe"})
         customer = StripeCustomer.sync(customer)
-        world.ask("POST", f"/v1/payment_methods/{method}/detach")
+        world.request("POST", f"/v1/payment_methods/{method}/detach")
 
         StripeCustomer.sync(customer)
 
@@ -113,7 +113,7 @@ class TestSync:
 
     def test_canceled_subscription_is_stored(self, world: World, customer: Customer) -> None:
         subscription = world.subscribe(customer.stripe_id)
-        world.ask("DELETE", f"/v1/subscriptions/{subscription}")
+        world.request("DELETE", f"/v1/subscriptions/{subscription}")
         (found,) = StripeCustomer.sync(customer).subscriptions
         assert (found.stripe_id, found.status) == (subscription, "canceled")
 
@@ -233,7 +233,7 @@ class TestGivenObject:
         assert stored().phone == "+49"
 
     def test_does_not_overwrite_changed_record(self, world: World, customer: Customer) -> None:
-        given = {**world.ask("GET", f"/v1/customers/{customer.stripe_id}"), "phone": "+49"}
+        given = {**world.request("GET", f"/v1/customers/{customer.stripe_id}"), "phone": "+49"}
         change(world, customer, name="Newest")
         StripeCustomer.sync(stored())
 
@@ -247,7 +247,7 @@ class TestGivenObject:
         self, world: World, customer: Customer, expand: list[str], calls: int
     ) -> None:
         add_source(world, customer)
-        given = world.ask("GET", f"/v1/customers/{customer.stripe_id}", {"expand": expand})
+        given = world.request("GET", f"/v1/customers/{customer.stripe_id}", {"expand": expand})
         with world.counting() as counts:
             assert len(StripeCustomer.sync(customer, given).cards) == 1
         assert counts.stripe == calls
@@ -255,13 +255,13 @@ class TestGivenObject:
     def test_with_incomplete_list_is_fetched_again(self, world: World, customer: Customer) -> None:
         for _ in range(12):
             add_source(world, customer)
-        given = world.ask("GET", f"/v1/customers/{customer.stripe_id}", {"expand": ["sources"]})
+        given = world.request("GET", f"/v1/customers/{customer.stripe_id}", {"expand": ["sources"]})
         assert given["sources"]["has_more"]
         cards = StripeCustomer.sync(customer, given).cards
         assert [card.brand for card in cards] == ["Visa"] * 12
 
     def test_is_not_mixed_with_newer_lists(self, world: World, customer: Customer) -> None:
-        before = world.ask("GET", f"/v1/customers/{customer.stripe_id}")
+        before = world.request("GET", f"/v1/customers/{customer.stripe_id}")
         source = add_source(world, customer)
         (card,) = StripeCustomer.sync(customer, before).cards
         assert (card.stripe_id, card.is_default) == (source["id"], True)

@@ -27,7 +27,7 @@ def stored() -> list[tuple[str, str | None]]:
 
 def add(world: World, customer: Customer, params: dict[str, str] = EU_VAT) -> dict[str, Any]:
     """Add a tax id on Stripe."""
-    return world.ask("POST", f"/v1/customers/{customer.stripe_id}/tax_ids", params)
+    return world.request("POST", f"/v1/customers/{customer.stripe_id}/tax_ids", params)
 
 
 class TestEvents:
@@ -45,7 +45,7 @@ class TestEvents:
         assert stored() == [(tax_id, "verified")]
 
         world.time += 60
-        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
         world.deliver_and_apply()
         assert stored() == []
         assert len(world.stripe.requests) - requests == 2  # this test's own
@@ -57,7 +57,7 @@ class TestEvents:
         world.time += 60
         tax_id = add(world, customer)["id"]
         world.time += 60
-        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}/tax_ids/{tax_id}")
         for delivery in reversed(world.stripe.webhooks.due()):
             world.webhook(delivery.body, delivery.headers)
             world.stream()
@@ -66,7 +66,7 @@ class TestEvents:
     def test_deletion_of_customer_leaves_tombstone(self, world: World, customer: Customer) -> None:
         add(world, customer)
         world.deliver_and_apply()
-        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
         world.deliver_and_apply()
         (tombstone,) = world.items(record_type="TaxId")
         assert "removed_at" in tombstone

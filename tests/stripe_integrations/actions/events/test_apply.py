@@ -49,8 +49,8 @@ class TestChange:
     def test_kinds_that_are_not_stored(self, world: World, stored: frozenset[str]) -> None:
         world.configure(stored_records=stored)
         path = f"/v1/customers/{StripeCustomer.create(USER, EMAIL).stripe_id}"
-        world.ask("POST", f"{path}/sources", {"source": "tok_visa"})
-        world.ask("POST", path, {"name": "Newest"})
+        world.request("POST", f"{path}/sources", {"source": "tok_visa"})
+        world.request("POST", path, {"name": "Newest"})
         world.deliver_and_apply()
         record = StripeCustomer.require(USER)
         assert record.name == "Newest"
@@ -81,7 +81,7 @@ class TestCreate:
     def test_customer_of_another_creator_is_not_adopted(self, world: World) -> None:
         CustomerClaim.acquire("u-1", {"stripe": {"email": EMAIL}, "local": {}})
         for metadata in ({}, {"stripe_integrations_user_id": "u-1"}):
-            world.ask("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
+            world.request("POST", "/v1/customers", {"email": EMAIL, "metadata": metadata})
         world.deliver_and_apply()
         assert StripeCustomer.get(USER) is None
         assert set(world.event_states().values()) == {"waiting"}

@@ -59,7 +59,7 @@ class TestCall:
         assert ended("evt_1") == ("applied", None)
 
     def test_is_made_without_customer_that_stays_unknown(self, world: World) -> None:
-        world.ask("POST", "/v1/customers", {"email": EMAIL})
+        world.request("POST", "/v1/customers", {"email": EMAIL})
         unknown = {**world.payload("customer.created"), "type": "customer.updated"}
         StripeEvent.receive(unknown)
         StripeEvent.apply(unknown["id"])

@@ -31,7 +31,7 @@ def event(world: World, kind: str, subject: Any, **changes: Any) -> Json:
 
 
 def on_stripe(world: World, customer: Customer) -> Json:
-    return world.ask("GET", f"/v1/customers/{customer.stripe_id}")
+    return world.request("GET", f"/v1/customers/{customer.stripe_id}")
 
 
 def apply_payload(world: World, payload: Json) -> str:
@@ -137,7 +137,7 @@ class TestOddPayload:
         world.time += 60
         without_customer = {**CARD, "customer": None}
         apply_payload(world, event(world, "payment_method.updated", without_customer))
-        # Stripe, which was asked, never had it.
+        # It was fetched from Stripe, which never had it.
         assert StripeCustomer.require(USER).cards == []
 
     def test_unreadable_event_fails_no_other(

@@ -37,7 +37,7 @@ def attach(world: World, customer: Customer) -> tuple[str, Json]:
 
 def update_card(world: World, method: str, value: str = "1") -> Json:
     """Change a card on Stripe; the event of it."""
-    world.ask("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": value}})
+    world.request("POST", f"/v1/payment_methods/{method}", {"metadata": {"a": value}})
     return world.payload("payment_method.updated")
 
 
@@ -53,7 +53,7 @@ def sources_of(customer: Customer) -> str:
 
 
 def add_source(world: World, customer: Customer, source: str = "tok_visa") -> str:
-    return str(world.ask("POST", sources_of(customer), {"source": source})["id"])
+    return str(world.request("POST", sources_of(customer), {"source": source})["id"])
 
 
 def apply(world: World, payload: Json) -> tuple[Ended, Counts]:
@@ -166,7 +166,7 @@ class TestCustomer:
         apply(world, attach(world, customer)[1])
         world.time += 10
         late = rename(world, customer, "Too late")
-        world.ask("DELETE", f"/v1/customers/{customer.stripe_id}")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
 
         assert apply_calls(world, world.payload("customer.deleted")) == (APPLIED, 0)
         assert StripeCustomer.get(USER) is None
@@ -258,7 +258,7 @@ class TestFetchWindow:
         self, world: World, customer: Customer, sync: Callable[[Customer, Json], Customer]
     ) -> None:
         path = f"/v1/customers/{customer.stripe_id}"
-        given = world.ask("GET", path, {"expand": ["sources"]})
+        given = world.request("GET", path, {"expand": ["sources"]})
         world.time += 50
         payload = rename(world, customer)
         world.time += 50
@@ -332,7 +332,7 @@ class TestCard:
         method, _ = attach(world, customer)
         for year in (2040, 2041, 2042):
             world.time += 10
-            world.ask("POST", f"/v1/payment_methods/{method}", {"card": {"exp_year": year}})
+            world.request("POST", f"/v1/payment_methods/{method}", {"card": {"exp_year": year}})
         world.stripe.webhooks.hold()
         world.stripe.webhooks.release("reversed")
         world.deliver()
@@ -422,7 +422,7 @@ class TestRemovedCard:
     ) -> None:
         method, _ = attach(world, customer)
         path = f"/v1/subscriptions/{world.subscribe(customer.stripe_id)}"
-        world.ask("POST", path, {"default_payment_method": method})
+        world.request("POST", path, {"default_payment_method": method})
         StripeCustomer.sync(customer)
         world.time += 60
 
@@ -436,7 +436,7 @@ class TestRemovedCard:
         method, attached = attach(world, customer)
         world.time += 60
         settings = {"invoice_settings": {"default_payment_method": method}}
-        world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
+        world.request("POST", f"/v1/customers/{customer.stripe_id}", settings)
         chosen = world.payload()
         world.time += 60
         for payload in (attached, detach(world, method)):
@@ -457,7 +457,7 @@ class TestSource:
         added = [add_source(world, customer, token) for token in tokens]
         StripeCustomer.sync(customer)
         world.time += 60
-        world.ask("DELETE", f"{sources_of(customer)}/{added.pop(removed)}")
+        world.request("DELETE", f"{sources_of(customer)}/{added.pop(removed)}")
 
         assert apply_calls(world, world.payload("customer.source.deleted")) == (APPLIED, calls)
 
@@ -470,11 +470,11 @@ class TestSource:
         method, _ = attach(world, customer)
         source = add_source(world, customer)
         settings = {"invoice_settings": {"default_payment_method": method}}
-        world.ask("POST", f"/v1/customers/{customer.stripe_id}", settings)
+        world.request("POST", f"/v1/customers/{customer.stripe_id}", settings)
         StripeCustomer.sync(customer)
         assert StripeCustomer.require(USER).default_source == source
         world.time += 60
-        world.ask("DELETE", f"{sources_of(customer)}/{source}")
+        world.request("DELETE", f"{sources_of(customer)}/{source}")
 
         removal = world.payload("customer.source.deleted")
         assert apply_calls(world, removal) == (APPLIED, FETCH_CALLS)
@@ -484,11 +484,11 @@ class TestSource:
         self, world: World, customer: Customer
     ) -> None:
         path = f"{sources_of(customer)}/{add_source(world, customer)}"
-        world.ask("POST", path, {"name": "Jane Roe"})
+        world.request("POST", path, {"name": "Jane Roe"})
         StripeCustomer.sync(customer)
         (before,) = cards()
         world.time += 60
-        world.ask("POST", path, {"exp_year": 2040})
+        world.request("POST", path, {"exp_year": 2040})
         payload = world.payload("payment_method.updated")
         assert payload["data"]["object"]["id"] == before.stripe_id
 
@@ -501,7 +501,7 @@ class TestSource:
     def test_change_is_fetched(self, world: World, customer: Customer, kind: str) -> None:
         world.time += 10
         path = f"{sources_of(customer)}/{add_source(world, customer)}"
-        world.ask("POST", path, {"exp_year": 2040})
+        world.request("POST", path, {"exp_year": 2040})
         assert apply_calls(world, world.payload(kind)) == (APPLIED, FETCH_CALLS)
         assert cards()[0].exp_year == 2040
 
@@ -539,10 +539,10 @@ class TestSubscription:
     def test_ended_subscription_stays_ended(self, world: World, subscription: str) -> None:
         path = f"/v1/subscriptions/{subscription}"
         world.time += 10
-        world.ask("POST", path, {"metadata": {"a": "1"}})
+        world.request("POST", path, {"metadata": {"a": "1"}})
         updated = world.payload("customer.subscription.updated")
         world.time += 10
-        world.ask("DELETE", path)
+        world.request("DELETE", path)
 
         for kind in ("deleted", "created"):
             assert apply_calls(world, world.payload(f"customer.subscription.{kind}"))[1] == 0
@@ -556,7 +556,7 @@ class TestSubscription:
 
     def test_ended_subscription_takes_other_changes(self, world: World, subscription: str) -> None:
         world.time += 10
-        world.ask("DELETE", f"/v1/subscriptions/{subscription}")
+        world.request("DELETE", f"/v1/subscriptions/{subscription}")
         deleted = world.payload("customer.subscription.deleted")
         apply(world, deleted)
         world.time += 10

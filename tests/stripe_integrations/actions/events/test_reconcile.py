@@ -82,7 +82,7 @@ def lose(world: World, customer: Customer, renames: int = 1) -> None:
     for number in range(renames):
         world.rename(customer.stripe_id, f"Name {number}")
     tax_id = {"type": "eu_vat", "value": "DE123456789"}
-    world.ask("POST", f"/v1/customers/{customer.stripe_id}/tax_ids", tax_id)
+    world.request("POST", f"/v1/customers/{customer.stripe_id}/tax_ids", tax_id)
 
 
 class TestChunks:

@@ -37,7 +37,7 @@ class TestUnknownKind:
 class TestUnrelatedCustomer:
     @pytest.mark.parametrize("odd", [{"test_clock": "clock_1"}, {"created": 1}])
     def test_its_creation_waits_without_a_call(self, world: World, odd: dict[str, object]) -> None:
-        world.ask("POST", "/v1/customers", {"email": EMAIL})
+        world.request("POST", "/v1/customers", {"email": EMAIL})
         payload = world.payload("customer.created")
         payload["data"]["object"].update(odd)
         payload["created"] += 20

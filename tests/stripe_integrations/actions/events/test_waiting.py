@@ -69,7 +69,7 @@ class TestWaitingEvent:
         assert StripeCustomer.require(USER).name == "Newest"
 
     def test_is_retried_and_does_not_expire(self, world: World) -> None:
-        world.ask("POST", "/v1/customers", {"email": EMAIL})
+        world.request("POST", "/v1/customers", {"email": EMAIL})
         foreign = receive_created(world)
         for number in range(8):
             world.time = stored_event(foreign).next_attempt or 0
@@ -122,7 +122,7 @@ class TestCustomerCreated:
 
     def test_waits_when_stripe_has_deleted_customer(self, world: World, on_stripe: str) -> None:
         created = receive_created(world, api_version=None)
-        world.ask("DELETE", f"/v1/customers/{on_stripe}")
+        world.request("DELETE", f"/v1/customers/{on_stripe}")
         StripeEvent.apply(created)
         assert stored_event(created).state == "waiting"
         assert StripeCustomer.get(USER) is None
