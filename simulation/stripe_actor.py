@@ -86,7 +86,7 @@ class StripeActor:
         return None
 
     def _card(self, action: Action, customer: str) -> str | None:
-        methods = self._stripe.double.cards.methods(customer)
+        methods = self._stripe.double.payment_methods.newest_first(customer)
         return str(methods[action.values["which"] % len(methods)]["id"]) if methods else None
 
     def _subscription(self, action: Action, customer: str) -> str | None:

@@ -162,7 +162,7 @@ class Watch:
         if old is None:
             return
         if "removed_at" in old and "removed_at" not in new:
-            is_attached = self._double.cards.belongs(child, customer) or kind != "CARD"
+            is_attached = self._double.payment_methods.belongs(child, customer) or kind != "CARD"
             if not is_attached:
                 self._violated("a removed object is not restored", key[1])
         if text(old, "status") in _ENDED and text(new, "status") not in (*_ENDED, None):

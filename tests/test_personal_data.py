@@ -307,7 +307,7 @@ def payloads(world: FailingWorld) -> Iterator[Json]:
     """An event of every type that is applied, about Ann's objects on Stripe, and of two others."""
     account = world.stripe.account
     customer = stripe_id_of_ann(world)
-    (source,) = account.cards[customer].values()
+    (source,) = account.payment_sources[customer].values()
     (method,) = (m for m in account.payment_methods.values() if m["customer"] == customer)
     (subscription,) = account.subscriptions.values()
     session = {"id": "cs_1", "object": "checkout.session", "customer": customer}

@@ -22,14 +22,14 @@ class Account:
     """The objects of one Stripe account, in order of creation.
 
     Objects are stored in the shape in which Stripe returns them unexpanded. Lists that are nested
-    in other objects (cards, subscriptions, items) are stored separately. Responses are copies.
+    in other objects (sources, subscriptions, items) are stored separately. Responses are copies.
 
     Attributes
     ----------
     emits_lost_defaults
-        Whether removing a card that was the default of its customer or of a subscription emits
-        ``customer.updated`` and ``customer.subscription.updated`` in addition to the card's events.
-        Whether Stripe sends them is not documented; the defaults change in both cases.
+        Whether removing the default of a customer or of a subscription emits ``customer.updated``
+        and ``customer.subscription.updated`` in addition to the events of the removal. Whether
+        Stripe sends them is not documented; the defaults change in both cases.
     """
 
     def __init__(
@@ -46,7 +46,8 @@ class Account:
         self.api_version = api_version
         self.customers: dict[str, Json] = {}
         self.deleted_customers: set[str] = set()
-        self.cards: dict[str, dict[str, Json]] = {}
+        self.payment_sources: dict[str, dict[str, Json]] = {}
+        self.payment_source_owner: dict[str, str] = {}
         self.payment_methods: dict[str, Json] = {}
         self.products: dict[str, Json] = {}
         self.prices: dict[str, Json] = {}
@@ -61,7 +62,6 @@ class Account:
         self.decline_codes: dict[str, str] = {}
         self.failing_cards: set[str] = set()
         self.card_created: dict[str, int] = {}
-        self.card_owner: dict[str, str] = {}
         self.webhooks = Webhooks(self)
         self.request: Json = {"id": None, "idempotency_key": None}
         self.emits_lost_defaults = True

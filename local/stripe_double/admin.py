@@ -64,7 +64,7 @@ class Admin:
             "change_customer": double.change_customer,
             "complete_checkout_session": double.complete_checkout_session,
             "set_status": double.subscriptions.set_status,
-            "update_automatically": double.cards.update_automatically,
+            "update_automatically": double.payment_methods.update_automatically,
         }
         found: Callable[..., Any] | None = None
         if method == "POST" and group == "faults" and action in _FAULTS:
@@ -85,7 +85,7 @@ class Admin:
         return {
             "customers": len(account.customers) - len(account.deleted_customers),
             "deleted_customers": len(account.deleted_customers),
-            "cards": sum(len(cards) for cards in account.cards.values()),
+            "payment_sources": len(account.payment_source_owner),
             "payment_methods": len(account.payment_methods),
             "subscriptions": len(account.subscriptions),
             "events": len(account.events),

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from . import params as p
 from .account import Account, copy_json
-from .cards import Cards
 from .errors import Json, invalid, no_such
 from .listing import page
+from .payment_methods import PaymentMethods
+from .payment_sources import PaymentSources
 from .subscriptions import Subscriptions
 
 _PREFIX = re.compile(r"[A-Z0-9]{3,12}")
@@ -66,23 +67,30 @@ _NOT_RETURNED = ("tax", "validate")
 class Customers:
     """The customers of an account."""
 
-    def __init__(self, account: Account, cards: Cards, subscriptions: Subscriptions) -> None:
+    def __init__(
+        self,
+        account: Account,
+        payment_sources: PaymentSources,
+        payment_methods: PaymentMethods,
+        subscriptions: Subscriptions,
+    ) -> None:
         self._account = account
-        self._cards = cards
+        self._sources = payment_sources
+        self._methods = payment_methods
         self._subscriptions = subscriptions
 
     def create(self, given: Json) -> Json:
         """POST /v1/customers."""
         account = self._account
         self._check_prefix(given.get("invoice_prefix"), None)
-        card = None
+        source = None
         if "source" in given:
-            card = self._cards.accepted(given.pop("source"), "source")
+            source = self._sources.accepted(given.pop("source"), "source")
         settings = given.get("invoice_settings", {})
         method = None
         if "payment_method" in given:
             named = given.pop("payment_method")
-            method = self._cards.usable_method(named, "payment_method", None)
+            method = self._methods.usable(named, "payment_method", None)
             if settings.get("default_payment_method") == named:
                 settings["default_payment_method"] = method["id"]
         default = settings.get("default_payment_method")
@@ -91,10 +99,10 @@ class Customers:
         customer = self._new(given)
         account.customers[customer["id"]] = customer
         account.emit("customer.created", customer)
-        if card is not None:
-            self._cards.add_source(customer, card, None)
+        if source is not None:
+            self._sources.add(customer, source, None)
         if method is not None:
-            self._cards.attach_method(customer, method)
+            self._methods.add(customer, method)
         result: Json = copy_json(customer)
         return result
 
@@ -110,30 +118,30 @@ class Customers:
         found = self._account.customer(customer)
         self._check_prefix(given.get("invoice_prefix"), customer)
         self._check_defaults(given, customer)
-        card = None
+        source = None
         if "source" in given:
-            card = self._cards.accepted(given.pop("source"), "source")
+            source = self._sources.accepted(given.pop("source"), "source")
         before = copy_json(found)
         _change(found, given)
         self._account.emit_change("customer.updated", before, found)
-        if card is not None:
-            self._replace_source(found, self._cards.add_source(found, card, None)["id"])
+        if source is not None:
+            self._replace_source(found, self._sources.add(found, source, None)["id"])
         result: Json = copy_json(found)
         return result
 
     def delete(self, _: Json, customer: str) -> Json:
-        """DELETE /v1/customers/{id}: subscriptions end and cards are removed first."""
+        """DELETE /v1/customers/{id}: subscriptions end and payment methods are removed first."""
         found = self._account.customer(customer)
         last = copy_json(found)
-        # Cleared first, so that the removal of its default card is no update of the customer.
+        # Cleared first, so that the removal of a default is no update of the customer.
         found["default_source"] = None
         found["invoice_settings"]["default_payment_method"] = None
         for subscription in list(self._account.subscriptions_of.get(customer, [])):
             self._subscriptions.end(subscription, None)
-        for source in list(self._account.cards.get(customer, {})):
-            self._cards.remove_source(found, source)
+        for source in list(self._account.payment_sources.get(customer, {})):
+            self._sources.remove(found, source)
         for method in list(self._account.payment_methods_of.get(customer, [])):
-            self._cards.remove_method(found, self._account.payment_methods[method])
+            self._methods.remove(found, self._account.payment_methods[method])
         self._account.deleted_customers.add(customer)
         self._account.emit("customer.deleted", last)
         return _deleted(customer)
@@ -199,10 +207,10 @@ class Customers:
 
     def _check_defaults(self, given: Json, customer: str) -> None:
         source = given.get("default_source")
-        if source is not None and source not in self._account.cards.get(customer, {}):
+        if source is not None and not self._sources.belongs(source, customer):
             raise no_such("source", source, "default_source")
         method = given.get("invoice_settings", {}).get("default_payment_method")
-        if method is not None and not self._cards.belongs(method, customer):
+        if method is not None and not self._methods.belongs(method, customer):
             raise _not_the_customers(method)
 
     def _replace_source(self, customer: Json, source: str) -> None:
@@ -212,7 +220,7 @@ class Customers:
         before = copy_json(customer)
         customer["default_source"] = source
         self._account.emit_change("customer.updated", before, customer)
-        self._cards.remove_source(customer, replaced)
+        self._sources.remove(customer, replaced)
 
 
 def _change(customer: Json, given: Json) -> None:

@@ -23,6 +23,8 @@ from .faults import Fault, Faults
 from .idempotency import IdempotencyKeys, Stored, fingerprint
 from .invoices import Invoices
 from .listing import first_page
+from .payment_methods import PaymentMethods
+from .payment_sources import PaymentSources
 from .routes import Route, routes
 from .subscriptions import Subscriptions
 from .tax_ids import TaxIds
@@ -114,8 +116,8 @@ class StripeDouble:
         The faults of the next requests.
     webhooks
         Endpoints and the queue of deliveries.
-    account, cards, subscriptions
-        The objects of the account; tokens can be added to `cards.tokens`.
+    account, payment_methods, payment_sources, subscriptions, tax_ids
+        The objects of the account.
     requests
         The request log, newest last.
     bugs
@@ -143,16 +145,27 @@ class StripeDouble:
         self.faults = Faults()
         self.requests: deque[LoggedRequest] = deque(maxlen=_LOG_LENGTH)
         self.bugs: list[Exception] = []
-        self.cards = Cards(self.account)
+        self._cards = Cards(self.account)
         self._invoices = Invoices(self.account)
         self._catalog = Catalog(self.account)
-        self.subscriptions = Subscriptions(self.account, self._catalog, self.cards, self._invoices)
+        self.payment_sources = PaymentSources(self.account, self._cards)
+        self.payment_methods = PaymentMethods(self.account, self._cards, self.payment_sources)
+        self.subscriptions = Subscriptions(
+            self.account,
+            self._catalog,
+            self.payment_sources,
+            self.payment_methods,
+            self._invoices,
+        )
         self.tax_ids = TaxIds(self.account)
-        self._customers = Customers(self.account, self.cards, self.subscriptions)
+        self._customers = Customers(
+            self.account, self.payment_sources, self.payment_methods, self.subscriptions
+        )
         self._keys = IdempotencyKeys()
         table = routes(
             customer=self._customers,
-            card=self.cards,
+            payment_source=self.payment_sources,
+            payment_method=self.payment_methods,
             sale=self._catalog,
             subscription=self.subscriptions,
             invoice=self._invoices,
@@ -211,7 +224,7 @@ class StripeDouble:
 
     def add_token(self, name: str, card: TestCard) -> None:
         """Add a test token, ``tok_…`` or ``pm_card_…``, for a card with particular fields."""
-        self.cards.tokens[name] = card
+        self._cards.tokens[name] = card
 
     def complete_checkout_session(self, customer: str, **fields: Any) -> str:
         """Emit ``checkout.session.completed`` for a customer; returns the event's id.
@@ -315,8 +328,11 @@ class StripeDouble:
         return _FailureError(error, fault.stored) if call.idempotency_key else error
 
     def _fetch(self, shape: str, identifier: str) -> Json | None:
-        if shape == "list card":
-            return first_page(self.cards.sources(identifier), f"/v1/customers/{identifier}/sources")
+        if shape == "list payment_source":
+            return first_page(
+                self.payment_sources.newest_first(identifier),
+                f"/v1/customers/{identifier}/sources",
+            )
         if shape == "list subscription":
             return first_page(
                 self.subscriptions.current(identifier),
@@ -326,12 +342,13 @@ class StripeDouble:
             return self._customers.retrieve({}, identifier)
         account = self.account
         found: Json | None
-        if shape == "card":
-            owner = account.card_owner.get(identifier)
-            found = None if owner is None else account.cards[owner][identifier]
+        if shape == "payment_source":
+            owner = account.payment_source_owner.get(identifier)
+            found = None if owner is None else account.payment_sources[owner][identifier]
         elif shape == "payment_method":
-            exists = identifier in account.payment_methods or identifier in account.card_owner
-            found = self.cards.method(identifier) if exists else None
+            owned = identifier in account.payment_source_owner
+            exists = owned or identifier in account.payment_methods
+            found = self.payment_methods.find(identifier) if exists else None
         else:
             found = {"invoice": account.invoices, "product": account.products}[shape][identifier]
         copied: Json | None = copy_json(found)

@@ -30,24 +30,24 @@ def _nested(shape: str) -> _Field:
 
 
 _FIELDS: dict[str, dict[str, _Field]] = {
-    "card": {"customer": _reference("customer")},
     "customer": {
-        "default_source": _reference("card"),
+        "default_source": _reference("payment_source"),
         "invoice_settings": _nested("invoice_settings"),
-        "sources": _included("list card"),
+        "sources": _included("list payment_source"),
         "subscriptions": _included("list subscription"),
     },
     "event": {},
     "invoice": {"customer": _reference("customer")},
     "invoice_settings": {"default_payment_method": _reference("payment_method")},
     "payment_method": {"customer": _reference("customer")},
+    "payment_source": {"customer": _reference("customer")},
     "price": {"product": _reference("product")},
     "product": {},
     "tax_id": {"customer": _reference("customer")},
     "subscription": {
         "customer": _reference("customer"),
         "default_payment_method": _reference("payment_method"),
-        "default_source": _reference("card"),
+        "default_source": _reference("payment_source"),
         "items": _nested("list subscription_item"),
         "latest_invoice": _reference("invoice"),
         "pending_setup_intent": _reference("setup_intent"),

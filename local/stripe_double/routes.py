@@ -5,16 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
-from . import cards, catalog, customers, events, subscriptions, tax_ids, webhook_endpoints
-from .cards import Cards
+from . import (
+    catalog,
+    customers,
+    events,
+    payment_methods,
+    payment_sources,
+    subscriptions,
+    tax_ids,
+    webhook_endpoints,
+)
 from .catalog import Catalog
 from .customers import Customers
 from .errors import Json
 from .events import Events
 from .invoices import Invoices
 from .params import Params
+from .payment_methods import PaymentMethods
+from .payment_sources import PaymentSources
 from .subscriptions import Subscriptions
 from .tax_ids import TaxIds
 from .webhook_endpoints import WebhookEndpoints
@@ -47,7 +56,8 @@ class Route:
 def routes(
     *,
     customer: Customers,
-    card: Cards,
+    payment_source: PaymentSources,
+    payment_method: PaymentMethods,
     sale: Catalog,
     subscription: Subscriptions,
     invoice: Invoices,
@@ -67,11 +77,23 @@ def routes(
         Route("GET", one, customer.retrieve, "customer"),
         Route("POST", one, customer.update, "customer", customers.UPDATE),
         Route("DELETE", one, customer.delete, "customer"),
-        Route("POST", f"{one}/sources", card.create_source, "card", cards.SOURCE_CREATE),
-        Route("GET", f"{one}/sources", card.list_sources, "list card", cards.SOURCE_LIST),
-        Route("GET", source, card.retrieve_source, "card"),
-        Route("POST", source, card.update_source, "card", cards.SOURCE_UPDATE),
-        Route("DELETE", source, card.delete_source, "card"),
+        Route(
+            "POST",
+            f"{one}/sources",
+            payment_source.create,
+            "payment_source",
+            payment_sources.CREATE,
+        ),
+        Route(
+            "GET",
+            f"{one}/sources",
+            payment_source.list_page,
+            "list payment_source",
+            payment_sources.LIST,
+        ),
+        Route("GET", source, payment_source.retrieve, "payment_source"),
+        Route("POST", source, payment_source.update, "payment_source", payment_sources.UPDATE),
+        Route("DELETE", source, payment_source.delete, "payment_source"),
         Route("POST", f"{one}/tax_ids", tax_id.create, "tax_id", tax_ids.CREATE),
         Route("GET", f"{one}/tax_ids", tax_id.list_page, "list tax_id", tax_ids.LIST),
         Route("GET", f"{one}/tax_ids/{{tax_id}}", tax_id.retrieve, "tax_id"),
@@ -86,30 +108,40 @@ def routes(
         Route(
             "GET",
             f"{one}/payment_methods",
-            partial(_methods_of, card),
+            payment_method.list_of_customer,
             "list payment_method",
-            cards.CUSTOMER_METHOD_LIST,
+            payment_methods.CUSTOMER_LIST,
         ),
         Route(
             "GET",
             f"{one}/payment_methods/{{method}}",
-            card.retrieve_customer_method,
+            payment_method.retrieve_of_customer,
             "payment_method",
         ),
         Route(
-            "POST", "/v1/payment_methods", card.create_method, "payment_method", cards.METHOD_CREATE
+            "POST",
+            "/v1/payment_methods",
+            payment_method.create,
+            "payment_method",
+            payment_methods.CREATE,
         ),
         Route(
             "GET",
             "/v1/payment_methods",
-            card.list_methods,
+            payment_method.list_page,
             "list payment_method",
-            cards.METHOD_LIST,
+            payment_methods.LIST,
         ),
-        Route("GET", method, card.retrieve_method, "payment_method"),
-        Route("POST", method, card.update_method, "payment_method", cards.METHOD_UPDATE),
-        Route("POST", f"{method}/attach", card.attach, "payment_method", cards.METHOD_ATTACH),
-        Route("POST", f"{method}/detach", card.detach, "payment_method"),
+        Route("GET", method, payment_method.retrieve, "payment_method"),
+        Route("POST", method, payment_method.update, "payment_method", payment_methods.UPDATE),
+        Route(
+            "POST",
+            f"{method}/attach",
+            payment_method.attach,
+            "payment_method",
+            payment_methods.ATTACH,
+        ),
+        Route("POST", f"{method}/detach", payment_method.detach, "payment_method"),
         Route("POST", "/v1/products", sale.create_product, "product", catalog.PRODUCT_CREATE),
         Route("GET", "/v1/products", sale.list_products, "list product", catalog.PRODUCT_LIST),
         Route("GET", "/v1/products/{product}", sale.retrieve_product, "product"),
@@ -154,7 +186,3 @@ def routes(
             webhook_endpoints.CREATE,
         ),
     ]
-
-
-def _methods_of(card: Cards, given: Json, customer: str) -> Json:
-    return card.list_methods({**given, "customer": customer}, f"/v1/customers/{customer}/")

@@ -6,11 +6,12 @@ from typing import Any
 
 from . import params as p
 from .account import Account, copy_json
-from .cards import Cards
 from .catalog import PRICE_DATA, Catalog, plan_of
 from .errors import Json, card_declined, invalid, no_such
 from .invoices import Invoices
 from .listing import page
+from .payment_methods import PaymentMethods
+from .payment_sources import PaymentSources
 from .periods import after
 
 STATUSES = (
@@ -153,11 +154,17 @@ class Subscriptions:
     """The subscriptions of an account."""
 
     def __init__(
-        self, account: Account, catalog: Catalog, cards: Cards, invoices: Invoices
+        self,
+        account: Account,
+        catalog: Catalog,
+        payment_sources: PaymentSources,
+        payment_methods: PaymentMethods,
+        invoices: Invoices,
     ) -> None:
         self._account = account
         self._catalog = catalog
-        self._cards = cards
+        self._sources = payment_sources
+        self._methods = payment_methods
         self._invoices = invoices
 
     def create(self, given: Json) -> Json:
@@ -397,10 +404,10 @@ class Subscriptions:
 
     def _check(self, given: Json, customer: str) -> None:
         method = given.get("default_payment_method")
-        if method is not None and not self._cards.belongs(method, customer):
+        if method is not None and not self._methods.belongs(method, customer):
             raise no_such("PaymentMethod", method, "default_payment_method")
         source = given.get("default_source")
-        if source is not None and source not in self._account.cards.get(customer, {}):
+        if source is not None and not self._sources.belongs(source, customer):
             raise no_such("source", source, "default_source")
         if given.get("cancel_at") is not None and given.get("cancel_at_period_end"):
             raise invalid("cancel_at and cancel_at_period_end exclude each other.", "cancel_at")
@@ -424,16 +431,16 @@ class Subscriptions:
         behavior = given.get("payment_behavior", "allow_incomplete")
         if behavior == "default_incomplete":
             return False
-        card = (
+        method = (
             given.get("default_payment_method")
             or given.get("default_source")
             or customer["invoice_settings"]["default_payment_method"]
             or customer["default_source"]
         )
-        if card is None:
+        if method is None:
             message = "The customer has no attached payment source or default payment method."
             raise invalid(message, None, "resource_missing")
-        failing = card in self._account.failing_cards
+        failing = method in self._account.failing_cards
         if failing and behavior == "error_if_incomplete":
             raise card_declined("generic_decline")
         return not failing
