@@ -26,7 +26,7 @@ SOURCE_UPDATE = {
     "exp_month": p.integer(1, 12),
     "exp_year": p.integer(1970),
 }
-METHOD_CREATE = p.hash_of({"token": p.string().fixed().needed()})
+METHOD_CREATE = {"token": p.string().fixed().needed()}
 METHOD_UPDATE = p.hash_of({"exp_month": p.integer(1, 12), "exp_year": p.integer(1970)})
 
 

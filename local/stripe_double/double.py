@@ -346,9 +346,7 @@ class StripeDouble:
             owner = account.payment_source_owner.get(identifier)
             found = None if owner is None else account.payment_sources[owner][identifier]
         elif shape == "payment_method":
-            owned = identifier in account.payment_source_owner
-            exists = owned or identifier in account.payment_methods
-            found = self.payment_methods.find(identifier) if exists else None
+            found = self.payment_methods.get(identifier)
         else:
             found = {"invoice": account.invoices, "product": account.products}[shape][identifier]
         copied: Json | None = copy_json(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import cards, defaults
+from . import cards, defaults, payment_method_types
 from . import params as p
 from .account import Account, copy_json
 from .cards import Cards
@@ -19,13 +19,15 @@ _BILLING_DETAILS = p.hash_of(
         "tax_id": p.string(),
     }
 )
+_KINDS = ("card", *payment_method_types.TYPES)
 _REDISPLAY = p.choice("always", "limited", "unspecified")
 CREATE = {
     "allow_redisplay": _REDISPLAY,
     "billing_details": _BILLING_DETAILS,
-    "card": cards.METHOD_CREATE.needed(),
     "metadata": p.metadata(),
-    "type": p.choice("card").needed(),
+    "type": p.choice(*_KINDS).needed(),
+    # Read when the type is known: only the hash of this type may be given.
+    **dict.fromkeys(_KINDS, p.free()),
 }
 UPDATE = {
     "allow_redisplay": _REDISPLAY,
@@ -47,10 +49,18 @@ class PaymentMethods:
         self._sources = payment_sources
 
     def create(self, given: Json) -> Json:
-        """POST /v1/payment_methods, with ``card[token]``."""
-        method = self._store(
-            self._cards.new_method(self._cards.token(given.pop("card")["token"], "card[token]"))
-        )
+        """POST /v1/payment_methods: a card by ``card[token]``."""
+        kind = given.pop("type")
+        _check_kind(kind, given)
+        type_hash = given.pop(kind, None) or {}
+        if kind == "card":
+            token = p.read(cards.METHOD_CREATE, type_hash, kind)["token"]
+            method = self._cards.new_method(self._cards.token(token, "card[token]"))
+        else:
+            details = p.read(payment_method_types.TYPES[kind].params, type_hash, kind)
+            email = (given.get("billing_details") or {}).get("email")
+            method = payment_method_types.new(self._account, kind, details, email)
+        self._store(method)
         _change(method, given)
         result: Json = copy_json(method)
         return result
@@ -72,6 +82,7 @@ class PaymentMethods:
     def update(self, given: Json, method: str) -> Json:
         """POST /v1/payment_methods/{id}."""
         found = self.find(method)
+        _check_kind(found["type"], given)
         before = copy_json(found)
         _change(found, given)
         self._account.emit_change("payment_method.updated", before, found)
@@ -79,7 +90,11 @@ class PaymentMethods:
         return result
 
     def attach(self, given: Json, method: str) -> Json:
-        """POST /v1/payment_methods/{id}/attach."""
+        """POST /v1/payment_methods/{id}/attach.
+
+        On Stripe some types are only attached by a confirmed SetupIntent, of which the double has
+        none: it attaches every type.
+        """
         customer = self._account.customer(given["customer"], "customer")
         found = self.usable(method, "payment_method", customer["id"])
         result: Json = copy_json(self.add(customer, found))
@@ -89,6 +104,11 @@ class PaymentMethods:
         """Return a PaymentMethod that can be attached to this customer, or raise ``ApiError``."""
         if identifier.startswith("pm_card_") and identifier in self._cards.tokens:
             return self._store(self._cards.new_method(self._cards.accepted(identifier, param)))
+        if identifier in payment_method_types.TEST_IDS:
+            bank_account = dict(payment_method_types.TEST_BANK_ACCOUNT)
+            return self._store(
+                payment_method_types.new(self._account, "us_bank_account", bank_account)
+            )
         method = self.find(identifier, param)
         if method["customer"] is not None:
             if method["customer"] == customer:
@@ -161,12 +181,17 @@ class PaymentMethods:
 
     def find(self, identifier: str, param: str | None = None) -> Json:
         """Return a PaymentMethod or a Card source as one, or raise ``resource_missing``."""
-        if identifier in self._account.payment_methods:
-            return self._account.payment_methods[identifier]
+        found = self.get(identifier)
+        if found is None:
+            raise no_such("PaymentMethod", identifier, param)
+        return found
+
+    def get(self, identifier: str) -> Json | None:
+        """Return a PaymentMethod or a Card source as one, or None."""
         owner = self._account.payment_source_owner.get(identifier)
-        if owner is not None:
-            return self._cards.as_payment_method(self._account.payment_sources[owner][identifier])
-        raise no_such("PaymentMethod", identifier, param)
+        if owner is None:
+            return self._account.payment_methods.get(identifier)
+        return self._cards.as_payment_method(self._account.payment_sources[owner][identifier])
 
     def belongs(self, identifier: str, customer: str) -> bool:
         """Return whether a PaymentMethod or a Card source is attached to a customer."""
@@ -210,15 +235,23 @@ class PaymentMethods:
         return page(self.newest_first(customer), given, url, "PaymentMethod", listed)
 
 
+def _check_kind(kind: str, given: Json) -> None:
+    for other in _KINDS:
+        if other in given and other != kind:
+            raise invalid(f"A PaymentMethod of the type {kind} has no {other}.", other)
+
+
 def _change(method: Json, given: Json) -> None:
     if "allow_redisplay" in given:
         method["allow_redisplay"] = given["allow_redisplay"]
     if "metadata" in given:
         method["metadata"] = p.merge_metadata(method["metadata"], given["metadata"])
-    method["card"].update(given.get("card") or {})
+    kind = method["type"]
+    method[kind].update(given.get(kind) or {})
     details = dict(given.get("billing_details") or {})
     if "address" in details:
         address = details.pop("address") or dict.fromkeys(p.ADDRESS)
         method["billing_details"]["address"].update(address)
-        cards.check_address(method, address)
+        if kind == "card":
+            cards.check_address(method, address)
     method["billing_details"].update(details)

@@ -9,6 +9,11 @@ from types import MappingProxyType
 from .errors import Json
 
 
+def fingerprint(number: str) -> str:
+    """Return the fingerprint of a card's or an account's number."""
+    return hashlib.sha256(number.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class TestCard:
     """The card of a token.
@@ -39,8 +44,7 @@ class TestCard:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the card number."""
-        digest = hashlib.sha256(f"{self.brand} {self.funding} {self.last4}".encode())
-        return digest.hexdigest()[:16]
+        return fingerprint(f"{self.brand} {self.funding} {self.last4}")
 
 
 SOURCE_BRANDS = MappingProxyType(

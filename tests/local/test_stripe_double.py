@@ -234,6 +234,81 @@ class TestCards:
         assert api.subscriptions.retrieve(subscription).default_source is None
 
 
+METHODS: dict[str, Json] = {
+    "cashapp": {"type": "cashapp"},
+    "link": {"type": "link", "billing_details": {"email": "ada@example.com"}},
+    "sepa_debit": {
+        "type": "sepa_debit",
+        "billing_details": {"email": "ada@example.com", "name": "Ada"},
+        "sepa_debit": {"iban": "DE89370400440532013000"},
+    },
+    "us_bank_account": {
+        "type": "us_bank_account",
+        "billing_details": {"name": "Ada"},
+        "us_bank_account": {
+            "account_holder_type": "individual",
+            "account_number": "000123456789",
+            "routing_number": "110000000",
+        },
+    },
+}
+"""How a PaymentMethod of each type but card is created."""
+
+
+class TestPaymentMethods:
+    def test_shows_hash_of_its_type(self, api: Any) -> None:
+        made = {kind: api.payment_methods.create(given) for kind, given in METHODS.items()}
+        assert all(made[kind].type == kind for kind in METHODS)
+        assert made["cashapp"].cashapp.cashtag == "$testbuyer"
+        assert made["link"].link.email == "ada@example.com"
+        iban = made["sepa_debit"].sepa_debit
+        assert (iban.bank_code, iban.country, iban.last4) == ("37040044", "DE", "3000")
+        account = made["us_bank_account"].us_bank_account
+        assert (account.bank_name, account.last4) == ("STRIPE TEST BANK", "6789")
+        assert "card" not in made["link"]
+
+    def test_refuses_hash_of_another_type(self, api: Any) -> None:
+        given = {**METHODS["sepa_debit"], "type": "link"}
+        assert refused(api.payment_methods.create, given).param == "sepa_debit"
+        missing = refused(api.payment_methods.create, {"type": "sepa_debit"})
+        assert missing.code == "parameter_missing"
+        link = api.payment_methods.create(METHODS["link"]).id
+        assert refused(api.payment_methods.update, link, {"card": {"exp_month": 1}}).param == "card"
+
+    def test_listed_by_type(self, api: Any) -> None:
+        customer = api.customers.create({"payment_method": "pm_card_visa"}).id
+        api.payment_methods.attach("pm_usBankAccount", {"customer": customer})
+        api.payment_methods.attach(
+            api.payment_methods.create(METHODS["link"]).id, {"customer": customer}
+        )
+        listed = api.customers.payment_methods.list
+        assert [entry.type for entry in listed(customer)] == ["link", "us_bank_account", "card"]
+        assert [entry.type for entry in listed(customer, {"type": "link"})] == ["link"]
+
+    @pytest.mark.parametrize("kind", METHODS)
+    def test_lives_as_a_card_does(self, api: Any, price: str, kind: str) -> None:
+        customer = api.customers.create().id
+        method = api.payment_methods.create(METHODS[kind]).id
+        api.payment_methods.attach(method, {"customer": customer})
+        settings = {"default_payment_method": method}
+        api.customers.update(customer, {"invoice_settings": settings})
+        subscription = subscribe(api, price, customer, default_payment_method=method).id
+        api.payment_methods.update(method, {"billing_details": {"phone": "1"}})
+        before = len(types(api))
+        api.payment_methods.detach(method)
+        assert types(api)[before:] == [
+            "payment_method.detached",
+            "customer.updated",
+            "customer.subscription.updated",
+        ]
+        assert types(api).count("payment_method.attached") == 1
+        assert types(api).count("payment_method.updated") == 1
+        found = api.customers.retrieve(customer).invoice_settings.default_payment_method
+        assert (found, api.subscriptions.retrieve(subscription).default_payment_method) == (
+            None,
+        ) * 2
+
+
 class TestSubscriptions:
     def test_period_is_on_items(self, api: Any, price: str) -> None:
         customer = api.customers.create({"source": "tok_visa"}).id
