@@ -48,6 +48,7 @@ class Account:
         self.deleted_customers: set[str] = set()
         self.payment_sources: dict[str, dict[str, Json]] = {}
         self.payment_source_owner: dict[str, str] = {}
+        self.sources: dict[str, Json] = {}
         self.payment_methods: dict[str, Json] = {}
         self.products: dict[str, Json] = {}
         self.prices: dict[str, Json] = {}

@@ -26,6 +26,7 @@ from .listing import first_page
 from .payment_methods import PaymentMethods
 from .payment_sources import PaymentSources
 from .routes import Route, routes
+from .sources import Sources
 from .subscriptions import Subscriptions
 from .tax_ids import TaxIds
 from .tokens import TestCard
@@ -148,7 +149,8 @@ class StripeDouble:
         self._cards = Cards(self.account)
         self._invoices = Invoices(self.account)
         self._catalog = Catalog(self.account)
-        self.payment_sources = PaymentSources(self.account, self._cards)
+        sources = Sources(self.account)
+        self.payment_sources = PaymentSources(self.account, self._cards, sources)
         self.payment_methods = PaymentMethods(self.account, self._cards, self.payment_sources)
         self.subscriptions = Subscriptions(
             self.account,
@@ -164,6 +166,7 @@ class StripeDouble:
         self._keys = IdempotencyKeys()
         table = routes(
             customer=self._customers,
+            source=sources,
             payment_source=self.payment_sources,
             payment_method=self.payment_methods,
             sale=self._catalog,
@@ -343,8 +346,7 @@ class StripeDouble:
         account = self.account
         found: Json | None
         if shape == "payment_source":
-            owner = account.payment_source_owner.get(identifier)
-            found = None if owner is None else account.payment_sources[owner][identifier]
+            found = self.payment_sources.get(identifier)
         elif shape == "payment_method":
             found = self.payment_methods.get(identifier)
         else:

@@ -43,6 +43,7 @@ _FIELDS: dict[str, dict[str, _Field]] = {
     "payment_source": {"customer": _reference("customer")},
     "price": {"product": _reference("product")},
     "product": {},
+    "source": {},
     "tax_id": {"customer": _reference("customer")},
     "subscription": {
         "customer": _reference("customer"),

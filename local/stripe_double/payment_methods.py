@@ -168,7 +168,7 @@ class PaymentMethods:
         wrapped = [
             self._cards.as_payment_method(card)
             for owner in owners
-            for card in account.payment_sources.get(owner, {}).values()
+            for card in self._sources.newest_first(owner, "card")[::-1]
         ]
         if customer is None:
             methods = list(account.payment_methods.values())
@@ -188,16 +188,15 @@ class PaymentMethods:
 
     def get(self, identifier: str) -> Json | None:
         """Return a PaymentMethod or a Card source as one, or None."""
-        owner = self._account.payment_source_owner.get(identifier)
-        if owner is None:
+        if not identifier.startswith("card_"):
             return self._account.payment_methods.get(identifier)
-        return self._cards.as_payment_method(self._account.payment_sources[owner][identifier])
+        card = self._sources.get(identifier)
+        return None if card is None else self._cards.as_payment_method(card)
 
     def belongs(self, identifier: str, customer: str) -> bool:
         """Return whether a PaymentMethod or a Card source is attached to a customer."""
-        return self._sources.belongs(
-            identifier, customer
-        ) or identifier in self._account.payment_methods_of.get(customer, [])
+        found = self.get(identifier)
+        return found is not None and bool(found["customer"] == customer)
 
     def update_automatically(self, identifier: str, **fields: object) -> None:
         """Change a card as the card network does when it is renewed.

@@ -12,6 +12,7 @@ from . import (
     events,
     payment_methods,
     payment_sources,
+    sources,
     subscriptions,
     tax_ids,
     webhook_endpoints,
@@ -24,6 +25,7 @@ from .invoices import Invoices
 from .params import Params
 from .payment_methods import PaymentMethods
 from .payment_sources import PaymentSources
+from .sources import Sources
 from .subscriptions import Subscriptions
 from .tax_ids import TaxIds
 from .webhook_endpoints import WebhookEndpoints
@@ -56,6 +58,7 @@ class Route:
 def routes(
     *,
     customer: Customers,
+    source: Sources,
     payment_source: PaymentSources,
     payment_method: PaymentMethods,
     sale: Catalog,
@@ -67,7 +70,7 @@ def routes(
 ) -> list[Route]:
     """Return all operations of the double."""
     one = "/v1/customers/{customer}"
-    source = f"{one}/sources/{{source}}"
+    owned_source = f"{one}/sources/{{source}}"
     method = "/v1/payment_methods/{method}"
     sub = "/v1/subscriptions/{subscription}"
 
@@ -91,9 +94,13 @@ def routes(
             "list payment_source",
             payment_sources.LIST,
         ),
-        Route("GET", source, payment_source.retrieve, "payment_source"),
-        Route("POST", source, payment_source.update, "payment_source", payment_sources.UPDATE),
-        Route("DELETE", source, payment_source.delete, "payment_source"),
+        Route("GET", owned_source, payment_source.retrieve, "payment_source"),
+        Route(
+            "POST", owned_source, payment_source.update, "payment_source", payment_sources.UPDATE
+        ),
+        Route("DELETE", owned_source, payment_source.delete, "payment_source"),
+        Route("POST", "/v1/sources", source.create, "source", sources.CREATE),
+        Route("GET", "/v1/sources/{source}", source.retrieve, "source"),
         Route("POST", f"{one}/tax_ids", tax_id.create, "tax_id", tax_ids.CREATE),
         Route("GET", f"{one}/tax_ids", tax_id.list_page, "list tax_id", tax_ids.LIST),
         Route("GET", f"{one}/tax_ids/{{tax_id}}", tax_id.retrieve, "tax_id"),

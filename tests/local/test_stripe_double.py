@@ -97,11 +97,15 @@ class TestCustomers:
     def test_deletion_cascades(self, api: Any, price: str) -> None:
         given = {"source": "tok_visa", "payment_method": "pm_card_visa"}
         customer = api.customers.create(given).id
+        api.customers.payment_sources.create(customer, {"source": "btok_us_verified"})
+        api.payment_methods.attach("pm_usBankAccount", {"customer": customer})
         subscription = subscribe(api, price, customer).id
         before = len(types(api))
         api.customers.delete(customer)
         assert types(api)[before:] == [
             "customer.subscription.deleted",
+            "customer.source.deleted",
+            "payment_method.detached",
             "customer.source.deleted",
             "payment_method.detached",
             "payment_method.detached",
@@ -307,6 +311,67 @@ class TestPaymentMethods:
         assert (found, api.subscriptions.retrieve(subscription).default_payment_method) == (
             None,
         ) * 2
+
+
+class TestPaymentSources:
+    """Sources that are no cards."""
+
+    @staticmethod
+    def token(api: Any, kind: str) -> str:
+        """What is attached as ``source`` to get an object of this type."""
+        if kind == "bank_account":
+            return "btok_us_verified"
+        return str(api.sources.create({"type": kind, "owner": {"email": "ada@example.com"}}).id)
+
+    @pytest.mark.parametrize("kind", ["bank_account", "sepa_debit", "ach_credit_transfer"])
+    def test_lives_as_a_card_does(self, api: Any, price: str, kind: str) -> None:
+        customer = api.customers.create({"source": self.token(api, kind)})
+        source = customer.default_source
+        card = api.customers.payment_sources.create(customer.id, {"source": "tok_visa"}).id
+        subscription = subscribe(api, price, customer.id, default_source=source).id
+        api.customers.payment_sources.update(customer.id, source, {"metadata": {"a": "1"}})
+        api.customers.payment_sources.delete(customer.id, source)
+        assert api.customers.retrieve(customer.id).default_source == card
+        assert api.subscriptions.retrieve(subscription).default_source is None
+        about = [e for e in events(api) if e["data"]["object"].get("id") == source]
+        assert [event["type"] for event in about] == [
+            "customer.source.created",
+            "customer.source.updated",
+            "customer.source.deleted",
+        ]
+        assert {event["data"]["object"]["customer"] for event in about} == {customer.id}
+
+    def test_listed_by_object(self, api: Any) -> None:
+        customer = api.customers.create({"source": "tok_visa"}).id
+        add, listed = api.customers.payment_sources.create, api.customers.payment_sources.list
+        add(customer, {"source": "btok_us_verified"})
+        add(customer, {"source": self.token(api, "sepa_debit")})
+        kinds = ["source", "bank_account", "card"]
+        assert [entry.object for entry in listed(customer)] == kinds
+        for kind in kinds:
+            assert [entry.object for entry in listed(customer, {"object": kind})] == [kind]
+        expanded = api.customers.retrieve(customer, {"expand": ["sources"]}).sources
+        assert [entry.object for entry in expanded] == kinds
+        assert [entry.object for entry in api.customers.payment_methods.list(customer)] == [
+            "payment_method"
+        ]
+
+    def test_detached_source_is_consumed(self, api: Any) -> None:
+        customer = api.customers.create().id
+        source = self.token(api, "sepa_debit")
+        attach = api.customers.payment_sources.create
+        assert attach(customer, {"source": source}).status == "chargeable"
+        assert refused(attach, customer, {"source": source}).param == "source"
+        detached = api.customers.payment_sources.delete(customer, source)
+        assert (detached.object, detached.status) == ("source", "consumed")
+        assert refused(attach, customer, {"source": source}).param == "source"
+
+    def test_takes_parameters_of_its_type(self, api: Any) -> None:
+        customer = api.customers.create({"source": "btok_us_verified"})
+        update = api.customers.payment_sources.update
+        update(customer.id, customer.default_source, {"account_holder_name": "Ada"})
+        error = refused(update, customer.id, customer.default_source, {"exp_month": 1})
+        assert (error.param, error.code) == ("exp_month", "parameter_unknown")
 
 
 class TestSubscriptions:
