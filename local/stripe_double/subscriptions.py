@@ -366,6 +366,32 @@ class Subscriptions:
         """Emit ``customer.subscription.trial_will_end``, as Stripe does three days before."""
         self._account.emit("customer.subscription.trial_will_end", self.render(subscription))
 
+    def set_fields(self, subscription: str, **fields: Any) -> Json:
+        """Set fields that no API request sets, for example so that the subscription is large.
+
+        Parameters
+        ----------
+        subscription
+            The subscription's id.
+        fields
+            Fields of the Subscription object and their values; not ``items``.
+
+        Raises
+        ------
+        ValueError
+            A subscription has no such field.
+        """
+        found = self._get(subscription)
+        unknown = fields.keys() - found.keys()
+        if unknown:
+            raise ValueError(f"no fields of a subscription: {', '.join(sorted(unknown))}")
+        before = self.render(subscription)
+        found.update(copy_json(fields))
+        self._account.emit_change(
+            "customer.subscription.updated", before, self.render(subscription)
+        )
+        return self.render(subscription)
+
     def _get(self, subscription: str) -> Json:
         if subscription not in self._account.subscriptions:
             raise no_such("subscription", subscription)

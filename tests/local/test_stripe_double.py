@@ -398,6 +398,16 @@ class TestSubscriptions:
         assert (canceled.status, canceled.ended_at) == ("canceled", START)
         assert refused(api.subscriptions.cancel, two).http_status == 404
 
+    def test_fields_that_no_request_sets(self, api: Any, price: str, double: StripeDouble) -> None:
+        subscription = subscribe(api, price, api.customers.create().id).id
+        discounts = [f"di_{number:024}" for number in range(20_000)]
+        double.subscriptions.set_fields(subscription, discounts=discounts)
+        assert api.subscriptions.retrieve(subscription).discounts == discounts
+        (event,) = events(api, type="customer.subscription.updated")
+        assert event["data"]["previous_attributes"] == {"discounts": []}
+        with pytest.raises(ValueError, match="color"):
+            double.subscriptions.set_fields(subscription, color="red")
+
 
 class TestEvents:
     def test_shows_object_and_request(self, api: Any) -> None:
