@@ -57,6 +57,8 @@ class Account:
         self.subscriptions_of: dict[str, list[str]] = {}
         self.payment_methods_of: dict[str, list[str]] = {}
         self.tax_ids: dict[str, dict[str, Json]] = {}
+        self.features: dict[str, Json] = {}
+        self.entitlements: dict[str, dict[str, Json]] = {}
         self.invoices: dict[str, Json] = {}
         self.events: dict[str, Json] = {}
         self.used_payment_methods: set[str] = set()

@@ -63,6 +63,8 @@ class Admin:
             "announce_trial_end": double.subscriptions.announce_trial_end,
             "change_customer": double.change_customer,
             "complete_checkout_session": double.complete_checkout_session,
+            "grant_entitlement": double.entitlements.grant,
+            "revoke_entitlement": double.entitlements.revoke,
             "set_fields": double.subscriptions.set_fields,
             "set_status": double.subscriptions.set_status,
             "update_automatically": double.payment_methods.update_automatically,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from . import params as p
 from .account import Account, copy_json
+from .entitlements import Entitlements
 from .errors import Json, invalid, no_such
 from .listing import page
 from .payment_methods import PaymentMethods
@@ -73,11 +74,13 @@ class Customers:
         payment_sources: PaymentSources,
         payment_methods: PaymentMethods,
         subscriptions: Subscriptions,
+        entitlements: Entitlements,
     ) -> None:
         self._account = account
         self._sources = payment_sources
         self._methods = payment_methods
         self._subscriptions = subscriptions
+        self._entitlements = entitlements
 
     def create(self, given: Json) -> Json:
         """POST /v1/customers."""
@@ -130,7 +133,7 @@ class Customers:
         return result
 
     def delete(self, _: Json, customer: str) -> Json:
-        """DELETE /v1/customers/{id}: subscriptions end and payment methods are removed first."""
+        """DELETE /v1/customers/{id}: subscriptions end and all else is removed first."""
         found = self._account.customer(customer)
         last = copy_json(found)
         # Cleared first, so that the removal of a default is no update of the customer.
@@ -138,6 +141,7 @@ class Customers:
         found["invoice_settings"]["default_payment_method"] = None
         for subscription in list(self._account.subscriptions_of.get(customer, [])):
             self._subscriptions.end(subscription, None)
+        self._entitlements.revoke_all(customer)
         for source in list(self._account.payment_sources.get(customer, {})):
             self._sources.remove(found, source)
         for method in list(self._account.payment_methods_of.get(customer, [])):

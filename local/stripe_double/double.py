@@ -17,6 +17,7 @@ from .account import Account, copy_json
 from .cards import Cards
 from .catalog import Catalog
 from .customers import Customers
+from .entitlements import Entitlements
 from .errors import ApiError, Json, invalid
 from .events import Events
 from .faults import Fault, Faults
@@ -117,7 +118,7 @@ class StripeDouble:
         The faults of the next requests.
     webhooks
         Endpoints and the queue of deliveries.
-    account, payment_methods, payment_sources, subscriptions, tax_ids
+    account, payment_methods, payment_sources, subscriptions, tax_ids, entitlements
         The objects of the account.
     requests
         The request log, newest last.
@@ -160,8 +161,13 @@ class StripeDouble:
             self._invoices,
         )
         self.tax_ids = TaxIds(self.account)
+        self.entitlements = Entitlements(self.account)
         self._customers = Customers(
-            self.account, self.payment_sources, self.payment_methods, self.subscriptions
+            self.account,
+            self.payment_sources,
+            self.payment_methods,
+            self.subscriptions,
+            self.entitlements,
         )
         self._keys = IdempotencyKeys()
         table = routes(
@@ -173,6 +179,7 @@ class StripeDouble:
             subscription=self.subscriptions,
             invoice=self._invoices,
             tax_id=self.tax_ids,
+            entitlement=self.entitlements,
             event=Events(self.account),
             webhook_endpoint=WebhookEndpoints(self.account),
         )
@@ -350,7 +357,12 @@ class StripeDouble:
         elif shape == "payment_method":
             found = self.payment_methods.get(identifier)
         else:
-            found = {"invoice": account.invoices, "product": account.products}[shape][identifier]
+            objects = {
+                "entitlements.feature": account.features,
+                "invoice": account.invoices,
+                "product": account.products,
+            }
+            found = objects[shape][identifier]
         copied: Json | None = copy_json(found)
         return copied
 

@@ -36,6 +36,8 @@ _FIELDS: dict[str, dict[str, _Field]] = {
         "sources": _included("list payment_source"),
         "subscriptions": _included("list subscription"),
     },
+    "entitlements.active_entitlement": {"feature": _reference("entitlements.feature")},
+    "entitlements.feature": {},
     "event": {},
     "invoice": {"customer": _reference("customer")},
     "invoice_settings": {"default_payment_method": _reference("payment_method")},

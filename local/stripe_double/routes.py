@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from . import (
     catalog,
     customers,
+    entitlements,
     events,
     payment_methods,
     payment_sources,
@@ -19,6 +20,7 @@ from . import (
 )
 from .catalog import Catalog
 from .customers import Customers
+from .entitlements import Entitlements
 from .errors import Json
 from .events import Events
 from .invoices import Invoices
@@ -65,6 +67,7 @@ def routes(
     subscription: Subscriptions,
     invoice: Invoices,
     tax_id: TaxIds,
+    entitlement: Entitlements,
     event: Events,
     webhook_endpoint: WebhookEndpoints,
 ) -> list[Route]:
@@ -105,6 +108,13 @@ def routes(
         Route("GET", f"{one}/tax_ids", tax_id.list_page, "list tax_id", tax_ids.LIST),
         Route("GET", f"{one}/tax_ids/{{tax_id}}", tax_id.retrieve, "tax_id"),
         Route("DELETE", f"{one}/tax_ids/{{tax_id}}", tax_id.delete, "tax_id"),
+        Route(
+            "GET",
+            "/v1/entitlements/active_entitlements",
+            entitlement.list_page,
+            "list entitlements.active_entitlement",
+            entitlements.LIST,
+        ),
         Route(
             "GET",
             f"{one}/subscriptions",

@@ -22,7 +22,7 @@ NEWER = {"feedback_option"}
 
 @pytest.fixture(scope="module")
 def double() -> StripeDouble:
-    """A double with one customer that has a card and a subscription."""
+    """A double with a Source, and a customer with a card, a subscription and an entitlement."""
     double = StripeDouble(random=random.Random(1))
     customer = _request(double, "POST", "/v1/customers", email="jane@example.com")["id"]
     method = _request(double, "POST", "/v1/payment_methods/pm_card_visa/attach", customer=customer)
@@ -45,6 +45,8 @@ def double() -> StripeDouble:
     _request(
         double, "POST", "/v1/subscriptions", customer=customer, items={"0": {"price": price["id"]}}
     )
+    _ask(double, "POST", "/v1/sources", type="ach_credit_transfer")
+    double.entitlements.grant(customer, "seats")
     return double
 
 
@@ -57,6 +59,8 @@ def double() -> StripeDouble:
         ("/v1/subscriptions", {"status": "all"}),
         ("/v1/subscription_items", {"subscription": "{subscription}"}),
         ("/v1/prices", {}),
+        ("/v1/sources/{source}", {}),
+        ("/v1/entitlements/active_entitlements", {"customer": "{customer}"}),
     ],
 )
 def test_response_has_same_keys(
@@ -64,6 +68,7 @@ def test_response_has_same_keys(
 ) -> None:
     known = {
         "customer": next(iter(double.account.customers)),
+        "source": next(iter(double.account.sources)),
         "subscription": next(iter(double.account.subscriptions)),
     }
     path = path.format(**known)

@@ -409,6 +409,48 @@ class TestSubscriptions:
             double.subscriptions.set_fields(subscription, color="red")
 
 
+class TestEntitlements:
+    SUMMARY = "entitlements.active_entitlement_summary.updated"
+
+    def test_granted_and_revoked(self, api: Any, double: StripeDouble) -> None:
+        customer, other = api.customers.create().id, api.customers.create().id
+        for key in ("seats", "export"):
+            double.entitlements.grant(customer, key)
+        double.entitlements.grant(other, "seats")
+        double.entitlements.revoke(customer, "export")
+        listed = api.entitlements.active_entitlements.list
+        expand = {"customer": customer, "expand": ["data.feature"]}
+        (entitlement,) = listed(expand).data
+        assert (entitlement.lookup_key, entitlement.feature.lookup_key) == ("seats", "seats")
+        (theirs,) = listed({"customer": other}).data
+        assert theirs.feature == entitlement.feature.id
+        last = [e["data"] for e in events(api, type=self.SUMMARY)][-1]
+        summary, previous = last["object"], last["previous_attributes"]["entitlements"]
+        assert summary["customer"] == customer
+        assert [entry["id"] for entry in summary["entitlements"]["data"]] == [entitlement.id]
+        assert [entry["lookup_key"] for entry in previous["data"]] == ["export", "seats"]
+
+    def test_summary_shows_ten(self, api: Any, double: StripeDouble) -> None:
+        customer = api.customers.create().id
+        for number in range(12):
+            double.entitlements.grant(customer, f"feature-{number}")
+        double.entitlements.revoke(customer, "feature-0")
+        shown = events(api, type=self.SUMMARY)[-1]["data"]["object"]["entitlements"]
+        assert (len(shown["data"]), shown["has_more"]) == (10, True)
+        page = api.entitlements.active_entitlements.list({"customer": customer})
+        assert len(list(page.auto_paging_iter())) == 11
+
+    def test_end_with_customer(self, api: Any, double: StripeDouble) -> None:
+        customer = api.customers.create().id
+        double.entitlements.grant(customer, "seats")
+        api.customers.delete(customer)
+        assert types(api)[-2:] == [self.SUMMARY, "customer.deleted"]
+        last = events(api, type=self.SUMMARY)[-1]
+        assert last["data"]["object"]["entitlements"]["data"] == []
+        list_entitlements = api.entitlements.active_entitlements.list
+        assert refused(list_entitlements, {"customer": customer}).code == "resource_missing"
+
+
 class TestEvents:
     def test_shows_object_and_request(self, api: Any) -> None:
         customer = api.customers.create({"name": "Ada"}, {"idempotency_key": "key-1"})
