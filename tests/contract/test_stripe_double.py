@@ -45,7 +45,7 @@ def double() -> StripeDouble:
     _request(
         double, "POST", "/v1/subscriptions", customer=customer, items={"0": {"price": price["id"]}}
     )
-    _ask(double, "POST", "/v1/sources", type="ach_credit_transfer")
+    _request(double, "POST", "/v1/sources", type="ach_credit_transfer")
     double.entitlements.grant(customer, "seats")
     return double
 
