@@ -104,6 +104,9 @@ class CustomHandlers:
         record = self._watch.images.get((partition, sort), {})
         if "date_purged" in record or created > now + CLOCK_SKEW_SECONDS:
             return True
+        # The stamps of a test clock can't be compared with the time of a fetch.
+        if "test_clock" in record or event.data_object.get("test_clock"):
+            return True
         if kind in ("customer.updated", "customer.deleted"):
             return _number(record, "observed_to") >= created
         model = kind_of_event(kind)
