@@ -27,8 +27,9 @@ _FINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})
 class Subscription(Child, discriminator="Subscription"):
     """A subscription of a customer; times are Unix seconds.
 
-    `items` is the plain list of subscription items. Follows
-    https://docs.stripe.com/api/subscriptions/object.
+    `items` is the plain list of subscription items. Where they have different billing periods,
+    `current_period_start` is the latest start and `current_period_end` the earliest end, which is
+    the next renewal. Follows https://docs.stripe.com/api/subscriptions/object.
     """
 
     SORT_KEY = "SUBSCRIPTION"
@@ -54,12 +55,14 @@ class Subscription(Child, discriminator="Subscription"):
     application_fee_percent = Decimal(subscription="application_fee_percent")
     automatic_tax = Document(subscription="automatic_tax")
     billing_cycle_anchor = Integer(subscription="billing_cycle_anchor")
+    billing_mode = Document(subscription="billing_mode")
     billing_thresholds = Document(subscription="billing_thresholds")
     cancel_at = Integer(subscription="cancel_at")
     cancel_at_period_end = Flag(subscription="cancel_at_period_end")
     canceled_at = Integer(subscription="canceled_at")
     cancellation_details = Document(subscription="cancellation_details")
     collection_method = Text(subscription="collection_method")
+    currency = Text(subscription="currency")
     current_period_start = Integer(subscription="current_period_start")
     current_period_end = Integer(subscription="current_period_end")
     days_until_due = Integer(subscription="days_until_due")
@@ -75,6 +78,7 @@ class Subscription(Child, discriminator="Subscription"):
     pending_setup_intent = Text(subscription="pending_setup_intent")
     pending_update = Document(subscription="pending_update")
     quantity = Integer(subscription="quantity")
+    schedule = Text(subscription="schedule")
     start_date = Integer(subscription="start_date")
     trial_start = Integer(subscription="trial_start")
     trial_end = Integer(subscription="trial_end")
@@ -89,14 +93,15 @@ class Subscription(Child, discriminator="Subscription"):
         """Read the fields of one subscription.
 
         Since 2025-03-31 the items have the period and the quantity, and discounts are a list; the
-        older subscription has them itself, and one discount.
+        older subscription has them itself, and one discount. The period of several items is the one
+        by which Stripe filters them: https://docs.stripe.com/api/subscriptions/list.
         """
         values = super().values_of(obj)
         items = [item for item in values["items"] or [] if isinstance(item, Mapping)]
         if values["current_period_start"] is None:
-            values["current_period_start"] = _extreme(min, items, "current_period_start")
+            values["current_period_start"] = _extreme(max, items, "current_period_start")
         if values["current_period_end"] is None:
-            values["current_period_end"] = _extreme(max, items, "current_period_end")
+            values["current_period_end"] = _extreme(min, items, "current_period_end")
         if values["quantity"] is None and len(items) == 1:
             values["quantity"] = whole_number(items[0].get("quantity"))
         if values["discounts"] is None and obj.get("discount"):

@@ -137,12 +137,14 @@ SUBSCRIPTION: Json = {
     "application_fee_percent": 2.35,
     "automatic_tax": {"enabled": False},
     "billing_cycle_anchor": 1,
+    "billing_mode": {"type": "flexible", "flexible": {"proration_discounts": "included"}},
     "billing_thresholds": {"amount_gte": 100, "reset_billing_cycle_anchor": None},
     "cancel_at": 2,
     "cancel_at_period_end": True,
     "canceled_at": 3,
     "cancellation_details": {"comment": None, "feedback": "unused", "reason": None},
     "collection_method": "send_invoice",
+    "currency": "eur",
     "days_until_due": 30,
     "default_payment_method": "pm_1",
     "default_source": "card_1",
@@ -155,6 +157,7 @@ SUBSCRIPTION: Json = {
     "pending_invoice_item_interval": {"interval": "month", "interval_count": 2},
     "pending_setup_intent": "seti_1",
     "pending_update": {"expires_at": 6},
+    "schedule": "sub_sched_1",
     "start_date": 7,
     "trial_start": 8,
     "trial_end": 9,
@@ -280,10 +283,20 @@ class TestSubscription:
             "stripe_id": "sub_1",
             "customer_id": "cus_1",
             "items": SUBSCRIPTION["items"]["data"],
-            "current_period_start": 10,
-            "current_period_end": 50,
+            "current_period_start": 20,
+            "current_period_end": 40,
             "quantity": None,
         }
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_period_of_mixed_intervals_is_as_stripe_filters_it(self, order: int) -> None:
+        """https://docs.stripe.com/api/subscriptions/list: the latest start, the earliest end."""
+        yearly = {"id": "si_1", "current_period_start": 100, "current_period_end": 900}
+        monthly = {"id": "si_2", "current_period_start": 300, "current_period_end": 400}
+        items = [yearly, monthly, {"id": "si_3"}][::order]
+        mixed = {**SUBSCRIPTION, "items": {"data": items}}
+        (record,) = Subscription.from_stripe("u-1", {"id": "cus_1"}, [mixed], NOW)
+        assert (record.current_period_start, record.current_period_end) == (300, 400)
 
     def test_reads_shape_of_before_2025_03_31(self) -> None:
         old = {
