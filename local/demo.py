@@ -443,7 +443,7 @@ def sort_key(item: Mapping[str, Any]) -> tuple[int, Any, str]:
     """Return the sort key of an item: users, pointers, then events in the order of arrival."""
     kind = item["pk"].partition("#")[0]
     return (
-        ("USER", "STRIPE", "EVENT", "SWEEP").index(kind),
+        ("USER", "STRIPE", "EVENT", "SWEEP", "DEPLOYMENT").index(kind),
         item.get("received_at", item["pk"]),
         item["sk"],
     )
@@ -481,6 +481,7 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Pointer": lambda item: f"belongs to {item['user_id']}",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
     "SweepCursor": lambda _: "position of the sweep of Stripe's events",
+    "Deployment": lambda item: f"the table of {item['name']}",
 }
 
 

@@ -140,6 +140,7 @@ class World:
                 table_name=TABLE_NAME,
                 api_key=API_KEY,
                 webhook_secret=SECRET,
+                deployment_name="stripe-customers",
                 event_bus_name="bus" if history.has_bus else None,
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
                 stored_records=every_kind if history.stores_optional_kinds else None,

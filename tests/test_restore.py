@@ -140,6 +140,7 @@ class TestRestore:
         states = {item["state"] for item in changed.items(record_type="Event")}
         assert states <= {"applied", "ignored"}
         assert not changed.dead_letters
+        assert changed.items(record_type="Deployment", name=changed.settings.deployment_name)
 
     def test_users_have_second_customer_without_rebuild(
         self, changed: World, dynamodb: Any, happen: Callable[[World, Any], None]

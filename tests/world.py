@@ -73,6 +73,7 @@ class World:
                 "table_name": table_name,
                 "api_key": "sk_test_double",
                 "webhook_secret": WEBHOOK_SECRET,
+                "deployment_name": "stripe-customers",
                 **settings,
             }
         )

@@ -52,9 +52,10 @@ class Settings:
         The EventBridge bus that applied changes are published to, if any.
     dead_letters_url : str or None
         The SQS queue for failed events.
-    deployment_name : str
+    deployment_name : str or None
         Identifies the customers that this deployment created on Stripe: it must be unique among the
-        deployments on one Stripe account, and never change.
+        deployments on one Stripe account, and never change. The table has it since its first
+        customer: a process with another name is refused, and one without takes the table's.
     jwt_admin_scope : str or None
         The scope that lets a token read and change every user's customer; without one, no token
         may.
@@ -72,7 +73,7 @@ class Settings:
     event_handlers: Mapping[str, str] = field(default_factory=dict)
     event_bus_name: str | None = None
     dead_letters_url: str | None = None
-    deployment_name: str = "stripe-customers"
+    deployment_name: str | None = None
     jwt_admin_scope: str | None = None
 
     @classmethod
@@ -100,7 +101,7 @@ class Settings:
             event_handlers=_custom_handlers(),
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
-            deployment_name=_name(environment.get("DEPLOYMENT_NAME") or cls.deployment_name),
+            deployment_name=_name(environment.get("DEPLOYMENT_NAME") or None),
             jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
         )
 
@@ -111,8 +112,8 @@ def _mode(mode: str) -> bool:
     return _MODES[mode]
 
 
-def _name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+def _name(name: str | None) -> str | None:
+    if name is not None and not _NAME.fullmatch(name):
         raise ConfigurationError(
             "DEPLOYMENT_NAME must be 1 to 128 letters, digits, dots, underscores and hyphens"
         )

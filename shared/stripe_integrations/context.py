@@ -51,6 +51,11 @@ class Context:
         Adds a value to a metric; by default, for CloudWatch.
     deadline : float
         Unix time at which the current invocation ends; infinite outside of Lambda.
+
+    Attributes
+    ----------
+    deployment_name : str or None
+        The table's name of its deployment, once it was read.
     """
 
     settings: Settings
@@ -62,6 +67,7 @@ class Context:
     publish: Callable[[Mapping[str, Any]], None] | None = None
     measure: Callable[[Metric, float], None] = observability.measure
     deadline: float = math.inf
+    deployment_name: str | None = field(default=None, init=False)
 
     @cached_property
     def stripe(self) -> StripeGateway:

@@ -254,6 +254,7 @@ def new_process(endpoint: str) -> Process:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
             "TABLE_NAME": TABLE,
+            "DEPLOYMENT_NAME": "stripe-customers",
             "STRIPE_API_KEY": API_KEY,
             "STRIPE_WEBHOOK_SECRET": SECRET,
             "POWERTOOLS_SERVICE_NAME": "stripe-customers",

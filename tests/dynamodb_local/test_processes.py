@@ -126,10 +126,11 @@ def test_eight_processes_that_create_one_user_at_once_make_one_customer(
 def test_a_create_that_is_killed_is_taken_up_by_others(
     deployment: Deployment, random: Random, death: str
 ) -> None:
+    deployment.invoke(deployment.creating("u-0"))  # the table has the deployment's name now
     if death == "asking":
         deployment.stripe.double.faults.kill_client_after(1, match=CREATE, responds=False)
-    # The first request to DynamoDB is the claim, the second makes the record.
-    die = {"before writing": ["before", 2], "after writing": ["after", 2]}.get(death)
+    # The first request to DynamoDB reads it, the second is the claim, the third makes the record.
+    die = {"before writing": ["before", 3], "after writing": ["after", 3]}.get(death)
     assert deployment.invoke(deployment.creating("u-1", die=die)) is None
     (made,) = deployment.on_stripe("u-1")
 

@@ -86,7 +86,7 @@ class TestFields:
         response = world.call(create_customer, event)
         assert problem_of(response) == (422, "invalid-field")
         assert response["json"]["field"] == field
-        assert (world.items(), world.stripe_customers()) == ([], [])
+        assert (world.items(sk="CLAIM"), world.stripe_customers()) == ([], [])
 
 
 class TestStripeFailures:

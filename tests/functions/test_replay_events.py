@@ -241,7 +241,8 @@ class TestInput:
     ) -> None:
         with world.counting() as counts, pytest.raises(InvalidFieldError, match=named):
             world.replay(event)
-        assert (counts.database, counts.stripe) == (0, 0)
+        assert set(counts.operations) <= {"GetItem"}  # of the deployment's name
+        assert counts.stripe == 0
 
     @pytest.mark.parametrize(
         ("event", "operation"), [(ALL_TIME, "Scan"), ({"failed": True}, "Query")]

@@ -22,6 +22,7 @@ class TestSettings:
         assert settings == Settings(table_name="customers")
         assert (settings.livemode, settings.event_retention_days) == (False, 90)
         assert (settings.stored_records, settings.event_handlers) == (None, {})
+        assert settings.deployment_name is None
 
     def test_every_variable_is_read(self) -> None:
         settings = Settings.from_environment(

@@ -21,6 +21,7 @@ from stripe_integrations.errors import (
     InvalidFieldError,
 )
 from stripe_integrations.models import Customer, Event, Pointer, UserRecords
+from stripe_integrations.models.deployment import check_deployment
 from stripe_integrations.models.fields import is_text
 from stripe_integrations.observability import Metric
 
@@ -59,7 +60,8 @@ StripeData = Mapping[str, Any] | ToDict
 class StripeCustomer:
     """The actions on customers.
 
-    Every method may raise `DatabaseUnavailableError` and, if it calls Stripe, `StripeError`.
+    Every method may raise `DatabaseUnavailableError` and, if it calls Stripe, `StripeError`. Those
+    that write customers raise `ConfigurationError` where the table is another deployment's.
     """
 
     @staticmethod
@@ -190,6 +192,7 @@ class StripeCustomer:
         -----
         Follows https://docs.stripe.com/api/customers/object.
         """
+        check_deployment()
         return sync_from_stripe_data(customer, stripe_customer)
 
     @staticmethod
@@ -226,6 +229,7 @@ class StripeCustomer:
         https://docs.stripe.com/api/payment_methods/customer_list and
         https://docs.stripe.com/api/subscriptions/list.
         """
+        check_deployment()
         return sync_customer(customer, stripe_customer)
 
     @staticmethod
@@ -268,6 +272,7 @@ class StripeCustomer:
         ConflictError
             Concurrent writers changed the record every time; nothing was written.
         """
+        check_deployment()
         soft_delete_customer(customer)
 
     @staticmethod

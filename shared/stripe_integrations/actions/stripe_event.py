@@ -22,6 +22,7 @@ from stripe_integrations.actions.events.replay import (
 from stripe_integrations.actions.events.stream import StreamRecord, process_stream_records
 from stripe_integrations.errors import ApplyFailedError
 from stripe_integrations.models import Event
+from stripe_integrations.models.deployment import check_deployment
 
 Json = Mapping[str, Any]
 
@@ -29,7 +30,8 @@ Json = Mapping[str, Any]
 class StripeEvent:
     """The actions on Stripe's events.
 
-    Every method may raise `DatabaseUnavailableError`.
+    Every method may raise `DatabaseUnavailableError`. All but `receive` raise `ConfigurationError`
+    where the table is another deployment's.
     """
 
     @staticmethod
@@ -80,6 +82,7 @@ class StripeEvent:
             A record that could not be processed, and whose failure could not even be stored, with
             the error: the stream has to deliver it again.
         """
+        check_deployment()
         return process_stream_records(records)
 
     @staticmethod
@@ -102,6 +105,7 @@ class StripeEvent:
         SideEffectFailedError
             It was applied, and a custom handler or the event bus failed: a retry is scheduled.
         """
+        check_deployment()
         try:
             apply_events([stripe_id])
         except ApplyFailedError as group:
@@ -118,6 +122,7 @@ class StripeEvent:
         Reconciliation
             Counts, and `failures` with what stopped a part; the other parts were run.
         """
+        check_deployment()
         result = Reconciliation()
         try:
             emit_backlog_metrics()
@@ -149,6 +154,7 @@ class StripeEvent:
         EventNotFoundError
             There is no such event in the table.
         """
+        check_deployment()
         return replay_one(stripe_id)
 
     @staticmethod
@@ -160,6 +166,7 @@ class StripeEvent:
         Replay
             How many were put back into the queue.
         """
+        check_deployment()
         return replay_failed()
 
     @staticmethod
@@ -180,4 +187,5 @@ class StripeEvent:
         Replay
             With `resume_from` where the time did not suffice.
         """
+        check_deployment()
         return replay_created_between(earliest, latest, resume_from)

@@ -17,6 +17,7 @@ from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StripeUnavailableError
+from stripe_integrations.models.deployment import deployment_name
 from stripe_integrations.models.keys import user_key
 from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, Record, transact
@@ -154,7 +155,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
     def is_ours(token: object) -> bool:
         """Return whether this deployment made a token."""
         name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
-        return name == current().settings.deployment_name and bool(rest)
+        return name == deployment_name() and bool(rest)
 
     @staticmethod
     def remove_pointer(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
@@ -199,4 +200,4 @@ class ClaimReplacement:
 
 def _new_token() -> str:
     """A unique token by which this deployment recognizes its own customers."""
-    return f"{current().settings.deployment_name}/{current().new_token()}"
+    return f"{deployment_name()}/{current().new_token()}"

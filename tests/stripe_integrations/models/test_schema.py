@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
     KINDS,
@@ -27,6 +27,7 @@ from stripe_integrations.models import (
     UserRecords,
     table,
 )
+from stripe_integrations.models.deployment import Deployment
 from stripe_integrations.models.table import KNOWN_SCHEMA_VERSION, SCHEMA_VERSION, Record
 from tests.world import EMAIL, USER, Json, World, database_client, stripe_event
 from tools.template import table_properties
@@ -36,6 +37,7 @@ RECORDS: tuple[type[Record], ...] = (
     CustomerClaim,
     Customer,
     *KINDS,
+    Deployment,
     Event,
     Pointer,
     SweepCursor,
@@ -121,6 +123,7 @@ class TestSchema:
         assert populated.delete()["statusCode"] == 204
 
     def test_version_costs_no_call(self, world: World) -> None:
+        StripeCustomer.create(User("u-2"), EMAIL)  # the process has the deployment's name now
         with world.counting() as counts:
             StripeCustomer.create(USER, EMAIL)
             UserRecords.read("u-1")

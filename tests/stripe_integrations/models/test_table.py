@@ -45,7 +45,7 @@ class TestTransact:
             pytest.raises(DatabaseRefusedError, match="Validation"),
         ):
             StripeCustomer.create(USER, EMAIL)
-        assert counts.operations == ["TransactWriteItems"]
+        assert counts.operations == ["GetItem", "TransactWriteItems"]
 
 
 class TestUnavailable:

@@ -20,6 +20,7 @@ from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, 
 from stripe_integrations.context import current
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, UserRecords, stored_kinds
+from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, transact
 
@@ -57,6 +58,7 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
         if customer:
             return customer
         raise
+    store_deployment_name()
     for _ in attempts():
         claim, is_acquired = CustomerClaim.acquire(user_id, request)
         customer = _advance(user_id, claim, is_acquired=is_acquired)

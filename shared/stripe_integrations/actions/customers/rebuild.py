@@ -34,6 +34,7 @@ from stripe_integrations.models import (
     UserRecords,
     stored_kinds,
 )
+from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.table import ConditionFailedError, transact
 from stripe_integrations.observability import error_log_fields, logger
@@ -70,6 +71,8 @@ class Rebuild:
 
 def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebuild:
     """Store the customers that Stripe has and the table lacks: see `StripeCustomer.rebuild`."""
+    current().deployment_name = None  # the process may have read it before the restore
+    store_deployment_name()
     result = Rebuild(resume_from=resume_from)
     try:
         for stripe_customer in current().stripe.list_customers(
