@@ -85,9 +85,19 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         """The stored claim, strongly consistent."""
         return cls.read_one(user_key(user_id), _SK)
 
-    def completed(self, stripe_id: str) -> ClaimReplacement:
-        """This claim as the pointer to its customer, on condition that it is still stored."""
-        pointer = CustomerClaim(self.pk, self.sk, token=self.token, stripe_id=stripe_id)
+    def completed(self, stripe_id: str, token: object) -> ClaimReplacement:
+        """This claim as the pointer to its customer, on condition that it is still stored.
+
+        Parameters
+        ----------
+        stripe_id : str
+            The customer.
+        token : object
+            The one of the claim's tokens that the customer was created with; by default, the
+            current one.
+        """
+        own = str(token) if token in self.tokens else self.token
+        pointer = CustomerClaim(self.pk, self.sk, token=own, stripe_id=stripe_id)
         return ClaimReplacement(pointer, self._is_owner())
 
     @classmethod
@@ -99,11 +109,13 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         Parameters
         ----------
         user_id, stripe_id, token : str
-            The user, the customer, and the token that the customer was created with.
+            The user, the customer, and the token in the customer's metadata.
         replaced : CustomerClaim or None
             What the pointer replaces, on condition that it is still stored: an earlier claim, or a
-            pointer to the same customer.
+            pointer to the same customer, which keeps its token.
         """
+        if replaced and replaced.stripe_id == stripe_id:
+            token = replaced.token
         pointer = cls(user_key(user_id), _SK, token=token, stripe_id=stripe_id)
         if replaced is None:
             return ClaimReplacement(pointer, cls.pk.does_not_exist())

@@ -29,9 +29,17 @@ class Pointer(Record, discriminator="Pointer"):
 
     user_id = UnicodeAttribute()
     customer_id = UnicodeAttribute(null=True)
+    token = UnicodeAttribute(null=True)
 
     @classmethod
-    def to(cls, stripe_id: str, user_id: str, *, customer_id: str | None = None) -> Pointer:
+    def to(
+        cls,
+        stripe_id: str,
+        user_id: str,
+        *,
+        customer_id: str | None = None,
+        token: str | None = None,
+    ) -> Pointer:
         """A new pointer, not stored yet.
 
         Parameters
@@ -42,14 +50,22 @@ class Pointer(Record, discriminator="Pointer"):
             The owner.
         customer_id : str, optional
             The customer that a PaymentMethod is attached to.
+        token : str, optional
+            The token that a customer was created with: its metadata on Stripe may lose it.
         """
-        return cls(_key(stripe_id), _SK, user_id=user_id, customer_id=customer_id)
+        return cls(_key(stripe_id), _SK, user_id=user_id, customer_id=customer_id, token=token)
 
     @classmethod
     def find(cls, stripe_id: str) -> Owner | None:
         """The owner of a Stripe id, strongly consistent; None if there is none."""
         pointer = cls.read_one(_key(stripe_id), _SK)
         return Owner(pointer.user_id, pointer.customer_id or stripe_id) if pointer else None
+
+    @classmethod
+    def token_of(cls, stripe_id: str) -> str | None:
+        """The token that a customer was created with, strongly consistent; None if unknown."""
+        pointer = cls.read_one(_key(stripe_id), _SK)
+        return pointer.token if pointer else None
 
 
 def _key(stripe_id: str) -> str:

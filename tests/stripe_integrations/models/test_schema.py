@@ -186,7 +186,7 @@ class TestNewerRecord:
         [
             lambda claim: claim.release(),
             lambda claim: claim.renew_token(),
-            lambda claim: table.transact(lambda t: claim.completed("cus_1").add_to(t)),
+            lambda claim: table.transact(lambda t: claim.completed("cus_1", claim.token).add_to(t)),
             lambda claim: table.transact(
                 lambda t: CustomerClaim.assigned("u-1", "cus_1", "token", claim).add_to(t)
             ),

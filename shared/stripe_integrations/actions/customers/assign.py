@@ -39,7 +39,7 @@ def complete_create(
     for name, value in claim.parameters["local"].items():
         setattr(customer, name, value)
     try:
-        return _store(snapshot.fill(customer), claim.completed(snapshot.stripe_id))
+        return _store(snapshot.fill(customer), claim.completed(snapshot.stripe_id, snapshot.token))
     except CustomerSoftDeletedError:
         # A backup that was made during writes has the claim as it was before its customer.
         claim.release()
@@ -84,7 +84,7 @@ def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None
     def compose(transaction: TransactWrite) -> None:
         replacement.add_to(transaction)
         transaction.save(customer)
-        transaction.save(Pointer.to(customer.stripe_id, customer.user_id))
+        transaction.save(_pointer(customer, replacement))
 
     try:
         transact(compose)
@@ -104,8 +104,12 @@ def _use_existing_record(customer: Customer, replacement: ClaimReplacement) -> C
     if record is None:
         return None
     # In a transaction of its own: roles that may update a customer can't update its pointer.
-    transact(lambda t: t.save(Pointer.to(customer.stripe_id, customer.user_id)))
+    transact(lambda t: t.save(_pointer(customer, replacement)))
     with suppress(StaleRecordError):
         record.update_with({}, extra_items=[replacement.add_to])
         return record
     return None
+
+
+def _pointer(customer: Customer, replacement: ClaimReplacement) -> Pointer:
+    return Pointer.to(customer.stripe_id, customer.user_id, token=replacement.pointer.token)

@@ -6,7 +6,9 @@ those that this deployment created and the table lacks are stored. Stored record
 the sweep of Stripe's events updates them.
 
 A user gets another customer only after the previous one was soft-deleted. So of several the newest
-is the active one, and the others are soft-deleted.
+is the active one, and the others are soft-deleted. Metadata can be copied on Stripe, but a token
+creates one customer: claim and pointer have that of their customer, and another one that has it is
+a copy, which is skipped.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def _restore(snapshot: CustomerSnapshot) -> bool:
         records = UserRecords.read(user_id)
         record = records.customer(snapshot.stripe_id)
         if record:
-            return _complete(user_id, records, record, snapshot)
+            return _complete(user_id, records, record, snapshot, str(snapshot.token))
         owner = Pointer.find(snapshot.stripe_id)
         if owner and owner.user_id != user_id:
             return False  # its metadata was changed on Stripe
@@ -132,8 +134,13 @@ def _add(user_id: str, records: UserRecords, snapshot: CustomerSnapshot) -> bool
     if claim and snapshot.is_for_claim(claim):
         _soft_delete_others(records, snapshot)
         return _refresh(complete_create(user_id, claim, snapshot))
-    if _is_copy(records, snapshot):
-        return False
+    original = _find_original(records, snapshot)
+    if original:
+        logger.warning(
+            "skipped: another customer has its token",
+            extra={"stripe_customer_id": snapshot.stripe_id, "stored_customer_id": original},
+        )
+        return _complete_original(user_id, records, original, str(snapshot.token))
     if _is_superseded(records, snapshot):
         _add_soft_deleted(user_id, snapshot)
         return True
@@ -150,7 +157,7 @@ def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> Cus
     for customer in records.customers.values():
         if not customer.is_active or customer.stripe_id == snapshot.stripe_id:
             continue
-        if _fetch(customer).get("deleted"):
+        if _fetch(customer.stripe_id).get("deleted"):
             customer.soft_delete_as_deleted_on_stripe()
         else:
             customer.soft_delete()
@@ -159,30 +166,35 @@ def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> Cus
     return claim
 
 
-def _is_copy(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
-    """Return whether the table has the customer of this token already: the token was copied then.
+def _find_original(records: UserRecords, snapshot: CustomerSnapshot) -> str | None:
+    """The user's stored customer that the snapshot's token created; None where that is unknown.
 
-    A token creates one customer. Another one with it was created manually, and never replaces the
-    stored one.
+    Its own metadata may have lost the token, and has it alone where a backup lacks the pointer.
     """
-    original = next(
+    token, claim = snapshot.token, records.claim
+    if claim and claim.stripe_id and claim.token == token:
+        return None if claim.stripe_id == snapshot.stripe_id else claim.stripe_id
+    return next(
         (
-            customer
+            customer.stripe_id
             for customer in records.customers.values()
-            if token_of({"metadata": customer.metadata}) == snapshot.token
+            if token_of({"metadata": customer.metadata}) == token
+            or Pointer.token_of(customer.stripe_id) == token
         ),
         None,
     )
-    if original is None:
-        return False
-    logger.warning(
-        "skipped: another customer has its token",
-        extra={
-            "stripe_customer_id": snapshot.stripe_id,
-            "stored_customer_id": original.stripe_id,
-        },
-    )
-    return True
+
+
+def _complete_original(user_id: str, records: UserRecords, stripe_id: str, token: str) -> bool:
+    """Do for the original of a copy what its own metadata, which it may lack, would call for."""
+    stripe_customer = _fetch(stripe_id)
+    if not stripe_customer or stripe_customer.get("deleted"):
+        return False  # its event, or the next create, soft-deletes it
+    snapshot = CustomerSnapshot.from_fetch(stripe_customer)
+    record = records.customer(stripe_id)
+    if record is None:
+        return _refresh(assign_customer(user_id, records.claim, snapshot))
+    return _complete(user_id, records, record, snapshot, token)
 
 
 def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
@@ -205,7 +217,7 @@ def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
 def _is_newer(snapshot: CustomerSnapshot, *, than: Customer) -> bool:
     """Return whether Stripe created a customer after that of a record."""
     created = snapshot.created
-    other = created_second(_fetch(than))
+    other = created_second(_fetch(than.stripe_id))
     if not other:
         # Stripe has its date no longer. The record was made by our clock, or has Stripe's date.
         # Where that is ambiguous the snapshot counts as newer: Stripe still has its customer.
@@ -218,10 +230,10 @@ def _is_newer(snapshot: CustomerSnapshot, *, than: Customer) -> bool:
     return places.get(snapshot.stripe_id, last) < places.get(than.stripe_id, last)
 
 
-def _fetch(customer: Customer) -> Json:
-    """Stripe's object of a record's customer; empty where Stripe does not know it."""
+def _fetch(stripe_id: str) -> Json:
+    """Stripe's object of a stored customer; empty where Stripe does not know it."""
     try:
-        return current().stripe.retrieve_customer(customer.stripe_id)
+        return current().stripe.retrieve_customer(stripe_id)
     except errors.StripeRefusedError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
@@ -236,13 +248,13 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
 
     def compose(transaction: TransactWrite) -> None:
         transaction.save(customer)
-        transaction.save(Pointer.to(snapshot.stripe_id, user_id))
+        transaction.save(Pointer.to(snapshot.stripe_id, user_id, token=str(snapshot.token)))
 
     _transact_unless_changed(compose)
 
 
 def _complete(
-    user_id: str, records: UserRecords, record: Customer, snapshot: CustomerSnapshot
+    user_id: str, records: UserRecords, record: Customer, snapshot: CustomerSnapshot, token: str
 ) -> bool:
     """Add what a stored record lacks, and return whether something was missing.
 
@@ -262,9 +274,8 @@ def _complete(
         return True
     replaced = _soft_delete_others(records, snapshot)
     if not is_pointed_to or not Pointer.find(stripe_id):
-        token = str(snapshot.token)
         replacement = CustomerClaim.assigned(user_id, stripe_id, token, replaced)
-        pointer = Pointer.to(stripe_id, user_id)
+        pointer = Pointer.to(stripe_id, user_id, token=replacement.pointer.token)
         record.update_with({}, extra_items=(replacement.add_to, lambda t: t.save(pointer)))
         return True
     if all(record.listing_observation(kind) for kind in stored_kinds()):

@@ -286,6 +286,20 @@ class TestSeveralCustomers:
         assert world.create()["json"]["stripe_id"] == new
 
 
+def move_metadata(world: World, stripe_id: str, copy: str | None = None) -> str:
+    """Copy a customer's metadata to another, new by default, and remove it; the other's id."""
+    metadata = {USER_KEY: "u-1", TOKEN_KEY: token_of(world, stripe_id)}
+    if copy:
+        world.request("POST", f"/v1/customers/{copy}", {"metadata": metadata})
+    else:
+        copy = add_by_hand(world, "u-1", metadata[TOKEN_KEY])
+    world.time += 10
+    world.request("POST", f"/v1/customers/{stripe_id}", {"metadata": ""})
+    world.deliver_and_apply()
+    assert record_of(stripe_id).metadata == {}
+    return copy
+
+
 class TestCopy:
     """A customer that was made by hand, with the metadata of another."""
 
@@ -310,6 +324,81 @@ class TestCopy:
         warning = next(line for line in log.getvalue().splitlines() if "skipped" in line)
         assert stripe_id in warning
         assert copy in warning
+
+    @pytest.mark.parametrize("lost", [(), ("CLAIM",), ("POINTER",), ("CUSTOMER",)])
+    @pytest.mark.parametrize("is_older", [False, True])
+    def test_never_replaces_original_without_metadata(
+        self, world: World, log: io.StringIO, is_older: bool, lost: tuple[str, ...]
+    ) -> None:
+        copy = add_by_hand(world, "", "") if is_older else None
+        original = create(world)
+        subscription = world.subscribe(original)
+        copy = move_metadata(world, original, copy)
+        if lost:
+            forget(world, *lost)
+
+        world.rebuild()
+
+        assert (active(world), owner_of(copy)) == (original, None)
+        warning = next(line for line in log.getvalue().splitlines() if "skipped" in line)
+        assert original in warning
+        assert copy in warning
+        assert stored_claim().token not in warning
+        assert world.create()["json"]["stripe_id"] == original
+        assert customers(world) == {original: True}
+        world.sync()
+        assert [s.stripe_id for s in StripeCustomer.require(USER).subscriptions] == [subscription]
+        assert world.rebuild()["rebuilt"] == 0
+
+    @pytest.mark.parametrize("is_applied", [False, True])
+    @pytest.mark.parametrize("is_stripped", [False, True])
+    def test_is_not_taken_when_original_is_deleted(
+        self, world: World, is_stripped: bool, is_applied: bool
+    ) -> None:
+        original = create(world)
+        if is_stripped:
+            copy = move_metadata(world, original)
+        else:
+            copy = add_by_hand(world, "u-1", token_of(world, original))
+        delete_on_stripe(world, original)
+        if is_applied:
+            world.deliver_and_apply()
+        assert world.rebuild()["rebuilt"] == 0
+        assert create(world) not in (original, copy)
+
+    @pytest.mark.parametrize("lost", [(), ("CLAIM",)])
+    def test_of_soft_deleted_replaces_no_other(self, world: World, lost: tuple[str, ...]) -> None:
+        former = create(world)
+        copy = move_metadata(world, former)
+        world.delete()
+        original = create(world)
+        for stripe_id in (copy, add_by_hand(world, "u-1", token_of(world, copy))):
+            if lost:
+                forget(world, *lost)
+            world.rebuild()
+            assert customers(world) == {former: False, original: True}
+            assert active(world) == original
+            assert owner_of(stripe_id) is None
+
+    def test_is_recognized_by_former_token(self, world: World) -> None:
+        claim = acquire_claim()
+        original = add_by_hand(world, "u-1", claim.token)
+        assert claim.renew_token()
+        world.deliver_and_apply()
+        assert active(world) == original
+        move_metadata(world, original)
+        forget(world, "POINTER")
+        assert world.rebuild()["listed"] == 2
+        assert active(world) == original
+
+    def test_is_recognized_after_create_has_completed_pointer(self, world: World) -> None:
+        original = create(world)
+        copy = move_metadata(world, original)
+        put_back(world, images_of(world, "CLAIM"))
+        assert world.create()["json"]["stripe_id"] == original
+        world.rebuild()
+        assert active(world) == original
+        assert owner_of(copy) is None
 
     def test_other_user_in_metadata_changes_nothing(self, world: World) -> None:
         stripe_id = create(world)
@@ -636,6 +725,11 @@ def half_of_create(world: World) -> list[Json]:
     return [image for image in world.images() if image["sk"]["S"] != "CLAIM"]
 
 
+def moved_metadata(world: World) -> list[Json]:
+    move_metadata(world, create(world, default_source="tok_visa"))
+    return [image for image in world.images() if image["sk"]["S"] != "CLAIM"]
+
+
 Loss = Callable[[World], list[Json]]
 LOSSES: list[Loss] = [
     one_customer,
@@ -713,7 +807,7 @@ class TestInterruption:
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize("interruption", ["death", "another run"])
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("loss", [*LOSSES, moved_metadata])
     def test_interrupted_run_has_same_outcome(
         self, world: World, loss: Loss, interruption: str
     ) -> None:
