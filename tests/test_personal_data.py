@@ -411,9 +411,10 @@ class Search:
             own = (" of ann", " of new", "later name", "former name")
             return [m for m in marks_in(json.dumps(response)) if not m.endswith(own)]
         problem = json.loads(response["body"])
-        # The name of the refused field comes from the caller.
-        field = problem.pop("field", "")
-        problem["detail"] = problem["detail"].removeprefix(field)
+        # The names of the refused fields come from the caller.
+        problem.pop("field", None)
+        for error in problem.get("errors", []):
+            problem["detail"] = problem["detail"].replace(error.pop("field"), "")
         return marks_in(json.dumps([problem, response["headers"]]))
 
 

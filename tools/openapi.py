@@ -86,7 +86,7 @@ MEANINGS = {
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The Content-Type is not application/json.",
-    "invalid-field": "The `field` was refused, by us or by Stripe.",
+    "invalid-field": "The fields in `errors` were refused, by us or by Stripe.",
     "internal-error": "The request failed on our side; see the log.",
     "misconfigured": "The deployment is not set up correctly; see the log.",
     "record-refused": "The record can't be stored; see the log.",
@@ -369,7 +369,19 @@ def schemas() -> Json:
                 "title": {"type": "string"},
                 "status": {"type": "integer", "description": "The HTTP status."},
                 "detail": {"type": "string", "description": "A human-readable explanation."},
-                "field": {"type": "string", "description": "The field that was refused."},
+                "field": {"type": "string", "description": "The first field that was refused."},
+                "errors": {
+                    "type": "array",
+                    "description": "Every field that was refused.",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "field": {"type": "string"},
+                            "detail": {"type": "string", "description": "Why it was refused."},
+                        },
+                        "required": ["field", "detail"],
+                    },
+                },
                 "code": {"type": "string", "description": "Stripe's error code."},
             },
             "required": ["type", "title", "status", "detail"],
@@ -422,7 +434,8 @@ def customer_to_create() -> Json:
             "not": {"enum": [USER_KEY, TOKEN_KEY]},
         },
         "additionalProperties": {
-            "type": "string",
+            "type": ["string", "number", "boolean"],
+            "description": "Stored as text.",
             "maxLength": create_request.MAX_METADATA_VALUE_LENGTH,
         },
     }

@@ -70,20 +70,24 @@ class WrongModeError(StripeIntegrationsError):
 
 
 class InvalidFieldError(StripeIntegrationsError):
-    """A value was refused before anything was written.
+    """Values were refused before anything was written.
 
     Parameters
     ----------
     field : str
-        Name of the field, as the caller passed it.
+        Name of the field, as the caller passed it; of the first one if several were refused.
     reason : str
         Why, without the value.
+    *others : tuple of str
+        Name and reason of each further field.
     """
 
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+    def __init__(self, field: str, reason: str, *others: tuple[str, str]) -> None:
         self.field = field
         self.reason = reason
+        self.refusals = ((field, reason), *others)
+        """Name and reason of every refused field."""
+        super().__init__("; ".join(f"{name}: {why}" for name, why in self.refusals))
 
 
 class MalformedRequestError(StripeIntegrationsError):

@@ -86,7 +86,21 @@ class TestFields:
         response = world.call(create_customer, event)
         assert problem_of(response) == (422, "invalid-field")
         assert response["json"]["field"] == field
+        assert response["json"]["errors"][0].keys() == {"field", "detail"}
         assert (world.items(sk="CLAIM"), world.stripe_customers()) == ([], [])
+
+    def test_all_invalid_fields_are_named_at_once(self, world: World) -> None:
+        body = {"user_id": "u-1", "email": EMAIL, "balance": "7"}
+        response = world.call(
+            create_customer, api_event("POST", "/customers", body=json.dumps(body))
+        )
+        assert problem_of(response) == (422, "invalid-field")
+        assert response["json"]["field"] == "billing_email"
+        assert response["json"]["errors"] == [
+            {"field": "billing_email", "detail": "is missing"},
+            {"field": "email", "detail": "is passed as billing_email"},
+            {"field": "balance", "detail": "must be a whole number"},
+        ]
 
 
 class TestStripeFailures:

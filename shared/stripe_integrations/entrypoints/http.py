@@ -228,16 +228,17 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
 the error's message."""
 
 
-def _error_members(error: errors.StripeIntegrationsError) -> dict[str, str]:
+def _error_members(error: errors.StripeIntegrationsError) -> Json:
     match error:
-        case errors.InvalidFieldError(field=name):
-            return {"field": name}
+        case errors.InvalidFieldError(field=first, refusals=refusals):
+            each = [{"field": name, "detail": reason} for name, reason in refusals]
+            return {"field": first, "errors": each}
         case errors.StripeError(code=str(code)):
             return {"code": code}
     return {}
 
 
-def _problem(status: int, slug: str, detail: str, **members: str) -> Response:
+def _problem(status: int, slug: str, detail: str, **members: Any) -> Response:
     body = {
         "type": f"urn:stripe-integrations:problem:{slug}",
         "title": _TITLES.get(status) or HTTPStatus(status).phrase,

@@ -158,7 +158,8 @@ class _ParametersRefusedError(Exception):
         field = refused_field(self.error)
         if field is None:
             return self.error
-        return errors.InvalidFieldError(field, f"Stripe refuses it ({self.error.code})")
+        code = f" ({self.error.code})" if self.error.code else ""
+        return errors.InvalidFieldError(field, f"Stripe refuses it{code}")
 
 
 def _create_on_stripe(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | None:

@@ -19,7 +19,7 @@ _MAX_REQUEST_LENGTH = 64 * 1024
 """Characters of JSON: the claim that stores them has to fit into an item with room to spare."""
 
 
-def create_request(billing_email: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def create_request(billing_email: object, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Check a caller's values, and divide them into Stripe's parameters and local values.
 
     Parameters
@@ -38,31 +38,25 @@ def create_request(billing_email: str, fields: Mapping[str, Any]) -> dict[str, A
     Raises
     ------
     InvalidFieldError
-        A field is unknown, not the caller's to set, or of the wrong type.
+        Fields are unknown, not the caller's to set, or of the wrong type: all of them are named.
     """
+    reasons = {"billing_email": _email_refusal(billing_email)}
+    reasons |= {name: _refusal(name, value) for name, value in fields.items()}
+    refusals = [(name, reason) for name, reason in reasons.items() if reason]
+    if refusals:
+        first, *others = refusals
+        raise InvalidFieldError(*first, *others)
     table = fields_of(Customer)
-    refusal = table["email"].refusal(billing_email)
-    if refusal or not billing_email.strip():
-        raise InvalidFieldError("billing_email", refusal or "must not be empty")
-    _check_encodable("billing_email", billing_email)
     stripe: dict[str, Any] = {"email": billing_email}
     local: dict[str, Any] = {}
     for name, value in fields.items():
-        field = table.get(name)
-        if field is None or field.private:
-            raise InvalidFieldError(name, "is not a field of a customer")
-        if not field.settable:
-            raise InvalidFieldError(name, "is not the caller's to set")
         if value is None:
             continue
-        refusal = field.refusal(value)
-        if refusal:
-            raise InvalidFieldError(name, refusal)
-        _check_encodable(name, value)
+        param = table[name].param
         if name == "metadata":
-            _check_metadata(value)
-        if field.param:
-            stripe[field.param] = value
+            stripe[name] = {key: _metadata_text(entry) for key, entry in value.items()}
+        elif param:
+            stripe[param] = value
         else:
             local[name] = value
         if len(json.dumps([stripe, local])) > _MAX_REQUEST_LENGTH:
@@ -82,28 +76,60 @@ def refused_field(error: StripeRefusedError) -> str | None:
     return names.get(head, head) + bracket + rest
 
 
-def _check_metadata(metadata: Mapping[str, Any]) -> None:
+def _email_refusal(email: object) -> str | None:
+    if email is None:
+        return "is missing"
+    refusal = fields_of(Customer)["email"].refusal(email) or _unencodable(email)
+    return refusal or (None if str(email).strip() else "must not be empty")
+
+
+def _refusal(name: str, value: object) -> str | None:
+    """Why a field is refused; None where it is accepted."""
+    field = fields_of(Customer).get(name)
+    if name == "email":
+        return "is passed as billing_email"
+    if field is None or field.private:
+        return "is not a field of a customer"
+    if not field.settable:
+        return "is not the caller's to set"
+    if value is None:
+        return None
+    refusal = field.refusal(value) or _unencodable(value)
+    if refusal is None and name == "metadata" and isinstance(value, Mapping):
+        return _metadata_refusal(value)
+    return refusal
+
+
+def _metadata_refusal(metadata: Mapping[object, object]) -> str | None:
     if len(metadata) > MAX_METADATA_KEYS:
-        raise InvalidFieldError("metadata", f"must have at most {MAX_METADATA_KEYS} keys")
+        return f"must have at most {MAX_METADATA_KEYS} keys"
     for key, value in metadata.items():
         if key in (USER_KEY, TOKEN_KEY):
-            raise InvalidFieldError("metadata", f"the key {key} is reserved")
-        if not isinstance(value, str) or len(value) > MAX_METADATA_VALUE_LENGTH:
-            raise InvalidFieldError(
-                "metadata",
-                f"values must be strings of at most {MAX_METADATA_VALUE_LENGTH} characters",
-            )
+            return f"the key {key} is reserved"
         if not isinstance(key, str) or not 0 < len(key) <= MAX_METADATA_KEY_LENGTH:
-            raise InvalidFieldError(
-                "metadata", f"keys must be 1 to {MAX_METADATA_KEY_LENGTH} characters long"
+            return f"keys must be 1 to {MAX_METADATA_KEY_LENGTH} characters long"
+        if (
+            not isinstance(value, str | int | float)
+            or len(_metadata_text(value)) > MAX_METADATA_VALUE_LENGTH
+        ):
+            return (
+                f"values must be strings of at most {MAX_METADATA_VALUE_LENGTH} characters,"
+                " numbers, true or false"
             )
+    return None
 
 
-def _check_encodable(name: str, value: object) -> None:
-    """Refuse what only Python can represent: lone surrogates, NaN, deep nesting."""
+def _metadata_text(value: object) -> str:
+    """The text that Stripe stores for a value, as JSON writes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _unencodable(value: object) -> str | None:
+    """Why JSON can't represent a value: lone surrogates, NaN, deep nesting."""
     if depth(value, MAX_DEPTH) > MAX_DEPTH:
-        raise InvalidFieldError(name, "is nested too deeply")
+        return "is nested too deeply"
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError):
-        raise InvalidFieldError(name, "can't be written as JSON in UTF-8") from None
+        return "can't be written as JSON in UTF-8"
+    return None

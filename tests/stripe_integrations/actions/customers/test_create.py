@@ -174,7 +174,12 @@ class TestFields:
             ("address", {"line1": float("nan")}),
             ("metadata", {"stripe_integrations_token": "mine"}),
             ("metadata", {"stripe_integrations_user_id": "u-2"}),
-            ("metadata", {"key": 1}),
+            ("metadata", {"key": None}),
+            ("metadata", {"key": ["value"]}),
+            ("metadata", {"key": {"nested": "value"}}),
+            ("metadata", {"key": float("nan")}),
+            ("metadata", {"key": 10**500}),
+            ("metadata", {"key": 10**5000}),
             ("metadata", {1: "value"}),
             ("metadata", {"k" * 41: "v"}),
             ("metadata", {"key": "v" * 501}),
@@ -193,6 +198,33 @@ class TestFields:
 
     def test_size_of_all_is_limited(self, world: World) -> None:
         self.assert_refused(world, "address", name="Jane", address={"line1": "x" * 70_000})
+
+    def test_all_invalid_fields_are_named_at_once(self, world: World) -> None:
+        with pytest.raises(InvalidFieldError) as refusal:
+            StripeCustomer.create(USER, "", name=7, phone="1", nonsense=1)
+        assert refusal.value.refusals == (
+            ("billing_email", "must not be empty"),
+            ("name", "must be a string"),
+            ("nonsense", "is not a field of a customer"),
+        )
+        assert (refusal.value.field, refusal.value.reason) == refusal.value.refusals[0]
+        assert posts(world) == 0
+
+    def test_email_is_passed_as_billing_email(self, world: World) -> None:
+        missing: Any = None
+        with pytest.raises(InvalidFieldError) as refusal:
+            StripeCustomer.create(USER, missing, email=EMAIL)
+        assert dict(refusal.value.refusals) == {
+            "billing_email": "is missing",
+            "email": "is passed as billing_email",
+        }
+
+    def test_numbers_and_flags_in_metadata_are_sent_as_text(self, world: World) -> None:
+        metadata = {"a": 1, "b": 1.5, "c": True, "d": "text", "e": 1e16}
+        StripeCustomer.create(USER, EMAIL, metadata=metadata)
+        (on_stripe,) = world.stripe_customers()
+        sent = {name: on_stripe["metadata"][name] for name in metadata}
+        assert sent == {"a": "1", "b": "1.5", "c": "true", "d": "text", "e": "1e+16"}
 
     @pytest.mark.parametrize("email", [None, "", "  ", 7, "x" * 5001])
     def test_billing_email_is_required(self, world: World, email: Any) -> None:
@@ -233,15 +265,18 @@ class TestUserId:
 
 class TestRefusal:
     @pytest.mark.parametrize(
-        ("field", "value"),
-        [("tax_exempt", "perhaps"), ("default_source", "tok_chargeDeclined")],
+        ("field", "value", "reason"),
+        [
+            ("tax_exempt", "perhaps", "Stripe refuses it"),
+            ("default_source", "tok_chargeDeclined", "Stripe refuses it (card_declined)"),
+        ],
     )
     def test_of_field_is_named_and_releases_claim(
-        self, world: World, field: str, value: str
+        self, world: World, field: str, value: str, reason: str
     ) -> None:
         with pytest.raises(InvalidFieldError) as refusal:
             StripeCustomer.create(USER, EMAIL, **{field: value})
-        assert refusal.value.field == field
+        assert refusal.value.refusals == ((field, reason),)
         assert world.items(sk="CLAIM") == []
         assert StripeCustomer.create(USER, EMAIL).is_new
 
