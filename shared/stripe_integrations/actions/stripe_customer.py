@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+from uuid import UUID
 
+from stripe_integrations.actions.arguments import HasId, StripeData, require_type, user_id_of
 from stripe_integrations.actions.customers.create import create_customer
 from stripe_integrations.actions.customers.rebuild import Rebuild, rebuild_customers
 from stripe_integrations.actions.customers.sync import (
@@ -18,20 +19,10 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import (
     CustomerBeingCreatedError,
     CustomerNotFoundError,
-    InvalidFieldError,
 )
-from stripe_integrations.models import Customer, Event, Pointer, UserRecords
+from stripe_integrations.models import Customer, Event, UserRecords
 from stripe_integrations.models.deployment import check_deployment
-from stripe_integrations.models.fields import is_text
 from stripe_integrations.observability import Metric
-
-
-class HasId(Protocol):
-    """A user: any object with a non-empty string `id`."""
-
-    @property
-    def id(self) -> str:
-        """Identifies the user; never changes."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +31,20 @@ class User:
 
     Parameters
     ----------
-    id : str
-        Identifies the user; never changes; 1 to 500 characters.
+    id : str, int or uuid.UUID
+        Identifies the user; never changes; a string has 1 to 500 characters. An integer and a UUID
+        are stored as their text.
     """
 
-    id: str
-
-
-class ToDict(Protocol):
-    """An object of Stripe's library, which is no mapping."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its JSON."""
-
-
-StripeData = Mapping[str, Any] | ToDict
+    id: str | int | UUID
 
 
 class StripeCustomer:
     """The actions on customers.
 
     Every method may raise `DatabaseUnavailableError` and, if it calls Stripe, `StripeError`. Those
-    that write customers raise `ConfigurationError` where the table is another deployment's.
+    that write customers raise `ConfigurationError` where the table is another deployment's. Those
+    that are given a record raise `InvalidFieldError` for anything else.
     """
 
     @staticmethod
@@ -73,7 +56,7 @@ class StripeCustomer:
         Parameters
         ----------
         user : object
-            Any object with a non-empty string `id`.
+            Any object with an `id`: a non-empty string, an integer or a UUID.
         billing_email : str
             Becomes Stripe's `email`.
         **fields
@@ -107,7 +90,7 @@ class StripeCustomer:
         Follows https://docs.stripe.com/api/customers/create and
         https://docs.stripe.com/api/idempotent_requests.
         """
-        customer = create_customer(_user_id(user), billing_email, fields)
+        customer = create_customer(user_id_of(user), billing_email, fields)
         is_new = customer.is_new
         current().add_metric(Metric.CUSTOMERS_CREATED if is_new else Metric.CUSTOMERS_RETURNED)
         return customer
@@ -121,7 +104,7 @@ class StripeCustomer:
         Parameters
         ----------
         user : object
-            Any object with a non-empty string `id`.
+            Any object with an `id`: a non-empty string, an integer or a UUID.
 
         Returns
         -------
@@ -133,7 +116,7 @@ class StripeCustomer:
         InvalidFieldError
             The user's `id` is invalid.
         """
-        return UserRecords.read(_user_id(user)).active_customer
+        return UserRecords.read(user_id_of(user)).active_customer
 
     @staticmethod
     def require(user: HasId) -> Customer:
@@ -142,7 +125,7 @@ class StripeCustomer:
         Parameters
         ----------
         user : object
-            Any object with a non-empty string `id`.
+            Any object with an `id`: a non-empty string, an integer or a UUID.
 
         Returns
         -------
@@ -156,7 +139,7 @@ class StripeCustomer:
         CustomerBeingCreatedError
             The user's customer is being created.
         """
-        records = UserRecords.read(_user_id(user))
+        records = UserRecords.read(user_id_of(user))
         if records.active_customer:
             return records.active_customer
         if records.claim and records.claim.is_creating:
@@ -193,7 +176,7 @@ class StripeCustomer:
         Follows https://docs.stripe.com/api/customers/object.
         """
         check_deployment()
-        return sync_from_stripe_data(customer, stripe_customer)
+        return sync_from_stripe_data(require_type("customer", customer, Customer), stripe_customer)
 
     @staticmethod
     def sync(customer: Customer, stripe_customer: StripeData | None = None) -> Customer:
@@ -230,7 +213,7 @@ class StripeCustomer:
         https://docs.stripe.com/api/subscriptions/list.
         """
         check_deployment()
-        return sync_customer(customer, stripe_customer)
+        return sync_customer(require_type("customer", customer, Customer), stripe_customer)
 
     @staticmethod
     def link_customer(event: Event) -> Event:
@@ -253,7 +236,7 @@ class StripeCustomer:
         CustomerNotFoundError
             The event names a customer that is not stored; nothing was written.
         """
-        return link_customer(event)
+        return link_customer(require_type("event", event, Event))
 
     @staticmethod
     def soft_delete(customer: Customer) -> None:
@@ -273,7 +256,7 @@ class StripeCustomer:
             Concurrent writers changed the record every time; nothing was written.
         """
         check_deployment()
-        soft_delete_customer(customer)
+        soft_delete_customer(require_type("customer", customer, Customer))
 
     @staticmethod
     def rebuild(created_from: int | None = None, resume_from: str | None = None) -> Rebuild:
@@ -303,16 +286,3 @@ class StripeCustomer:
         Follows https://docs.stripe.com/api/customers/list.
         """
         return rebuild_customers(created_from, resume_from)
-
-
-def _user_id(user: HasId) -> str:
-    user_id = getattr(user, "id", None)
-    if not isinstance(user_id, str) or not user_id:
-        raise InvalidFieldError("user_id", "must be a non-empty string")
-    if len(user_id) > Pointer.MAX_USER_ID_LENGTH:
-        raise InvalidFieldError(
-            "user_id", f"must be at most {Pointer.MAX_USER_ID_LENGTH} characters long"
-        )
-    if not is_text(user_id):
-        raise InvalidFieldError("user_id", "can't be written in UTF-8")
-    return user_id

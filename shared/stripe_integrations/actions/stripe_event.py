@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stripe_integrations.actions.arguments import StripeData, require_type, stripe_json
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.actions.events.reconcile import (
@@ -24,8 +25,6 @@ from stripe_integrations.errors import ApplyFailedError
 from stripe_integrations.models import Event
 from stripe_integrations.models.deployment import check_deployment
 
-Json = Mapping[str, Any]
-
 
 class StripeEvent:
     """The actions on Stripe's events.
@@ -35,7 +34,7 @@ class StripeEvent:
     """
 
     @staticmethod
-    def receive(payload: Json) -> Event:
+    def receive(payload: StripeData) -> Event:
         """Store an event whose signature was verified, linked to its customer.
 
         After this returns, the event is safe: it is stored until it is applied, ignored for a
@@ -43,8 +42,8 @@ class StripeEvent:
 
         Parameters
         ----------
-        payload : mapping
-            Stripe's event object.
+        payload : mapping or stripe.Event
+            Stripe's event object, such as `stripe.Webhook.construct_event` returns.
 
         Returns
         -------
@@ -55,12 +54,14 @@ class StripeEvent:
         ------
         MalformedRequestError
             It is not one of Stripe's events.
+        InvalidFieldError
+            It is neither a mapping nor an object of Stripe's library.
 
         Notes
         -----
         Follows https://docs.stripe.com/api/events/object and https://docs.stripe.com/webhooks.
         """
-        return receive_event(payload)
+        return receive_event(stripe_json("payload", payload))
 
     @staticmethod
     def process_stream_records(
@@ -107,7 +108,7 @@ class StripeEvent:
         """
         check_deployment()
         try:
-            apply_events([stripe_id])
+            apply_events([require_type("stripe_id", stripe_id, str)])
         except ApplyFailedError as group:
             raise group.exceptions[0] from group.exceptions[0].__cause__
 
@@ -155,7 +156,7 @@ class StripeEvent:
             There is no such event in the table.
         """
         check_deployment()
-        return replay_one(stripe_id)
+        return replay_one(require_type("stripe_id", stripe_id, str))
 
     @staticmethod
     def replay_failed() -> Replay:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stripe_integrations import errors
+from stripe_integrations.actions.arguments import stripe_json
 from stripe_integrations.actions.customers.refresh import (
     observation_of_given,
     read_again,
@@ -63,11 +64,7 @@ def soft_delete_customer(customer: Customer) -> None:
 
 def _json_of(customer: Customer, stripe_customer: object) -> Mapping[str, Any]:
     """Convert Stripe's object to JSON, and check that it is this customer's, in this mode."""
-    given: Mapping[str, Any] = {}
-    if isinstance(stripe_customer, Mapping):
-        given = stripe_customer
-    elif callable(to_dict := getattr(stripe_customer, "to_dict", None)):
-        given = to_dict()
+    given = stripe_json("stripe_customer", stripe_customer)
     if given.get("id") != customer.stripe_id:
         raise errors.InvalidFieldError("stripe_customer", f"is not {customer.stripe_id}")
     if given.get("livemode") not in (None, current().settings.livemode):

@@ -242,7 +242,7 @@ class TestFields:
 
 
 class TestUserId:
-    @pytest.mark.parametrize("user_id", ["", None, 7, "u" * 501, "\ud800"])
+    @pytest.mark.parametrize("user_id", ["", None, 7.5, "u" * 501, "\ud800"])
     def test_is_required(self, world: World, user_id: Any) -> None:
         self.assert_refused(world, User(user_id))
 
