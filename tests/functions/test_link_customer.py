@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
@@ -56,6 +57,16 @@ class TestWebhook:
             response = post(world, BODY, header)
         assert problem_of(response) == (400, "invalid-signature")
         assert (counts.database, counts.stripe) == (0, 0)
+
+    @pytest.mark.parametrize("stored", ["sk_test_double", '""', "changeme", '{"key": "value"}'])
+    def test_stored_secret_that_is_none_is_misconfigured(
+        self, world: World, log: io.StringIO, stored: str
+    ) -> None:
+        world.configure(webhook_secret=stored)
+        response = post(world, BODY, signed(BODY))
+        assert problem_of(response) == (500, "misconfigured")
+        assert "whsec_…" in json.loads(log.getvalue())["detail"]
+        assert stored not in log.getvalue() + response["body"]
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"id": "evt_1"}', b"\xff"])
     def test_refuses_signed_body_that_is_no_event(self, world: World, body: bytes) -> None:

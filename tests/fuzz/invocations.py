@@ -41,7 +41,7 @@ _SECRETS = (
     f"{OLD_SECRET} {SECRET}",
     SECRET,
     f" \n{SECRET}\t",
-    f"{OLD_SECRET}\n{SECRET}\nwhsec_é",
+    f"{OLD_SECRET}\n{SECRET}\nwhsec_other",
 )
 _FORGERS = ("whsec_forged", "whsec_", "", SECRET[:-1], SECRET.upper(), SECRET + " ")
 _AGES = (0, 1, -1, 299, 300, 301, -299, -301, 86_400, 10**9, -(10**12))

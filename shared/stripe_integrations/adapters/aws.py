@@ -1,8 +1,10 @@
-"""The configuration that all boto3 clients share."""
+"""What all AWS clients share: their configuration, and why a call got no response."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from botocore import exceptions
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -19,3 +21,12 @@ def client_config() -> Config:
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": ATTEMPTS},
     )
+
+
+def is_misconfigured(error: object) -> bool:
+    """Return whether a request could not be sent: credentials, region or endpoint are missing.
+
+    Where the endpoint can't be reached or does not respond, a later request may succeed.
+    """
+    is_unreachable = isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError)
+    return isinstance(error, exceptions.BotoCoreError) and not is_unreachable

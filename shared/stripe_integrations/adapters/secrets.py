@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import cache
 from typing import Any
 
-from stripe_integrations.adapters.aws import client_config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stripe_integrations.adapters.aws import client_config, is_misconfigured
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 
 _CACHE_SECONDS = 300
+_SIGNING_SECRET = re.compile(r"whsec_[\w+/=-]+", re.ASCII)
 _UNREADABLE_CODES = {
     "AccessDeniedException",
     "DecryptionFailure",
@@ -32,15 +37,18 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
     Raises
     ------
     ConfigurationError
-        No key is configured, it can't be read, or its prefix is of the other mode.
+        No key is configured, it can't be read, or what is stored is no key of this mode.
     SecretUnavailableError
         The store can't be reached now.
     """
-    key = _read(settings.api_key_name, settings.api_key, "STRIPE_API_KEY", refresh).strip()
     mode = "live" if settings.livemode else "test"
-    if not key.startswith((f"sk_{mode}_", f"rk_{mode}_")):
-        raise ConfigurationError(f"the Stripe API key is not one of {mode} mode")
-    return key
+    stored = _read(settings.api_key_name, settings.api_key, "STRIPE_API_KEY", refresh)
+    keys = _parse(stored, re.compile(rf"[sr]k_{mode}_[\w-]+", re.ASCII))
+    if len(keys) != 1:
+        raise ConfigurationError(
+            f"the Stripe API key is not one of {mode} mode: sk_{mode}_… or rk_{mode}_…"
+        )
+    return keys[0]
 
 
 def webhook_secrets(settings: Settings) -> list[str]:
@@ -54,13 +62,19 @@ def webhook_secrets(settings: Settings) -> list[str]:
     Raises
     ------
     ConfigurationError
-        None is configured, or it can't be read.
+        None is configured, it can't be read, or what is stored are no signing secrets.
     SecretUnavailableError
         The store can't be reached now.
     """
-    return _read(
+    stored = _read(
         settings.webhook_secret_name, settings.webhook_secret, "STRIPE_WEBHOOK_SECRET", False
-    ).split()
+    )
+    secrets = _parse(stored, _SIGNING_SECRET)
+    if not secrets:
+        raise ConfigurationError(
+            "the webhook's signing secrets are not of the form whsec_…, separated by white space"
+        )
+    return secrets
 
 
 def _read(name: str | None, plain: str | None, variable: str, refresh: bool) -> str:
@@ -70,11 +84,35 @@ def _read(name: str | None, plain: str | None, variable: str, refresh: bool) -> 
     return value
 
 
+def _parse(stored: str, wanted: re.Pattern[str]) -> list[str]:
+    """Return the secrets in a stored text, or in the one value of a JSON object that has any.
+
+    Empty if there is anything else in it. A byte order mark and quotes are ignored, as editors,
+    shells and consoles add them.
+    """
+    stored = stored.replace("\ufeff", " ").strip()
+    texts = _texts_of_json(stored) if stored.startswith("{") else [stored]
+    found = [secrets for text in texts if (secrets := _parts(text, wanted))]
+    return found[0] if len(found) == 1 else []
+
+
+def _parts(text: str, wanted: re.Pattern[str]) -> list[str]:
+    parts = [part.strip("\"'") for part in text.split()]
+    return parts if all(wanted.fullmatch(part) for part in parts) else []
+
+
+def _texts_of_json(stored: str) -> list[str]:
+    try:
+        values = json.loads(stored).values()
+    except (ValueError, RecursionError):
+        return []
+    return [value for value in values if isinstance(value, str)]
+
+
 def _fetch(reference: str, refresh: bool) -> str:
     from aws_lambda_powertools.utilities.parameters.exceptions import (  # noqa: PLC0415
         GetParameterError,
     )
-    from botocore.exceptions import ClientError  # noqa: PLC0415
 
     store, _, name = reference.partition(":")
     if store not in ("secretsmanager", "ssm"):
@@ -82,13 +120,18 @@ def _fetch(reference: str, refresh: bool) -> str:
     options = {"decrypt": True} if store == "ssm" else {}
     try:
         value = _provider(store).get(name, max_age=_CACHE_SECONDS, force_fetch=refresh, **options)
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"the secret {name} is not text in UTF-8") from None
     except GetParameterError as error:
         cause = error.__cause__ or error.__context__
         code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else None
-        if code in _UNREADABLE_CODES:
-            raise ConfigurationError(f"the secret {name} can't be read: {code}") from error
+        if code in _UNREADABLE_CODES or is_misconfigured(cause):
+            reason = code or type(cause).__name__
+            raise ConfigurationError(f"the secret {name} can't be read: {reason}") from error
         raise SecretUnavailableError(f"the secret {name} can't be read now") from error
-    return value if isinstance(value, str) else ""
+    except BotoCoreError as error:
+        raise ConfigurationError(f"AWS is not set up: {type(error).__name__}") from error
 
 
 @cache

@@ -57,6 +57,120 @@ class TestStores:
         with hooked(client, "before-send.ssm", time_out), pytest.raises(SecretUnavailableError):
             secrets.webhook_secrets(settings(webhook_secret_name="ssm:/stripe/webhook"))
 
+    def test_binary_secret_is_text(self) -> None:
+        client = boto3.client("secretsmanager")
+        for number, (stored, expected) in enumerate(
+            (
+                (b"\xef\xbb\xbfwhsec_one\r\nwhsec_two", ["whsec_one", "whsec_two"]),
+                ("whsec_one".encode("utf-16"), None),
+            )
+        ):
+            client.create_secret(Name=f"binary/{number}", SecretBinary=stored)
+            named = settings(webhook_secret_name=f"secretsmanager:binary/{number}")
+            if expected:
+                assert secrets.webhook_secrets(named) == expected
+            else:
+                with pytest.raises(ConfigurationError, match="UTF-8"):
+                    secrets.webhook_secrets(named)
+            client.delete_secret(SecretId=f"binary/{number}", ForceDeleteWithoutRecovery=True)
+
+    def test_missing_credentials_or_region_are_configuration_error(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        named = settings(api_key_name="secretsmanager:stripe/key")
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            monkeypatch.setenv(name, "/none")
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        with pytest.raises(ConfigurationError, match="NoCredentialsError"):
+            secrets.api_key(named)
+        secrets._provider.cache_clear()
+        for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        with pytest.raises(ConfigurationError, match="NoRegionError"):
+            secrets.api_key(named)
+
+
+FORMS = [
+    "{}",
+    "{}\n",
+    "\ufeff{}",
+    '\ufeff"{}"\r\n',
+    "'{}'",
+    '{{"value": "{}"}}',
+    '{{"user": "stripe", "number": 1, "value": " {} "}}',
+    '{{"API": "sk_test_other", "hook": "{}"}}',
+    '\ufeff {{"value": "{}"}}',
+]
+"""What editors, shells and consoles store for a secret."""
+MISTAKES = [
+    '""',
+    "''",
+    "\ufeff",
+    "{}",
+    "[]",
+    "null",
+    '{"value": ""}',
+    '{"value": ["whsec_x", "sk_test_x"]}',
+    '{"value": {"nested": "whsec_x sk_test_x"}}',
+    '{"one": "whsec_x", "two": "whsec_y", "three": "sk_test_x", "four": "sk_test_y"}',
+    '{"value": "whsec_x sk_test_x"}',
+    '{"whsec_x": "sk_"}',
+    "{" * 10_000,
+    "changeme",
+    "whsec_",
+    "whsec_…",
+    "whsec_x,whsec_y",
+    "whsec_x, whsec_y",
+    "whsec_x changeme",
+    "Bearer whsec_x",
+    "WHSEC_X",
+    "“whsec_x”",
+    "sk_test_",
+    "sk_test_x,sk_test_y",
+    "sk_test_x sk_test_y",
+    "rk_live_x",
+    "pk_test_x",
+    "https://example.com",
+]
+
+
+class TestForms:
+    """A signing secret or an API key as it is stored by an editor, a shell or a console."""
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_are_understood(self, form: str) -> None:
+        stored = settings(webhook_secret=form.format("whsec_x+/="))
+        assert secrets.webhook_secrets(stored) == ["whsec_x+/="]
+        form = form.replace("sk_test_other", "whsec_other")
+        assert secrets.api_key(settings(api_key=form.format("sk_test_x"))) == "sk_test_x"
+
+    @pytest.mark.parametrize("stored", ['{"value": "whsec_x\\nwhsec_y"}', '"whsec_x whsec_y"'])
+    def test_several_signing_secrets_are_understood(self, stored: str) -> None:
+        assert secrets.webhook_secrets(settings(webhook_secret=stored)) == ["whsec_x", "whsec_y"]
+
+    def test_key_of_mode_is_chosen(self) -> None:
+        both = '{"live": "sk_live_x", "test": "sk_test_x"}'
+        for livemode, key in ((False, "sk_test_x"), (True, "sk_live_x")):
+            assert secrets.api_key(settings(livemode=livemode, api_key=both)) == key
+
+    @pytest.mark.parametrize("stored", MISTAKES)
+    def test_anything_else_is_configuration_error(self, stored: str) -> None:
+        for read, given in (
+            (secrets.webhook_secrets, settings(webhook_secret=stored)),
+            (secrets.webhook_secrets, settings(webhook_secret="sk_test_x")),
+            (secrets.webhook_secrets, settings(webhook_secret="rk_live_x")),
+            (secrets.api_key, settings(api_key=stored)),
+            (secrets.api_key, settings(api_key="whsec_x")),
+        ):
+            with pytest.raises(ConfigurationError) as refusal:
+                read(given)
+            for value in ("whsec_x", "sk_test_x", "changeme", "https"):
+                assert value not in str(refusal.value)
+
 
 class TestApiKey:
     @pytest.mark.parametrize("key", [None, "", "  ", "whsec_x", "sk_live_x", "pk_test_x"])
