@@ -94,7 +94,7 @@ MEANINGS = {
     "stripe-refused": "Stripe refused the request or the API key; `code` is Stripe's.",
     "wrong-mode": "Stripe returned an object of the other mode.",
     "stripe-unavailable": "Stripe can't be reached. Try again.",
-    "database-unavailable": "The database is busy. Try again.",
+    "database-unavailable": "The database is busy or can't be reached. Try again.",
     "newer-schema": "A later release has written the record. Try again.",
     "secret-unavailable": "A secret can't be read now. Try again.",
 }

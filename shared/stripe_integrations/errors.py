@@ -28,6 +28,8 @@
     ├── ConflictError
     │   └── StaleRecordError
     ├── DatabaseUnavailableError
+    │   ├── DatabaseUnreachableError
+    │   └── DatabaseMisconfiguredError
     ├── DatabaseRefusedError
     ├── NewerSchemaError
     └── StripeError
@@ -136,6 +138,14 @@ class StaleRecordError(ConflictError):
 
 class DatabaseUnavailableError(StripeIntegrationsError):
     """DynamoDB could not be reached, or refused for now."""
+
+
+class DatabaseUnreachableError(DatabaseUnavailableError):
+    """DynamoDB's endpoint can't be reached, or did not respond."""
+
+
+class DatabaseMisconfiguredError(DatabaseUnavailableError):
+    """DynamoDB can't be used as it is set up: credentials, permissions, region or table."""
 
 
 class NewerSchemaError(StripeIntegrationsError):

@@ -29,6 +29,7 @@ MAX_API_BODY_BYTES = 64 * 1024
 _RETRY_AFTER_SECONDS = "5"
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 """RFC 9110's phrases, of which Python before 3.13 has older ones."""
+_NOT_SET_UP = "The deployment is not set up correctly."
 _OUR_FAULT = "The request failed on our side."
 
 
@@ -218,10 +219,16 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.StripeError: (502, "stripe-refused", "Stripe refused the request."),
     errors.RecordsNotStoredError: (501, "records-not-stored", None),
     errors.SecretUnavailableError: (503, "secret-unavailable", "A secret can't be read now."),
+    errors.DatabaseMisconfiguredError: (500, "misconfigured", _NOT_SET_UP),
+    errors.DatabaseUnreachableError: (
+        503,
+        "database-unavailable",
+        "The database can't be reached now.",
+    ),
     errors.DatabaseUnavailableError: (503, "database-unavailable", "The database is busy."),
     errors.NewerSchemaError: (503, "newer-schema", "A later release has written the record."),
     errors.DatabaseRefusedError: (500, "record-refused", "The record can't be stored."),
-    errors.ConfigurationError: (500, "misconfigured", "The deployment is not set up correctly."),
+    errors.ConfigurationError: (500, "misconfigured", _NOT_SET_UP),
     errors.StripeIntegrationsError: (500, "internal-error", _OUR_FAULT),
 }
 """Status, type and detail by error, of which the first that fits is used; by default the detail is

@@ -21,6 +21,7 @@ from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors
+from stripe_integrations.adapters.aws import is_misconfigured
 from stripe_integrations.context import current
 from stripe_integrations.models.retry import attempts
 
@@ -43,6 +44,15 @@ _TRANSIENT_CODES = {
     "TransactionInProgressException",
 }
 _PERMANENT_CODES = {"ValidationException", "ItemCollectionSizeLimitExceededException"}
+_MISCONFIGURED_CODES = {
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignatureException",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "ResourceNotFoundException",
+    "UnrecognizedClientException",
+}
 _ATTEMPTS = 6
 
 R = TypeVar("R")
@@ -224,11 +234,15 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
 
 def unavailable(error: PynamoDBException) -> errors.StripeIntegrationsError:
     """Translate a failed call to DynamoDB: its error code, without its message."""
-    if error_code(error) in _PERMANENT_CODES:
-        return errors.DatabaseRefusedError(f"DynamoDB: {error_code(error)}")
-    return errors.DatabaseUnavailableError(
-        f"DynamoDB: {error_code(error) or type(error.cause).__name__}"
-    )
+    code = error_code(error)
+    message = f"DynamoDB: {code or type(error.cause).__name__}"
+    if code in _PERMANENT_CODES:
+        return errors.DatabaseRefusedError(message)
+    if code in _MISCONFIGURED_CODES or is_misconfigured(error.cause):
+        return errors.DatabaseMisconfiguredError(message)
+    if code is None:
+        return errors.DatabaseUnreachableError(message)
+    return errors.DatabaseUnavailableError(message)
 
 
 def error_code(error: PynamoDBException) -> str | None:

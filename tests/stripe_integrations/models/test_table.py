@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from unittest.mock import Mock
 
 import pytest
@@ -19,6 +23,22 @@ from stripe_integrations.models import (
     event_queue,
 )
 from tests.world import EMAIL, USER, World, stripe_event
+
+BUSY = (503, "database-unavailable", "The database is busy.")
+UNREACHABLE = (503, "database-unavailable", "The database can't be reached now.")
+MISCONFIGURED = (500, "misconfigured", "The deployment is not set up correctly.")
+NO_AWS = {
+    "TABLE_NAME": "customers",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/none",
+    "AWS_SHARED_CREDENTIALS_FILE": "/none",
+}
+REGION = {"AWS_DEFAULT_REGION": "eu-west-1"}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+USE_DATABASE = """
+from stripe_integrations.actions import StripeCustomer, User
+StripeCustomer.get(User("u-1"))
+"""
 
 
 class TestTransact:
@@ -85,11 +105,58 @@ class TestUnavailable:
         ):
             use_database()
 
-    def test_functions_return_503(self, world: World, customer: Customer) -> None:
-        with world.failing_database("AccessDeniedException"):
+    @pytest.mark.parametrize(
+        ("code", "expected"),
+        [
+            ("ProvisionedThroughputExceededException", BUSY),
+            ("ReadTimeout", UNREACHABLE),
+            ("AccessDeniedException", MISCONFIGURED),
+            ("ResourceNotFoundException", MISCONFIGURED),
+            ("UnrecognizedClientException", MISCONFIGURED),
+        ],
+    )
+    def test_functions_say_whether_to_retry(
+        self,
+        world: World,
+        customer: Customer,
+        monkeypatch: pytest.MonkeyPatch,
+        code: str,
+        expected: tuple[int, str, str],
+    ) -> None:
+        monkeypatch.setattr("botocore.endpoint.time", Mock())
+        with world.failing_database(code):
             responses = [world.create(), world.get(), world.sync(), world.delete()]
             responses += world.deliver()
-        assert [response["statusCode"] for response in responses] == [503] * 5
+        for response in responses:
+            problem = json.loads(response["body"])
+            slug = problem["type"].rpartition(":")[2]
+            assert (problem["status"], slug, problem["detail"]) == expected
+            assert ("retry-after" in response["headers"]) is (expected[0] == 503)
+        assert len(responses) == 5
+
+    @pytest.mark.parametrize(
+        ("environment", "error"),
+        [
+            ({}, "DatabaseMisconfiguredError: DynamoDB: NoRegionError"),
+            (REGION, "DatabaseMisconfiguredError: DynamoDB: NoCredentialsError"),
+            (
+                {**REGION, **CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+                "DatabaseUnreachableError: DynamoDB: EndpointConnectionError",
+            ),
+        ],
+    )
+    def test_process_without_aws_is_not_busy(
+        self, environment: Mapping[str, str], error: str
+    ) -> None:
+        inherited = {name: value for name, value in os.environ.items() if "AWS" not in name}
+        ended = subprocess.run(
+            [sys.executable, "-c", USE_DATABASE],
+            env={**inherited, **NO_AWS, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.stderr.splitlines()[-1] == f"stripe_integrations.errors.{error}"
 
 
 class TestRecord:
