@@ -30,11 +30,15 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
+from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.context import use
+from stripe_integrations.entrypoints.http import Request, Response
+from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.errors import StripeError, UnprocessableEventError
 from stripe_integrations.models import Customer, CustomerClaim, Event
 from stripe_integrations.models.event import MAX_ATTEMPTS
+from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric, logger
 from tests.marked import customer_fields, mark, marks_in, user_id
 from tests.marked_world import SECRET, Output, inhabited
@@ -472,6 +476,28 @@ def test_stories_cover_functions_and_failures(search: Search) -> None:
     assert asked == set(WAYS)
     assert set(applied_event_types()) <= reached
     assert {200, 201, 204, 400, 403, 404, 413, 422, 503} <= set(search.statuses)
+
+
+def test_representations_have_ids_and_states_only(search: Search) -> None:
+    search.play(leave_a_claim)
+    world = search.world
+    records = [Record.from_raw_data(image) for image in world.images()]
+    kinds = {type(record).__name__ for record in records}
+    assert kinds >= {"Customer", "Card", "Subscription", "CustomerClaim", "Pointer", "Event"}
+    assert not [mark for mark in marks_in(repr(records)) if not mark.startswith("user id of")]
+    (customer,) = (record for record in records if isinstance(record, Customer))
+    assert repr(customer) == f"Customer('USER#{ANN}', '{customer.sk}', is_active=True)"
+
+    stripe_customer = world.stripe.account.customers[customer.stripe_id]
+    event = api_event("GET", "/", headers={"Authorization": TOKEN}, claims=CLAIMS)
+    others = [
+        world.context,
+        CustomerSnapshot.from_fetch(stripe_customer),
+        Request(event),
+        Response(200, customer_to_json(customer)),
+    ]
+    for other in others:
+        assert marks_in(repr(other)) == []
 
 
 # ---- settings

@@ -65,8 +65,8 @@ class Settings:
     livemode: bool = False
     api_key_name: str | None = None
     webhook_secret_name: str | None = None
-    api_key: str | None = None
-    webhook_secret: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
     api_base: str = STRIPE_API_BASE
     stored_records: frozenset[str] | None = None
     event_retention_days: int = 90

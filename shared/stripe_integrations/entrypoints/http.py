@@ -43,7 +43,7 @@ class Request:
         The Lambda event, payload format 2.0.
     """
 
-    event: Mapping[str, Any]
+    event: Mapping[str, Any] = field(repr=False)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -134,7 +134,7 @@ class Response:
     """
 
     status: int
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
     logged: Mapping[str, object] = field(default_factory=dict)

@@ -37,6 +37,9 @@ TRANSACTION_ITEMS = 100
 TRANSACTION_BYTES = 4 * 1024 * 1024
 """The limits of one DynamoDB transaction."""
 
+_STATES = ("kind", "state", "status", "is_active")
+"""The attributes that the representation of a record has besides its key."""
+
 _TRANSIENT_CODES = {
     "TransactionConflict",
     "ThrottlingError",
@@ -115,6 +118,12 @@ class Record(Model):
             return None
         except PynamoDBException as error:
             raise unavailable(error) from error
+
+    def __repr__(self) -> str:
+        """Its key and its state: a record in a log or a traceback shows no personal data."""
+        values = self.attribute_values
+        state = [f"{name}={values[name]!r}" for name in _STATES if values.get(name) is not None]
+        return f"{type(self).__name__}({', '.join([repr(self.pk), repr(self.sk), *state])})"
 
     @staticmethod
     def connection() -> Connection:

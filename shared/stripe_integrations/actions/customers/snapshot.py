@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +33,7 @@ class CustomerSnapshot:
         Whether this is its state at its creation, with no children yet.
     """
 
-    stripe_customer: Json
+    stripe_customer: Json = field(repr=False)
     observation: Observation
     is_initial: bool
 
