@@ -18,7 +18,10 @@ def api_event(
     headers: Mapping[str, str] | None = None,
     claims: Mapping[str, str] | None = None,
 ) -> Json:
-    """An event of an HTTP API or a Function URL, payload format 2.0."""
+    """An event of an HTTP API, or of a Function URL at `/`, payload format 2.0.
+
+    With claims, a JWT authorizer has passed it; otherwise IAM has, if it is of the API.
+    """
     event: Json = {
         "version": "2.0",
         "routeKey": f"{method} {path}",
@@ -33,6 +36,8 @@ def api_event(
         event["pathParameters"] = {"user_id": user_id}
     if claims is not None:
         event["requestContext"]["authorizer"] = {"jwt": {"claims": dict(claims), "scopes": None}}
+    elif path != "/":
+        event["requestContext"]["authorizer"] = {"iam": {"accountId": "123456789012"}}
     return event
 
 

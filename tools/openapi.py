@@ -24,6 +24,7 @@ from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.entrypoints import http
+from stripe_integrations.entrypoints.caller import OWN_FIELDS
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.models import KINDS, Card, Customer, Pointer, Subscription
 from stripe_integrations.models.child import Child
@@ -80,7 +81,8 @@ OF_REQUIRING: Kinds = (errors.CustomerNotFoundError, errors.CustomerBeingCreated
 
 MEANINGS = {
     "malformed-request": "The body is not a JSON object in UTF-8.",
-    "forbidden": "The token is another user's.",
+    "forbidden": "The token is another user's or may not set the fields in `errors`, or the request"
+    " has not passed the deployment's authorizer.",
     "customer-not-found": "This user has no customer.",
     "customer-being-created": "This user's customer is being created.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
@@ -500,8 +502,9 @@ def security_schemes() -> Json:
             "scheme": "bearer",
             "bearerFormat": "JWT",
             "description": "Where the stack has the parameter `JwtIssuer`. The caller reaches the"
-            " customer whose `user_id` is the token's `sub`; a token with the scope of"
-            " `JwtAdminScope` reaches all.",
+            " customer whose `user_id` is the token's `sub`, and sets only "
+            + ", ".join(f"`{name}`" for name in sorted(OWN_FIELDS))
+            + "; a token with the scope of `JwtAdminScope` reaches all and sets every field.",
         },
     }
 

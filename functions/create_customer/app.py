@@ -1,15 +1,16 @@
 """POST /customers: creates the customer of a user, or returns the existing one."""
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.http import Request, Response, api_handler
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.errors import InvalidFieldError
 
 
-@http_handler
+@api_handler
 def handler(request: Request) -> Response:
     fields = request.api_json()
-    user = User(request.authorized_user_id(fields.pop("user_id", None)))
+    user = User(request.caller.user_id(fields.pop("user_id", None)))
+    request.caller.require_fields(fields)
     billing_email = fields.pop("billing_email", None)
     if "user" in fields:
         raise InvalidFieldError("user", "is not a field of a customer")

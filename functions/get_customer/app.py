@@ -1,12 +1,12 @@
 """GET /customers/{user_id}: the customer of a user with its children."""
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.http import Request, Response, api_handler
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.errors import CustomerNotFoundError
 
 
-@http_handler
+@api_handler
 def handler(request: Request) -> Response:
     customer = StripeCustomer.get(User(request.path_user_id()))
     if customer is None:

@@ -1,10 +1,10 @@
 """DELETE /customers/{user_id}: soft-deletes the customer of a user."""
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.http import Request, Response, api_handler
 
 
-@http_handler
+@api_handler
 def handler(request: Request) -> Response:
     StripeCustomer.soft_delete(StripeCustomer.require(User(request.path_user_id())))
     return Response(204)

@@ -1,11 +1,11 @@
 """POST /customers/{user_id}/sync: updates the customer of a user from Stripe."""
 
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.entrypoints.http import Request, Response, http_handler
+from stripe_integrations.entrypoints.http import Request, Response, api_handler
 from stripe_integrations.entrypoints.serialization import customer_to_json
 
 
-@http_handler
+@api_handler
 def handler(request: Request) -> Response:
     customer = StripeCustomer.require(User(request.path_user_id()))
     return Response(200, customer_to_json(StripeCustomer.sync(customer)))

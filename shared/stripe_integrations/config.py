@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib import import_module
 
 from stripe_integrations.errors import ConfigurationError
@@ -14,6 +15,15 @@ API_VERSION = "2026-10-28.endive"
 """The version of Stripe's API that every call uses, and that webhook endpoints should have."""
 
 STRIPE_API_BASE = "https://api.stripe.com"
+
+
+class Authorizer(StrEnum):
+    """What the routes of the HTTP API demand of a request."""
+
+    IAM = "iam"
+    JWT = "jwt"
+    NONE = "none"
+
 
 _MODES = {"test": False, "live": True}
 _SHORTEST_RETENTION_DAYS = 31
@@ -56,6 +66,9 @@ class Settings:
         Identifies the customers that this deployment created on Stripe: it must be unique among the
         deployments on one Stripe account, and never change. The table has it since its first
         customer: a process with another name is refused, and one without takes the table's.
+    api_authorizer : Authorizer
+        The authorizer of the HTTP API's routes: a request that has not passed it is refused. `none`
+        is for local use: every request is trusted.
     jwt_admin_scope : str or None
         The scope that lets a token read and change every user's customer; without one, no token
         may.
@@ -74,6 +87,7 @@ class Settings:
     event_bus_name: str | None = None
     dead_letters_url: str | None = None
     deployment_name: str | None = None
+    api_authorizer: Authorizer = Authorizer.IAM
     jwt_admin_scope: str | None = None
 
     @classmethod
@@ -102,6 +116,7 @@ class Settings:
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
             deployment_name=_name(environment.get("DEPLOYMENT_NAME") or None),
+            api_authorizer=_authorizer(environment.get("API_AUTHORIZER") or "iam"),
             jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
         )
 
@@ -110,6 +125,13 @@ def _mode(mode: str) -> bool:
     if mode not in _MODES:
         raise ConfigurationError("STRIPE_MODE must be test or live")
     return _MODES[mode]
+
+
+def _authorizer(name: str) -> Authorizer:
+    try:
+        return Authorizer(name)
+    except ValueError:
+        raise ConfigurationError("API_AUTHORIZER must be iam, jwt or none") from None
 
 
 def _name(name: str | None) -> str | None:

@@ -9,6 +9,7 @@
     ├── SecretUnavailableError
     ├── WrongModeError
     ├── InvalidFieldError
+    │   └── ForbiddenFieldError
     ├── MalformedRequestError
     ├── RequestTooLargeError
     ├── UnsupportedMediaTypeError
@@ -90,6 +91,10 @@ class InvalidFieldError(StripeIntegrationsError):
         self.refusals = ((field, reason), *others)
         """Name and reason of every refused field."""
         super().__init__("; ".join(f"{name}: {why}" for name, why in self.refusals))
+
+
+class ForbiddenFieldError(InvalidFieldError):
+    """The caller may not set a field: a user's token can't change money fields, for example."""
 
 
 class MalformedRequestError(StripeIntegrationsError):

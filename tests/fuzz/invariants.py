@@ -19,6 +19,7 @@ from stripe_integrations.errors import (
     InvocationFailedError,
     StripeIntegrationsError,
 )
+from stripe_integrations.models.fields import value_at
 from tests.fuzz.invocations import ADMIN_SCOPE, USERS, Invocation
 from tests.fuzz.stage import Outcome
 from tests.marked import marks_in, user_id
@@ -56,6 +57,8 @@ def violations(invocation: Invocation, outcome: Outcome, world: MarkedWorld) -> 
         yield from _over_http(invocation, outcome)
     if invocation.function == "link_customer":
         yield from _by_webhook(invocation, outcome, world)
+    if invocation.function in STATUSES.keys() - {"link_customer"}:
+        yield from _by_authorizer(invocation, outcome)
     if invocation.token is not None:
         yield from _by_token(invocation.token["claims"], outcome)
     if invocation.function == "apply_event":
@@ -151,6 +154,15 @@ def _stripe_accepts(body: bytes, header: str | None, secrets: str, now: float) -
         return any(accepts(secret) for secret in secrets.split())
 
 
+def _by_authorizer(invocation: Invocation, outcome: Outcome) -> Iterator[str]:
+    """A request has passed the one authorizer that the deployment's routes demand."""
+    demanded = "iam" if invocation.token is None else "jwt"
+    passed = value_at(invocation.event, "requestContext", "authorizer")
+    is_passed = isinstance(passed, dict) and set(passed) == {demanded}
+    if outcome.status < 400 and not is_passed:
+        yield f"served a request that has not passed the {demanded} authorizer"
+
+
 def _by_token(claims: Any, outcome: Outcome) -> Iterator[str]:
     """A token gives access to the customer of its own subject alone."""
     if _is_admin(claims):
@@ -159,7 +171,7 @@ def _by_token(claims: Any, outcome: Outcome) -> Iterator[str]:
     own = f"USER#{subject}" if isinstance(subject, str) else None
     for pk, sk in outcome.changed:
         if pk.startswith("USER#") and pk != own:
-            yield f"the token of {subject} changed {pk} {sk}"
+            yield f"the token of {subject} changed another user's customer: {pk} {sk}"
     body = _body(outcome)
     if outcome.status < 300 and (own is None or (body and body["user_id"] != subject)):
         yield f"the token of {subject} got another user's customer"

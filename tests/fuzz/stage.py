@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from simulation.deployment import TABLE_NAME
+from stripe_integrations.config import Authorizer
 from stripe_integrations.context import use
 from tests.fuzz.invocations import ADMIN_SCOPE, USERS, Invocation
 from tests.marked_world import MarkedWorld, Output, inhabited
@@ -73,7 +74,11 @@ class Stage:
         world.time += 1 / 3
         changes = world.database.stream(TABLE_NAME).records
         before, on_stripe = len(changes), _size_of_stripe(world)
-        world.context.settings = replace(world.settings, webhook_secret=invocation.webhook_secret)
+        world.context.settings = replace(
+            world.settings,
+            webhook_secret=invocation.webhook_secret,
+            api_authorizer=Authorizer.IAM if invocation.token is None else Authorizer.JWT,
+        )
         response: Any = None
         error: BaseException | None = None
         with self._output.captured(), use(world.context):

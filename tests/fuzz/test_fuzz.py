@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase
 from moto.core.models import botocore_stubber
 
+from stripe_integrations.entrypoints.caller import Caller
 from stripe_integrations.entrypoints.http import Request
 from stripe_integrations.observability import logger
 from tests.fuzz.explore import BATCH, explore
@@ -33,7 +34,7 @@ def ignore(*_: Any) -> None:
     pass
 
 
-def any_user(_: Request, user_id: object) -> object:
+def any_user(_: Caller, user_id: object) -> object:
     return user_id
 
 
@@ -65,7 +66,7 @@ class TestExplore:
             ),
             ("stripe_integrations.entrypoints.http.Request.json", log_body, "logged: "),
             (
-                "stripe_integrations.entrypoints.http.Request.authorized_user_id",
+                "stripe_integrations.entrypoints.caller.Caller.user_id",
                 any_user,
                 "another user's customer",
             ),

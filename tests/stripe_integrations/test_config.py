@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import stripe
 
-from stripe_integrations.config import API_VERSION, Settings
+from stripe_integrations.config import API_VERSION, Authorizer, Settings
 from stripe_integrations.errors import ConfigurationError
 
 REQUIRED = {"TABLE_NAME": "customers"}
@@ -39,6 +39,7 @@ class TestSettings:
                 "EVENT_BUS_NAME": "changes",
                 "DEAD_LETTERS_URL": "https://sqs/dead-letters",
                 "DEPLOYMENT_NAME": "shop-prod",
+                "API_AUTHORIZER": "jwt",
                 "JWT_ADMIN_SCOPE": "shop/admin",
             }
         )
@@ -55,6 +56,7 @@ class TestSettings:
             event_bus_name="changes",
             dead_letters_url="https://sqs/dead-letters",
             deployment_name="shop-prod",
+            api_authorizer=Authorizer.JWT,
             jwt_admin_scope="shop/admin",
         )
 
@@ -65,6 +67,7 @@ class TestSettings:
             ("STRIPE_MODE", "production"),
             ("EVENT_RETENTION_DAYS", "30"),
             ("EVENT_RETENTION_DAYS", "many"),
+            ("API_AUTHORIZER", "IAM"),
             ("DEPLOYMENT_NAME", "shop/prod"),
             ("DEPLOYMENT_NAME", "s" * 129),
         ],

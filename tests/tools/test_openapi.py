@@ -21,6 +21,7 @@ import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 from stripe_integrations.actions.customers import create_request
 from stripe_integrations.adapters import secrets
+from stripe_integrations.config import Authorizer
 from stripe_integrations.context import _of_process, use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.errors import InvalidFieldError
@@ -201,6 +202,11 @@ def settings_of(**values: Any) -> Setting:
     return enter
 
 
+def forbidden(world: World, stack: ExitStack) -> Json:
+    settings_of(api_authorizer=Authorizer.JWT)(world, stack)
+    return {"claims": {"sub": "u-2"}}
+
+
 def no_table(world: World, stack: ExitStack) -> None:
     """A process that starts without its settings."""
     patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -213,7 +219,7 @@ def broken(world: World, stack: ExitStack) -> None:
         raise KeyError
 
     patch = stack.enter_context(pytest.MonkeyPatch.context())
-    patch.setattr("stripe_integrations.entrypoints.http.Request.authorized_user_id", fail)
+    patch.setattr("stripe_integrations.entrypoints.caller.Caller.user_id", fail)
 
 
 def no_secret(world: World, stack: ExitStack) -> None:
@@ -254,7 +260,7 @@ def being_created(world: World, stack: ExitStack) -> Json:
 
 PROBLEMS: dict[str, Setting] = {
     "malformed-request": lambda world, stack: {"body": "{"},
-    "forbidden": lambda world, stack: {"claims": {"sub": "u-2"}},
+    "forbidden": forbidden,
     "customer-not-found": nobody,
     "customer-being-created": being_created,
     "conflict": refusing(

@@ -19,6 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import errors
 from stripe_integrations.context import current
+from stripe_integrations.entrypoints.caller import Caller
 from stripe_integrations.entrypoints.invocation import LambdaHandler, begin_invocation, observed
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
@@ -91,28 +92,14 @@ class Request:
             raise errors.RequestTooLargeError(f"the body is over {MAX_API_BODY_BYTES} bytes")
         return self.json()
 
-    def authorized_user_id(self, user_id: object) -> str:
-        """Return the user of a request, who must be the subject of the caller's JWT, if it has one.
-
-        A token with the deployment's admin scope may name any user.
-
-        Raises
-        ------
-        ForbiddenError
-            The caller's token is another user's.
-        """
-        token = value_at(self.event, "requestContext", "authorizer", "jwt")
-        if token is not None and not _is_admin(token):
-            subject = value_at(token, "claims", "sub")
-            if user_id is None or subject != user_id:
-                raise errors.ForbiddenError("the token is not this user's")
-        if not isinstance(user_id, str) or not user_id:
-            raise errors.InvalidFieldError("user_id", "must be a non-empty string")
-        return user_id
+    @cached_property
+    def caller(self) -> Caller:
+        """Who sent it to the API: see `Caller.of`."""
+        return Caller.of(self.event)
 
     def path_user_id(self) -> str:
-        """`authorized_user_id` of the user in the path."""
-        return self.authorized_user_id(value_at(self.event, "pathParameters", "user_id"))
+        """The user in the path, for whom the caller may act."""
+        return self.caller.user_id(value_at(self.event, "pathParameters", "user_id"))
 
 
 @dataclass(frozen=True)
@@ -174,23 +161,19 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
     return handler
 
 
+def api_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json]:
+    """Make a Lambda handler of an operation of the API, for requests that its authorizer passed."""
+
+    def authorized(request: Request) -> Response:
+        _ = request.caller
+        return operation(request)
+
+    return http_handler(authorized)
+
+
 def _request_id(event: object) -> str | None:
     request_id = value_at(event, "requestContext", "requestId")
     return request_id if isinstance(request_id, str) else None
-
-
-def _is_admin(token: object) -> bool:
-    """Return whether a token has the admin scope, in `scope` (a string) or `scp` (string or list).
-
-    API Gateway passes a list as a string in brackets.
-    """
-    wanted = current().settings.jwt_admin_scope
-    scope, scp = (value_at(token, "claims", name) for name in ("scope", "scp"))
-    if isinstance(scp, str) and scp.startswith("[") and scp.endswith("]"):
-        scp = scp[1:-1]
-    return wanted is not None and any(
-        wanted in scopes.split(" ") for scopes in (scope, scp) if isinstance(scopes, str)
-    )
 
 
 def problem(error: errors.StripeIntegrationsError) -> Response:
@@ -213,6 +196,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.ConflictError: (409, "conflict", None),
     errors.RequestTooLargeError: (413, "request-too-large", None),
     errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", None),
+    errors.ForbiddenFieldError: (403, "forbidden", None),
     errors.InvalidFieldError: (422, "invalid-field", None),
     errors.WrongModeError: (502, "wrong-mode", None),
     errors.StripeUnavailableError: (503, "stripe-unavailable", "Stripe can't be reached now."),

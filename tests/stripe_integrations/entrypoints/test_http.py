@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,9 +13,12 @@ import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+from stripe_integrations.config import Authorizer
+from stripe_integrations.entrypoints.caller import OWN_FIELDS
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.models import Customer
-from tests.world import EMAIL, World, problem_of
+from stripe_integrations.models.fields import fields_of
+from tests.world import EMAIL, Json, World, problem_of
 from tools.lambda_events import api_event
 
 BODY = json.dumps({"user_id": "u-1", "billing_email": EMAIL})
@@ -58,17 +61,122 @@ class TestBody:
         assert problem_of(world.call(create_customer, event)) == (415, "unsupported-media-type")
 
 
+def requests_of(user_id: str, claims: dict[str, Any] | None = None) -> list[tuple[Any, Json]]:
+    """A request to each route of the API, and the function that it invokes."""
+    path = f"/customers/{user_id}"
+    body = json.dumps({"user_id": user_id, "billing_email": EMAIL})
+    return [
+        (create_customer, api_event("POST", "/customers", body=body, claims=claims)),
+        (get_customer, api_event("GET", path, user_id, claims=claims)),
+        (sync_customer, api_event("POST", f"{path}/sync", user_id, claims=claims)),
+        (soft_delete_customer, api_event("DELETE", path, user_id, claims=claims)),
+    ]
+
+
+IAM = {"accountId": "123456789012"}
+ADMIN_TOKEN = {"claims": {"sub": "u-1", "scope": ADMIN}, "scopes": None}
+
+
+class TestAuthorizer:
+    """A request that did not pass the authorizer of the deployment's routes is refused."""
+
+    @pytest.mark.parametrize(
+        ("demanded", "authorizer"),
+        [
+            (Authorizer.IAM, None),
+            (Authorizer.IAM, {}),
+            (Authorizer.IAM, "iam"),
+            (Authorizer.IAM, {"iam": None}),
+            (Authorizer.IAM, {"jwt": ADMIN_TOKEN}),
+            (Authorizer.IAM, {"iam": IAM, "jwt": ADMIN_TOKEN}),
+            (Authorizer.IAM, {"lambda": {"sub": "u-1"}}),
+            (Authorizer.JWT, None),
+            (Authorizer.JWT, {}),
+            (Authorizer.JWT, {"jwt": None}),
+            (Authorizer.JWT, {"jwt": "token"}),
+            (Authorizer.JWT, {"jwt": {"claims": None}}),
+            (Authorizer.JWT, {"iam": IAM}),
+            (Authorizer.JWT, {"iam": IAM, "jwt": ADMIN_TOKEN}),
+            (Authorizer.JWT, {"lambda": ADMIN_TOKEN}),
+        ],
+    )
+    def test_of_other_kind_is_forbidden(
+        self, world: World, customer: Customer, demanded: Authorizer, authorizer: Any
+    ) -> None:
+        world.configure(api_authorizer=demanded, jwt_admin_scope=ADMIN)
+        before = world.items()
+        for function, event in requests_of("u-1"):
+            event["requestContext"]["authorizer"] = authorizer
+            assert problem_of(world.call(function, event)) == (403, "forbidden")
+            del event["requestContext"]["authorizer"]
+            assert problem_of(world.call(function, event)) == (403, "forbidden")
+        assert world.items() == before
+
+    @pytest.mark.parametrize(
+        ("demanded", "authorizer"),
+        [
+            (Authorizer.IAM, {"iam": IAM}),
+            (Authorizer.JWT, {"jwt": ADMIN_TOKEN}),
+            (Authorizer.NONE, None),
+            (Authorizer.NONE, {"iam": IAM}),
+        ],
+    )
+    def test_that_is_demanded_is_enough(
+        self, world: World, demanded: Authorizer, authorizer: Any
+    ) -> None:
+        world.configure(api_authorizer=demanded, jwt_admin_scope=ADMIN)
+        for function, event in requests_of("u-1"):
+            event["requestContext"]["authorizer"] = authorizer
+            assert world.call(function, event)["statusCode"] < 300
+
+
+class TestFieldsOfToken:
+    """Without the admin scope a token sets only the user's own fields."""
+
+    OWN: ClassVar[Json] = {
+        "name": "Jane",
+        "phone": "+49",
+        "address": {"city": "Berlin"},
+        "shipping": {"name": "Jane", "address": {"city": "Berlin"}},
+        "preferred_locales": ["de"],
+    }
+
+    def create(self, world: World, claims: Json, **fields: Any) -> Json:
+        world.configure(api_authorizer=Authorizer.JWT, jwt_admin_scope=ADMIN)
+        body = json.dumps({"user_id": "u-1", "billing_email": EMAIL, **fields})
+        return world.call(
+            create_customer, api_event("POST", "/customers", body=body, claims=claims)
+        )
+
+    def test_are_the_users_own(self, world: World) -> None:
+        created = self.create(world, {"sub": "u-1"}, **self.OWN)
+        assert created["statusCode"] == 201
+        assert created["json"]["name"] == "Jane"
+
+    @pytest.mark.parametrize(
+        "name",
+        ["nonsense", *sorted(fields_of(Customer).keys() - OWN_FIELDS - {"user_id", "balance"})],
+    )
+    def test_others_are_forbidden(self, world: World, name: str) -> None:
+        refused = self.create(world, {"sub": "u-1"}, name="Jane", **{name: None}, balance=-100000)
+        assert problem_of(refused) == (403, "forbidden")
+        named = {error["field"] for error in refused["json"]["errors"]}
+        assert named == {name, "balance"}
+        assert (world.items(), world.stripe_customers()) == ([], [])
+
+    def test_are_all_with_the_admin_scope(self, world: World) -> None:
+        claims = {"sub": "machine", "scope": ADMIN}
+        created = self.create(world, claims, balance=-100000, metadata={"plan": "pro"})
+        assert created["json"]["balance"] == -100000
+        assert created["json"]["metadata"]["plan"] == "pro"
+
+
 class TestAuthorization:
     """A JWT permits its own user; with the admin scope, any user."""
 
     def test_token_permits_own_user_only(self, world: World, customer: Customer) -> None:
-        other = {"sub": "u-2"}
-        for function, event in (
-            (get_customer, api_event("GET", "/customers/u-1", "u-1", claims=other)),
-            (sync_customer, api_event("POST", "/customers/u-1/sync", "u-1", claims=other)),
-            (soft_delete_customer, api_event("DELETE", "/customers/u-1", "u-1", claims=other)),
-            (create_customer, api_event("POST", "/customers", body=BODY, claims=other)),
-        ):
+        world.configure(api_authorizer=Authorizer.JWT)
+        for function, event in requests_of("u-1", {"sub": "u-2"}):
             assert problem_of(world.call(function, event)) == (403, "forbidden")
         own = api_event("GET", "/customers/u-1", "u-1", claims={"sub": "u-1"})
         assert world.call(get_customer, own)["statusCode"] == 200
@@ -100,7 +208,7 @@ class TestAuthorization:
         claims: dict[str, Any],
         status: int,
     ) -> None:
-        world.configure(jwt_admin_scope=scope)
+        world.configure(api_authorizer=Authorizer.JWT, jwt_admin_scope=scope)
         create = api_event("POST", "/customers", body=BODY, claims=claims)
         assert world.call(create_customer, create)["statusCode"] == status
         get = api_event("GET", "/customers/u-1", "u-1", claims=claims)
