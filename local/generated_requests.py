@@ -41,7 +41,7 @@ SIGNATURE = (
     f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/20260101/{REGION}/execute-api/aws4_request,"
     " SignedHeaders=host, Signature=0"
 )
-OPERATIONS = 4
+OPERATIONS = 7
 """The number of operations of the API; each gets an equal share of the requests."""
 MAX_ROUNDS = 20
 

@@ -113,7 +113,11 @@ def function_of(method: str, path: str) -> str:
 def routes() -> list[tuple[str, re.Pattern[str], str]]:
     """Return the routes of the API: method, pattern of the path, function."""
     return [
-        (method.upper(), re.compile(VARIABLE.sub("[^/]+", path)), operation["operationId"])
+        (
+            method.upper(),
+            re.compile(VARIABLE.sub("[^/]+", path)),
+            operation["operationId"].removesuffix("_by_query"),
+        )
         for path, operations in json.loads(DOCUMENT.read_text())["paths"].items()
         for method, operation in operations.items()
     ]

@@ -20,6 +20,9 @@ BY_ROUTE = {
     "GetCustomer": ("GET", "/customers/{user_id}"),
     "SyncCustomer": ("POST", "/customers/{user_id}/sync"),
     "SoftDeleteCustomer": ("DELETE", "/customers/{user_id}"),
+    "GetCustomerByQuery": ("GET", "/customers"),
+    "SyncCustomerByQuery": ("POST", "/customers/sync"),
+    "SoftDeleteCustomerByQuery": ("DELETE", "/customers"),
 }
 CONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
 
@@ -151,7 +154,9 @@ class TestRollout:
         assert len(groups) == len(FUNCTIONS)
         for name in FUNCTIONS:
             group = groups[f"{name}DeploymentGroup"]["Properties"]
-            watched = [{"Name": {"Ref": f"{name}{what}"}} for what in ("Errors", "Throttles")]
+            by_query = ("ByQueryErrors",) if f"{name}ByQueryErrors" in ALARMS else ()
+            whats = ("Errors", *by_query, "Throttles")
+            watched = [{"Name": {"Ref": f"{name}{what}"}} for what in whats]
             assert group["AlarmConfiguration"] == {"Enabled": True, "Alarms": watched}
             assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
             alias = resources[f"{name}Aliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]

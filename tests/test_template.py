@@ -133,6 +133,9 @@ class TestAccess:
             "GET /customers/{user_id}",
             "POST /customers/{user_id}/sync",
             "DELETE /customers/{user_id}",
+            "GET /customers",
+            "POST /customers/sync",
+            "DELETE /customers",
         }
         for route in routes:
             assert route["AuthorizationType"] == {"If": ["UseJwt", "JWT", "AWS_IAM"]}

@@ -36,7 +36,7 @@ from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
 from tests import roles
-from tools.lambda_events import api_event, lambda_context
+from tools.lambda_events import api_event, lambda_context, user_event
 
 Json = dict[str, Any]
 
@@ -135,17 +135,15 @@ class World:
 
     def get(self, user_id: str = "u-1") -> Json:
         """GET /customers/{user_id}."""
-        return self.call(get_customer, api_event("GET", f"/customers/{user_id}", user_id))
+        return self.call(get_customer, user_event("GET", user_id))
 
     def sync(self, user_id: str = "u-1") -> Json:
         """POST /customers/{user_id}/sync."""
-        return self.call(sync_customer, api_event("POST", f"/customers/{user_id}/sync", user_id))
+        return self.call(sync_customer, user_event("POST", user_id, "/sync"))
 
     def delete(self, user_id: str = "u-1") -> Json:
         """DELETE /customers/{user_id}."""
-        return self.call(
-            soft_delete_customer, api_event("DELETE", f"/customers/{user_id}", user_id)
-        )
+        return self.call(soft_delete_customer, user_event("DELETE", user_id))
 
     def webhook(self, body: bytes, headers: Mapping[str, str]) -> Json:
         """POST to the Function URL."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
+
+from stripe_integrations.entrypoints.user_in_url import PATH_PATTERN
 
 Json = dict[str, Any]
 
@@ -14,6 +18,7 @@ def api_event(
     path: str,
     user_id: str | None = None,
     *,
+    query: str = "",
     body: str | None = None,
     headers: Mapping[str, str] | None = None,
     claims: Mapping[str, str] | None = None,
@@ -26,6 +31,7 @@ def api_event(
         "version": "2.0",
         "routeKey": f"{method} {path}",
         "rawPath": path,
+        "rawQueryString": query,
         "headers": {"content-type": "application/json", **(headers or {})},
         "requestContext": {"http": {"method": method, "path": path}, "requestId": "request-1"},
         "isBase64Encoded": False,
@@ -39,6 +45,17 @@ def api_event(
     elif path != "/":
         event["requestContext"]["authorizer"] = {"iam": {"accountId": "123456789012"}}
     return event
+
+
+def user_event(method: str, user_id: str, tail: str = "", **more: Any) -> Json:
+    """An event with the user's id in the path or, where it is not safe there, in the query.
+
+    The tail is what the route has after the id.
+    """
+    if re.match(PATH_PATTERN, user_id):
+        return api_event(method, f"/customers/{user_id}{tail}", user_id, **more)
+    query = f"user_id={quote(user_id.encode('utf-8', 'surrogatepass'), safe='')}"
+    return api_event(method, f"/customers{tail}", query=query, **more)
 
 
 def lambda_context(remaining_milliseconds: int = 29_000) -> SimpleNamespace:

@@ -12,7 +12,7 @@ import json
 import random
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from stripe_integrations.context import Context, use
 from stripe_integrations.entrypoints import http
 from stripe_integrations.entrypoints.caller import OWN_FIELDS
 from stripe_integrations.entrypoints.serialization import customer_to_json
+from stripe_integrations.entrypoints.user_in_url import PATH_PATTERN
 from stripe_integrations.models import KINDS, Card, Customer, Pointer, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.fields import Text, fields_of
@@ -124,8 +125,9 @@ class Route:
     ----------
     method, path : str
         As in the template's route key.
-    function : str
-        The function that it invokes.
+    operation : str
+        The id of the operation: the function that it invokes, and `by_query` if the user's id is a
+        query parameter.
     summary, description : str
         As in OpenAPI.
     responses : mapping
@@ -136,7 +138,7 @@ class Route:
 
     method: str
     path: str
-    function: str
+    operation: str
     summary: str
     description: str
     responses: Mapping[int, str]
@@ -145,7 +147,7 @@ class Route:
     @property
     def takes_body(self) -> bool:
         """Whether a request has a body."""
-        return self.function == "create_customer"
+        return self.operation == "create_customer"
 
     @property
     def gateway(self) -> Mapping[int, str]:
@@ -157,7 +159,9 @@ class Route:
         )
 
 
-ROUTES = (
+BY_QUERY = "_by_query"
+
+_ROUTES = (
     Route(
         "POST",
         "/customers",
@@ -213,6 +217,21 @@ ROUTES = (
     ),
 )
 
+ROUTES = (
+    *_ROUTES,
+    *(
+        replace(
+            route,
+            path=route.path.replace("/{user_id}", ""),
+            operation=route.operation + BY_QUERY,
+            summary=f"{route.summary}, by any id",
+        )
+        for route in _ROUTES
+        if not route.takes_body
+    ),
+)
+"""The routes of the template; those with a user's id in the path, again with it in the query."""
+
 
 def document() -> Json:
     """Return the whole document."""
@@ -245,7 +264,7 @@ def document() -> Json:
                 "CustomerToCreate": {"value": EXAMPLE_REQUEST},
                 "Customer": {"value": example_customer()},
             },
-            "parameters": {"UserId": user_id_parameter()},
+            "parameters": user_id_parameters(),
             "headers": {
                 "RetryAfter": {
                     "description": "Seconds after which to try again.",
@@ -261,13 +280,14 @@ def document() -> Json:
 def operation(route: Route) -> Json:
     """Return the Operation Object of a route."""
     described: Json = {
-        "operationId": route.function,
+        "operationId": route.operation,
         "tags": ["customers"],
         "summary": route.summary,
         "description": route.description,
     }
-    if "{" in route.path:
-        described["parameters"] = [reference("parameters", "UserId")]
+    if not route.takes_body:
+        place = "UserIdInPath" if "{" in route.path else "UserIdInQuery"
+        described["parameters"] = [reference("parameters", place)]
     if route.takes_body:
         described["requestBody"] = {
             "required": True,
@@ -300,7 +320,7 @@ def links() -> Json:
     """Return the links to the operations on an existing customer."""
     of_this_user = {"user_id": "$response.body#/user_id"}
     return {
-        route.function: {"operationId": route.function, "parameters": of_this_user}
+        route.operation: {"operationId": route.operation, "parameters": of_this_user}
         for route in ROUTES
         if not route.takes_body
     }
@@ -474,16 +494,22 @@ def user_id_schema() -> Json:
     }
 
 
-def user_id_parameter() -> Json:
-    """Return the path parameter with the user's id."""
-    return {
-        "name": "user_id",
+def user_id_parameters() -> Json:
+    """Return the parameters with the user's id: in the path, and in the query for any id."""
+    common = {"name": "user_id", "required": True, "example": EXAMPLE_REQUEST["user_id"]}
+    in_path = {
         "in": "path",
-        "required": True,
-        "description": "Percent-encoded. API Gateway matches no id with a slash.",
-        "schema": {**user_id_schema(), "pattern": "^[^/]+$"},
-        "example": EXAMPLE_REQUEST["user_id"],
+        "description": "An id of these characters alone, since API Gateway decodes paths. Other ids"
+        " are passed in the query, to the operations whose name ends in `by_query`.",
+        "schema": {**user_id_schema(), "pattern": PATH_PATTERN},
     }
+    in_query = {
+        "in": "query",
+        "description": "Any id, percent-encoded: a space is %20 and a plus is %2B. It is the only"
+        " parameter.",
+        "schema": user_id_schema(),
+    }
+    return {"UserIdInPath": {**common, **in_path}, "UserIdInQuery": {**common, **in_query}}
 
 
 def security_schemes() -> Json:

@@ -26,7 +26,7 @@ def simplify(_: HookContext, case: Case, __: dict[str, Any]) -> None:
         return
     if case.meta.phase.name not in (TestPhase.FUZZING, TestPhase.STATEFUL):
         return
-    generated = json.dumps([case.path_parameters, case.body], default=str)
+    generated = json.dumps([case.path_parameters, case.query, case.body], default=str)
     chance = random.Random(generated)  # noqa: S311
     if isinstance(case.body, dict) and chance.random() < 0.75:
         optional = [name for name in case.body if name not in REQUIRED]
@@ -36,9 +36,9 @@ def simplify(_: HookContext, case: Case, __: dict[str, Any]) -> None:
         if chance.random() < 0.75:
             case.body["user_id"] = chance.choice(USERS)
     # A stateful sequence keeps the user of its first request.
-    elif (
-        case.path_parameters
-        and case.meta.phase.name is TestPhase.FUZZING
-        and chance.random() < 0.75
-    ):
-        case.path_parameters = {"user_id": chance.choice(USERS)}
+    elif case.meta.phase.name is TestPhase.FUZZING and chance.random() < 0.75:
+        parameters = {"user_id": chance.choice(USERS)}
+        if case.path_parameters:
+            case.path_parameters = parameters
+        else:
+            case.query = parameters

@@ -1,4 +1,4 @@
-"""GET /customers/{user_id}: the customer of a user with its children."""
+"""GET /customers/{user_id}, or /customers?user_id=…: the customer of a user with its children."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, api_handler
@@ -8,7 +8,7 @@ from stripe_integrations.errors import CustomerNotFoundError
 
 @api_handler
 def handler(request: Request) -> Response:
-    customer = StripeCustomer.get(User(request.path_user_id()))
+    customer = StripeCustomer.get(User(request.user_id()))
     if customer is None:
         raise CustomerNotFoundError("this user has no customer")
     return Response(200, customer_to_json(customer))

@@ -1,4 +1,4 @@
-"""POST /customers/{user_id}/sync: updates the customer of a user from Stripe."""
+"""POST /customers/{user_id}/sync, or /customers/sync?user_id=…: updates a customer from Stripe."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, api_handler
@@ -7,5 +7,5 @@ from stripe_integrations.entrypoints.serialization import customer_to_json
 
 @api_handler
 def handler(request: Request) -> Response:
-    customer = StripeCustomer.require(User(request.path_user_id()))
+    customer = StripeCustomer.require(User(request.user_id()))
     return Response(200, customer_to_json(StripeCustomer.sync(customer)))

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from hypothesis import strategies as st
 
@@ -128,7 +129,14 @@ def _with_path(draw: st.DrawFn, function: str) -> Invocation:
     user = draw(_USER_IDS)
     event = deepcopy(example(function))
     ids = st.fixed_dictionaries({"user_id": JUNK | spliced_text(user) | st.just([user])})
-    event["pathParameters"] = draw(mostly({"user_id": user}, ids, JUNK))
+    if draw(st.booleans()):
+        event["pathParameters"] = draw(mostly({"user_id": user}, ids, JUNK))
+        event["rawPath"] = event["rawPath"].replace("user-1", user)
+    else:
+        del event["pathParameters"]
+        event["rawPath"] = event["rawPath"].replace("/user-1", "")
+        query = f"user_id={quote(user)}"
+        event["rawQueryString"] = draw(mostly(query, spliced_text(query), JUNK))
     return draw(_of_api(function, event, user))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -62,12 +63,16 @@ REQUEST = validator(DOCUMENT["components"]["schemas"]["CustomerToCreate"])
 
 def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Json:
     """Call a route, and check that its response is one that the document promises."""
-    (route,) = (route for route in openapi.ROUTES if route.function == function)
-    path = route.path.replace("{user_id}", user_id)
+    (route,) = (route for route in openapi.ROUTES if route.operation == function)
     if route.takes_body:
         event = {"body": json.dumps({**BODY, "user_id": user_id}), **event}
-    named = user_id if "{" in route.path else None
-    response = world.call(FUNCTIONS[function], api_event(route.method, path, named, **event))
+    path = route.path.replace("{user_id}", user_id)
+    if "{" in route.path:
+        sent = api_event(route.method, path, user_id, **event)
+    else:
+        query = "" if route.takes_body else f"user_id={quote(user_id, safe='')}"
+        sent = api_event(route.method, path, query=query, **event)
+    response = world.call(FUNCTIONS[function.removesuffix(openapi.BY_QUERY)], sent)
     check(function, response)
     return response
 
@@ -285,7 +290,7 @@ PROBLEMS: dict[str, Setting] = {
 @pytest.mark.parametrize(
     ("function", "kind"),
     [
-        pytest.param(route.function, kind, id=f"{route.function}-{kind}")
+        pytest.param(route.operation, kind, id=f"{route.operation}-{kind}")
         for route in openapi.ROUTES
         for kind in sorted(
             {openapi.slug_of(openapi.example_problem(kind)) for kind in route.problems}
@@ -393,9 +398,30 @@ def test_required_fields(world: World, missing: str) -> None:
     assert call(world, "create_customer", body=json.dumps(body))["statusCode"] == 422
 
 
-def test_user_id_in_path_takes_its_schema(world: World) -> None:
-    schema = validator(DOCUMENT["components"]["parameters"]["UserId"]["schema"])
-    for user_id, taken in (("u", True), ("u" * 500, True), ("u" * 501, False)):
-        assert schema.is_valid(user_id) is taken
-        assert call(world, "get_customer", user_id)["statusCode"] == (404 if taken else 422)
-    assert not schema.is_valid("u/1")
+USER_IDS = (
+    "u",
+    "u" * 500,
+    "u" * 501,
+    "u/1",
+    "u?1",
+    "a@b.c:~_-",
+    ".",
+    "..",
+    "é",
+    "a b",
+    "a+b",
+    "%41",
+)
+
+
+@pytest.mark.parametrize("user_id", USER_IDS)
+@pytest.mark.parametrize(
+    ("function", "place"),
+    [("get_customer", "UserIdInPath"), ("get_customer_by_query", "UserIdInQuery")],
+)
+def test_user_id_in_url_takes_its_schema(
+    world: World, function: str, place: str, user_id: str
+) -> None:
+    schema = validator(DOCUMENT["components"]["parameters"][place]["schema"])
+    status = call(world, function, user_id)["statusCode"]
+    assert status == (404 if schema.is_valid(user_id) else 422)

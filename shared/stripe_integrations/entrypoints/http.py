@@ -21,6 +21,7 @@ from stripe_integrations import errors
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.caller import Caller
 from stripe_integrations.entrypoints.invocation import LambdaHandler, begin_invocation, observed
+from stripe_integrations.entrypoints.user_in_url import user_id_in_url
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
 
@@ -97,9 +98,9 @@ class Request:
         """Who sent it to the API: see `Caller.of`."""
         return Caller.of(self.event)
 
-    def path_user_id(self) -> str:
-        """The user in the path, for whom the caller may act."""
-        return self.caller.user_id(value_at(self.event, "pathParameters", "user_id"))
+    def user_id(self) -> str:
+        """The user in the URL, for whom the caller may act."""
+        return self.caller.user_id(user_id_in_url(self.event))
 
 
 @dataclass(frozen=True)
