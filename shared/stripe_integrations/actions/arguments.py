@@ -48,7 +48,7 @@ def user_id_of(user: HasId) -> str:
     given = getattr(user, "id", None)
     user_id = _text_of(given)
     if user_id is None:
-        what = f"{_type_name(user)} without id" if given is None else _type_name(given)
+        what = f"{_name(type(user))} without id" if given is None else _name(type(given))
         raise InvalidFieldError("user_id", f"must be a string, an integer or a UUID, not {what}")
     if not user_id:
         raise InvalidFieldError("user_id", "must not be empty")
@@ -70,7 +70,7 @@ def stripe_json(name: str, given: object) -> Mapping[str, Any]:
         It is neither, or contains what is neither; the message has the type.
     """
     if not isinstance(given, Mapping) and not _is_of_stripes_library(given):
-        refused = _type_name(given)
+        refused = _name(type(given))
         raise InvalidFieldError(name, f"must be Stripe's object or its JSON, not {refused}")
 
     def converted(nested: object) -> object:
@@ -78,7 +78,7 @@ def stripe_json(name: str, given: object) -> Mapping[str, Any]:
             return str(nested)  # as Stripe sent it
         if _is_of_stripes_library(nested):
             return nested.to_dict()
-        raise InvalidFieldError(name, f"contains {_type_name(nested)}, which is not JSON")
+        raise InvalidFieldError(name, f"contains {_name(type(nested))}, which is not JSON")
 
     try:
         parsed = json.loads(json.dumps(given, default=converted))
@@ -98,8 +98,7 @@ def require_type(name: str, given: object, wanted: type[T]) -> T:
         It is of another type, which the message has.
     """
     if not isinstance(given, wanted):
-        refused = _type_name(given)
-        raise InvalidFieldError(name, f"must be a {wanted.__name__} of ours, not {refused}")
+        raise InvalidFieldError(name, f"must be of type {_name(wanted)}, not {_name(type(given))}")
     return given
 
 
@@ -118,6 +117,5 @@ def _text_of(user_id: object) -> str | None:
     return None
 
 
-def _type_name(value: object) -> str:
-    kind = type(value)
+def _name(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
