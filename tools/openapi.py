@@ -322,7 +322,7 @@ def links() -> Json:
     return {
         route.operation: {"operationId": route.operation, "parameters": of_this_user}
         for route in ROUTES
-        if not route.takes_body
+        if "{" in route.path
     }
 
 

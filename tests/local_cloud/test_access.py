@@ -194,6 +194,10 @@ def test_own_customer(cloud: Cloud, issuer: Issuer) -> None:
     assert call(cloud, token, "POST", "/customers", body).status == 201
     assert call(cloud, token, "POST", "/customers", body).status == 200
     assert call(cloud, token, "GET", path).body["name"] == "Jenny"
+    in_query = "/customers?user_id=user%2Down"
+    assert call(cloud, token, "GET", in_query).body["name"] == "Jenny"
+    refused = call(cloud, token, "POST", "/customers", {**body, "balance": -100_000})
+    assert (refused.status, refused.body["field"]) == (403, "balance")
     assert call(cloud, token, "POST", f"{path}/sync").status == 200
     assert call(cloud, token, "DELETE", path).status == 204
     assert call(cloud, token, "GET", path).status == 404
