@@ -9,7 +9,7 @@ from stripe_integrations.errors import InvalidFieldError
 @api_handler
 def handler(request: Request) -> Response:
     fields = request.api_json()
-    user = User(request.caller.user_id(fields.pop("user_id", None)))
+    user = User(request.caller.authorize_user(fields.pop("user_id", None)))
     request.caller.require_fields(fields)
     billing_email = fields.pop("billing_email", None)
     if "user" in fields:

@@ -18,7 +18,7 @@ STRIPE_API_BASE = "https://api.stripe.com"
 
 
 class Authorizer(StrEnum):
-    """What the routes of the HTTP API demand of a request."""
+    """The authorizer that the routes of the HTTP API require."""
 
     IAM = "iam"
     JWT = "jwt"
@@ -64,11 +64,12 @@ class Settings:
         The SQS queue for failed events.
     deployment_name : str or None
         Identifies the customers that this deployment created on Stripe: it must be unique among the
-        deployments on one Stripe account, and never change. The table has it since its first
-        customer: a process with another name is refused, and one without takes the table's.
+        deployments on one Stripe account, and never change. The first create stores it in the
+        table. A process configured with a different name is rejected; a process without a name uses
+        the stored one.
     api_authorizer : Authorizer
-        The authorizer of the HTTP API's routes: a request that has not passed it is refused. `none`
-        is for local use: every request is trusted.
+        The authorizer of the HTTP API's routes: a request that it has not authorized is refused.
+        `none` is for local use: every request is trusted.
     jwt_admin_scope : str or None
         The scope that lets a token read and change every user's customer; without one, no token
         may.

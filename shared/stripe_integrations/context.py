@@ -55,7 +55,7 @@ class Context:
     Attributes
     ----------
     deployment_name : str or None
-        The table's name of its deployment, once it was read.
+        The deployment name stored in the table; None until it is read.
     """
 
     settings: Settings

@@ -88,9 +88,9 @@ class InvalidFieldError(StripeIntegrationsError):
     def __init__(self, field: str, reason: str, *others: tuple[str, str]) -> None:
         self.field = field
         self.reason = reason
-        self.refusals = ((field, reason), *others)
+        self.field_errors = ((field, reason), *others)
         """Name and reason of every refused field."""
-        super().__init__("; ".join(f"{name}: {why}" for name, why in self.refusals))
+        super().__init__("; ".join(f"{name}: {why}" for name, why in self.field_errors))
 
 
 class ForbiddenFieldError(InvalidFieldError):

@@ -98,7 +98,7 @@ class TestFields:
         assert response["json"]["field"] == "billing_email"
         assert response["json"]["errors"] == [
             {"field": "billing_email", "detail": "is missing"},
-            {"field": "email", "detail": "is passed as billing_email"},
+            {"field": "email", "detail": "must be passed as billing_email"},
             {"field": "balance", "detail": "must be a whole number"},
         ]
 

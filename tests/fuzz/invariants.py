@@ -155,12 +155,12 @@ def _stripe_accepts(body: bytes, header: str | None, secrets: str, now: float) -
 
 
 def _by_authorizer(invocation: Invocation, outcome: Outcome) -> Iterator[str]:
-    """A request has passed the one authorizer that the deployment's routes demand."""
-    demanded = "iam" if invocation.token is None else "jwt"
+    """A request was authorized by the one authorizer that the deployment's routes require."""
+    required = "iam" if invocation.token is None else "jwt"
     passed = value_at(invocation.event, "requestContext", "authorizer")
-    is_passed = isinstance(passed, dict) and set(passed) == {demanded}
+    is_passed = isinstance(passed, dict) and set(passed) == {required}
     if outcome.status < 400 and not is_passed:
-        yield f"served a request that has not passed the {demanded} authorizer"
+        yield f"served a request that was not authorized by the {required} authorizer"
 
 
 def _by_token(claims: Any, outcome: Outcome) -> Iterator[str]:

@@ -66,7 +66,7 @@ class TestExplore:
             ),
             ("stripe_integrations.entrypoints.http.Request.json", log_body, "logged: "),
             (
-                "stripe_integrations.entrypoints.caller.Caller.user_id",
+                "stripe_integrations.entrypoints.caller.Caller.authorize_user",
                 any_user,
                 "another user's customer",
             ),

@@ -224,7 +224,7 @@ def broken(world: World, stack: ExitStack) -> None:
         raise KeyError
 
     patch = stack.enter_context(pytest.MonkeyPatch.context())
-    patch.setattr("stripe_integrations.entrypoints.caller.Caller.user_id", fail)
+    patch.setattr("stripe_integrations.entrypoints.caller.Caller.authorize_user", fail)
 
 
 def no_secret(world: World, stack: ExitStack) -> None:

@@ -27,10 +27,10 @@ class HasId(Protocol):
 
 
 class ToDict(Protocol):
-    """An object of Stripe's library, which is no mapping."""
+    """An object of Stripe's library, which is not a mapping."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Its JSON."""
+        """Return the object as JSON."""
 
 
 StripeData = Mapping[str, Any] | ToDict
@@ -45,10 +45,10 @@ def user_id_of(user: HasId) -> str:
         The user has no `id`, or one that is not a string of 1 to 500 characters, an integer or a
         UUID.
     """
-    given = getattr(user, "id", None)
-    user_id = _text_of(given)
+    value = getattr(user, "id", None)
+    user_id = _text_of(value)
     if user_id is None:
-        what = f"{_name(type(user))} without id" if given is None else _name(type(given))
+        what = f"{_name(type(user))} without id" if value is None else _name(type(value))
         raise InvalidFieldError("user_id", f"must be a string, an integer or a UUID, not {what}")
     if not user_id:
         raise InvalidFieldError("user_id", "must not be empty")
@@ -57,20 +57,20 @@ def user_id_of(user: HasId) -> str:
             "user_id", f"must be at most {Pointer.MAX_USER_ID_LENGTH} characters long"
         )
     if not is_text(user_id):
-        raise InvalidFieldError("user_id", "can't be written in UTF-8")
+        raise InvalidFieldError("user_id", "can't be encoded as UTF-8")
     return user_id
 
 
-def stripe_json(name: str, given: object) -> Mapping[str, Any]:
+def stripe_json(name: str, value: object) -> Mapping[str, Any]:
     """Convert one of Stripe's objects to JSON, whether it is JSON or an object of Stripe's library.
 
     Raises
     ------
     InvalidFieldError
-        It is neither, or contains what is neither; the message has the type.
+        It is neither, or contains what is neither; the message names the type.
     """
-    if not isinstance(given, Mapping) and not _is_of_stripes_library(given):
-        refused = _name(type(given))
+    if not isinstance(value, Mapping) and not _is_of_stripes_library(value):
+        refused = _name(type(value))
         raise InvalidFieldError(name, f"must be Stripe's object or its JSON, not {refused}")
 
     def converted(nested: object) -> object:
@@ -81,25 +81,27 @@ def stripe_json(name: str, given: object) -> Mapping[str, Any]:
         raise InvalidFieldError(name, f"contains {_name(type(nested))}, which is not JSON")
 
     try:
-        parsed = json.loads(json.dumps(given, default=converted))
-    except (RecursionError, TypeError, ValueError):  # too deep, or with keys that are no strings
-        parsed = given
+        parsed = json.loads(json.dumps(value, default=converted))
+    except (RecursionError, TypeError, ValueError):  # too deep, or with keys that are not strings
+        parsed = value
     if not isinstance(parsed, Mapping):
         raise InvalidFieldError(name, "must be an object")
     return parsed
 
 
-def require_type(name: str, given: object, wanted: type[T]) -> T:
+def require_type(name: str, value: object, expected_type: type[T]) -> T:
     """Return an argument that is of this type: a record, or an id.
 
     Raises
     ------
     InvalidFieldError
-        It is of another type, which the message has.
+        It is of another type, which the message names.
     """
-    if not isinstance(given, wanted):
-        raise InvalidFieldError(name, f"must be of type {_name(wanted)}, not {_name(type(given))}")
-    return given
+    if not isinstance(value, expected_type):
+        raise InvalidFieldError(
+            name, f"must be of type {_name(expected_type)}, not {_name(type(value))}"
+        )
+    return value
 
 
 def _is_of_stripes_library(value: object) -> TypeGuard[ToDict]:

@@ -72,8 +72,7 @@ class StripeCustomer:
         Raises
         ------
         InvalidFieldError
-            A field is unknown, not the caller's to set, or of the wrong type. Stripe was not
-            called.
+            A field is unknown, read-only or of the wrong type. Stripe was not called.
         StripeRefusedError
             Stripe refused a field; the user is free to try again.
         StripeUnavailableError

@@ -37,7 +37,7 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
     Raises
     ------
     ConfigurationError
-        No key is configured, it can't be read, or what is stored is no key of this mode.
+        No key is configured, it can't be read, or the stored value is not a key of this mode.
     SecretUnavailableError
         The store can't be reached now.
     """
@@ -46,7 +46,7 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
     keys = _parse(stored, re.compile(rf"[sr]k_{mode}_[\w-]+", re.ASCII))
     if len(keys) != 1:
         raise ConfigurationError(
-            f"the Stripe API key is not one of {mode} mode: sk_{mode}_… or rk_{mode}_…"
+            f"the Stripe API key is not a {mode}-mode key (expected sk_{mode}_… or rk_{mode}_…)"
         )
     return keys[0]
 
@@ -62,7 +62,7 @@ def webhook_secrets(settings: Settings) -> list[str]:
     Raises
     ------
     ConfigurationError
-        None is configured, it can't be read, or what is stored are no signing secrets.
+        None is configured, it can't be read, or the stored value is not a list of signing secrets.
     SecretUnavailableError
         The store can't be reached now.
     """
@@ -122,7 +122,7 @@ def _fetch(reference: str, refresh: bool) -> str:
         value = _provider(store).get(name, max_age=_CACHE_SECONDS, force_fetch=refresh, **options)
         return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError:
-        raise ConfigurationError(f"the secret {name} is not text in UTF-8") from None
+        raise ConfigurationError(f"the secret {name} is not valid UTF-8") from None
     except GetParameterError as error:
         cause = error.__cause__ or error.__context__
         code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else None
@@ -131,7 +131,9 @@ def _fetch(reference: str, refresh: bool) -> str:
             raise ConfigurationError(f"the secret {name} can't be read: {reason}") from error
         raise SecretUnavailableError(f"the secret {name} can't be read now") from error
     except BotoCoreError as error:
-        raise ConfigurationError(f"AWS is not set up: {type(error).__name__}") from error
+        raise ConfigurationError(
+            f"the AWS client is not configured: {type(error).__name__}"
+        ) from error
 
 
 @cache

@@ -33,41 +33,41 @@ class Caller:
     subject: object = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, event: Mapping[str, object]) -> Caller:
+    def from_event(cls, event: Mapping[str, object]) -> Caller:
         """Read the caller from an event, as the authorizer of its route has established it.
 
         Raises
         ------
         ForbiddenError
-            The request did not pass exactly the authorizer that the API's routes demand.
+            The request was not authorized by exactly the authorizer that the API's routes require.
         """
-        demanded = current().settings.api_authorizer
-        if demanded is Authorizer.NONE:
+        required = current().settings.api_authorizer
+        if required is Authorizer.NONE:
             return cls(is_trusted=True)
         authorizer = value_at(event, "requestContext", "authorizer")
-        passed = value_at(authorizer, demanded)
+        passed = value_at(authorizer, required)
         if not isinstance(authorizer, Mapping) or len(authorizer) != 1 or passed is None:
-            raise ForbiddenError(f"the request has not passed the {demanded} authorizer")
-        if demanded is Authorizer.IAM:
+            raise ForbiddenError(f"the request was not authorized by the {required} authorizer")
+        if required is Authorizer.IAM:
             return cls(is_trusted=True)
         return cls(is_trusted=_is_admin(passed), subject=value_at(passed, "claims", "sub"))
 
-    def user_id(self, given: object) -> str:
-        """Return the user of a request, for whom the caller may act.
+    def authorize_user(self, user_id: object) -> str:
+        """Return the id of a request's user, if the caller may act for this user.
 
         Raises
         ------
         ForbiddenError
-            The caller's token is another user's.
+            The caller's token belongs to another user.
         InvalidFieldError
-            It is not a non-empty string.
+            The id is not a non-empty string.
         """
-        if not self.is_trusted and (given is None or given != self.subject):
-            raise ForbiddenError("the token is not this user's")
-        if not isinstance(given, str) or not given:
-            reason = "is missing" if given is None else "must be a non-empty string"
+        if not self.is_trusted and (user_id is None or user_id != self.subject):
+            raise ForbiddenError("the token does not belong to this user")
+        if not isinstance(user_id, str) or not user_id:
+            reason = "is missing" if user_id is None else "must be a non-empty string"
             raise InvalidFieldError("user_id", reason)
-        return given
+        return user_id
 
     def require_fields(self, names: Iterable[str]) -> None:
         """Refuse fields that the caller may not set.

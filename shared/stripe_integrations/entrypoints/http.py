@@ -95,12 +95,16 @@ class Request:
 
     @cached_property
     def caller(self) -> Caller:
-        """Who sent it to the API: see `Caller.of`."""
-        return Caller.of(self.event)
+        """The caller of the API: see `Caller.from_event`."""
+        return Caller.from_event(self.event)
+
+    def require_authorized(self) -> Caller:
+        """Return the caller, or raise `ForbiddenError` if the request was not authorized."""
+        return self.caller
 
     def user_id(self) -> str:
         """The user in the URL, for whom the caller may act."""
-        return self.caller.user_id(user_id_in_url(self.event))
+        return self.caller.authorize_user(user_id_in_url(self.event))
 
 
 @dataclass(frozen=True)
@@ -163,10 +167,10 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
 
 
 def api_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json]:
-    """Make a Lambda handler of an operation of the API, for requests that its authorizer passed."""
+    """Make a Lambda handler of an operation of the API, for authorized requests."""
 
     def authorized(request: Request) -> Response:
-        _ = request.caller
+        request.require_authorized()
         return operation(request)
 
     return http_handler(authorized)
@@ -222,8 +226,8 @@ the error's message."""
 
 def _error_members(error: errors.StripeIntegrationsError) -> Json:
     match error:
-        case errors.InvalidFieldError(field=first, refusals=refusals):
-            each = [{"field": name, "detail": reason} for name, reason in refusals]
+        case errors.InvalidFieldError(field=first, field_errors=field_errors):
+            each = [{"field": name, "detail": reason} for name, reason in field_errors]
             return {"field": first, "errors": each}
         case errors.StripeError(code=str(code)):
             return {"code": code}

@@ -31,7 +31,7 @@ def user_id_in_url(event: Mapping[str, object]) -> str:
     Raises
     ------
     InvalidFieldError
-        The path's id is not safe, or is not what the raw path has; or the query is not exactly one
+        The path's id is not safe, or does not match the raw path; or the query is not exactly one
         `user_id`.
     """
     path, query = (event.get(name) or "" for name in ("rawPath", "rawQueryString"))
@@ -46,7 +46,7 @@ def user_id_in_url(event: Mapping[str, object]) -> str:
             "user_id", "has characters that a path can't have: pass it in the query, as ?user_id="
         )
     if query:
-        raise InvalidFieldError("user_id", "is in the path: the query must be empty")
+        raise InvalidFieldError("user_id", "is in the path, so the query must be empty")
     _require_path(path, f"/customers/{in_path}", f"/customers/{in_path}/sync")
     return in_path
 
@@ -54,7 +54,7 @@ def user_id_in_url(event: Mapping[str, object]) -> str:
 def _require_path(path: str, *endings: str) -> None:
     # A custom domain may add a prefix.
     if not unquote(path).endswith(endings):
-        raise InvalidFieldError("user_id", "is not what the path has")
+        raise InvalidFieldError("user_id", "does not match the request path")
 
 
 def _in_query(query: str) -> str:
@@ -67,5 +67,5 @@ def _in_query(query: str) -> str:
     except ValueError:
         raise InvalidFieldError("user_id", "is not UTF-8, or not of the form user_id=…") from None
     if [name for name, _ in parameters] != ["user_id"]:
-        raise InvalidFieldError("user_id", "must be in the path, or the query's one parameter")
+        raise InvalidFieldError("user_id", "must be in the path, or be the only query parameter")
     return parameters[0][1]

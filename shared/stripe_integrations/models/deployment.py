@@ -2,7 +2,8 @@
 
 A deployment recognizes its customers on Stripe by its name in their tokens. With another name, a
 process would create customers that a rebuild skips, and their users would get a second one. So the
-table has the name, and a process with another one is refused.
+first create stores the name in the table, and a process configured with a different name is
+rejected.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Deployment(Record, discriminator="Deployment"):
 
 
 def deployment_name() -> str:
-    """The name of this deployment: the table's, or the settings' while the table has none.
+    """Return the deployment's name: the table's, or the settings' while the table has none.
 
     Once the table has one, a process reads it only once.
 
@@ -43,12 +44,14 @@ def deployment_name() -> str:
     if name is None:
         raise ConfigurationError("DEPLOYMENT_NAME is not set, and the table has no name yet")
     if own not in (None, name):
-        raise ConfigurationError(f"DEPLOYMENT_NAME is not {name}, which is the table's deployment")
+        raise ConfigurationError(
+            f"DEPLOYMENT_NAME is {own}, but the table belongs to deployment {name}"
+        )
     return name
 
 
 def check_deployment() -> None:
-    """Refuse to write to the table of another deployment: see `deployment_name`."""
+    """Raise `ConfigurationError` if the table belongs to another deployment."""
     deployment_name()
 
 

@@ -138,7 +138,7 @@ MISTAKES = [
 ]
 
 
-class TestForms:
+class TestSecretFormats:
     """A signing secret or an API key as it is stored by an editor, a shell or a console."""
 
     @pytest.mark.parametrize("form", FORMS)
@@ -149,7 +149,7 @@ class TestForms:
         assert secrets.api_key(settings(api_key=form.format("sk_test_x"))) == "sk_test_x"
 
     @pytest.mark.parametrize("stored", ['{"value": "whsec_x\\nwhsec_y"}', '"whsec_x whsec_y"'])
-    def test_several_signing_secrets_are_understood(self, stored: str) -> None:
+    def test_accepts_several_signing_secrets(self, stored: str) -> None:
         assert secrets.webhook_secrets(settings(webhook_secret=stored)) == ["whsec_x", "whsec_y"]
 
     def test_key_of_mode_is_chosen(self) -> None:

@@ -78,10 +78,10 @@ ADMIN_TOKEN = {"claims": {"sub": "u-1", "scope": ADMIN}, "scopes": None}
 
 
 class TestAuthorizer:
-    """A request that did not pass the authorizer of the deployment's routes is refused."""
+    """A request that the deployment's authorizer did not authorize is refused."""
 
     @pytest.mark.parametrize(
-        ("demanded", "authorizer"),
+        ("required", "authorizer"),
         [
             (Authorizer.IAM, None),
             (Authorizer.IAM, {}),
@@ -101,9 +101,9 @@ class TestAuthorizer:
         ],
     )
     def test_of_other_kind_is_forbidden(
-        self, world: World, customer: Customer, demanded: Authorizer, authorizer: Any
+        self, world: World, customer: Customer, required: Authorizer, authorizer: Any
     ) -> None:
-        world.configure(api_authorizer=demanded, jwt_admin_scope=ADMIN)
+        world.configure(api_authorizer=required, jwt_admin_scope=ADMIN)
         before = world.items()
         for function, event in requests_of("u-1"):
             event["requestContext"]["authorizer"] = authorizer
@@ -113,7 +113,7 @@ class TestAuthorizer:
         assert world.items() == before
 
     @pytest.mark.parametrize(
-        ("demanded", "authorizer"),
+        ("required", "authorizer"),
         [
             (Authorizer.IAM, {"iam": IAM}),
             (Authorizer.JWT, {"jwt": ADMIN_TOKEN}),
@@ -122,9 +122,9 @@ class TestAuthorizer:
         ],
     )
     def test_that_is_demanded_is_enough(
-        self, world: World, demanded: Authorizer, authorizer: Any
+        self, world: World, required: Authorizer, authorizer: Any
     ) -> None:
-        world.configure(api_authorizer=demanded, jwt_admin_scope=ADMIN)
+        world.configure(api_authorizer=required, jwt_admin_scope=ADMIN)
         for function, event in requests_of("u-1"):
             event["requestContext"]["authorizer"] = authorizer
             assert world.call(function, event)["statusCode"] < 300

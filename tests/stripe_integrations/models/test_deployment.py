@@ -95,7 +95,7 @@ class TestName:
             with pytest.raises(ConfigurationError):
                 StripeCustomer.create(OTHER, EMAIL)
 
-    def test_of_lost_table_is_stored_by_rebuild(self, world: World) -> None:
+    def test_rebuild_stores_name_in_empty_table(self, world: World) -> None:
         with use(process(world, NAME)):
             StripeCustomer.create(USER, EMAIL)
             for image in world.images():
@@ -138,7 +138,7 @@ class TestOtherName:
 
 
 class TestNoName:
-    def test_is_that_of_table(self, world: World) -> None:
+    def test_uses_stored_name(self, world: World) -> None:
         create_as(world, "shop-dev")
         create_as(world, None, OTHER)
         for customer in world.stripe_customers():

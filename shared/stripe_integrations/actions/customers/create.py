@@ -159,7 +159,7 @@ class _ParametersRefusedError(Exception):
         if field is None:
             return self.error
         code = f" ({self.error.code})" if self.error.code else ""
-        return errors.InvalidFieldError(field, f"Stripe refuses it{code}")
+        return errors.InvalidFieldError(field, f"rejected by Stripe{code}")
 
 
 def _create_on_stripe(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | None:

@@ -38,13 +38,13 @@ def create_request(billing_email: object, fields: Mapping[str, Any]) -> dict[str
     Raises
     ------
     InvalidFieldError
-        Fields are unknown, not the caller's to set, or of the wrong type: all of them are named.
+        Fields are unknown, read-only or of the wrong type: all of them are named.
     """
-    reasons = {"billing_email": _email_refusal(billing_email)}
-    reasons |= {name: _refusal(name, value) for name, value in fields.items()}
-    refusals = [(name, reason) for name, reason in reasons.items() if reason]
-    if refusals:
-        first, *others = refusals
+    reasons = {"billing_email": _email_error(billing_email)}
+    reasons |= {name: _field_error(name, value) for name, value in fields.items()}
+    field_errors = [(name, reason) for name, reason in reasons.items() if reason]
+    if field_errors:
+        first, *others = field_errors
         raise InvalidFieldError(*first, *others)
     table = fields_of(Customer)
     stripe: dict[str, Any] = {"email": billing_email}
@@ -76,31 +76,31 @@ def refused_field(error: StripeRefusedError) -> str | None:
     return names.get(head, head) + bracket + rest
 
 
-def _email_refusal(email: object) -> str | None:
+def _email_error(email: object) -> str | None:
     if email is None:
         return "is missing"
-    refusal = fields_of(Customer)["email"].refusal(email) or _unencodable(email)
-    return refusal or (None if str(email).strip() else "must not be empty")
+    error = fields_of(Customer)["email"].refusal(email) or _unencodable(email)
+    return error or (None if str(email).strip() else "must not be empty")
 
 
-def _refusal(name: str, value: object) -> str | None:
+def _field_error(name: str, value: object) -> str | None:
     """Why a field is refused; None where it is accepted."""
     field = fields_of(Customer).get(name)
     if name == "email":
-        return "is passed as billing_email"
+        return "must be passed as billing_email"
     if field is None or field.private:
         return "is not a field of a customer"
     if not field.settable:
-        return "is not the caller's to set"
+        return "is read-only"
     if value is None:
         return None
-    refusal = field.refusal(value) or _unencodable(value)
-    if refusal is None and name == "metadata" and isinstance(value, Mapping):
-        return _metadata_refusal(value)
-    return refusal
+    error = field.refusal(value) or _unencodable(value)
+    if error is None and name == "metadata" and isinstance(value, Mapping):
+        return _metadata_error(value)
+    return error
 
 
-def _metadata_refusal(metadata: Mapping[object, object]) -> str | None:
+def _metadata_error(metadata: Mapping[object, object]) -> str | None:
     if len(metadata) > MAX_METADATA_KEYS:
         return f"must have at most {MAX_METADATA_KEYS} keys"
     for key, value in metadata.items():
@@ -131,5 +131,5 @@ def _unencodable(value: object) -> str | None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError):
-        return "can't be written as JSON in UTF-8"
+        return "can't be encoded as JSON in UTF-8"
     return None

@@ -202,21 +202,21 @@ class TestFields:
     def test_all_invalid_fields_are_named_at_once(self, world: World) -> None:
         with pytest.raises(InvalidFieldError) as refusal:
             StripeCustomer.create(USER, "", name=7, phone="1", nonsense=1)
-        assert refusal.value.refusals == (
+        assert refusal.value.field_errors == (
             ("billing_email", "must not be empty"),
             ("name", "must be a string"),
             ("nonsense", "is not a field of a customer"),
         )
-        assert (refusal.value.field, refusal.value.reason) == refusal.value.refusals[0]
+        assert (refusal.value.field, refusal.value.reason) == refusal.value.field_errors[0]
         assert posts(world) == 0
 
     def test_email_is_passed_as_billing_email(self, world: World) -> None:
         missing: Any = None
         with pytest.raises(InvalidFieldError) as refusal:
             StripeCustomer.create(USER, missing, email=EMAIL)
-        assert dict(refusal.value.refusals) == {
+        assert dict(refusal.value.field_errors) == {
             "billing_email": "is missing",
-            "email": "is passed as billing_email",
+            "email": "must be passed as billing_email",
         }
 
     def test_numbers_and_flags_in_metadata_are_sent_as_text(self, world: World) -> None:
@@ -267,8 +267,8 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("field", "value", "reason"),
         [
-            ("tax_exempt", "perhaps", "Stripe refuses it"),
-            ("default_source", "tok_chargeDeclined", "Stripe refuses it (card_declined)"),
+            ("tax_exempt", "perhaps", "rejected by Stripe"),
+            ("default_source", "tok_chargeDeclined", "rejected by Stripe (card_declined)"),
         ],
     )
     def test_of_field_is_named_and_releases_claim(
@@ -276,7 +276,7 @@ class TestRefusal:
     ) -> None:
         with pytest.raises(InvalidFieldError) as refusal:
             StripeCustomer.create(USER, EMAIL, **{field: value})
-        assert refusal.value.refusals == ((field, reason),)
+        assert refusal.value.field_errors == ((field, reason),)
         assert world.items(sk="CLAIM") == []
         assert StripeCustomer.create(USER, EMAIL).is_new
 
