@@ -263,7 +263,7 @@ class Demo:
 
     def sync(self, customer: str) -> None:
         self.output.step(
-            "Synchronise the customer",
+            "Synchronize the customer",
             "Fetches customer, cards and subscriptions from Stripe and stores them.",
         )
         double = self.cloud.stripe.double

@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "openapi.json"
 
 ABOUT = f"""\
-Creates, reads, synchronises and soft-deletes the Stripe customers of your users.
+Creates, reads, synchronizes and soft-deletes the Stripe customers of your users.
 
 Fields are Stripe's, under Stripe's names. Stripe's times are Unix seconds and amounts are in the
 currency's smallest unit, as Stripe gives them; `created_at`, `modified_at` and `date_purged` are
@@ -82,8 +82,8 @@ OF_REQUIRING: Kinds = (errors.CustomerNotFoundError, errors.CustomerBeingCreated
 
 MEANINGS = {
     "malformed-request": "The body is not a JSON object in UTF-8.",
-    "forbidden": "The token is another user's or may not set the fields in `errors`, or the request"
-    " has not passed the deployment's authorizer.",
+    "forbidden": "The token belongs to another user, or does not permit setting the fields in"
+    " `errors`; or the request was not authorized by the deployment's authorizer.",
     "customer-not-found": "This user has no customer.",
     "customer-being-created": "This user's customer is being created.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
@@ -193,7 +193,7 @@ _ROUTES = (
         "POST",
         "/customers/{user_id}/sync",
         "sync_customer",
-        "Synchronise a user's customer with Stripe",
+        "Synchronize a user's customer with Stripe",
         "With its cards and subscriptions. A customer that was deleted on Stripe is"
         " soft-deleted here and returned as soft-deleted.",
         {200: "The customer in its current state on Stripe."},
