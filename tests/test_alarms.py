@@ -49,7 +49,7 @@ class TestAlarms:
     @pytest.mark.parametrize("name", ALARMS)
     def test_name_the_runbook(self, name: str) -> None:
         described = ALARMS[name]["AlarmDescription"]
-        assert described.endswith(f" docs/operate.md says under {name} what to do.")
+        assert described.endswith(f" See {name} in docs/operate.md.")
 
     @pytest.mark.parametrize("name", BY_ROUTE)
     def test_count_5xx_of_each_route(self, name: str) -> None:

@@ -122,7 +122,7 @@ def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
     secrets = [name for name in template()["Parameters"] if re.fullmatch(r"Stripe\w+Name", name)]
     charged = {
         "alarms": len(of_type("AWS::CloudWatch::Alarm")),
-        "metrics of its own": len(Metric),
+        "custom metrics": len(Metric),
         "routes": len(of_type("AWS::ApiGatewayV2::Route")),
         "secrets": len(secrets),
     }
