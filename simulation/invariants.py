@@ -12,6 +12,7 @@ from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import AUTHORIZATION
 from simulation.watch import Violation, Watch, text
 from stripe_integrations.actions.customers.snapshot import USER_KEY
+from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
 from stripe_integrations.models import KINDS, Card, Customer, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.event import MAX_ATTEMPTS
@@ -112,6 +113,7 @@ def check_events(final: FinalState) -> Iterator[Violation]:
         is_change = state == "applied" and (not has_handler or "effected_at" in event)
         if final.has_bus and is_change and stripe_id not in bus:
             yield Violation("an applied change is published", detail)
+    yield from _check_recovered(final)
     yield from _check_failures(final)
     yield from _check_crafted(final)
 
@@ -148,6 +150,15 @@ def users_with_failed_events(final: FinalState) -> set[str]:
             customer = customers.get(text(event, "customer_id") or "", {"metadata": {}})
             users |= {text(event, "user_id"), customer["metadata"].get(USER_KEY)}
     return {user for user in users if user is not None}
+
+
+def _check_recovered(final: FinalState) -> Iterator[Violation]:
+    """Check that the sweep has found every event that was never delivered."""
+    of_children = (event_type for kind in final.kinds for event_type in kind.EVENTS)
+    swept = {*CUSTOMER_EVENT_TYPES, *of_children}
+    for stripe_id, event in final.double.account.events.items():
+        if event["type"] in swept and stripe_id not in final.watch.events:
+            yield Violation("an event that Stripe lists is stored", f"{event['type']} {stripe_id}")
 
 
 def _check_failures(final: FinalState) -> Iterator[Violation]:
