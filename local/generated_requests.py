@@ -30,6 +30,7 @@ EXCLUDED_CHECKS = {
     "positive_data_acceptance": "Stripe refuses many values of the right type",
     "unsupported_method": "an HTTP API returns 404 instead of 405",
     "ignored_auth": "the local AWS accepts any signature",
+    "ensure_resource_availability": "created_customer_is_available in HOOKS replaces it",
 }
 """The checks that do not apply here, with the reason."""
 CONFIGURATION = """
