@@ -478,6 +478,8 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Card": lambda item: f"{item['brand']} {item['last4']}",
     "Subscription": lambda item: str(item["status"]),
     "TaxId": lambda item: f"{item['type']} {item['country']}",
+    "PaymentMethod": lambda item: str(item["type"]),
+    "Entitlement": lambda item: str(item["lookup_key"]),
     "Pointer": lambda item: f"belongs to {item['user_id']}",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
     "SweepCursor": lambda _: "position of the sweep of Stripe's events",

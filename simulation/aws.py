@@ -40,12 +40,22 @@ class SimulatedDatabase:
         The processes whose invocations call.
     changed : callable
         Called at the moment when a call has taken effect.
+    on_success : callable
+        Called with the invocation, the operation and the body of each call that succeeded, before
+        `changed`.
     """
 
-    def __init__(self, database: Database, fleet: Fleet, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        fleet: Fleet,
+        changed: Callable[[], None],
+        on_success: Callable[[Invocation, str, Json], None],
+    ) -> None:
         self._database = database
         self._fleet = fleet
         self._changed = changed
+        self._on_success = on_success
 
     def respond(self, operation: str, body: Json) -> Response:
         """Handle one request, or raise the error that botocore raises for a network failure."""
@@ -59,6 +69,8 @@ class SimulatedDatabase:
             invocation.wait(call.back)
             return refusal
         response = self._database.request(operation, body)
+        if response.status == 200:
+            self._on_success(invocation, operation, body)
         self._fleet.trace(call.name, call.fault, response.status, response.body.get("__type"))
         self._changed()
         if response.status == 200:
@@ -112,10 +124,17 @@ class SimulatedService:
         ``queue`` or ``bus``.
     fleet : Fleet
         The processes that send.
+
+    Attributes
+    ----------
+    messages, senders, times : list
+        Each message as JSON, the invocation that sent it, and when.
     """
 
     def __init__(self, name: str, fleet: Fleet) -> None:
         self.messages: list[str] = []
+        self.senders: list[Invocation] = []
+        self.times: list[float] = []
         self._name = name
         self._fleet = fleet
 
@@ -135,7 +154,7 @@ class SimulatedService:
             if call.drawn < 0.5:
                 invocation.wait(aws.CONNECT_SECONDS * aws.ATTEMPTS)
             raise MessageNotSentError(f"{self._name}: EndpointConnectionError")
-        self.messages.append(text)
+        self._receive(text, invocation)
         if call.fault == "lost response":
             self._lose_responses(invocation, text, call.drawn)
         invocation.end(call)
@@ -144,11 +163,16 @@ class SimulatedService:
         """Receive the message again for each retry of the library; a retry may succeed."""
         invocation.wait(aws.READ_SECONDS)
         for _ in range(aws.ATTEMPTS - 1):
-            self.messages.append(text)
+            self._receive(text, invocation)
             if drawn < 0.3:
                 return
             invocation.wait(aws.READ_SECONDS)
         raise MessageNotSentError(f"{self._name}: ReadTimeoutError")
+
+    def _receive(self, text: str, invocation: Invocation) -> None:
+        self.messages.append(text)
+        self.senders.append(invocation)
+        self.times.append(invocation.schedule.now)
 
 
 def _unreachable(call: Call) -> HTTPClientError:

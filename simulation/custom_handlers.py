@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet
+from simulation.processes import CLOCK_SKEW_SECONDS, Call, Fleet, Invocation
 from simulation.watch import Violation, Watch
 from stripe_integrations.errors import UnprocessableEventError
-from stripe_integrations.models import Customer, Event, kind_of_event
+from stripe_integrations.models import Customer, Event, kind_of_event, stored_kinds
 
 Json = dict[str, Any]
 
@@ -42,8 +42,8 @@ class CustomHandlers:
     ----------
     running : CustomHandlers
         The handlers of the history that runs.
-    handled : set of str
-        Ids of events that were handled.
+    handled : dict
+        The invocations in which an event was handled, by its id.
     refused : set of str
         Ids of events that a handler refused for ever.
     """
@@ -61,7 +61,7 @@ class CustomHandlers:
         self._fleet = fleet
         self._watch = watch
         self._on_violation = on_violation
-        self.handled: set[str] = set()
+        self.handled: dict[str, list[Invocation]] = {}
         self.refused: set[str] = set()
 
     def has_handler_for(self, kind: str) -> bool:
@@ -92,7 +92,7 @@ class CustomHandlers:
             raise UnprocessableEventError("drawn")
         if call.fault == "raises before effect":
             raise _failure(call)
-        self.handled.add(stripe_id)
+        self.handled.setdefault(stripe_id, []).append(invocation)
         if call.fault == "raises after effect":
             raise _failure(call)
         invocation.end(call)
@@ -109,8 +109,8 @@ class CustomHandlers:
             return True
         if kind in ("customer.updated", "customer.deleted"):
             return _number(record, "observed_to") >= created
-        model = kind_of_event(kind)
-        if model is None:
+        model = kind_of_event(kind, event.data_object)
+        if model not in stored_kinds():
             return True
         child_key = model.key_under(customer.stripe_id, str(event.data_object.get("id")))
         child = self._watch.images.get((partition, child_key), {})

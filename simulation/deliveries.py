@@ -51,6 +51,7 @@ class Deliveries:
         self._faults = faults
         self._responded = responded
         self._in_progress: set[int] = set()
+        self._planned: list[float] = []
         self.lost: set[str] = set()
         self.counts: Counter[str] = Counter()
 
@@ -58,6 +59,10 @@ class Deliveries:
     def is_idle(self) -> bool:
         """Whether no delivery is pending."""
         return self._webhooks.pending_count() == 0
+
+    def next_at(self) -> float:
+        """The time of the next delivery; the present where one is in progress."""
+        return min(self._planned, default=self._schedule.now)
 
     def send_due(self) -> None:
         """Start the deliveries that are due and not in progress."""
@@ -82,7 +87,17 @@ class Deliveries:
         self._fleet.invoke(FUNCTION, {**event, "headers": headers}, name, then)
 
     def _after(self, seconds: float, delivery: Delivery, *, again: bool = False) -> None:
-        self._schedule.after(seconds, lambda: self._deliver(delivery, again=again))
+        self._plan(seconds, lambda: self._deliver(delivery, again=again))
+
+    def _plan(self, seconds: float, action: Callable[[], None]) -> None:
+        moment = self._schedule.now + seconds
+        self._planned.append(moment)
+
+        def act() -> None:
+            self._planned.remove(moment)
+            action()
+
+        self._schedule.at(moment, act)
 
     def _deliver(self, delivery: Delivery, *, again: bool) -> None:
         # Stripe signs each attempt at the time when it is sent.
@@ -99,7 +114,7 @@ class Deliveries:
             due = self._webhooks.next_due(self._in_progress)
             if due is not None:
                 wait = due - self._webhooks.account.clock()
-                self._schedule.after(wait + 0.001, self.send_due)
+                self._plan(wait + 0.001, self.send_due)
 
         self.send(name, delivery.body, headers, then)
         if again:

@@ -96,6 +96,10 @@ _STRIPE = (
     ("back_and_forth", 4.0),
     ("add_card", 4.0),
     ("attach_method", 4.0),
+    ("add_other_method", 2.0),
+    ("remove_other_method", 2.0),
+    ("change_entitlements", 1.5),
+    ("enlarge_subscription", 1.0),
     ("change_card", 2.0),
     ("remove_card", 4.0),
     ("replace_card", 1.5),
@@ -115,7 +119,7 @@ _STRIPE = (
     ("forged", 0.4),
     ("test_clock", 0.4),
 )
-_RARE = (("replay", 0.3),)
+_RARE = (("replay", 0.3), ("rebuild", 0.5), ("move_metadata", 0.3))
 _OPENING_SCENARIOS = (("churn", 0.05), ("contended claim", 0.06))
 _LATER_SCENARIOS = (
     *_OPENING_SCENARIOS,
@@ -123,6 +127,10 @@ _LATER_SCENARIOS = (
     ("short-lived default", 0.03),
     ("short-lived source", 0.02),
     ("short-lived subscription default", 0.03),
+    ("deletion with a subscription", 0.05),
+    ("short-lived other default", 0.05),
+    ("rebuild after a copy", 0.03),
+    ("replay of what is in progress", 0.06),
 )
 _CLOSING_SCENARIOS = (("short-lived card", 0.12), *_LATER_SCENARIOS[3:])
 _NEWEST = {"which": 0, "month": 1}
@@ -156,9 +164,27 @@ _SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]
         ),
         (0.5, 30.0),
     ),
+    "replay of what is in progress": (
+        (("update", {}), ("replay", {"how": "range"}), ("replay", {"how": "range"})),
+        (0.2, 4.0),
+    ),
+    "rebuild after a copy": (
+        (("subscribe", {}), ("move_metadata", {}), ("rebuild", {})),
+        (0.5, 60.0),
+    ),
+    "short-lived other default": (
+        (("add_other_method", {"default": True}), ("remove_other_method", {})),
+        (0.5, 60.0),
+    ),
+    "deletion with a subscription": (
+        (("add_card", {"default": True}), ("subscribe", {}), ("update", {}), ("delete", {})),
+        (0.1, 20.0),
+    ),
 }
 _STALE_FETCH_SECONDS = (10.0, 120.0)
 """Seconds after which the last fetch is older than the next event."""
+_FOREIGN_CUSTOMERS = 10
+"""For each customer of ours."""
 _OLD_VERSION = "2024-06-20"
 _HANDLED = (
     "customer.updated",
@@ -182,6 +208,7 @@ _FIELDS: dict[str, Sequence[Any]] = {
 }
 _NEW_CARD: dict[str, Sequence[Any] | float] = {"card": _CARDS, "default": 0.3}
 _OLD_CARD = {"which": range(3), "month": range(1, 13)}
+_BYSTANDER = {"card": ("visa",), "default": (False,), "type": ("sepa_debit", "bank_account")}
 _CRAFTED = {"type": ("customer.updated", "customer.deleted")}
 _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
     "create": {"email": _EMAILS, "name": _NAMES, "card": 0.15},
@@ -190,6 +217,12 @@ _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
     **dict.fromkeys(
         ("change_card", "remove_card", "set_default", "set_subscription_default"), _OLD_CARD
     ),
+    "add_other_method": {
+        "type": ("sepa_debit", "us_bank_account", "cashapp", "bank_account", "source"),
+        "default": 0.5,
+    },
+    "change_entitlements": {"feature": ("seats", "exports")},
+    "enlarge_subscription": {"which": range(2), "discounts": (40, 400)},
     "subscribe": {"how": ("charge", "trial", "invoice", "incomplete")},
     "change_subscription": {
         "which": range(2),
@@ -206,6 +239,7 @@ _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
         "how": ("add", "add", "verified", "unverified", "remove"),
     },
     **dict.fromkeys(("other_mode", "other_account", "forged"), _CRAFTED),
+    "foreign_burst": {**_BYSTANDER, "how": ("update", "update", "subscribe", "delete")},
     "replay": {"how": ("failed", "range")},
 }
 """The arguments of each kind of action: the values to choose from, or a probability."""
@@ -236,15 +270,27 @@ def generate(seed: int) -> History:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
     return History(
         seed,
-        tuple(actions),
+        _with_foreign_customers(random, actions, users),
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
-        has_bus=random.random() < 0.3,
+        has_bus=random.random() < 0.5,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
         emits_lost_defaults=random.random() >= 1 / 3,
         stores_optional_kinds=random.random() < 0.5,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
     )
+
+
+def _with_foreign_customers(
+    random: Random, actions: list[Action], users: int
+) -> tuple[Action, ...]:
+    """Add bursts of changes of ten foreign customers for each of ours."""
+    last = actions[-1].at
+    for _ in range(random.choice((1, 1, 2, 3))):
+        burst = _action(random, len(actions), last * random.random(), "foreign_burst", 0)
+        values = {**burst.values, "customers": _FOREIGN_CUSTOMERS * users}
+        actions.append(replace(burst, values=values))
+    return tuple(sorted(actions, key=lambda action: action.at))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
+from simulation.aws import SimulatedService
 from simulation.custom_handlers import CustomHandlers
+from simulation.processes import CLOCK_SKEW_SECONDS, Invocation
 from simulation.stripe_actor import StripeActor
-from simulation.stripe_side import AUTHORIZATION
-from simulation.watch import Violation, Watch, text
+from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
+from simulation.watch import ENDED, Violation, Watch, text
 from stripe_integrations.actions.customers.snapshot import USER_KEY
 from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
 from stripe_integrations.models import KINDS, Card, Customer, Subscription
 from stripe_integrations.models.child import Child
+from stripe_integrations.models.entitlement import Entitlement
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.observation import Observation
+from stripe_integrations.models.payment_method import PaymentMethod
 from stripe_integrations.models.tax_id import TaxId
 
 Json = dict[str, Any]
@@ -57,14 +63,14 @@ class FinalState:
     ----------
     watch : Watch
         The items of the table.
-    double : StripeDouble
+    stripe : SimulatedStripe
         The Stripe account.
     stripe_actor : StripeActor
         The crafted events and the foreign customers.
-    dead_letters, published : list of str
-        The messages that the queue and the bus received.
-    has_bus : bool
-        Whether applied changes must be published.
+    dead_letters : list of str
+        The messages that the queue received.
+    bus : SimulatedService or None
+        The bus, if the deployment publishes changes.
     handlers : CustomHandlers
         The custom event handlers and the events that they handled.
     kinds : sequence of type
@@ -78,16 +84,20 @@ class FinalState:
     """
 
     watch: Watch
-    double: StripeDouble
+    stripe: SimulatedStripe
     stripe_actor: StripeActor
     dead_letters: list[str]
-    published: list[str]
-    has_bus: bool
+    bus: SimulatedService | None
     handlers: CustomHandlers
     kinds: Sequence[type[Child]]
     poisonous: set[str]
     calls: list[ApiCall] = field(default_factory=list)
     accepted: set[str] = field(default_factory=set)
+
+    @property
+    def double(self) -> StripeDouble:
+        """The double of Stripe."""
+        return self.stripe.double
 
 
 def check_events(final: FinalState) -> Iterator[Violation]:
@@ -96,7 +106,6 @@ def check_events(final: FinalState) -> Iterator[Violation]:
     for stripe_id in sorted(final.accepted - set(events)):
         yield Violation("an accepted event is stored", stripe_id)
     letters = "\n".join(final.dead_letters)
-    bus = "\n".join(final.published)
     for stripe_id, event in events.items():
         state, kind = text(event, "state"), text(event, "kind")
         detail = f"{kind} {stripe_id} ({text(event, 'last_error') or text(event, 'reason')})"
@@ -109,10 +118,9 @@ def check_events(final: FinalState) -> Iterator[Violation]:
             yield Violation("an applied event was handled", detail)
         if state not in ("applied", "ignored", "failed"):
             yield Violation("every event is finished", f"{state}: {detail}")
-        # An event that only a handler processed is applied too, without a change to publish.
-        is_change = state == "applied" and (not has_handler or "effected_at" in event)
-        if final.has_bus and is_change and stripe_id not in bus:
-            yield Violation("an applied change is published", detail)
+    yield from _check_foreign(final)
+    yield from _check_published(final)
+    yield from _check_notified_once(final)
     yield from _check_recovered(final)
     yield from _check_failures(final)
     yield from _check_crafted(final)
@@ -131,6 +139,7 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
     users = {call.user_id for call in final.calls} - skipped_users
     for user_id in sorted(users):
         yield from _check_user(final, user_id)
+    yield from _check_deleted(final, skipped_users)
     yield from _check_duplicates(final, skipped_users)
 
 
@@ -159,6 +168,69 @@ def _check_recovered(final: FinalState) -> Iterator[Violation]:
     for stripe_id, event in final.double.account.events.items():
         if event["type"] in swept and stripe_id not in final.watch.events:
             yield Violation("an event that Stripe lists is stored", f"{event['type']} {stripe_id}")
+
+
+def _check_foreign(final: FinalState) -> Iterator[Violation]:
+    """Check that events of customers that are not ours cost no call, and leave no payload."""
+    foreign = final.stripe_actor.foreign
+    for call in final.stripe.calls:
+        if any(stripe_id in call for stripe_id in foreign - final.stripe_actor.copies):
+            yield Violation("no call is made for a foreign customer", call)
+    for stripe_id, event in final.watch.events.items():
+        is_foreign = text(event, "customer_id") in foreign and text(event, "state") != "failed"
+        if is_foreign and "webhook_message" in event:
+            yield Violation("a foreign event leaves no payload", f"{stripe_id} {event['state']}")
+
+
+def _check_published(final: FinalState) -> Iterator[Violation]:
+    """Check that every event of ours that changes records was published, whatever became of it."""
+    if final.bus is None:
+        return
+    published: dict[str, list[float]] = {}
+    for message, moment in zip(final.bus.messages, final.bus.times, strict=True):
+        published.setdefault(json.loads(message)["event_id"], []).append(moment)
+    soft_deleted = {call.user_id for call in final.calls if call.kind == "soft_delete"}
+    for stripe_id, event in final.watch.events.items():
+        user_id = text(event, "user_id")
+        # An event that failed before its effect is published once its replay has succeeded.
+        is_undone = text(event, "state") == "failed" and "effected_at" not in event
+        if user_id is None or user_id in soft_deleted or is_undone:
+            continue
+        payload = final.double.account.events.get(stripe_id)
+        if payload is None or not _changes_records(final, payload):
+            continue
+        detail = f"{payload['type']} {stripe_id}"
+        if stripe_id not in published:
+            yield Violation("an event of ours is published", detail)
+        elif "replayed_at" in event and published[stripe_id][-1] < _replayed(event):
+            yield Violation("a replayed event is published again", detail)
+
+
+def _replayed(event: Json) -> float:
+    """When an event was replayed at the earliest, whatever clock has stamped that."""
+    return datetime.fromisoformat(event["replayed_at"]["S"]).timestamp() - CLOCK_SKEW_SECONDS
+
+
+def _changes_records(final: FinalState, payload: Json) -> bool:
+    return payload["type"] in CUSTOMER_EVENT_TYPES or any(
+        payload["type"] in kind.EVENTS and kind.concerns(payload["data"]["object"])
+        for kind in final.kinds
+    )
+
+
+def _check_notified_once(final: FinalState) -> Iterator[Violation]:
+    """Check that followers are notified again only where an earlier invocation had a fault."""
+    published: dict[str, list[Invocation]] = {}
+    if final.bus is not None:
+        for message, sender in zip(final.bus.messages, final.bus.senders, strict=True):
+            published.setdefault(json.loads(message)["event_id"], []).append(sender)
+    for what, notified in (("published", published), ("handled", final.handlers.handled)):
+        for stripe_id, invocations in notified.items():
+            event = final.watch.events.get(stripe_id, {})
+            is_repeated = any(earlier.went_well for earlier in invocations[:-1])
+            if is_repeated and "replayed_at" not in event:
+                detail = f"{stripe_id} by {', '.join(i.name for i in invocations)}"
+                yield Violation(f"an event is {what} once", detail)
 
 
 def _check_failures(final: FinalState) -> Iterator[Violation]:
@@ -199,13 +271,52 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
             yield Violation("a created customer stays", f"{user_id} has none")
 
 
+def _check_deleted(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:
+    """Check what is stored under a customer that Stripe deleted while it was active here."""
+    soft_deleted = {call.user_id for call in final.calls if call.kind == "soft_delete"}
+    for stripe_id in sorted(final.double.account.deleted_customers):
+        for (pk, sk), image in list(final.watch.images.items()):
+            user_id = pk.removeprefix("USER#")
+            if sk != f"CUSTOMER#{stripe_id}" or user_id in {*soft_deleted, *skipped_users}:
+                continue
+            record = _with_children(final.watch, pk, image)
+            if record.default_payment_id:
+                yield Violation("a deleted customer has no default", f"{user_id}: {stripe_id}")
+            for child in record.children:
+                if isinstance(child, Subscription):
+                    yield from _check_ended(final, child)
+                elif child.is_attached:
+                    yield Violation("a deleted customer has nothing attached", child.sk)
+
+
+def _check_ended(final: FinalState, stored: Subscription) -> Iterator[Violation]:
+    """Check a subscription of a deleted customer: it has ended, as Stripe says or unknown when."""
+    if stored.status not in ENDED:
+        detail = f"{stored.stripe_id} is {stored.status}"
+        yield Violation("a deleted customer's subscriptions have ended", detail)
+    ended = [
+        event
+        for stripe_id, event in final.double.account.events.items()
+        if event["type"] == "customer.subscription.deleted"
+        and event["data"]["object"]["id"] == stored.stripe_id
+        and text(final.watch.events.get(stripe_id, {}), "state") == "applied"
+    ]
+    for event in ended:
+        on_stripe = event["data"]["object"]
+        names = ("status", "canceled_at", "ended_at", "cancellation_details")
+        pairs = {name: (getattr(stored, name), on_stripe.get(name)) for name in names}
+        yield from _differences(stored.stripe_id, pairs)
+
+
 def _active_customer(watch: Watch, user_id: str) -> Customer | None:
     """The user's active customer with its children."""
     partition = f"USER#{user_id}"
     stripe_id = text(watch.images.get((partition, "CLAIM"), {}), "stripe_id")
     image = watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
-    if image is None:
-        return None
+    return _with_children(watch, partition, image) if image else None
+
+
+def _with_children(watch: Watch, partition: str, image: Json) -> Customer:
     customer = Customer.from_raw_data(image)
     for kind in KINDS:
         under = kind.key_under(customer.stripe_id, "")
@@ -266,10 +377,21 @@ def _list_tax_ids(double: StripeDouble, stripe_id: str) -> list[Json]:
     return _all(double, f"/v1/customers/{stripe_id}/tax_ids", {})
 
 
+def _list_other_methods(double: StripeDouble, stripe_id: str) -> list[Json]:
+    methods = _all(double, f"/v1/customers/{stripe_id}/payment_methods", {})
+    return [method for method in methods if method["type"] != "card"]
+
+
+def _list_entitlements(double: StripeDouble, stripe_id: str) -> list[Json]:
+    return _all(double, "/v1/entitlements/active_entitlements", {"customer": stripe_id})
+
+
 _LISTS: dict[type[Child], Callable[[StripeDouble, str], list[Json]]] = {
     Card: _list_cards,
     Subscription: _list_subscriptions,
     TaxId: _list_tax_ids,
+    PaymentMethod: _list_other_methods,
+    Entitlement: _list_entitlements,
 }
 """The objects of each kind that a customer has on Stripe, without the product's gateway."""
 
@@ -301,6 +423,7 @@ def _compare_without_mapping(
     record: Customer, customer: Json, objects: dict[type[Child], list[Json]]
 ) -> Iterator[Violation]:
     """Compare some fields without the product's mapping, which could lose them on both sides."""
+    reduced = {s.stripe_id for s in record.subscriptions if s.is_incomplete}
     pairs = {
         "email": (record.email, customer["email"]),
         "name": (record.name, customer["name"]),
@@ -312,8 +435,11 @@ def _compare_without_mapping(
             sorted((m["card"]["last4"], m["card"]["exp_month"]) for m in objects[Card]),
         ),
         "subscriptions": (
-            sorted((s.stripe_id, s.status or "", len(s.items)) for s in record.subscriptions),
-            sorted((s["id"], s["status"], len(s["items"]["data"])) for s in objects[Subscription]),
+            sorted((s.stripe_id, s.status or "", len(s.items or ())) for s in record.subscriptions),
+            sorted(
+                (s["id"], s["status"], 0 if s["id"] in reduced else len(s["items"]["data"]))
+                for s in objects[Subscription]
+            ),
         ),
     }
     yield from _differences(record.stripe_id, pairs)

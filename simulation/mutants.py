@@ -86,8 +86,8 @@ MUTANTS = (
     Mutant(
         "a replayed create observed now",
         f"{_CUSTOMERS}/snapshot.py",
-        "Observation.of_event(created), is_initial=True",
-        "Observation.of_event(int(current().clock())), is_initial=True",
+        "cls(stripe_customer, Observation.of_event(created), is_initial=is_initial)",
+        "cls(stripe_customer, Observation.of_event(int(current().clock())), is_initial=True)",
     ),
     Mutant(
         "fetch before the read of the version",
@@ -138,9 +138,9 @@ MUTANTS = (
         "",
         also=(
             (
-                "        self._update_if(actions, _is_unfinished() & is_claimed)\n",
-                "        actions.append(Event.attempts.add(1))\n"
-                "        self._update_if(actions, _is_unfinished() & is_claimed)\n",
+                "            *actions,\n            Event.next_attempt.set(next_attempt),\n",
+                "            *actions,\n            Event.attempts.add(1),\n"
+                "            Event.next_attempt.set(next_attempt),\n",
             ),
         ),
     ),
@@ -171,17 +171,17 @@ MUTANTS = (
     Mutant(
         "unchanged response does not raise the version",
         f"{_MODELS}/customer.py",
-        "        self._write(changes, rest, extra_items)\n\n    def soft_delete(",
-        "        if not all(fields_of(Customer)[name].private for name in changes):\n"
-        "            self._write(changes, rest, extra_items)\n"
-        "        elif extra_items:\n"
-        "            transact(lambda t: [add(t) for add in extra_items])\n\n    def soft_delete(",
+        "            self._write(changes, rest, extra_items)\n        except",
+        "            if not all(fields_of(Customer)[name].private for name in changes):\n"
+        "                self._write(changes, rest, extra_items)\n"
+        "            elif extra_items:\n"
+        "                transact(lambda t: [add(t) for add in extra_items])\n        except",
     ),
     Mutant(
         "missing children not pruned",
         f"{_CUSTOMERS}/refresh.py",
-        "return [child.tombstone(observation) for child in stored if child.sk not in keys]",
-        "return []",
+        "            if child.is_attached and child.sk not in keys\n",
+        "            if child.is_attached and child.sk in ()\n",
     ),
     Mutant(
         "event marked before it is published",
@@ -203,9 +203,9 @@ MUTANTS = (
     ),
     Mutant(
         "waiting events ignored",
-        f"{_EVENTS}/apply.py",
-        "        event.continue_waiting()\n",
-        "        event.finish(EventState.IGNORED, _UNKNOWN)\n",
+        f"{_EVENTS}/receive.py",
+        "        event.wait()\n",
+        "        event.ignore('unknown customer')\n",
     ),
     Mutant(
         "events of the other mode applied",
@@ -232,16 +232,77 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "defaults of a removed card not refreshed",
+        "a removed default that is not cleared",
         f"{_EVENTS}/ordering.py",
-        "        if self._is_default(stripe_id):\n            return Freshness.AMBIGUOUS\n",
-        "",
+        "return Freshness.AMBIGUOUS if self._is_default(stripe_id) else freshness",
+        "return freshness",
     ),
     Mutant(
-        "a removed card accepted as a default",
+        "a removed object accepted as a default",
         f"{_EVENTS}/ordering.py",
-        "        return card is not None and not card.is_attached\n",
-        "        return False\n",
+        "            not child.is_attached and not child.is_still_default\n",
+        "            child.is_attached and child.is_still_default\n",
+    ),
+    Mutant(
+        "an event without its turn",
+        f"{_MODELS}/event.py",
+        "is_in_turn: Condition = _is_unfinished() & (Event.turn == self.turn)",
+        "is_in_turn: Condition = _is_unfinished()",
+    ),
+    Mutant(
+        "a late record that is not fetched",
+        f"{_CUSTOMERS}/snapshot.py",
+        "is_initial = current().clock() - created <= _INITIAL_SECONDS",
+        "is_initial = current().clock() > created - _INITIAL_SECONDS",
+    ),
+    Mutant(
+        "a deletion that leaves subscriptions",
+        f"{_MODELS}/subscription.py",
+        "        if self.status in _FINAL_STATUSES or not self.is_attached:\n",
+        "        if self.status is not None or not self.is_attached:\n",
+    ),
+    Mutant(
+        "a last payload lost after a deletion",
+        f"{_EVENTS}/apply.py",
+        "        elif pending.add_final(event):\n            outcomes.append(Outcome(event))\n",
+        "        elif event.kind.endswith('subscription.deleted'):\n"
+        "            outcomes.append(Outcome(event))\n",
+    ),
+    Mutant(
+        "a publication skipped after a fetch",
+        f"{_EVENTS}/side_effects.py",
+        "        return cls(event, Effect.OLDER, OLDER)\n",
+        "        return cls(event, None, OLDER)\n",
+    ),
+    Mutant(
+        "a foreign event looked up without end",
+        f"{_EVENTS}/reconcile.py",
+        "            Event.finish_waiting(event.stripe_id)\n",
+        "            continue\n",
+    ),
+    Mutant(
+        "foreign events before ours",
+        "shared/stripe_integrations/actions/stripe_event.py",
+        "for part in (sweep, retry_due, look_up_waiting):",
+        "for part in (sweep, look_up_waiting, retry_due):",
+    ),
+    Mutant(
+        "a call for a foreign customer",
+        f"{_EVENTS}/apply.py",
+        "    if not carries_our_token(event.data_object):\n        return None",
+        "    if not carries_our_token(event.data_object):\n        return _fetch_customer(event)",
+    ),
+    Mutant(
+        "a claim that a rebuild overwrites",
+        f"{_CUSTOMERS}/rebuild.py",
+        "    if original:\n",
+        "    if original is False:\n",
+    ),
+    Mutant(
+        "an oversized object left out",
+        f"{_MODELS}/child.py",
+        "        return child.reduced() if child.size > MAX_BYTES else child\n",
+        "        return child.tombstone(observation) if child.size > MAX_BYTES else child\n",
     ),
     Mutant(
         "sweep ends after its first page",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from types import SimpleNamespace
@@ -107,6 +107,8 @@ class Invocation:
     deadline: float = 0.0
     died: str | None = None
     calls: int = 0
+    has_fault: bool = False
+    queues_read: set[str] = field(default_factory=set)
     poison: str | None = None
 
     def begin(self, service: str, what: str, latency: tuple[float, float]) -> Call:
@@ -116,6 +118,7 @@ class Invocation:
         there, back, fault, drawn = (self.random.random() for _ in range(4))
         name = f"{self.name}/{self.calls} {what}"
         kind = self.faults.of_call(service, name, self.schedule.now - START, fault)
+        self.has_fault = self.has_fault or kind is not None
         call = Call(name, kind, between(*latency, there), between(*latency, back), drawn)
         self.wait(call.there)
         if kind == "death before effect" or (self.poison and service == "stripe"):
@@ -127,6 +130,11 @@ class Invocation:
         if call.fault == "death after effect":
             self.die()
         self.wait(call.back)
+
+    @property
+    def went_well(self) -> bool:
+        """Whether no fault happened in it, and its process did not die."""
+        return not self.has_fault and self.died is None
 
     def wait(self, seconds: float) -> None:
         """Wait in virtual time."""

@@ -11,6 +11,7 @@ from unittest.mock import patch
 _LIMITS: Mapping[str, tuple[str, Sequence[Any]]] = {
     "page of Stripe's lists": ("stripe_integrations.adapters.stripe_gateway._PAGE", (1, 2, 3)),
     "room in a transaction": ("stripe_integrations.models.customer._ROOM_ITEMS", (1, 2, 3)),
+    "bytes of a child": ("stripe_integrations.models.child.MAX_BYTES", (1500, 3000)),
     "group of events": ("stripe_integrations.actions.events.apply.MAX_EXTRA_ITEMS", (1, 2, 3)),
     "events grouped at once": (
         "stripe_integrations.actions.events.reconcile._BATCH_EVENTS",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from local.stripe_double.account import copy_json
@@ -19,6 +20,24 @@ Json = dict[str, Any]
 FOREIGN_EMAIL = "foreign@example.com"
 """The e-mail address in payloads that must never be applied."""
 _OTHER_STACK = "a token of another stack"
+_SOURCE = {"type": "ach_credit_transfer", "currency": "usd"}
+_METHODS: dict[str, Json] = {
+    "sepa_debit": {
+        "type": "sepa_debit",
+        "sepa_debit": {"iban": "DE89370400440532013000"},
+        "billing_details": {"name": "Ada", "email": "a@example.com"},
+    },
+    "us_bank_account": {
+        "type": "us_bank_account",
+        "us_bank_account": {
+            "routing_number": "110000000",
+            "account_number": "000123456789",
+            "account_holder_type": "individual",
+        },
+        "billing_details": {"name": "Ada", "email": "a@example.com"},
+    },
+    "cashapp": {"type": "cashapp"},
+}
 _PRICE = {"currency": "eur", "unit_amount": "500", "recurring": {"interval": "month"}}
 
 
@@ -38,6 +57,8 @@ class StripeActor:
     ----------
     foreign : set of str
         Ids of customers that this deployment did not create.
+    copies : set of str
+        Those of them that have the metadata of one that it did create, and so its token.
     crafted : dict
         The action that crafted an event, by the event's id; such an event must not be applied.
     statuses : dict
@@ -49,6 +70,8 @@ class StripeActor:
         self._stripe = stripe_side
         self._deliveries = deliveries
         self.foreign: set[str] = set()
+        self.copies: set[str] = set()
+        self._bystanders: list[str] = []
         self.crafted: dict[str, str] = {}
         self.statuses: dict[str, list[int]] = {}
 
@@ -121,6 +144,27 @@ class StripeActor:
         made = self._ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Eve"})
         self.foreign.add(made["id"])
 
+    def _foreign_burst(self, action: Action) -> None:
+        """Change customers that the company has besides ours; the first bursts create them."""
+        for number in range(action.values["customers"]):
+            change = replace(action, name=f"{action.name} {number}")
+            if number < len(self._bystanders):
+                self._change_foreign_customer(change, self._bystanders[number])
+            else:
+                self._unrelated_customer(change)
+                self._bystanders.append(next(reversed(self._account.customers)))
+
+    def _change_foreign_customer(self, action: Action, customer: str) -> None:
+        match action.values["how"]:
+            case "subscribe":
+                self._attach_method(action, customer)
+                self._add_other_method(action, customer)
+                self._subscribe(action, customer)
+            case "delete":
+                self._delete(action, customer)
+            case how:
+                self._change_customer(action, customer, {"name": how})
+
     def _other_stack(self, action: Action) -> None:
         metadata = {USER_KEY: f"u-{action.user}", TOKEN_KEY: _OTHER_STACK}
         params = {"email": "a@example.com", "name": "Eve", "metadata": metadata}
@@ -128,6 +172,17 @@ class StripeActor:
             # The customer must be known as foreign before its event is delivered.
             made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
             self.foreign.add(made["id"])
+
+    def _move_metadata(self, action: Action, customer: str) -> None:
+        """Copy a customer's metadata to a new one, and remove it from the first."""
+        metadata = copy_json(self._account.customers[customer]["metadata"])
+        params = {"email": "a@example.com", "name": "Eve", "metadata": metadata}
+        with self._stripe.operation(action.name) as double:
+            # The customer must be known as foreign before its event is delivered.
+            made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
+            self.foreign.add(made["id"])
+            self.copies.add(made["id"])
+        self._change_customer(action, customer, {"metadata": dict.fromkeys(metadata, "")})
 
     def _test_clock(self, action: Action, customer: str) -> None:
         with self._stripe.operation(action.name) as double:
@@ -149,6 +204,54 @@ class StripeActor:
         method = self._ask(action, "POST", path, {"customer": customer}).get("id")
         if method and action.values["default"]:
             self._set_default(action, customer, method)
+
+    def _add_other_method(self, action: Action, customer: str) -> None:
+        """Add a payment method that is no card, in one of its shapes."""
+        source = {"bank_account": "btok_us_verified", "source": None}
+        kind, as_default = action.values["type"], action.values["default"]
+        if kind in source:
+            token = source[kind] or self._ask(action, "POST", "/v1/sources", _SOURCE)["id"]
+            path = f"/v1/customers/{customer}/sources"
+            made = self._ask(action, "POST", path, {"source": token}).get("id")
+            settings: Json = {"default_source": made}
+        else:
+            made = self._ask(action, "POST", "/v1/payment_methods", _METHODS[kind])["id"]
+            path = f"/v1/payment_methods/{made}/attach"
+            self._ask(action, "POST", path, {"customer": customer})
+            settings = {"invoice_settings": {"default_payment_method": made}}
+        if made and as_default:
+            self._change_customer(action, customer, settings)
+
+    def _remove_other_method(self, action: Action, customer: str) -> None:
+        methods = [
+            method["id"]
+            for method in self._stripe.double.payment_methods.newest_first(customer)
+            if method["type"] != "card"
+        ]
+        sources = [
+            stripe_id
+            for stripe_id in self._account.payment_sources.get(customer, {})
+            if not stripe_id.startswith("card_")
+        ]
+        if methods:
+            self._ask(action, "POST", f"/v1/payment_methods/{methods[0]}/detach")
+        elif sources:
+            path = f"/v1/customers/{customer}/sources/{sources[0]}"
+            self._ask(action, "DELETE", path)
+
+    def _change_entitlements(self, action: Action, customer: str) -> None:
+        granted = self._account.entitlements.get(customer, {})
+        feature = action.values["feature"]
+        with self._stripe.operation(action.name) as double:
+            if feature in granted:
+                double.entitlements.revoke(customer, feature)
+            else:
+                double.entitlements.grant(customer, feature)
+
+    def _enlarge_subscription(self, action: Action, subscription: str) -> None:
+        discounts = [f"di_{number:08}" for number in range(action.values["discounts"])]
+        with self._stripe.operation(action.name) as double:
+            double.subscriptions.set_fields(subscription, discounts=discounts)
 
     def _change_card(self, action: Action, customer: str, card: str) -> None:
         month = action.values["month"]
@@ -275,15 +378,20 @@ class StripeActor:
 _ON_ACCOUNT: dict[str, Callable[[StripeActor, Action], None]] = {
     "unrelated_customer": StripeActor._unrelated_customer,
     "other_stack": StripeActor._other_stack,
+    "foreign_burst": StripeActor._foreign_burst,
 }
 _ON_CUSTOMER: dict[str, Callable[[StripeActor, Action, str], None]] = {
     "update": StripeActor._update,
     "back_and_forth": StripeActor._back_and_forth,
     "delete": StripeActor._delete,
+    "move_metadata": StripeActor._move_metadata,
     "test_clock": StripeActor._test_clock,
     "add_card": StripeActor._add_card,
     "replace_card": StripeActor._replace_card,
     "attach_method": StripeActor._attach_method,
+    "add_other_method": StripeActor._add_other_method,
+    "remove_other_method": StripeActor._remove_other_method,
+    "change_entitlements": StripeActor._change_entitlements,
     "subscribe": StripeActor._subscribe,
     "change_tax_ids": StripeActor._change_tax_ids,
     "checkout": StripeActor._checkout,
@@ -301,6 +409,7 @@ _ON_SUBSCRIPTION: dict[str, Callable[[StripeActor, Action, str], None]] = {
     "change_subscription": StripeActor._change_subscription,
     "subscription_status": StripeActor._subscription_status,
     "cancel_subscription": StripeActor._cancel_subscription,
+    "enlarge_subscription": StripeActor._enlarge_subscription,
 }
 ACTIONS = {*_ON_ACCOUNT, *_ON_CUSTOMER, *_ON_CARD, *_ON_SUBSCRIPTION}
 """Kinds of action that a `StripeActor` carries out."""

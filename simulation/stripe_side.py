@@ -43,6 +43,8 @@ class SimulatedStripe:
     ----------
     changed : callable
         Called with each new event at the time when it is created.
+    calls : list of str
+        The path of each call of the product, and the customer in its parameters.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SimulatedStripe:
         self.double = StripeDouble(now=lambda: schedule.now + skew, random=Random(0))
         self.double.account.emits_lost_defaults = emits_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None
+        self.calls: list[str] = []
         self._seed = seed
         self._schedule = schedule
         self._list_lag = list_lag
@@ -158,6 +161,7 @@ class StripeConnection:
             is_refused_at_once = call.fault == "refused" and call.drawn >= 0.5
             connect = CONNECT_SECONDS if call.fault == "refused" else READ_SECONDS
             return _lost(0.0 if is_refused_at_once else connect)
+        self._stripe.calls.append(f"{path} {given.get('customer', '')}")
         self._arrange(call, method.upper())
         name = f"{invocation.name}/{invocation.calls}"
         response = self._stripe.request(name, method, path, given, headers)

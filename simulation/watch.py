@@ -13,7 +13,20 @@ Json = dict[str, Any]
 Key = tuple[str, str]
 
 UNFINISHED = ("pending", "waiting")
-_ENDED = ("canceled", "incomplete_expired")
+ENDED = ("canceled", "incomplete_expired")
+"""The final statuses of a subscription."""
+_COMPLETED_AFTER_DELETION = {
+    "CUSTOMER": {"version", "modified_at"},
+    "SUBSCRIPTION": {
+        "status",
+        "canceled_at",
+        "ended_at",
+        "cancellation_details",
+        "observed_from",
+        "observed_to",
+    },
+}
+"""What the last event of a subscription changes after its customer was deleted on Stripe."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class Watch:
         self.failures: list[Failure] = []
         self._first_attempts: dict[str, float] = {}
         self._position = 0
-        self._frozen: set[Key] = set()
+        self._soft_deleted: dict[Key, bool] = {}
 
     @property
     def unfinished(self) -> list[Json]:
@@ -128,7 +141,8 @@ class Watch:
         kind, *rest = key[1].split("#")
         if kind != "CUSTOMER":
             return
-        if (key[0], rest[0]) in self._frozen and new != old:
+        level = rest[1] if len(rest) > 1 else kind
+        if self._is_frozen((key[0], rest[0]), level, old, new):
             self._violated("a soft-deleted record is frozen", f"{key[1]} was changed")
         if new is None:
             self._violated("no record is deleted", key[1])
@@ -137,9 +151,20 @@ class Watch:
         else:
             self._check_child(key, old, new)
 
+    def _is_frozen(self, customer: Key, kind: str, old: Json | None, new: Json | None) -> bool:
+        """Whether a change of a soft-deleted record, or of one under it, is not allowed."""
+        if customer not in self._soft_deleted or new == old:
+            return False
+        if not self._soft_deleted[customer] or old is None or new is None:
+            return True
+        changed = {name for name in {*old, *new} if old.get(name) != new.get(name)}
+        return not changed <= _COMPLETED_AFTER_DELETION.get(kind, set())
+
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")
-        if old.get("replayed_at") != new.get("replayed_at"):
+        # The request of a replay may take effect again, when its first response was lost.
+        is_replay = "replayed_at" in new and new["attempts"]["N"] == "0"
+        if is_replay or old.get("replayed_at") != new.get("replayed_at"):
             self._first_attempts.pop(stripe_id, None)
             return
         attempts, now = int(new["attempts"]["N"]), self._clock()
@@ -165,7 +190,7 @@ class Watch:
             is_attached = self._double.payment_methods.belongs(child, customer) or kind != "CARD"
             if not is_attached:
                 self._violated("a removed object is not restored", key[1])
-        if text(old, "status") in _ENDED and text(new, "status") not in (*_ENDED, None):
+        if text(old, "status") in ENDED and text(new, "status") not in (*ENDED, None):
             self._violated("an ended subscription stays ended", key[1])
 
     def _check_user(self, user: str) -> None:
@@ -176,7 +201,8 @@ class Watch:
             if image["is_active"]["BOOL"]:
                 active.append(sk)
             else:
-                self._frozen.add((pk, sk.removeprefix("CUSTOMER#")))
+                is_by_stripe = "deleted" in image and bool(image["deleted"]["BOOL"])
+                self._soft_deleted[pk, sk.removeprefix("CUSTOMER#")] = is_by_stripe
         if len(active) > 1:
             self._violated("a user has one active customer", f"{user}: {', '.join(active)}")
         pointer = text(self.images.get((user, "CLAIM"), {}), "stripe_id")

@@ -31,18 +31,19 @@ from simulation.invariants import (
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
-from simulation.processes import Fleet, Outcome, sleep
+from simulation.processes import Fleet, Invocation, Outcome, sleep
 from simulation.runtime import client
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, StripeActor
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
-from simulation.watch import Violation, Watch, text
+from simulation.watch import Violation, Watch
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import StripeIntegrationsError
 from stripe_integrations.models import KINDS
+from stripe_integrations.models.event import QUEUES, WAITING_QUEUE
 from tools.lambda_events import api_event
 
 Json = dict[str, Any]
@@ -54,7 +55,7 @@ _LONGEST_SECONDS = 5 * 86_400.0
 _INDEX_SECONDS = 15.0
 """Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
-_ATTEMPTING_SECONDS, _WAITING_SECONDS = 1800.0, 4 * 3600.0
+_IDLE_SECONDS = 4 * 3600.0
 
 
 @dataclass
@@ -161,7 +162,9 @@ class World:
             index_delay=(lambda: lag.random() * profile.index_lag) if profile.index_lag else None,
         )
         self.database.request("CreateTable", table_definition())
-        self.database_side = SimulatedDatabase(self.database, self.fleet, self._changed)
+        self.database_side = SimulatedDatabase(
+            self.database, self.fleet, self._changed, self._check_order
+        )
         stream = self.database.stream(TABLE_NAME)
         self.watch = Watch(
             stream.records, self.stripe.double, self._record_violation, lambda: self.schedule.now
@@ -184,11 +187,10 @@ class World:
         self.stripe_actor = StripeActor(history.seed, self.stripe, self.deliveries)
         self.final = FinalState(
             watch=self.watch,
-            double=self.stripe.double,
+            stripe=self.stripe,
             stripe_actor=self.stripe_actor,
             dead_letters=self.queue.messages,
-            published=self.bus.messages,
-            has_bus=history.has_bus,
+            bus=self.bus if history.has_bus else None,
             handlers=self.handlers,
             kinds=[k for k in KINDS if k.IS_DEFAULT or history.stores_optional_kinds],
             poisonous=self.faults.poisonous,
@@ -244,6 +246,10 @@ class World:
         user_id = f"u-{action.user}"
         if action.kind == "replay":
             self._replay(action)
+            return
+        if action.kind == "rebuild":
+            check = partial(self._check_outcome, "rebuild_customers")
+            self.fleet.invoke("rebuild_customers", {}, action.name, check)
             return
         function, event = _api_call(action, user_id)
         call = ApiCall(action.kind, user_id, self.schedule.now)
@@ -306,6 +312,16 @@ class World:
         self.watch.check_changes()
         self.mapping.poll()
 
+    def _check_order(self, invocation: Invocation, operation: str, body: Json) -> None:
+        """Check that the schedule reads what is due of our customers before the waiting events."""
+        if operation != "Query" or "<=" not in body["KeyConditionExpression"]:
+            return
+        values = {value.get("S") for value in body["ExpressionAttributeValues"].values()}
+        is_early = WAITING_QUEUE in values and not invocation.queues_read.issuperset(QUEUES)
+        if is_early and not invocation.has_fault:
+            self._record_violation(Violation("events of our customers come first", invocation.name))
+        invocation.queues_read |= values & {*QUEUES}
+
     def _note_change(self) -> None:
         self._last_change = self.schedule.now
         self.timer.reset_pause()
@@ -322,22 +338,21 @@ class World:
         )
 
     def _longest_pause(self) -> float:
-        """Maximum pause of the schedule in seconds; long while nothing changes, to save runs."""
-        if not self._is_quiet():
+        """Maximum pause of the schedule in seconds: where nothing else happens, until it is due."""
+        if not self._is_stream_idle() or self.fleet.is_busy():
             return EVERY_SECONDS
-        is_attempting = any(
-            text(event, "state") == "pending" or "claimed_at" in event
-            for event in self.watch.unfinished
-        )
-        return _ATTEMPTING_SECONDS if is_attempting else _WAITING_SECONDS
+        times = [float(event["next_attempt"]["N"]) for event in self.watch.unfinished]
+        if not self.deliveries.is_idle:
+            times.append(self.deliveries.next_at())
+        until = min(times, default=self.schedule.now + _IDLE_SECONDS) - self.schedule.now
+        return max(EVERY_SECONDS, until + EVERY_SECONDS)
 
     def _is_quiet(self) -> bool:
         """Return whether nothing is in progress except what the schedule has to recover."""
-        return (
-            self.deliveries.is_idle
-            and (self.mapping.is_idle or not self._is_stream_on())
-            and not self.fleet.is_busy()
-        )
+        return self.deliveries.is_idle and self._is_stream_idle() and not self.fleet.is_busy()
+
+    def _is_stream_idle(self) -> bool:
+        return self.mapping.is_idle or not self._is_stream_on()
 
     def _check_delivery(self, event_id: str, outcome: Outcome) -> None:
         self._check_outcome("link_customer", outcome)
@@ -350,7 +365,8 @@ class World:
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
-        if function in APPLYING and isinstance(error, StripeIntegrationsError):
+        is_retried = function in (*APPLYING, "rebuild_customers")
+        if is_retried and isinstance(error, StripeIntegrationsError):
             # Lambda, or the operator who invoked it, retries.
             return
         if error is not None:

@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from stripe_integrations.actions import StripeCustomer
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
@@ -171,7 +172,8 @@ def soft_delete_customer(stage: Stage) -> None:
 
 
 def link_customer(stage: Stage) -> None:
-    stripe_id = stage.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+    customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "another-deployment/1"}}
+    stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
     (delivery,) = stage.stripe.webhooks.due()
     stage.webhook(delivery.body, delivery.headers)
     Pointer.to(stripe_id, "u-1").save()
@@ -193,6 +195,9 @@ def reconcile_events(stage: Stage) -> None:
             stage.time += 130
 
     change_everything(stage, deliver)
+    stage.request("POST", "/v1/customers", {"email": EMAIL})  # of nobody, and looked up as such
+    for _ in range(2):
+        deliver()
 
 
 def replay_events(stage: Stage) -> None:
@@ -342,7 +347,7 @@ class TestPartitionKeys:
         assert scopes(function) <= {"USER#*", "STRIPE#*", "DEPLOYMENT"}
 
     def test_webhook_reaches_no_user(self) -> None:
-        assert scopes("link_customer") == {"STRIPE#*", "EVENT#*"}
+        assert scopes("link_customer") == {"STRIPE#*", "EVENT#*", "DEPLOYMENT"}
 
     def test_scan_reads_no_personal_data(self) -> None:
         role = deployment().role("replay_events")

@@ -31,7 +31,7 @@ from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context
 from stripe_integrations.errors import MessageNotSentError
-from stripe_integrations.models import Event
+from stripe_integrations.models import Event, EventState
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
@@ -194,14 +194,15 @@ class World:
         return responses
 
     def stream(self, *keys: tuple[str, str]) -> Json:
-        """Let the stream report stored items as new: these, or all customers and events."""
+        """Let the stream report stored items as new: these, or all customers and pending events."""
         images = {(image["pk"]["S"], image["sk"]["S"]): image for image in self.images()}
         reported = [key for key in keys if key in images]
         if not keys:
             reported = [
                 key
                 for key, image in images.items()
-                if image["record_type"]["S"] in ("Customer", "Event")
+                if image["record_type"]["S"] == "Customer"
+                or image.get("state") == {"S": EventState.PENDING}
             ]
         records = [
             {

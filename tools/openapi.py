@@ -28,7 +28,6 @@ from stripe_integrations.entrypoints.caller import OWN_FIELDS
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.entrypoints.user_in_url import PATH_PATTERN
 from stripe_integrations.models import KINDS, Card, Customer, Pointer, Subscription
-from stripe_integrations.models.child import Child
 from stripe_integrations.models.fields import Text, fields_of
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.table import Record
@@ -382,7 +381,7 @@ def schemas() -> Json:
     return {
         "CustomerToCreate": customer_to_create(),
         "Customer": customer,
-        **{kind.__name__: child_schema(kind) for kind in KINDS},
+        **{kind.__name__: record_schema(kind) for kind in KINDS},
         "Problem": {
             "description": "Problem details (RFC 9457).",
             "type": "object",
@@ -418,25 +417,18 @@ def schemas() -> Json:
 
 
 def record_schema(model: type[Record]) -> Json:
-    """Return the schema of a record in a response: every public field, null or not."""
-    properties = {
+    """Return the schema of a record in a response: every public field, null or not, and flags."""
+    properties: Json = {
         name: field.response_schema for name, field in fields_of(model).items() if not field.private
     }
+    for flag, description in model.COMPUTED_FLAGS.items():
+        properties[flag] = {"type": "boolean", "description": description}
     return {
         "description": inspect.getdoc(model),
         "type": "object",
         "properties": properties,
         "required": list(properties),
     }
-
-
-def child_schema(kind: type[Child]) -> Json:
-    """Return the schema of a child in a response: its fields and its computed flags."""
-    schema = record_schema(kind)
-    for flag, description in kind.COMPUTED_FLAGS.items():
-        schema["properties"][flag] = {"type": "boolean", "description": description}
-        schema["required"].append(flag)
-    return schema
 
 
 def customer_to_create() -> Json:

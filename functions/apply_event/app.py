@@ -9,6 +9,7 @@ from aws_lambda_powertools.utilities.batch.types import (
 
 from stripe_integrations.actions import StreamRecord, StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
+from stripe_integrations.models import Event
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import error_log_fields, logger
 
@@ -34,8 +35,14 @@ def handler(event: dict[str, Any]) -> PartialItemFailureResponse:
 def _parse(record: object) -> StreamRecord | None:
     pk = value_at(record, "dynamodb", "Keys", "pk", "S")
     sk = value_at(record, "dynamodb", "Keys", "sk", "S")
-    customer_id = value_at(record, "dynamodb", "NewImage", "customer_id", "S")
+    image = value_at(record, "dynamodb", "NewImage")
+    customer_id = value_at(image, "customer_id", "S")
     if not isinstance(pk, str) or not isinstance(sk, str):
         return None
-    parsed = StreamRecord(pk, sk, customer_id if isinstance(customer_id, str) else None)
+    parsed = StreamRecord(
+        pk,
+        sk,
+        customer_id if isinstance(customer_id, str) else None,
+        lacks_children=sk != Event.SORT_KEY and value_at(image, "listings") is None,
+    )
     return parsed if parsed.is_event or parsed.new_customer_id else None

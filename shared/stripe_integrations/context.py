@@ -89,7 +89,7 @@ class Context:
         send(message)
 
     def publish_change(self, detail: Mapping[str, Any]) -> None:
-        """Publish an applied change to the event bus."""
+        """Publish the outcome of an event to the event bus."""
         send = self.publish or partial(publisher.publish, self.settings)
         send(detail)
 

@@ -21,6 +21,7 @@ from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeRefusedError
 from stripe_integrations.models import Card, Customer, Subscription
+from stripe_integrations.models.entitlement import Entitlement
 from stripe_integrations.models.fields import fields_of, read_stripe
 from stripe_integrations.models.tax_id import TaxId
 
@@ -49,9 +50,10 @@ CALLS: dict[str, Any] = {
     "list_customers": lambda gateway: list(
         gateway.list_customers(1, "jane@example.com", created_until=2)
     ),
-    "list_card_payment_methods": lambda gateway: gateway.list_card_payment_methods(CUSTOMER),
+    "list_payment_methods": lambda gateway: gateway.list_payment_methods(CUSTOMER, "card"),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
     "list_tax_ids": lambda gateway: gateway.list_tax_ids(CUSTOMER),
+    "list_active_entitlements": lambda gateway: gateway.list_active_entitlements(CUSTOMER),
     "list_events": lambda gateway: gateway.list_events(1, KINDS, "evt_contract")[0],
 }
 
@@ -171,6 +173,7 @@ NOT_ALWAYS_SENT = {
     Subscription: {"current_period_start", "current_period_end", "quantity"},
     Customer: set[str](),
     TaxId: set[str](),
+    Entitlement: set[str](),
 }
 
 
@@ -179,9 +182,10 @@ NOT_ALWAYS_SENT = {
     [
         (Customer, "customer", "create_customer"),
         (Customer, "customer", "retrieve_customer"),
-        (Card, "payment_method", "list_card_payment_methods"),
+        (Card, "payment_method", "list_payment_methods"),
         (Subscription, "subscription", "list_subscriptions"),
         (TaxId, "tax_id", "list_tax_ids"),
+        (Entitlement, "entitlement", "list_active_entitlements"),
     ],
 )
 def test_field_paths_exist(gateway: StripeGateway, model: Any, shape: str, method: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from local.stripe_double.double import StripeDouble
+from simulation.aws import SimulatedService
 from simulation.custom_handlers import CustomHandlers
 from simulation.deliveries import Deliveries
 from simulation.faults import FaultProfile, Faults
@@ -19,6 +22,7 @@ from simulation.invariants import (
     check_state,
     users_with_failed_events,
 )
+from simulation.processes import Invocation
 from simulation.schedule import START, Schedule
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
@@ -26,7 +30,7 @@ from simulation.watch import Violation, Watch
 from stripe_integrations.actions.customers.snapshot import USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models import KINDS, Card, Customer
+from stripe_integrations.models import KINDS, Card, Customer, Subscription
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.observation import Observation
 
@@ -59,13 +63,12 @@ class Scene:
         deliveries = Deliveries(schedule, self.stripe, None, faults, lambda *_: None)  # type: ignore[arg-type]
         self.final = FinalState(
             watch=self.watch,
-            double=self.double,
+            stripe=self.stripe,
             stripe_actor=StripeActor(1, self.stripe, deliveries),
             calls=[ApiCall("create", "u-0", START, START + 1, 201)],
             accepted=set(),
             dead_letters=[],
-            published=[],
-            has_bus=False,
+            bus=None,
             handlers=CustomHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
             kinds=KINDS,
             poisonous=set(),
@@ -94,6 +97,13 @@ class Scene:
             (record.sk, record.serialize()),
             *((card.sk, card.serialize()) for card in cards),
         ]
+
+    def subscription_items(self) -> list[tuple[str, Json]]:
+        params = {"customer": self.stripe_id, "status": "all"}
+        listed = self.fetch("/v1/subscriptions", params)["data"]
+        observation = Observation.of_event(0)
+        records = Subscription.from_stripe("u-0", {"id": self.stripe_id}, listed, observation)
+        return [(record.sk, record.serialize()) for record in records]
 
     def fetch(self, path: str, params: Json) -> Json:
         return self.double.request("GET", path, params, AUTHORIZATION).body
@@ -134,6 +144,12 @@ def event(state: str, attempts: int = 1, **more: str) -> Json:
         "attempts": {"N": str(attempts)},
         **{name: {"S": value} for name, value in more.items()},
     }
+
+
+def invocation() -> Invocation:
+    """An invocation in which no fault happened."""
+    faults = Faults(1, FaultProfile())
+    return Invocation("i", "apply_event", Schedule(), faults, random.Random(1), Counter())
 
 
 def fail(scene: Scene, attempts: int, seconds: float) -> None:
@@ -253,8 +269,58 @@ def forget_an_attempt(scene: Scene) -> None:
 
 
 def publish_nothing(scene: Scene) -> None:
-    scene.final.has_bus = True
-    scene.write(("EVENT", event("applied")), pk="EVENT#evt_1")
+    scene.final.bus = SimulatedService("bus", None)  # type: ignore[arg-type]
+    change_on_stripe(scene)
+    stripe_id = next(iter(scene.double.account.events))
+    scene.write(("EVENT", event("ignored", reason="older", user_id="u-0")), pk=f"EVENT#{stripe_id}")
+
+
+def publish_twice(scene: Scene) -> None:
+    publish_nothing(scene)
+    assert scene.final.bus is not None
+    (stripe_id,) = scene.watch.events
+    scene.final.bus.messages += [json.dumps({"event_id": stripe_id})] * 2
+    scene.final.bus.senders += [invocation(), invocation()]
+    scene.final.bus.times += [START, START]
+
+
+def lose_a_replay(scene: Scene) -> None:
+    publish_twice(scene)
+    (stripe_id,) = scene.watch.events
+    moment = datetime.fromtimestamp(START + 60, UTC).isoformat()
+    replayed = event("applied", user_id="u-0", replayed_at=moment)
+    scene.write(("EVENT", replayed), pk=f"EVENT#{stripe_id}")
+
+
+def handle_twice(scene: Scene) -> None:
+    scene.final.handlers.handled["evt_1"] = [invocation(), invocation()]
+
+
+def call_for_a_foreign_customer(scene: Scene) -> None:
+    scene.final.stripe_actor.foreign.add("cus_foreign")
+    scene.stripe.calls.append("/v1/customers/cus_foreign {}")
+
+
+def store_a_foreign_payload(scene: Scene) -> None:
+    scene.final.stripe_actor.foreign.add("cus_foreign")
+    ended = event("ignored", reason="r", customer_id="cus_foreign", webhook_message="{}")
+    scene.write(("EVENT", ended), pk="EVENT#evt_1")
+
+
+def soft_delete_as_deleted(scene: Scene) -> None:
+    """Delete the customer on Stripe and here, and nothing of what it had."""
+    subscribe_on_stripe(scene)
+    scene.write(*scene.subscription_items())
+    delete_on_stripe(scene)
+    sk, image = scene.customer
+    gone = {"is_active": {"BOOL": False}, "deleted": {"BOOL": True}, "version": {"N": "2"}}
+    scene.write((sk, {**image, **gone}), ("CLAIM", None))
+
+
+def change_after_a_deletion(scene: Scene) -> None:
+    soft_delete_as_deleted(scene)
+    sk, image = scene.customer
+    scene.write((sk, {**image, "name": {"S": "new"}, "version": {"N": "3"}}))
 
 
 def accept_a_forged_event(scene: Scene) -> None:
@@ -287,7 +353,16 @@ def accept_a_forged_event(scene: Scene) -> None:
         (forget_a_handler, "an applied event was handled"),
         (unfinish_an_event, "a finished event stays finished"),
         (forget_an_attempt, "an attempt that was counted stays counted"),
-        (publish_nothing, "an applied change is published"),
+        (publish_nothing, "an event of ours is published"),
+        (publish_twice, "an event is published once"),
+        (lose_a_replay, "a replayed event is published again"),
+        (handle_twice, "an event is handled once"),
+        (call_for_a_foreign_customer, "no call is made for a foreign customer"),
+        (store_a_foreign_payload, "a foreign event leaves no payload"),
+        (soft_delete_as_deleted, "a deleted customer has no default"),
+        (soft_delete_as_deleted, "a deleted customer has nothing attached"),
+        (soft_delete_as_deleted, "a deleted customer's subscriptions have ended"),
+        (change_after_a_deletion, "a soft-deleted record is frozen"),
         (accept_a_forged_event, "a forged event is refused"),
     ],
 )

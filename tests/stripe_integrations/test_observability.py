@@ -202,7 +202,7 @@ class TestBacklogMetrics:
     def test_one_page_of_each_queue_is_read(self, world: World) -> None:
         with world.counting() as counts:
             event_queue.oldest_pending_seconds()
-        assert counts.operations == ["Query"] * 8
+        assert counts.operations == ["Query"] * 4
         assert {body["Limit"] for body in counts.bodies} == {1000}
 
     def test_replayed_event_is_as_old_as_its_replay(self, world: World, stripe_id: str) -> None:

@@ -11,6 +11,7 @@ from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.actions.events.reconcile import (
     Reconciliation,
     emit_backlog_metrics,
+    look_up_waiting,
     retry_due,
     sweep,
 )
@@ -129,7 +130,7 @@ class StripeEvent:
             emit_backlog_metrics()
         except Exception as error:
             result.failures.append(error)
-        for part in (sweep, retry_due):
+        for part in (sweep, retry_due, look_up_waiting):
             try:
                 part(result)
             except Exception as error:

@@ -177,15 +177,15 @@ class StripeGateway:
             {name: value for name, value in params.items() if value},
         )
 
-    def list_card_payment_methods(self, stripe_id: str) -> list[Json]:
-        """All payment methods of type card attached to a customer.
+    def list_payment_methods(self, stripe_id: str, kind: str | None = None) -> list[Json]:
+        """All payment methods attached to a customer; with a kind, those of this type.
 
         https://docs.stripe.com/api/payment_methods/customer_list
         """
         return self._list(
             f"list the payment methods of {stripe_id}",
             lambda client, params: client.v1.customers.payment_methods.list(stripe_id, params),
-            {"type": "card"},
+            {"type": kind} if kind else {},
         )
 
     def list_subscriptions(self, stripe_id: str) -> list[Json]:
@@ -208,6 +208,17 @@ class StripeGateway:
             f"list the tax ids of {stripe_id}",
             lambda client, params: client.v1.customers.tax_ids.list(stripe_id, params),
             {},
+        )
+
+    def list_active_entitlements(self, stripe_id: str) -> list[Json]:
+        """All features that a customer may use.
+
+        https://docs.stripe.com/api/entitlements/active-entitlement/list
+        """
+        return self._list(
+            f"list the active entitlements of {stripe_id}",
+            lambda client, params: client.v1.entitlements.active_entitlements.list(params),
+            {"customer": stripe_id},
         )
 
     def list_events(
@@ -246,7 +257,7 @@ class StripeGateway:
             sources["data"] = self._list(
                 f"list the sources of {stripe_id}",
                 lambda client, params: client.v1.customers.payment_sources.list(stripe_id, params),
-                {"object": "card"},
+                {},
             )
 
     def _complete_items(self, subscription: Json) -> None:

@@ -4,7 +4,12 @@ from stripe_integrations.models.card import Card
 from stripe_integrations.models.claim import CustomerClaim
 from stripe_integrations.models.customer import Customer, UserRecords
 from stripe_integrations.models.event import Event, EventState
-from stripe_integrations.models.kinds import KINDS, kind_of_event, stored_kinds
+from stripe_integrations.models.kinds import (
+    KINDS,
+    applied_roles,
+    kind_of_event,
+    stored_kinds,
+)
 from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.sweep_cursor import SweepCursor
@@ -20,6 +25,7 @@ __all__ = [
     "Subscription",
     "SweepCursor",
     "UserRecords",
+    "applied_roles",
     "kind_of_event",
     "stored_kinds",
 ]

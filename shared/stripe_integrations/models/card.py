@@ -40,7 +40,12 @@ class Card(Child, discriminator="Card"):
         "payment_method.automatically_updated": EventRole.CHANGED,
         "payment_method.detached": EventRole.REMOVED,
     }
-    COMPUTED_FLAGS = {"is_default": "Whether it is charged by default."}  # noqa: RUF012
+    CAN_BE_DEFAULT = True
+    COMPUTED_FLAGS = {  # noqa: RUF012
+        **Child.COMPUTED_FLAGS,
+        "is_default": "Whether it is charged by default.",
+    }
+    REDUCED_FIELDS = frozenset({"livemode", "brand", "exp_month", "exp_year", "last4"})
     POINTER_PREFIX = "pm_"  # a detached PaymentMethod names its customer no longer
 
     stripe_id = required(Text(card="id", payment_method="id"))
@@ -75,7 +80,7 @@ class Card(Child, discriminator="Card"):
 
     @classmethod
     def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
-        return stripe.list_card_payment_methods(stripe_customer["id"])
+        return stripe.list_payment_methods(stripe_customer["id"], "card")
 
     @classmethod
     def from_stripe(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import (
+    Flag,
     Integer,
     Moment,
     Shape,
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from stripe_integrations.adapters.stripe_gateway import StripeGateway
 
 Json = Mapping[str, Any]
+
+
+MAX_BYTES = 390_000
+"""Below DynamoDB's 400 KB an item, with room for the attributes of its keys."""
 
 
 class EventRole(Enum):
@@ -56,22 +61,28 @@ class Child(Record):
     SHAPE: ClassVar[Shape]
     """Stripe's `object` of the kind, which is the shape that its fields are read from."""
     EVENTS: ClassVar[Mapping[str, EventRole]]
-    """The types of Stripe event that concern the kind; each concerns one kind."""
+    """The types of Stripe event that concern the kind; `concerns` decides where kinds share one."""
     IS_DEFAULT: ClassVar[bool] = True
     """Whether a deployment stores the kind unless `STORED_RECORDS` says otherwise."""
-    OUTLIVES_CUSTOMER: ClassVar[bool] = False
-    """Whether Stripe still has the objects of a customer that it has deleted."""
+    CAN_BE_DEFAULT: ClassVar[bool] = False
+    """Whether the customer, or a subscription, can name an object of the kind as its default."""
+    REDUCED_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    """The fields that are stored of an object that is too large for an item, besides its id."""
     POINTER_PREFIX: ClassVar[str | None] = None
     """The prefix of the ids that get a pointer, since their events may name no customer."""
 
     stripe_id: StripeField[str]
     customer_id = required(Text())
+    incomplete = Flag(private=True)
     removed_at = Moment(private=True)
+    is_still_default = Flag(private=True)
+    """True of a removed object that Stripe still named as a default when it was last fetched."""
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
 
-    COMPUTED_FLAGS: ClassVar[Mapping[str, str]] = {}
-    """Boolean attributes that HTTP responses have besides the fields, with their descriptions."""
+    COMPUTED_FLAGS = {  # noqa: RUF012 - a ClassVar of Record
+        "is_incomplete": "Whether it is too large to be stored with more than its main fields."
+    }
 
     # ---- what a kind may override
 
@@ -139,6 +150,23 @@ class Child(Record):
         """Return whether this state can't succeed the stored one, since that is final."""
         return False
 
+    def after_deletion(self, observation: Observation) -> Self:
+        """Return the record after Stripe has deleted the customer: the object is removed with it.
+
+        Parameters
+        ----------
+        observation : Observation
+            When the deletion was observed.
+        """
+        return self.tombstone(observation) if self.is_attached else self
+
+    def with_final_state(self, event_type: str, obj: Json, observation: Observation) -> Self | None:
+        """Return the record with the values of the object's final event; None for another.
+
+        Whatever order it comes in, such an event is not older than the stored state.
+        """
+        return None
+
     # ---- what all kinds share
 
     @classmethod
@@ -162,14 +190,20 @@ class Child(Record):
             When the values were observed.
         """
         key = cls.key_under(customer_id, values["stripe_id"])
-        return cls(
+        child = cls(
             user_key(user_id), key, customer_id=customer_id, **values, **observation.as_fields()
         )
+        return child.reduced() if child.size > MAX_BYTES else child
 
     @property
     def is_attached(self) -> bool:
         """Whether the customer still has it: a removed one remains as a tombstone."""
         return self.removed_at is None
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the object is too large for an item: only its main fields are stored."""
+        return bool(self.incomplete)
 
     @property
     def size(self) -> int:
@@ -180,6 +214,20 @@ class Child(Record):
     def observation(self) -> Observation | None:
         """When the stored state was observed."""
         return observation_of(self.observed_from, self.observed_to)
+
+    def with_values(self, **values: Any) -> Self:
+        """Return a copy with other values of some fields, not stored yet."""
+        stored = {name: getattr(self, name) for name in fields_of(type(self))}
+        return type(self)(self.pk, self.sk, **{**stored, **values})
+
+    def reduced(self) -> Self:
+        """Return a copy with the most important fields only, which fits into an item."""
+        left_out = {
+            name: None
+            for name, field in fields_of(type(self)).items()
+            if field.paths and name not in {"stripe_id", *self.REDUCED_FIELDS}
+        }
+        return self.with_values(**left_out, incomplete=True)
 
     def tombstone(self, observation: Observation) -> Self:
         """The record of a removed object: that it existed, and no more."""

@@ -167,7 +167,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
     def is_ours(token: object) -> bool:
         """Return whether this deployment made a token."""
         name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
-        return name == deployment_name() and bool(rest)
+        return bool(rest) and name == deployment_name()
 
     @staticmethod
     def remove_pointer(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pynamodb.attributes import VersionAttribute
@@ -19,10 +20,15 @@ from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
-from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
+from stripe_integrations.errors import (
+    CustomerSoftDeletedError,
+    DatabaseRefusedError,
+    StaleRecordError,
+)
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.claim import CustomerClaim
+from stripe_integrations.models.entitlement import Entitlement
 from stripe_integrations.models.fields import (
     Document,
     Flag,
@@ -38,6 +44,7 @@ from stripe_integrations.models.fields import (
 from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.kinds import stored_kinds
 from stripe_integrations.models.observation import Observation, observation_of
+from stripe_integrations.models.payment_method import PaymentMethod
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
@@ -50,6 +57,7 @@ from stripe_integrations.models.table import (
 from stripe_integrations.models.tax_id import TaxId
 
 K = TypeVar("K", bound=Child)
+D = TypeVar("D", Card, PaymentMethod)
 Json = Mapping[str, Any]
 
 ExtraItem = Callable[[TransactWrite], None]
@@ -57,6 +65,7 @@ ExtraItem = Callable[[TransactWrite], None]
 
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 2
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
 """What is left in a transaction besides those, the customer and the claim."""
@@ -89,6 +98,8 @@ class Customer(Record, discriminator="Customer"):
     invoice_settings = Document(customer="invoice_settings", param="invoice_settings")
     is_active = required(Flag())
     date_purged = Moment()
+    deleted = Flag(private=True)
+    """True where the record is soft-deleted since Stripe has deleted the customer."""
     created_at = required(Moment())
     modified_at = required(Moment())
     test_clock = Text(customer="test_clock", private=True)
@@ -97,6 +108,10 @@ class Customer(Record, discriminator="Customer"):
     listings = Document(private=True)
     """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
     version = VersionAttribute()
+
+    COMPUTED_FLAGS = {  # noqa: RUF012 - a ClassVar of Record
+        "is_incomplete": "Whether an attached object is too large to be stored in full."
+    }
 
     is_new = False
     """True on the object that `create` returned for a customer that this call created."""
@@ -137,11 +152,7 @@ class Customer(Record, discriminator="Customer"):
     @property
     def cards(self) -> list[Card]:
         """The attached cards; each has `is_default`."""
-        default = self.default_card_id
-        cards = self.attached(Card)
-        for card in cards:
-            card.is_default = card.stripe_id == default
-        return cards
+        return self._with_default(self.attached(Card))
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -153,12 +164,32 @@ class Customer(Record, discriminator="Customer"):
         """The tax ids, if the deployment stores them."""
         return self.attached(TaxId)
 
+    @property
+    def payment_methods(self) -> list[PaymentMethod]:
+        """The attached payment methods that are no cards, if the deployment stores them."""
+        return self._with_default(self.attached(PaymentMethod))
+
+    @property
+    def entitlements(self) -> list[Entitlement]:
+        """The features that the customer may use, if the deployment stores them."""
+        return self.attached(Entitlement)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether an attached object is too large to be stored in full."""
+        return any(child.is_incomplete for child in self.children if child.is_attached)
+
+    def _with_default(self, methods: list[D]) -> list[D]:
+        for method in methods:
+            method.is_default = method.stripe_id == self.default_payment_id
+        return methods
+
     def attached(self, kind: type[K]) -> list[K]:
         """The children of a kind, without removed ones."""
         return [child for child in self.children if isinstance(child, kind) and child.is_attached]
 
     @property
-    def default_card_id(self) -> str | None:
+    def default_payment_id(self) -> str | None:
         """The id of what Stripe charges by default: the invoice settings precede the source."""
         chosen = value_at(self.invoice_settings, "default_payment_method")
         if isinstance(chosen, dict):
@@ -173,6 +204,12 @@ class Customer(Record, discriminator="Customer"):
     def listing_observation(self, kind: type[Child]) -> Observation | None:
         """When all children of a kind were last listed; None where they never were."""
         return observation_of(*(self.listings or {}).get(kind.COLLECTION, (None, None)))
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether all children of every stored kind have been listed once."""
+        is_listed = all(self.listing_observation(kind) for kind in stored_kinds())
+        return self.listings is not None and is_listed
 
     def listed(self, kinds: Iterable[type[Child]], observation: Observation) -> dict[str, Any]:
         """The field value that notes when all children of these kinds were listed."""
@@ -192,7 +229,7 @@ class Customer(Record, discriminator="Customer"):
 
     def update_with(
         self,
-        values: dict[str, Any],
+        values: Mapping[str, Any],
         children: Iterable[Child] = (),
         extra_items: Iterable[ExtraItem] = (),
     ) -> None:
@@ -203,7 +240,7 @@ class Customer(Record, discriminator="Customer"):
 
         Parameters
         ----------
-        values : dict
+        values : mapping
             Field name to value.
         children : iterable
             The children to write.
@@ -221,10 +258,17 @@ class Customer(Record, discriminator="Customer"):
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
         written = list(children)
         changes = {name: value for name, value in values.items() if getattr(self, name) != value}
-        rest = self._write_most(written)
         if written or not all(fields_of(Customer)[name].private for name in changes):
             changes["modified_at"] = current().now()
-        self._write(changes, rest, extra_items)
+        try:
+            rest = self._write_most(written)
+            self._write(changes, rest, extra_items)
+        except DatabaseRefusedError:
+            if not written:
+                raise
+            for child in written:
+                self._write_alone(child)
+            self._write(changes, [], extra_items)
 
     def soft_delete(self) -> None:
         """Soft-delete the record and free the user: a later create makes another customer.
@@ -242,11 +286,22 @@ class Customer(Record, discriminator="Customer"):
         """
         self._soft_delete(current().now(), [], ())
 
-    def soft_delete_as_deleted_on_stripe(self, extra_items: Iterable[ExtraItem] = ()) -> None:
-        """Soft-delete the record of a customer that Stripe has deleted, and what it had.
+    def soft_delete_as_deleted_on_stripe(
+        self,
+        values: Mapping[str, Any] = _NOTHING,
+        children: Iterable[Child] = (),
+        extra_items: Iterable[ExtraItem] = (),
+    ) -> None:
+        """Soft-delete the record of a customer that Stripe has deleted, with what it had.
+
+        Its payment methods are gone and its subscriptions are cancelled.
 
         Parameters
         ----------
+        values : mapping
+            Field values that preceded the deletion, by name.
+        children : iterable
+            The states of children that preceded it.
         extra_items : iterable of callable
             Written in the same transaction, 20 at most.
 
@@ -257,21 +312,44 @@ class Customer(Record, discriminator="Customer"):
         """
         moment = current().now()
         observation = Observation.of_event(int(moment.timestamp()))
-        tombstones = [
-            child.tombstone(observation)
-            for child in self.children
-            if child.is_attached and not child.OUTLIVES_CUSTOMER
-        ]
-        self._soft_delete(moment, tombstones, extra_items)
+        last = {child.sk: child for child in [*self.children, *children]}
+        ended = [child.after_deletion(observation) for child in last.values()]
+        stored = {child.sk: child for child in self.children}
+        settings = values.get("invoice_settings", self.invoice_settings) or {}
+        changes = {
+            **values,
+            "deleted": True,
+            "default_source": None,
+            "invoice_settings": {**settings, "default_payment_method": None},
+        }
+        changed = [child for child in ended if not child.has_state_of(stored.get(child.sk))]
+        self._soft_delete(moment, changed, extra_items, changes)
+
+    def write_final_states(
+        self, children: Iterable[Child], extra_items: Iterable[ExtraItem] = ()
+    ) -> None:
+        """Write the final states of children of a customer that Stripe has deleted.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read. Read again and decide again.
+        """
+        rest = self._write_most(list(children))
+        self._write({"modified_at": current().now()}, rest, extra_items)
 
     def _soft_delete(
-        self, moment: datetime, tombstones: list[Child], extra_items: Iterable[ExtraItem]
+        self,
+        moment: datetime,
+        children: list[Child],
+        extra_items: Iterable[ExtraItem],
+        values: Mapping[str, Any] = _NOTHING,
     ) -> None:
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
         extra_items = list(extra_items)
-        changes = {"is_active": False, "date_purged": moment, "modified_at": moment}
-        rest = self._write_most(tombstones)
+        changes = {**values, "is_active": False, "date_purged": moment, "modified_at": moment}
+        rest = self._write_most(children)
 
         def free_user(transaction: TransactWrite) -> None:
             CustomerClaim.remove_pointer(transaction, self.user_id, self.stripe_id)
@@ -305,6 +383,13 @@ class Customer(Record, discriminator="Customer"):
             size += child.size
         return chunk
 
+    def _write_alone(self, child: Child) -> None:
+        """Write one child by itself, reduced if DynamoDB refuses it."""
+        try:
+            self._write({}, [child])
+        except DatabaseRefusedError:
+            self._write({}, [child.reduced()])
+
     def _items_of(self, child: Child) -> list[Record]:
         """The items of a child: a new one may need a pointer."""
         is_new = child.is_attached and all(known.sk != child.sk for known in self.children)
@@ -335,6 +420,22 @@ class Customer(Record, discriminator="Customer"):
             setattr(self, name, value)
         by_key = {child.sk: child for child in [*self.children, *children]}
         self.children = [by_key[key] for key in sorted(by_key)]
+
+
+def default_ids(*values: Json) -> set[str]:
+    """Return the ids that the values of customers and subscriptions name as defaults.
+
+    Parameters
+    ----------
+    *values : mapping
+        Field values by name.
+    """
+    named: list[object] = []
+    for fields in values:
+        chosen = value_at(fields.get("invoice_settings"), "default_payment_method")
+        chosen = chosen.get("id") if isinstance(chosen, Mapping) else chosen
+        named += [chosen, fields.get("default_source"), fields.get("default_payment_method")]
+    return {stripe_id for stripe_id in named if isinstance(stripe_id, str)}
 
 
 def _setting(name: str, value: object) -> Action:
@@ -383,7 +484,8 @@ class UserRecords:
             raise unavailable(error) from error
         for child in children:
             parent = records.customers.get(customer_key(child.customer_id))
-            if parent and isinstance(child, stored_kinds()):
+            # Of a kind that is not stored, removed objects are: the customer may name one.
+            if parent and (isinstance(child, stored_kinds()) or not child.is_attached):
                 parent.children.append(child)
         return records
 

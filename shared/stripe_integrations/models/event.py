@@ -5,14 +5,15 @@ An event is `pending` (to be applied) or `waiting` (its customer is unknown) unt
 queue). Applied and ignored events expire; a failed one remains until it is replayed.
 
 An unfinished event has the time of its next attempt. The index `by_queue` contains the unfinished
-events, in a few partitions, and the failed ones.
+events, in a few partitions, and the failed ones. Waiting events, most of which are of customers
+that are not ours, have a partition of their own: whatever their number, they delay no pending one.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -38,6 +39,7 @@ from stripe_integrations.models.event_payload import (
     event_second,
     id_of,
     is_storable,
+    payment_method_id_of,
 )
 from stripe_integrations.models.fields import (
     Choice,
@@ -56,15 +58,23 @@ from stripe_integrations.models.table import CONDITION_FAILED, Record, error_cod
 MAX_ATTEMPTS = 40
 """With the pauses between them these take almost three days, as long as Stripe itself retries."""
 
-QUEUES = tuple(map(str, range(8)))
-"""The partitions of the unfinished events."""
+QUEUES = tuple(map(str, range(4)))
+"""The partitions of the pending events: each takes 1,000 writes a second."""
+WAITING_QUEUE = "waiting"
+"""The partition of the waiting events."""
 FAILED_QUEUE = "failed"
 _MAX_REQUEST_BYTES = 10_000
 _STREAM_SECONDS = 120
 """How long the stream has to invoke apply_event for a new event, before the schedule does."""
 _CLAIM_SECONDS = 120
 """How long an attempt may take, unless the invocation ends before."""
-_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 60, 7200
+WAITING_SECONDS = 24 * 3600
+"""How long a customer may be unknown until it is looked up for the last time."""
+NOT_OURS = "not a customer of ours"
+"""Why an event is ignored whose customer stays unknown."""
+TOO_OLD = "too old to know whether it was handled"
+"""Why an event is ignored that is older than the events that are stored."""
+_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 60, 9000
 
 
 class EventState(StrEnum):
@@ -97,13 +107,19 @@ class Event(Record, discriminator="Event"):
     webhook_message = CompressedJson()
     valid = required(Flag())
     customer_id = Text()
+    payment_method_id = Text()
+    """Of a payment_method.* event: a detached PaymentMethod may name no customer."""
     user_id = Text()
     state = required(Choice(EventState))
     reason = Text()
     attempts = required(Integer())
+    turn = required(Integer())
+    """Raised by each claim, effect, link of a waiting event, postponement and replay: every write
+    of the event is on condition that this is the turn that was read."""
     last_error = Text()
     claimed_at = Moment()
     effected_at = Moment()
+    published_at = Moment()
     queue = Text()
     next_attempt = Integer()
     received_at = required(Moment())
@@ -152,11 +168,13 @@ class Event(Record, discriminator="Event"):
             cls.key(stripe_id),
             cls.SORT_KEY,
             customer_id=customer_id_of(payload),
+            payment_method_id=payment_method_id_of(payload),
             created=event_second(payload),
             webhook_message=dict(payload) if is_storable(payload) else None,
             valid=valid,
             state=EventState.PENDING,
             attempts=0,
+            turn=0,
             queue=_queue_of(stripe_id),
             next_attempt=int(current().clock()) + _STREAM_SECONDS,
             received_at=current().now(),
@@ -171,6 +189,9 @@ class Event(Record, discriminator="Event"):
         if len(json.dumps(event.request)) > _MAX_REQUEST_BYTES:
             event.request = None
         event.is_stored = False
+        if event.is_too_old:
+            event.ignore(TOO_OLD)
+            event.drop_payload()
         return event
 
     @property
@@ -185,16 +206,9 @@ class Event(Record, discriminator="Event"):
         return data_object if isinstance(data_object, Mapping) else {}
 
     @property
-    def payment_method_id(self) -> str | None:
-        """The PaymentMethod of a payment_method.* event; a detached one may name no customer."""
-        if not self.kind.startswith("payment_method."):
-            return None
-        return id_of(self.data_object)
-
-    @property
-    def names_customer(self) -> bool:
-        """Whether it names a customer, or a PaymentMethod that may lead to one."""
-        return bool(self.customer_id or self.payment_method_id)
+    def named_id(self) -> str | None:
+        """The id of the customer that it names, or of a PaymentMethod that may lead to one."""
+        return self.customer_id or self.payment_method_id
 
     def age(self) -> timedelta:
         """The time since the event was received, or replayed."""
@@ -212,6 +226,21 @@ class Event(Record, discriminator="Event"):
     def wait(self) -> None:
         """Set the state of a new event to waiting."""
         self.state = EventState.WAITING
+        self.queue = WAITING_QUEUE
+        self.next_attempt = int(current().clock()) + WAITING_SECONDS
+
+    def drop_payload(self) -> None:
+        """Store a new event without its payload, which may contain personal data."""
+        self.webhook_message = None
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether it is older than the retention: a record of it may have expired.
+
+        A test clock may be in the past: its events are fetched anyway.
+        """
+        is_on_test_clock = self.data_object.get("test_clock") is not None
+        return not is_on_test_clock and self.created < (current().now() - _retention()).timestamp()
 
     def store(self) -> Event:
         """Store the event, unless it is stored already.
@@ -241,6 +270,9 @@ class Event(Record, discriminator="Event"):
             The stored record.
         """
         self.user_id, self.customer_id = owner
+        if self.is_stored and self.state is EventState.WAITING:
+            self._update_if([*self._pending_actions(), *self._link_actions()], self._is_in_turn())
+            return self
         if self.is_stored:
             self._update_if(self._link_actions(), Event.pk.exists())
             return self
@@ -253,14 +285,13 @@ class Event(Record, discriminator="Event"):
         return cls.read_one(cls.key(stripe_id), cls.SORT_KEY)
 
     @classmethod
-    def stored_ids(cls, stripe_ids: Iterable[str]) -> set[str]:
-        """Return which of at most 100 events are stored, strongly consistent."""
+    def find_all(cls, stripe_ids: Iterable[str]) -> dict[str, Event]:
+        """Return those of some events that are stored, by id, with their states and reasons."""
         keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
+        names = ["pk", "record_type", "state", "reason"]
         try:
-            found = cls.batch_get(
-                keys, consistent_read=True, attributes_to_get=["pk", "record_type"]
-            )
-            return {event.id_in_key for event in found}
+            found = cls.batch_get(keys, consistent_read=True, attributes_to_get=names)
+            return {event.id_in_key: event for event in found}
         except PynamoDBException as error:
             raise unavailable(error) from error
 
@@ -280,15 +311,15 @@ class Event(Record, discriminator="Event"):
         """
         event = cls(cls.key(stripe_id), cls.SORT_KEY)
         now = current().clock()
-        seconds = min(_CLAIM_SECONDS, current().remaining_seconds()) + 2 * CLOCK_SKEW_SECONDS
         is_free: Condition = (
             (Event.attempts == 0)
             | (Event.next_attempt <= int(now))
-            | (Event.state == EventState.WAITING)
+            | ((Event.state == EventState.WAITING) & Event.claimed_at.does_not_exist())
         )
         actions: list[Action] = [
             Event.attempts.add(1),
-            Event.next_attempt.set(int(now + seconds)),
+            Event.turn.add(1),
+            Event.next_attempt.set(_end_of_claim()),
             Event.claimed_at.set(current().now()),
         ]
         try:
@@ -305,15 +336,50 @@ class Event(Record, discriminator="Event"):
         return self.attempts > MAX_ATTEMPTS
 
     def note_effect(self, transaction: TransactWrite) -> None:
-        """Note in the transaction of the effect that the event took effect, and ends later."""
-        actions: list[Action] = [Event.effected_at.set(current().now())]
-        transaction.update(self, actions, _is_unfinished())
+        """Note in the transaction of the effect that the event took effect, and ends later.
+
+        That is the claim of its side effects: `take_next_turn` is called once it is written.
+        """
+        actions: list[Action] = [
+            Event.effected_at.set(current().now()),
+            Event.turn.set(self.turn + 1),
+            Event.next_attempt.set(_end_of_claim()),
+        ]
+        transaction.update(self, actions, self._is_in_turn())
+
+    def take_next_turn(self) -> None:
+        """Take the turn that `note_effect` has written."""
+        self.turn += 1
+        self.next_attempt = _end_of_claim()
+
+    def is_claim_valid(self) -> bool:
+        """Return whether no other worker has claimed the event, even if this one was slow."""
+        ends = (self.next_attempt or 0) - CLOCK_SKEW_SECONDS
+        return current().clock() < ends or self.is_in_turn()
+
+    def note_publication(self) -> bool:
+        """Note that the event was published, and return whether it is still this worker's turn."""
+        return self._update_if([Event.published_at.set(current().now())], self._is_in_turn())
+
+    def claim_for(self, owner: Owner) -> bool:
+        """Link a waiting event to its customer, and return whether it is this worker's turn.
+
+        That is a claim: of the workers that find the customer one applies the event.
+        """
+        self.user_id, self.customer_id = owner
+        actions = [
+            Event.state.set(EventState.PENDING),
+            Event.queue.set(_queue_of(self.stripe_id)),
+            Event.turn.set(self.turn + 1),
+            *self._link_actions(),
+        ]
+        return self._update_if(actions, self._is_in_turn())
 
     def finish_in(
         self, transaction: TransactWrite, state: EventState, reason: str | None = None
     ) -> None:
         """End the event in the transaction of its effect."""
-        transaction.update(self, self._finish_actions(state, reason), _is_unfinished())
+        transaction.update(self, self._finish_actions(state, reason), self._is_in_turn())
 
     def finish(self, state: EventState, reason: str | None = None) -> bool:
         """End the event by a write of its own, unless it has ended.
@@ -328,7 +394,7 @@ class Event(Record, discriminator="Event"):
         bool
             Whether this call has ended it.
         """
-        return self._update_if(self._finish_actions(state, reason), _is_unfinished())
+        return self._update_if(self._finish_actions(state, reason), self._is_in_turn())
 
     def fail(self, reason: str) -> None:
         """Mark an unfinished event as failed: it is stored until it is replayed.
@@ -345,38 +411,69 @@ class Event(Record, discriminator="Event"):
             Event.next_attempt.set(int(current().clock())),
             Event.claimed_at.remove(),
         ]
-        self._update_if(actions, _is_unfinished())
+        self._update_if(actions, self._is_in_turn())
 
-    def is_finished_meanwhile(self) -> bool:
-        """Read whether another worker has ended the event since it was read."""
+    def is_in_turn(self) -> bool:
+        """Read whether no other worker has claimed or ended the event since it was read."""
         stored = Event.find(self.stripe_id)
-        return stored is None or stored.processed
+        return stored is not None and not stored.processed and stored.turn == self.turn
 
     def schedule_retry(self, error: BaseException) -> None:
         """Schedule the next attempt after a failed one, and note the type of the error, no value.
 
-        From now on the event is pending, even if it was waiting for its customer.
+        A waiting event stays so until its customer is found.
         """
-        actions: list[Action] = [Event.state.set(EventState.PENDING)]
+        actions: list[Action] = []
         hides_cause = isinstance(error, MessageNotSentError) and self.last_error
         # What failed before the dead-letter queue did is more useful to know.
         if not hides_cause:
             actions.append(Event.last_error.set(type(error).__name__))
-        self._schedule(actions)
+        backoff = min(
+            _FIRST_BACKOFF_SECONDS * 2 ** min(self.attempts - 1, 10), _MAX_BACKOFF_SECONDS
+        )
+        self._schedule(actions, current().jittered(backoff))
 
     def continue_waiting(self) -> None:
-        """Schedule the next look-up of its customer."""
-        self._schedule([Event.state.set(EventState.WAITING)])
+        """Schedule the last look-up of its customer."""
+        seconds = WAITING_SECONDS - self.age().total_seconds()
+        actions = [
+            Event.state.set(EventState.WAITING),
+            Event.queue.set(WAITING_QUEUE),
+        ]
+        self._schedule(actions, max(seconds, _FIRST_BACKOFF_SECONDS))
 
     def has_waited_too_long(self) -> bool:
         """Return whether its customer has been unknown for so long that it can't be ours."""
-        return self.age() > timedelta(days=1)
+        return self.age() >= timedelta(seconds=WAITING_SECONDS)
 
     @classmethod
-    def requeue(cls, stripe_id: str) -> bool:
+    def finish_waiting(cls, stripe_id: str) -> None:
+        """Ignore a waiting event whose customer is still unknown, without a claim."""
+        event = cls(cls.key(stripe_id), cls.SORT_KEY)
+        is_unclaimed: Condition = (Event.state == EventState.WAITING) & (
+            Event.next_attempt <= int(current().clock())
+        )
+        actions = [*event._finish_actions(EventState.IGNORED, NOT_OURS), Event.turn.add(1)]
+        event._update_if(actions, is_unclaimed)
+
+    @classmethod
+    def requeue_foreign(cls, stripe_id: str) -> None:
+        """Put an event back into the queue that has ended since its customer was unknown."""
+        has_ended: Condition = (Event.state == EventState.IGNORED) & (Event.reason == NOT_OURS)
+        cls.requeue(stripe_id, has_ended)
+
+    @classmethod
+    def requeue(cls, stripe_id: str, condition: Condition | None = None) -> bool:
         """Put an event back into the queue, whatever its state.
 
         Its payload is not trusted any more: the customer will be fetched.
+
+        Parameters
+        ----------
+        stripe_id : str
+            The event's id.
+        condition : Condition, optional
+            What must hold; by default, that it is stored.
 
         Returns
         -------
@@ -386,26 +483,42 @@ class Event(Record, discriminator="Event"):
         actions: list[Action] = [
             Event.state.set(EventState.PENDING),
             Event.attempts.set(0),
+            Event.turn.add(1),
             Event.queue.set(_queue_of(stripe_id)),
             Event.next_attempt.set(int(current().clock())),
             Event.replayed_at.set(current().now()),
             Event.claimed_at.remove(),
             Event.effected_at.remove(),
+            Event.published_at.remove(),
             Event.last_error.remove(),
             Event.reason.remove(),
             Event.expires_at.remove(),
         ]
-        return cls(cls.key(stripe_id), cls.SORT_KEY)._update_if(actions, Event.pk.exists())
+        event = cls(cls.key(stripe_id), cls.SORT_KEY)
+        return event._update_if(actions, Event.pk.exists() if condition is None else condition)
 
-    def _schedule(self, actions: list[Action]) -> None:
-        backoff = min(
-            _FIRST_BACKOFF_SECONDS * 2 ** min(self.attempts - 1, 10), _MAX_BACKOFF_SECONDS
-        )
-        next_attempt = int(current().clock() + current().jittered(backoff))
-        # A worker that has claimed it since decides instead.
-        is_claimed: Condition = Event.attempts == self.attempts
-        actions = [*actions, Event.next_attempt.set(next_attempt), Event.claimed_at.remove()]
-        self._update_if(actions, _is_unfinished() & is_claimed)
+    def _schedule(self, actions: Sequence[Action], seconds: float) -> None:
+        next_attempt = int(current().clock() + seconds)
+        actions = [
+            *actions,
+            Event.next_attempt.set(next_attempt),
+            Event.turn.set(self.turn + 1),
+            Event.claimed_at.remove(),
+        ]
+        self._update_if(actions, self._is_in_turn())
+
+    def _pending_actions(self) -> list[Action]:
+        """The actions by which a waiting event becomes pending, and due."""
+        return [
+            Event.state.set(EventState.PENDING),
+            Event.queue.set(_queue_of(self.stripe_id)),
+            Event.next_attempt.set(int(current().clock())),
+            Event.turn.set(self.turn + 1),
+        ]
+
+    def _is_in_turn(self) -> Condition:
+        is_in_turn: Condition = _is_unfinished() & (Event.turn == self.turn)
+        return is_in_turn
 
     def _finish_actions(self, state: EventState, reason: str | None) -> list[Action]:
         return [
@@ -416,6 +529,7 @@ class Event(Record, discriminator="Event"):
             Event.claimed_at.remove(),
             Event.last_error.remove(),
             Event.reason.set(reason) if reason else Event.reason.remove(),
+            *([Event.webhook_message.remove()] if reason == NOT_OURS else ()),
             *self._link_actions(),
         ]
 
@@ -442,10 +556,20 @@ def _queue_of(stripe_id: str) -> str:
     return QUEUES[zlib.crc32(stripe_id.encode()) % len(QUEUES)]
 
 
+def _end_of_claim() -> int:
+    """When an attempt that begins now has ended, whatever becomes of its process."""
+    seconds = min(_CLAIM_SECONDS, current().remaining_seconds())
+    return int(current().clock() + seconds + 2 * CLOCK_SKEW_SECONDS)
+
+
 def _is_unfinished() -> Condition:
     condition: Condition = Event.state.is_in(*_UNFINISHED)
     return condition
 
 
 def _expiry() -> datetime:
-    return current().now() + timedelta(days=current().settings.event_retention_days)
+    return current().now() + _retention()
+
+
+def _retention() -> timedelta:
+    return timedelta(days=current().settings.event_retention_days)

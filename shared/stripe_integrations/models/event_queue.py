@@ -11,11 +11,19 @@ from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 
 from stripe_integrations.context import current
-from stripe_integrations.models.event import FAILED_QUEUE, QUEUES, Event, EventState
+from stripe_integrations.models.event import (
+    FAILED_QUEUE,
+    QUEUES,
+    WAITING_QUEUE,
+    WAITING_SECONDS,
+    Event,
+)
 from stripe_integrations.models.table import unavailable
 
 Json = dict[str, Any]
 
+FIRST_LOOKUP_SECONDS = 120
+"""How long after its receipt the customer of a waiting event is looked up first: the index lags."""
 _PAGE_ITEMS = 1000
 _ENTRY_ATTRIBUTES = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
 
@@ -36,14 +44,55 @@ class QueueEntry:
 
     stripe_id: str
     customer_id: str | None
-    was_interrupted: bool
+    was_interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class WaitingEvent:
+    """An event that waits for its customer, as the queue's index has it.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The event's id.
+    kind : str
+        Its type.
+    named_id : str
+        The id of the customer that it names, or of a PaymentMethod that may lead to one.
+    is_final_lookup : bool
+        Whether it ends if its customer is still unknown.
+    """
+
+    stripe_id: str
+    kind: str
+    named_id: str
+    is_final_lookup: bool
 
 
 def due() -> Iterator[QueueEntry]:
-    """Find the unfinished events whose next attempt is due."""
+    """Find the pending events whose next attempt is due, in no partition's favour."""
     now = int(current().clock())
-    for queue in QUEUES:
+    for queue in current().random.sample(QUEUES, len(QUEUES)):
         yield from map(_entry, _in_queue(queue, Event.next_attempt <= now))
+
+
+def due_for_lookup(received_from: int, received_until: int) -> Iterator[WaitingEvent]:
+    """Find the waiting events to look up: for the last time after a day, or for the first time.
+
+    The first lookup finds what the INSERT of the customer missed, since the index lags.
+
+    Parameters
+    ----------
+    received_from, received_until : int
+        Unix seconds: the events received in this interval are looked up for the first time.
+    """
+    now = int(current().clock())
+    for event in _in_queue(WAITING_QUEUE, Event.next_attempt <= now):
+        yield _waiting(event, is_final_lookup=event.has_waited_too_long())
+    # One that was never claimed is due a day after its receipt.
+    first, last = received_from + WAITING_SECONDS, received_until + WAITING_SECONDS
+    for event in _in_queue(WAITING_QUEUE, Event.next_attempt.between(max(first, now + 1), last)):
+        yield _waiting(event, is_final_lookup=False)
 
 
 def failed() -> Iterator[QueueEntry]:
@@ -61,7 +110,6 @@ def oldest_pending_seconds() -> float:
         event.age().total_seconds()
         for queue in QUEUES
         for event in islice(_in_queue(queue, page_size=_PAGE_ITEMS), _PAGE_ITEMS)
-        if event.state == EventState.PENDING
     )
     return max(ages, default=0)
 
@@ -114,6 +162,10 @@ def _in_queue(
         yield from Event.by_queue.query(queue, condition, page_size=page_size)
     except PynamoDBException as error:
         raise unavailable(error) from error
+
+
+def _waiting(event: Event, *, is_final_lookup: bool) -> WaitingEvent:
+    return WaitingEvent(event.id_in_key, event.kind, str(event.named_id), is_final_lookup)
 
 
 def _entry(event: Event) -> QueueEntry:

@@ -11,11 +11,13 @@ from functools import cache
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConfigurationError
 from stripe_integrations.models.card import Card
-from stripe_integrations.models.child import Child
+from stripe_integrations.models.child import Child, EventRole, Json
+from stripe_integrations.models.entitlement import Entitlement
+from stripe_integrations.models.payment_method import PaymentMethod
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.tax_id import TaxId
 
-KINDS: tuple[type[Child], ...] = (Card, Subscription, TaxId)
+KINDS: tuple[type[Child], ...] = (Card, Subscription, TaxId, PaymentMethod, Entitlement)
 
 
 def stored_kinds() -> tuple[type[Child], ...]:
@@ -29,9 +31,29 @@ def stored_kinds() -> tuple[type[Child], ...]:
     return _kinds_named(current().settings.stored_records)
 
 
-def kind_of_event(event_type: str) -> type[Child] | None:
-    """Return the kind that a type of event concerns, stored or not."""
-    return _kinds_by_event_type().get(event_type)
+def kind_of_event(event_type: str, obj: Json) -> type[Child] | None:
+    """Return the kind that an event concerns, stored or not.
+
+    Parameters
+    ----------
+    event_type : str
+        The type of the event; several kinds may have it.
+    obj : mapping
+        The object of its payload.
+    """
+    kinds = _kinds_by_event_type().get(event_type, ())
+    return next((kind for kind in kinds if kind.concerns(obj)), None)
+
+
+def applied_roles(kind: type[Child]) -> frozenset[EventRole]:
+    """Return the roles of a kind's events that change what this deployment stores.
+
+    Whatever it stores, the removal of an object that may be a default is stored: the customer may
+    name it.
+    """
+    if kind in stored_kinds():
+        return frozenset(EventRole)
+    return frozenset({EventRole.REMOVED} if kind.CAN_BE_DEFAULT else ())
 
 
 @cache
@@ -45,5 +67,9 @@ def _kinds_named(names: frozenset[str] | None) -> tuple[type[Child], ...]:
 
 
 @cache
-def _kinds_by_event_type() -> dict[str, type[Child]]:
-    return {event_type: kind for kind in KINDS for event_type in kind.EVENTS}
+def _kinds_by_event_type() -> dict[str, tuple[type[Child], ...]]:
+    event_types = {event_type for kind in KINDS for event_type in kind.EVENTS}
+    return {
+        event_type: tuple(kind for kind in KINDS if event_type in kind.EVENTS)
+        for event_type in event_types
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
+from pynamodb.exceptions import PynamoDBException
 
-from stripe_integrations.models.table import Record
+from stripe_integrations.models.table import Record, unavailable
 
 _SK = "POINTER"
 
@@ -66,6 +68,17 @@ class Pointer(Record, discriminator="Pointer"):
         """The token that a customer was created with, strongly consistent; None if unknown."""
         pointer = cls.read_one(_key(stripe_id), _SK)
         return pointer.token if pointer else None
+
+    @classmethod
+    def find_all(cls, stripe_ids: Iterable[str]) -> dict[str, Owner]:
+        """The owners of some Stripe ids, by id, strongly consistent; without those of none."""
+        keys = [(_key(stripe_id), _SK) for stripe_id in stripe_ids]
+        try:
+            pointers = list(cls.batch_get(keys, consistent_read=True))
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+        owners = ((p.pk.removeprefix(_key("")), p.user_id, p.customer_id) for p in pointers)
+        return {name: Owner(user_id, customer or name) for name, user_id, customer in owners}
 
 
 def _key(stripe_id: str) -> str:

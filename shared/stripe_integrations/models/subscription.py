@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from stripe_integrations.models.child import Child, EventRole, Json
 from stripe_integrations.models.fields import (
@@ -17,11 +17,14 @@ from stripe_integrations.models.fields import (
     value_at,
     whole_number,
 )
+from stripe_integrations.models.observation import Observation
 
 if TYPE_CHECKING:
     from stripe_integrations.adapters.stripe_gateway import StripeGateway
 
 _FINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})
+_FINAL_FIELDS = ("status", "canceled_at", "cancellation_details", "ended_at")
+"""The fields that its final event sets even after its customer was deleted."""
 
 
 class Subscription(Child, discriminator="Subscription"):
@@ -45,7 +48,23 @@ class Subscription(Child, discriminator="Subscription"):
         "customer.subscription.pending_update_expired": EventRole.CHANGED,
         "customer.subscription.trial_will_end": EventRole.CHANGED,
     }
-    OUTLIVES_CUSTOMER = True
+    REDUCED_FIELDS = frozenset(
+        {
+            "livemode",
+            "billing_cycle_anchor",
+            "cancel_at",
+            "cancel_at_period_end",
+            "current_period_start",
+            "current_period_end",
+            "default_payment_method",
+            "default_source",
+            "quantity",
+            "start_date",
+            "trial_start",
+            "trial_end",
+            *_FINAL_FIELDS,
+        }
+    )
 
     stripe_id = required(Text(subscription="id"))
     livemode = Flag(subscription="livemode")
@@ -116,6 +135,23 @@ class Subscription(Child, discriminator="Subscription"):
     def is_resurrection_of(self, stored: Child) -> bool:
         is_final = isinstance(stored, Subscription) and stored.status in _FINAL_STATUSES
         return is_final and self.status not in _FINAL_STATUSES
+
+    def after_deletion(self, observation: Observation) -> Self:
+        """Return the record after Stripe has deleted the customer: the subscription is cancelled.
+
+        When it ended is known only from an event of its own.
+        """
+        if self.status in _FINAL_STATUSES or not self.is_attached:
+            return self
+        return self.with_values(status="canceled", **observation.as_fields())
+
+    def with_final_state(self, event_type: str, obj: Json, observation: Observation) -> Self | None:
+        is_final = obj.get("status") in _FINAL_STATUSES
+        if event_type != "customer.subscription.deleted" or not is_final or not self.is_attached:
+            return None
+        values = self.values_of(obj)
+        final = {name: values[name] for name in _FINAL_FIELDS}
+        return self.with_values(**final, **observation.as_fields())
 
 
 def _extreme(choose: Callable[[list[int]], int], items: Iterable[Json], name: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from botocore.exceptions import ClientError
 from pynamodb.attributes import DiscriminatorAttribute, NumberAttribute, UnicodeAttribute
@@ -78,7 +78,15 @@ class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
     class Meta:
         index_name = "by_queue"
         projection = IncludeProjection(
-            ["record_type", "customer_id", "claimed_at", "state", "received_at", "replayed_at"]
+            [
+                "record_type",
+                "kind",
+                "customer_id",
+                "payment_method_id",
+                "claimed_at",
+                "received_at",
+                "replayed_at",
+            ]
         )
 
     queue = UnicodeAttribute(hash_key=True)
@@ -99,6 +107,9 @@ class Record(Model):
     sk = UnicodeAttribute(range_key=True)
     record_type = DiscriminatorAttribute()
     schema_version = NumberAttribute(null=True, default_for_new=SCHEMA_VERSION)
+
+    COMPUTED_FLAGS: ClassVar[Mapping[str, str]] = {}
+    """Boolean attributes that HTTP responses have besides the fields, with their descriptions."""
 
     by_customer = CustomerIndex()
     by_queue = QueueIndex()
@@ -234,6 +245,8 @@ def transact(compose: Callable[[TransactWrite], None]) -> None:
             if any(reason and reason.code == "ConditionalCheckFailed" for reason in reasons):
                 raise ConditionFailedError(reasons) from error
             codes = {reason.code for reason in reasons if reason}
+            if "ValidationError" in codes:
+                raise errors.DatabaseRefusedError("DynamoDB: ValidationError") from error
             if not (codes or {error_code(error) or ""}) <= _TRANSIENT_CODES:
                 raise unavailable(error) from error
         else:

@@ -142,7 +142,7 @@ class TestSecretFormats:
     """A signing secret or an API key as it is stored by an editor, a shell or a console."""
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_are_understood(self, form: str) -> None:
+    def test_accepts_quotes_whitespace_and_json(self, form: str) -> None:
         stored = settings(webhook_secret=form.format("whsec_x+/="))
         assert secrets.webhook_secrets(stored) == ["whsec_x+/="]
         form = form.replace("sk_test_other", "whsec_other")

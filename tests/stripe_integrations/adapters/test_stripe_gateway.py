@@ -211,14 +211,14 @@ class TestLists:
 
         world.during_sleep = refuse_next_page
         with pytest.raises(StripeUnavailableError, match="the list changed"):
-            gateway.list_card_payment_methods(stripe_id)
+            gateway.list_payment_methods(stripe_id, "card")
 
     def test_refused_first_page_is_refused(
         self, world: World, gateway: StripeGateway, stripe_id: str
     ) -> None:
         world.stripe.faults.fail_next(1, status=400)
         with pytest.raises(StripeRefusedError):
-            gateway.list_card_payment_methods(stripe_id)
+            gateway.list_payment_methods(stripe_id, "card")
 
     @pytest.mark.parametrize(
         ("data", "has_more"),
@@ -241,4 +241,4 @@ class TestLists:
 
         gateway = StripeGateway(world.settings, OddClient(world.stripe))
         with pytest.raises(StripeUnavailableError, match="malformed"):
-            gateway.list_card_payment_methods(stripe_id)
+            gateway.list_payment_methods(stripe_id, "card")

@@ -121,7 +121,7 @@ class TestAuthorizer:
             (Authorizer.NONE, {"iam": IAM}),
         ],
     )
-    def test_that_is_demanded_is_enough(
+    def test_accepts_configured_authorizer(
         self, world: World, required: Authorizer, authorizer: Any
     ) -> None:
         world.configure(api_authorizer=required, jwt_admin_scope=ADMIN)

@@ -117,6 +117,7 @@ CARD = {
     "address_line_2": "bis",
     "livemode": False,
     "customer_id": "cus_1",
+    "is_incomplete": False,
 }
 SOURCE_RESPONSE = {**CARD, "stripe_id": "card_1", "brand": "Visa", "is_default": True}
 METHOD_RESPONSE = {**CARD, "stripe_id": "pm_1", "brand": "visa", "is_default": False}
@@ -177,7 +178,7 @@ class Account:
     def retrieve_customer(self, stripe_id: str) -> Json:
         return self.customer
 
-    def list_card_payment_methods(self, stripe_id: str) -> list[Any]:
+    def list_payment_methods(self, stripe_id: str, kind: str | None = None) -> list[Any]:
         return self.cards
 
     def list_subscriptions(self, stripe_id: str) -> list[Any]:
@@ -216,6 +217,7 @@ class TestCustomer:
             "date_purged": None,
             "created_at": "2027-01-15T08:00:00+00:00",
             "modified_at": "2027-01-15T08:00:00+00:00",
+            "is_incomplete": False,
             "cards": [],
             "subscriptions": [],
         }
@@ -248,9 +250,10 @@ class TestCustomer:
         )
 
         own = {"stripe_id", "user_id", "livemode", "is_active", "created_at", "modified_at"}
-        assert not_null(body) == {*own, "cards", "subscriptions"}
-        assert not_null(body["cards"][0]) == {"stripe_id", "customer_id", "is_default"}
-        assert not_null(body["subscriptions"][0]) == {"stripe_id", "customer_id"}
+        of_child = {"stripe_id", "customer_id", "is_incomplete"}
+        assert not_null(body) == {*own, "is_incomplete", "cards", "subscriptions"}
+        assert not_null(body["cards"][0]) == {*of_child, "is_default"}
+        assert not_null(body["subscriptions"][0]) == of_child
 
 
 class TestCard:
@@ -286,6 +289,7 @@ class TestSubscription:
             "current_period_start": 20,
             "current_period_end": 40,
             "quantity": None,
+            "is_incomplete": False,
         }
 
     @pytest.mark.parametrize("order", [1, -1])

@@ -28,8 +28,9 @@ from stripe_integrations.models import (
     table,
 )
 from stripe_integrations.models.deployment import Deployment
+from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.table import KNOWN_SCHEMA_VERSION, SCHEMA_VERSION, Record
-from tests.world import EMAIL, USER, Json, World, database_client, stripe_event
+from tests.world import EMAIL, USER, Json, World, database_client, stored_event, stripe_event
 from tools.template import table_properties
 
 SCHEMA = json.loads((Path(__file__).parent / f"schema_{SCHEMA_VERSION}.json").read_text())
@@ -53,6 +54,9 @@ def populated(world: World) -> World:
     tax_id = {"type": "eu_vat", "value": "DE123456789"}
     world.request("POST", f"/v1/customers/{stripe_id}/tax_ids", tax_id)
     world.attach_card(stripe_id, "tok_mastercard")
+    method = {"customer": stripe_id}
+    world.request("POST", "/v1/payment_methods/pm_usBankAccount/attach", method)
+    world.stripe.entitlements.grant(stripe_id, "seats")
     world.deliver_and_apply()
     world.sync()
     world.reconcile()
@@ -215,8 +219,9 @@ class TestNewerEvent:
     def test_is_left_to_later_release(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         world.create()
         world.deliver()
+        (stripe_id,) = [image["stripe_id"]["S"] for image in stored(world, "EVENT")]
+        read_before = stored_event(stripe_id)
         before = make_newer(world, "EVENT")
-        (stripe_id,) = [image["stripe_id"]["S"] for image in before]
         assert world.stream() == {"batchItemFailures": []}
         world.time += 3600
         world.reconcile()
@@ -224,11 +229,13 @@ class TestNewerEvent:
         assert Event.requeue(stripe_id) is False
         with pytest.raises(EventNotFoundError):
             world.replay({"event_id": stripe_id})
-        read_before = Event(Event.key(stripe_id), Event.SORT_KEY, attempts=0)
         read_before.finish(EventState.APPLIED)
         read_before.fail("a reason")
         read_before.schedule_retry(ValueError())
         read_before.continue_waiting()
+        read_before.note_publication()
+        read_before.claim_for(Owner("u-2", "cus_2"))
+        Event.finish_waiting(stripe_id)
         with pytest.raises(NewerSchemaError):
             Event.find(stripe_id)
         assert stored(world, "EVENT") == before

@@ -34,7 +34,6 @@ from stripe_integrations.models import (
     CustomerClaim,
     Pointer,
     UserRecords,
-    stored_kinds,
 )
 from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.retry import retry_on_conflict
@@ -188,10 +187,13 @@ def _find_original(records: UserRecords, snapshot: CustomerSnapshot) -> str | No
 def _complete_original(user_id: str, records: UserRecords, stripe_id: str, token: str) -> bool:
     """Do for the original of a copy what its own metadata, which it may lack, would call for."""
     stripe_customer = _fetch(stripe_id)
-    if not stripe_customer or stripe_customer.get("deleted"):
-        return False  # its event, or the next create, soft-deletes it
-    snapshot = CustomerSnapshot.from_fetch(stripe_customer)
     record = records.customer(stripe_id)
+    if stripe_customer.get("deleted") and record and record.is_active:
+        record.soft_delete_as_deleted_on_stripe()
+        return True
+    if not stripe_customer or stripe_customer.get("deleted"):
+        return False
+    snapshot = CustomerSnapshot.from_fetch(stripe_customer)
     if record is None:
         return _refresh(assign_customer(user_id, records.claim, snapshot))
     return _complete(user_id, records, record, snapshot, token)
@@ -278,7 +280,7 @@ def _complete(
         pointer = Pointer.to(stripe_id, user_id, token=replacement.pointer.token)
         record.update_with({}, extra_items=(replacement.add_to, lambda t: t.save(pointer)))
         return True
-    if all(record.listing_observation(kind) for kind in stored_kinds()):
+    if record.is_listed:
         return False
     return _refresh(record)
 

@@ -7,7 +7,8 @@ concurrent fetches does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -15,34 +16,107 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import StaleRecordError, StripeRefusedError
 from stripe_integrations.models import Customer, UserRecords, stored_kinds
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.customer import ExtraItem
+from stripe_integrations.models.customer import ExtraItem, default_ids
 from stripe_integrations.models.observation import Observation
+from stripe_integrations.models.retry import retry_on_conflict
 
 Json = Mapping[str, Any]
 
 
-def refresh_from_stripe(
-    customer: Customer,
-    *,
-    stripe_customer: Json | None = None,
-    extra_items: Iterable[ExtraItem] = (),
-) -> None:
-    """Update a customer and its children to their state on Stripe.
+@dataclass(frozen=True)
+class Fetched:
+    """What Stripe has of a customer, fetched after its record was read.
 
     Parameters
     ----------
     customer : Customer
-        The record as it was read; changed in place.
+        The record as it was read.
+    stripe_customer : mapping
+        Stripe's customer; of a deleted one, no more than that.
+    objects : mapping
+        The objects of each kind that is stored.
+    observation : Observation
+        When this was observed.
+    """
+
+    customer: Customer
+    stripe_customer: Json
+    objects: Mapping[type[Child], Sequence[Json]]
+    observation: Observation
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether Stripe has deleted the customer."""
+        return bool(self.stripe_customer.get("deleted"))
+
+    def write(self, removed: Iterable[Child] = (), extra_items: Iterable[ExtraItem] = ()) -> None:
+        """Write the customer and its children as they were fetched, under the record's version.
+
+        Parameters
+        ----------
+        removed : iterable
+            Tombstones of further objects, as events had them.
+        extra_items : iterable of callable
+            Written in the same transaction.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed in the meantime.
+        """
+        customer = self.customer
+        if self.is_deleted:
+            customer.soft_delete_as_deleted_on_stripe(extra_items=extra_items)
+            return
+        values = {
+            **Customer.values_of(self.stripe_customer),
+            **self.observation.as_fields(),
+            **customer.listed(self.objects, self.observation),
+        }
+        stored = {child.sk: child for child in customer.children}
+        children = self._children(removed, values)
+        changed = [child for child in children if not child.has_state_of(stored.get(child.sk))]
+        customer.update_with(values, changed, extra_items)
+
+    def _children(self, removed: Iterable[Child], values: Json) -> list[Child]:
+        """The children that Stripe has, and a tombstone of each that it has no more."""
+        customer = self.customer
+        listed = [
+            child
+            for kind, objects in self.objects.items()
+            for child in kind.from_stripe(
+                customer.user_id, self.stripe_customer, objects, self.observation
+            )
+        ]
+        keys = {child.sk for child in listed}
+        missing = [
+            child.tombstone(self.observation)
+            for child in customer.children
+            if child.is_attached and child.sk not in keys
+        ]
+        known = [child for child in customer.children if not child.is_attached]
+        tombstones = {
+            child.sk: child for child in [*known, *removed, *missing] if child.sk not in keys
+        }
+        named = default_ids(values, *(child.attribute_values for child in listed))
+        for key, child in tombstones.items():
+            tombstones[key] = child.with_values(is_still_default=child.stripe_id in named or None)
+        return [*listed, *tombstones.values()]
+
+
+def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> Fetched:
+    """Fetch a customer and its children.
+
+    Parameters
+    ----------
+    customer : Customer
+        The record as it was read.
     stripe_customer : mapping, optional
         Stripe's customer, where the caller has it; fetched nevertheless if it lacks sources, so
         that everything is from one fetch.
-    extra_items : iterable of callable
-        Written in the same transaction.
 
     Raises
     ------
-    StaleRecordError
-        The record was changed in the meantime.
     StripeError
         Stripe did not respond. A 404 is no deletion: with a wrong key everything is missing.
     """
@@ -54,27 +128,58 @@ def refresh_from_stripe(
     )
     if stripe_customer is None or not is_given:
         stripe_customer = current().stripe.retrieve_customer(customer.stripe_id)
-    if stripe_customer.get("deleted"):
-        customer.soft_delete_as_deleted_on_stripe(extra_items)
-        return
-    objects = {kind: _fetch(kind, stripe_customer) for kind in kinds}
+    is_deleted = stripe_customer.get("deleted")
+    objects = {} if is_deleted else {kind: _fetch(kind, stripe_customer) for kind in kinds}
     observation = (
         observation_of_given(customer)
         if is_given
         else Observation.of_fetch(sent, received=current().clock())
     )
-    children: list[Child] = []
-    for kind in kinds:
-        listed = kind.from_stripe(customer.user_id, stripe_customer, objects[kind], observation)
-        children += [*listed, *_tombstones(customer.attached(kind), listed, observation)]
-    stored = {child.sk: child for child in customer.children}
-    values = {
-        **Customer.values_of(stripe_customer),
-        **observation.as_fields(),
-        **customer.listed(kinds, observation),
-    }
-    changed = [child for child in children if not child.has_state_of(stored.get(child.sk))]
-    customer.update_with(values, changed, extra_items)
+    return Fetched(customer, stripe_customer, objects, observation)
+
+
+def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> None:
+    """Update a customer and its children to their state on Stripe: fetch, and write.
+
+    Parameters
+    ----------
+    customer : Customer
+        The record as it was read; changed in place.
+    stripe_customer : mapping, optional
+        As in `fetch_from_stripe`.
+
+    Raises
+    ------
+    StaleRecordError
+        The record was changed in the meantime.
+    StripeError
+        Stripe did not respond.
+    """
+    fetch_from_stripe(customer, stripe_customer).write()
+
+
+def fetch_missing_children(user_id: str, stripe_id: str) -> None:
+    """Fetch a customer whose children were never listed, as of one that was created long ago.
+
+    Parameters
+    ----------
+    user_id, stripe_id : str
+        The customer. Nothing happens if it is soft-deleted or complete by now.
+
+    Raises
+    ------
+    ConflictError
+        Concurrent writers changed the record every time.
+    StripeError
+        Stripe did not respond.
+    """
+
+    def attempt(_: int) -> None:
+        record = UserRecords.read(user_id).customer(stripe_id)
+        if record and record.is_active and not record.is_listed:
+            refresh_from_stripe(record)
+
+    retry_on_conflict(attempt)
 
 
 def observation_of_given(customer: Customer) -> Observation:
@@ -104,10 +209,3 @@ def _fetch(kind: type[Child], stripe_customer: Json) -> list[dict[str, Any]]:
             raise
         # Stripe has just returned the customer: it may be deleted now, and is fetched again.
         raise StaleRecordError(f"{stripe_customer['id']} changed during the fetch") from error
-
-
-def _tombstones(
-    stored: Iterable[Child], listed: Iterable[Child], observation: Observation
-) -> list[Child]:
-    keys = {child.sk for child in listed}
-    return [child.tombstone(observation) for child in stored if child.sk not in keys]

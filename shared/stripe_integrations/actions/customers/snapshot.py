@@ -17,6 +17,9 @@ Json = Mapping[str, Any]
 USER_KEY = "stripe_integrations_user_id"
 TOKEN_KEY = "stripe_integrations_token"  # noqa: S105 - the name of a metadata key
 """The keys of Stripe's metadata that identify our customers."""
+_INITIAL_SECONDS = 300
+"""How long after its creation a customer is stored as having no children yet: what it gets in that
+time, events report."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ class CustomerSnapshot:
         """From the response to the create call, or from customer.created.
 
         The response may be an old one that Stripe replays: it is observed in the second of the
-        customer's creation, and no later.
+        customer's creation, and no later. Long afterwards it may have children: they are fetched.
         """
         created = created_second(stripe_customer)
         if not created:
             return cls.from_fetch(stripe_customer)
-        return cls(stripe_customer, Observation.of_event(created), is_initial=True)
+        is_initial = current().clock() - created <= _INITIAL_SECONDS
+        return cls(stripe_customer, Observation.of_event(created), is_initial=is_initial)
 
     @classmethod
     def from_fetch(cls, stripe_customer: Json) -> CustomerSnapshot:
@@ -108,6 +112,20 @@ def created_second(stripe_customer: Json) -> int:
     """When Stripe created a customer, in Unix seconds; 0 where it does not say."""
     created = stripe_customer.get("created")
     return created if isinstance(created, int) else 0
+
+
+def carries_our_token(stripe_customer: Json) -> bool:
+    """Return whether this deployment created a customer, or holds the claim that it was made for.
+
+    The claim decides where the deployment's name has changed since.
+    """
+    token, user_id = token_of(stripe_customer), value_at(stripe_customer, "metadata", USER_KEY)
+    if not isinstance(token, str):
+        return False
+    if CustomerClaim.is_ours(token):
+        return True
+    claim = CustomerClaim.read(user_id) if isinstance(user_id, str) and user_id else None
+    return claim is not None and token in claim.tokens
 
 
 def token_of(stripe_customer: Json) -> object:

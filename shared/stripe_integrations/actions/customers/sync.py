@@ -29,7 +29,7 @@ def sync_customer(customer: Customer, stripe_customer: object = None) -> Custome
         raise errors.CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
     if stripe_customer is not None:
         given = _json_of(customer, stripe_customer)
-        refresh_from_stripe(customer, stripe_customer=given)
+        refresh_from_stripe(customer, given)
         return customer
 
     def attempt(number: int) -> Customer:

@@ -13,8 +13,8 @@ from enum import Enum
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.assign import complete_create
-from stripe_integrations.actions.customers.refresh import refresh_from_stripe
-from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
+from stripe_integrations.actions.customers.refresh import Fetched, fetch_from_stripe
+from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, carries_our_token
 from stripe_integrations.actions.events.event_types import (
     NO_CHANGE,
     changes_records,
@@ -24,7 +24,7 @@ from stripe_integrations.actions.events.failures import dead_letter, record_fail
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.ordering import PendingChanges, is_deletion
 from stripe_integrations.actions.events.payload_trust import is_untrusted
-from stripe_integrations.actions.events.side_effects import OLDER, Outcome, finish
+from stripe_integrations.actions.events.side_effects import Outcome, finish
 from stripe_integrations.context import current
 from stripe_integrations.models import (
     Customer,
@@ -35,13 +35,13 @@ from stripe_integrations.models import (
     UserRecords,
 )
 from stripe_integrations.models.customer import MAX_EXTRA_ITEMS
+from stripe_integrations.models.event import NOT_OURS
 from stripe_integrations.models.observation import Freshness
 from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.observability import Metric, logger
 
 _SOFT_DELETED = "the customer is soft-deleted"
-_UNKNOWN = "not a customer of ours"
 
 
 class Change(Enum):
@@ -51,6 +51,7 @@ class Change(Enum):
     SOFT_DELETE = "soft-delete the record, since Stripe has deleted the customer"
     REFETCH = "fetch the customer, since an event is ambiguous"
     APPLY_PAYLOADS = "write the payloads, which are newer than the stored state"
+    WRITE_FINAL_STATES = "write the final states of what a deleted customer had"
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ class Plan:
     outcomes : list of Outcome
         One for each event.
     pending : PendingChanges or None
-        What `APPLY_PAYLOADS` writes.
+        The payloads that are written.
+    fetched : Fetched or None
+        What `REFETCH` writes.
     """
 
     change: Change
     outcomes: list[Outcome]
     pending: PendingChanges | None = None
+    fetched: Fetched | None = None
 
 
 def apply_events(stripe_ids: Sequence[str]) -> None:
@@ -127,7 +131,7 @@ def _apply_batch(events: list[Event]) -> None:
     """Apply claimed events, and record each failure."""
 
     def attempt(number: int) -> None:
-        _apply_once([e for e in events if not (number and e.is_finished_meanwhile())])
+        _apply_once([e for e in events if not number or e.is_in_turn()])
 
     try:
         retry_on_conflict(attempt)
@@ -150,15 +154,15 @@ def _concerns_one_event(error: Exception) -> bool:
 def _apply_once(events: list[Event]) -> None:
     """Attempt claimed events: load, plan, commit, side effects, mark."""
     events = _ignore_irrelevant(events)
-    customer = _load_customer(events)
-    if customer is None:
-        events = _keep_waiting(events)
+    customer, events = _load_customer(events)
     plan = _plan(customer, events) if customer else _plan_without_customer(events)
     _commit(customer, plan)
     failures: list[Exception] = []
     for outcome in plan.outcomes:
         try:
             if outcome.has_side_effects:
+                if not outcome.event.is_claim_valid():
+                    continue  # another worker has claimed it, and runs them
                 outcome.run_side_effects(customer)
         except errors.SideEffectFailedError as failure:
             record_failure(outcome.event, failure)
@@ -182,21 +186,47 @@ def _ignore_irrelevant(events: list[Event]) -> list[Event]:
 # ---- load
 
 
-def _load_customer(events: list[Event]) -> Customer | None:
-    """Read the customer that the events name, and link them; None where it is unknown."""
-    named = next((e.customer_id or e.payment_method_id for e in events), None)
+def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
+    """Read the customer that the events name, and link them; None where it is unknown.
+
+    Returns
+    -------
+    tuple
+        The customer, and those of the events that go on.
+    """
+    named = next((event.named_id for event in events), None)
     if named is None:
-        return None
-    owner = _linked_owner(events) or Pointer.find(named) or _complete_pending_create(events)
+        return None, events
+    linked = _linked_owner(events)
+    customer = _read_customer(linked) if linked else None
+    if linked and customer:
+        return customer, _link(events, linked)
+    # A link is a hint: the customer may be another user's by now.
+    owner = Pointer.find(named) or _complete_pending_create(events)
     if owner is None:
-        return None
-    customer = UserRecords.read(owner.user_id).customer(owner.customer_id)
+        return None, _keep_waiting(events)
+    events = _link(events, owner)
+    customer = _read_customer(owner)
     if customer is None:
         # One transaction writes pointer and record, but two reads are not isolated from it.
         raise errors.StaleRecordError(f"{owner.customer_id} is not visible yet")
+    return customer, events
+
+
+def _read_customer(owner: Owner) -> Customer | None:
+    return UserRecords.read(owner.user_id).customer(owner.customer_id)
+
+
+def _link(events: list[Event], owner: Owner) -> list[Event]:
+    """Link events to their customer; of a waiting one that is a claim, which another may win."""
+    linked = []
     for event in events:
-        event.user_id, event.customer_id = owner
-    return customer
+        if event.state is not EventState.WAITING:
+            event.user_id, event.customer_id = owner
+        elif not event.claim_for(owner):
+            continue
+        linked.append(event)
+    return linked
 
 
 def _linked_owner(events: list[Event]) -> Owner | None:
@@ -230,12 +260,11 @@ def _complete(user_id: str, event: Event, snapshot: CustomerSnapshot) -> bool:
 
 def _created_customer(event: Event) -> CustomerSnapshot | None:
     """The customer of a customer.created event, if this deployment has created it."""
-    if not event.data_object:
+    if not carries_our_token(event.data_object):
+        return None  # nor does a payload that was not stored justify a call
+    if is_untrusted(event):
         return _fetch_customer(event)
-    created = CustomerSnapshot.from_creation(event.data_object)
-    if not CustomerClaim.is_ours(created.token):
-        return None
-    return _fetch_customer(event) if is_untrusted(event) else created
+    return CustomerSnapshot.from_creation(event.data_object)
 
 
 def _fetch_customer(event: Event) -> CustomerSnapshot | None:
@@ -246,7 +275,7 @@ def _fetch_customer(event: Event) -> CustomerSnapshot | None:
 
 def _keep_waiting(events: list[Event]) -> list[Event]:
     """Let events wait for their unknown customer, and return the others."""
-    waiting = [e for e in events if e.names_customer and not e.has_waited_too_long()]
+    waiting = [e for e in events if e.named_id and not e.has_waited_too_long()]
     for event in waiting:
         event.continue_waiting()
     return [event for event in events if event not in waiting]
@@ -258,9 +287,7 @@ def _keep_waiting(events: list[Event]) -> list[Event]:
 def _plan_without_customer(events: list[Event]) -> Plan:
     """Plan for events that name no customer, or one that has been unknown for too long."""
     outcomes = [
-        Outcome(event, has_effect=False, reason=_UNKNOWN)
-        if event.names_customer
-        else _without_effect(event)
+        Outcome(event, None, NOT_OURS) if event.named_id else _without_effect(event)
         for event in events
     ]
     return Plan(Change.NONE, outcomes)
@@ -277,32 +304,65 @@ def _plan(customer: Customer, events: list[Event]) -> Plan:
             outcomes.append(_without_effect(event))
         else:
             changing.append(event)
+    changing.sort(key=lambda event: event.created)
+    if customer.deleted:
+        return _plan_after_deletion(customer, changing, outcomes)
     if not customer.is_active:
-        outcomes += [Outcome(e, has_effect=False, reason=_SOFT_DELETED) for e in changing]
+        outcomes += [Outcome(event, None, _SOFT_DELETED) for event in changing]
         return Plan(Change.NONE, outcomes)
     if any(is_deletion(event, customer) for event in changing):
-        return Plan(Change.SOFT_DELETE, outcomes + [Outcome(event) for event in changing])
+        return _plan_deletion(customer, changing, outcomes)
     pending = PendingChanges(customer)
-    compared = [(e, pending.add(e)) for e in sorted(changing, key=lambda e: e.created)]
+    compared = [(event, pending.add(event)) for event in changing]
     if any(freshness is Freshness.AMBIGUOUS for _, freshness in compared):
+        fetched = fetch_from_stripe(customer)
+        if fetched.is_deleted:
+            return _plan_deletion(customer, changing, outcomes)
         outcomes += [
             Outcome(event, was_ambiguous=freshness is Freshness.AMBIGUOUS)
             for event, freshness in compared
         ]
-        return Plan(Change.REFETCH, outcomes)
-    outcomes += [
-        Outcome(event, has_effect=False, reason=OLDER)
-        if freshness is Freshness.OLDER
-        else Outcome(event)
-        for event, freshness in compared
-    ]
+        return Plan(Change.REFETCH, outcomes, pending, fetched)
+    outcomes += [_outcome(event, freshness) for event, freshness in compared]
     change = Change.NONE if pending.are_empty else Change.APPLY_PAYLOADS
     return Plan(change, outcomes, pending)
 
 
+def _plan_deletion(customer: Customer, events: list[Event], outcomes: list[Outcome]) -> Plan:
+    """Plan for a customer that Stripe has deleted since: what certainly preceded it is written."""
+    pending = PendingChanges(customer)
+    for event in events:
+        if event.kind == "customer.deleted":
+            outcomes.append(Outcome(event))
+            continue
+        freshness = pending.add(event)
+        if freshness is Freshness.AMBIGUOUS:
+            is_final = pending.add_final(event)
+            outcomes.append(Outcome(event) if is_final else Outcome.frozen(event))
+        else:
+            outcomes.append(_outcome(event, freshness))
+    return Plan(Change.SOFT_DELETE, outcomes, pending)
+
+
+def _plan_after_deletion(customer: Customer, events: list[Event], outcomes: list[Outcome]) -> Plan:
+    """Plan for a record of a customer that Stripe has deleted: only final events change it."""
+    pending = PendingChanges(customer)
+    for event in events:
+        if is_deletion(event, customer):
+            outcomes.append(Outcome.older(event))
+        elif pending.add_final(event):
+            outcomes.append(Outcome(event))
+        else:
+            outcomes.append(Outcome.frozen(event))
+    return Plan(Change.NONE if pending.are_empty else Change.WRITE_FINAL_STATES, outcomes, pending)
+
+
+def _outcome(event: Event, freshness: Freshness) -> Outcome:
+    return Outcome.older(event) if freshness is Freshness.OLDER else Outcome(event)
+
+
 def _without_effect(event: Event) -> Outcome:
-    reason = None if has_handlers(event.kind) else NO_CHANGE
-    return Outcome(event, has_effect=False, reason=reason)
+    return Outcome(event, None, None if has_handlers(event.kind) else NO_CHANGE)
 
 
 # ---- commit
@@ -313,13 +373,19 @@ def _commit(customer: Customer | None, plan: Plan) -> None:
     if customer is None or plan.change is Change.NONE:
         return
     extra_items = [outcome.add_to for outcome in plan.outcomes if outcome.in_transaction]
+    pending = plan.pending
     match plan.change:
-        case Change.SOFT_DELETE:
-            customer.soft_delete_as_deleted_on_stripe(extra_items)
-        case Change.REFETCH:
-            refresh_from_stripe(customer, extra_items=extra_items)
-        case Change.APPLY_PAYLOADS if plan.pending:
-            plan.pending.write(extra_items)
+        case Change.REFETCH if plan.fetched and pending:
+            plan.fetched.write(pending.removed, extra_items)
+        case Change.APPLY_PAYLOADS if pending:
+            customer.update_with(pending.values, pending.children, extra_items)
+        case Change.SOFT_DELETE if pending:
+            customer.soft_delete_as_deleted_on_stripe(pending.values, pending.children, extra_items)
+        case Change.WRITE_FINAL_STATES if pending:
+            customer.write_final_states(pending.children, extra_items)
+    for outcome in plan.outcomes:
+        if outcome.in_transaction and outcome.has_side_effects:
+            outcome.event.take_next_turn()
     for outcome in plan.outcomes:
         if outcome.was_ambiguous:
             current().add_metric(Metric.AMBIGUOUS_EVENTS_REFETCHED)

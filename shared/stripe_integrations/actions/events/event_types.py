@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stripe_integrations.context import current
-from stripe_integrations.models import Event, kind_of_event, stored_kinds
+from stripe_integrations.models import KINDS, Event, applied_roles, kind_of_event
 
 NO_CHANGE = "changes no record of ours"
 
@@ -17,17 +17,23 @@ CUSTOMER_EVENT_TYPES = (
 
 def applied_event_types() -> tuple[str, ...]:
     """Return the types of event that change what this deployment stores."""
-    of_children = [event_type for kind in stored_kinds() for event_type in kind.EVENTS]
+    of_children = {
+        event_type: None
+        for kind in KINDS
+        for event_type, role in kind.EVENTS.items()
+        if role in applied_roles(kind)
+    }
     return (*CUSTOMER_EVENT_TYPES, *of_children)
 
 
 def changes_records(event: Event) -> bool:
     """Return whether an event changes a customer or one of its children."""
-    if event.kind not in applied_event_types() or not event.names_customer:
+    if event.kind not in applied_event_types() or event.named_id is None:
         return False
-    kind = kind_of_event(event.kind)
-    # Without the payload a fetch decides.
-    return kind is None or not event.data_object or kind.concerns(event.data_object)
+    if event.kind in CUSTOMER_EVENT_TYPES or not event.data_object:
+        return True  # without the payload a fetch decides
+    kind = kind_of_event(event.kind, event.data_object)
+    return kind is not None and kind.EVENTS[event.kind] in applied_roles(kind)
 
 
 def reason_to_ignore(event: Event) -> str | None:

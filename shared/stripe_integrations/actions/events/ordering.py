@@ -7,14 +7,13 @@ older; an ambiguous one needs a fetch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from stripe_integrations.actions.events.payload_trust import is_usable, matches_customer
-from stripe_integrations.models import Card, Customer, Event, kind_of_event
+from stripe_integrations.models import Customer, Event, kind_of_event
 from stripe_integrations.models.child import Child, EventRole
-from stripe_integrations.models.customer import ExtraItem
-from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.customer import default_ids
 from stripe_integrations.models.observation import Freshness, Observation, observation_of
 
 Json = Mapping[str, Any]
@@ -39,15 +38,20 @@ class PendingChanges:
         """Whether there is nothing to write."""
         return not self._values and not self._children
 
-    def write(self, extra_items: Iterable[ExtraItem]) -> None:
-        """Write the changes under the version of the record.
+    @property
+    def values(self) -> Json:
+        """The changed fields of the customer, by name."""
+        return self._values
 
-        Raises
-        ------
-        StaleRecordError
-            The record was changed since it was read.
-        """
-        self._customer.update_with(self._values, self._children.values(), extra_items)
+    @property
+    def children(self) -> list[Child]:
+        """The changed children."""
+        return list(self._children.values())
+
+    @property
+    def removed(self) -> list[Child]:
+        """The tombstones of objects that events removed."""
+        return [child for child in self.children if not child.is_attached]
 
     def add(self, event: Event) -> Freshness:
         """Add the payload of an event if it is newer; events come in the order of their stamps.
@@ -69,13 +73,37 @@ class PendingChanges:
         except (AttributeError, KeyError, TypeError, ValueError):
             return Freshness.AMBIGUOUS  # the payload is malformed
 
+    def add_final(self, event: Event) -> bool:
+        """Add the final event of an object of a deleted customer: nothing is newer.
+
+        Returns
+        -------
+        bool
+            False where it is no such event, or its object is not stored.
+        """
+        data_object = event.data_object
+        kind = kind_of_event(event.kind, data_object)
+        if kind is None or not matches_customer(event, self._customer):
+            return False
+        stored = self._stored_child(kind, event)
+        observation = Observation.of_event(event.created)
+        try:
+            child = stored and stored.with_final_state(event.kind, data_object, observation)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return False  # the payload is malformed
+        if not child:
+            return False
+        self._children[child.sk] = child
+        return True
+
     def _add(self, event: Event) -> Freshness:
-        kind = kind_of_event(event.kind)
+        kind = kind_of_event(event.kind, event.data_object)
         if kind:
             return self._add_child(kind, event)
         match event.kind:
             case "customer.created":
-                return Freshness.CURRENT
+                # A record that was stored long after its customer's creation lacks its children.
+                return Freshness.CURRENT if self._customer.is_listed else Freshness.AMBIGUOUS
             case "customer.updated":
                 return self._add_customer(event)
         return Freshness.AMBIGUOUS
@@ -88,7 +116,7 @@ class PendingChanges:
         if freshness is not Freshness.NEWER:
             return freshness
         values = Customer.values_of(event.data_object)
-        if self._names_removed_card(values):
+        if self._names_removed_default(values):
             return Freshness.AMBIGUOUS
         self._values = {**values, **Observation.of_event(event.created).as_fields()}
         return freshness
@@ -107,7 +135,7 @@ class PendingChanges:
             return Freshness.AMBIGUOUS
         child = self._child(kind, kind.values_of(event.data_object), event)
         is_resurrection = stored is not None and child.is_resurrection_of(stored)
-        if is_resurrection or self._names_removed_card(child.attribute_values):
+        if is_resurrection or self._names_removed_default(child.attribute_values):
             return Freshness.AMBIGUOUS
         self._children[child.sk] = child
         return freshness
@@ -118,15 +146,13 @@ class PendingChanges:
         Where the object is a default, that changes with it, and Stripe may send no event for that.
         """
         stripe_id = event.data_object["id"]
-        if self._is_default(stripe_id):
-            return Freshness.AMBIGUOUS
         stored = self._stored_child(kind, event)
-        freshness = self._freshness_of_child(kind, event, stored)
-        if freshness is not Freshness.NEWER:
-            return freshness
         child = stored or self._child(kind, {"stripe_id": stripe_id}, event)
-        self._children[child.sk] = child.tombstone(Observation.of_event(event.created))
-        return freshness
+        tombstone = child.tombstone(Observation.of_event(event.created))
+        freshness = self._freshness_of_child(kind, event, stored)
+        if freshness is Freshness.NEWER:
+            self._children[child.sk] = tombstone
+        return Freshness.AMBIGUOUS if self._is_default(stripe_id) else freshness
 
     def _child(self, kind: type[Child], values: dict[str, Any], event: Event) -> Child:
         observation = Observation.of_event(event.created)
@@ -140,10 +166,13 @@ class PendingChanges:
     def _freshness_of_child(
         self, kind: type[Child], event: Event, stored: Child | None
     ) -> Freshness:
-        if stored is None:
-            # The last list of all children of the kind would have included it.
-            return _freshness(event, self._customer.listing_observation(kind))
         role = kind.EVENTS[event.kind]
+        if stored is None:
+            listed = self._customer.listing_observation(kind)
+            if listed is None and role is EventRole.REMOVED:
+                return Freshness.NEWER  # what was removed never comes back
+            # The last list of all children of the kind would have included it.
+            return _freshness(event, listed)
         if role is EventRole.CREATED:
             return Freshness.CURRENT
         is_pending = stored.sk in self._children
@@ -154,19 +183,21 @@ class PendingChanges:
         return freshness
 
     def _is_default(self, stripe_id: str) -> bool:
-        """Return whether the customer, or a subscription, charges this card by default."""
-        named = set(_default_cards(self._customer.attribute_values) + _default_cards(self._values))
-        for child in [*self._customer.children, *self._children.values()]:
-            named.update(_default_cards(child.attribute_values))
-        return stripe_id in named
+        """Return whether the customer, or a subscription, names an object as its default."""
+        children = (child.attribute_values for child in self._all_children())
+        return stripe_id in default_ids(self._customer.attribute_values, self._values, *children)
 
-    def _names_removed_card(self, values: Json) -> bool:
-        return any(self._is_removed(card) for card in _default_cards(values))
+    def _names_removed_default(self, values: Json) -> bool:
+        """Return whether values name a removed default that no fetch has seen named since."""
+        named = default_ids(values)
+        return any(
+            not child.is_attached and not child.is_still_default
+            for child in self._all_children()
+            if child.stripe_id in named
+        )
 
-    def _is_removed(self, card_id: str) -> bool:
-        key = Card.key_under(self._customer.stripe_id, card_id)
-        card = self._children.get(key) or self._customer.child(Card, card_id)
-        return card is not None and not card.is_attached
+    def _all_children(self) -> list[Child]:
+        return [*self._customer.children, *self._children.values()]
 
 
 def is_deletion(event: Event, customer: Customer) -> bool:
@@ -176,12 +207,3 @@ def is_deletion(event: Event, customer: Customer) -> bool:
 
 def _freshness(event: Event, observation: Observation | None) -> Freshness:
     return observation.freshness_of(event.created) if observation else Freshness.AMBIGUOUS
-
-
-def _default_cards(values: Json) -> list[str]:
-    """The cards that the values of a customer or a subscription name as defaults."""
-    chosen = value_at(values.get("invoice_settings"), "default_payment_method")
-    if isinstance(chosen, Mapping):
-        chosen = chosen.get("id")
-    named = (values.get("default_source"), values.get("default_payment_method"), chosen)
-    return [card for card in named if isinstance(card, str)]

@@ -39,7 +39,7 @@ def matches_customer(event: Event, customer: Customer) -> bool:
         return False
     if not isinstance(data_object.get("id"), str):
         return False
-    kind = kind_of_event(event.kind)
+    kind = kind_of_event(event.kind, data_object)
     if kind:
         return kind.matches_customer(data_object, customer.stripe_id, event.kind)
     return data_object.get("object") == "customer" and data_object["id"] == customer.stripe_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stripe_integrations.actions.customers.snapshot import token_of
 from stripe_integrations.actions.events.event_types import (
     NO_CHANGE,
     changes_records,
@@ -13,8 +14,12 @@ from stripe_integrations.actions.events.event_types import (
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
-from stripe_integrations.errors import CustomerNotFoundError, NewerSchemaError
-from stripe_integrations.models import Event, Pointer
+from stripe_integrations.errors import (
+    ConfigurationError,
+    CustomerNotFoundError,
+    NewerSchemaError,
+)
+from stripe_integrations.models import CustomerClaim, Event, Pointer
 from stripe_integrations.observability import Metric
 
 
@@ -30,12 +35,11 @@ def receive_event(payload: Mapping[str, Any]) -> Event:
 
 def link_customer(event: Event) -> Event:
     """Link an event to its customer: see `StripeCustomer.link_customer`."""
-    named = event.customer_id or event.payment_method_id
-    if named is None:
+    if event.named_id is None:
         return event if event.is_stored else event.store()
-    owner = Pointer.find(named)
+    owner = Pointer.find(event.named_id)
     if owner is None:
-        raise CustomerNotFoundError(f"{named} is not a customer of ours")
+        raise CustomerNotFoundError(f"{event.named_id} is not a customer of ours")
     return event.link(owner)
 
 
@@ -43,15 +47,37 @@ def _store(event: Event) -> Event:
     reason = reason_to_ignore(event)
     if reason:
         event.ignore(reason)
+        event.drop_payload()
         return event.store()
-    if not changes_records(event) and not has_handlers(event.kind):
+    if not event.processed and not changes_records(event) and not has_handlers(event.kind):
         event.ignore(NO_CHANGE)
+    if event.named_id is None and event.processed:
+        event.drop_payload()
     try:
         return link_customer(event)
-    except (CustomerNotFoundError, NewerSchemaError):
-        if not event.processed:
-            event.wait()
+    except NewerSchemaError:
         return event.store()
+    except CustomerNotFoundError:
+        return _store_of_unknown_customer(event)
+
+
+def _store_of_unknown_customer(event: Event) -> Event:
+    """Store an event that waits for its customer, or changes nothing: without personal data."""
+    if event.processed:
+        event.drop_payload()
+    elif not _may_be_ours(event):
+        event.wait()
+        if not has_handlers(event.kind):
+            event.drop_payload()  # a fetch replaces it, should the customer become ours
+    return event.store()
+
+
+def _may_be_ours(event: Event) -> bool:
+    """Return whether the payload has a token of this deployment, whatever its name is."""
+    try:
+        return CustomerClaim.is_ours(token_of(event.data_object))
+    except ConfigurationError:
+        return True  # the event is stored, and applying it reports the error
 
 
 def _count_new(event: Event) -> None:

@@ -17,8 +17,9 @@ from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
 from stripe_integrations.context import current
-from stripe_integrations.models import Event, SweepCursor, event_queue
-from stripe_integrations.models.event_queue import QueueEntry
+from stripe_integrations.models import Event, Pointer, SweepCursor, event_queue
+from stripe_integrations.models.event_queue import QueueEntry, WaitingEvent
+from stripe_integrations.models.lookup_cursor import LookupCursor
 from stripe_integrations.observability import Metric
 
 Json = dict[str, Any]
@@ -27,7 +28,9 @@ OVERLAP_SECONDS = 600
 """How much each sweep overlaps the previous one: clocks differ, and lists lag behind."""
 _MAX_RESTARTS = 2
 _BATCH_EVENTS = 1000
-"""How many unfinished events are read and grouped before the first is attempted."""
+"""How many pending events are read and grouped before the first is attempted."""
+_LOOKUP_BATCH_SIZE = 100
+"""How many waiting events are looked up by one request."""
 
 
 @dataclass
@@ -100,25 +103,69 @@ def sweep(result: Reconciliation) -> None:
 
 
 def retry_due(result: Reconciliation) -> None:
-    """Attempt the unfinished events that are due, customer by customer, while there is time.
+    """Attempt the pending events that are due, customer by customer, while there is time.
 
     During an outage of Stripe the rest is left to the next run.
     """
     due = event_queue.due()
     while batch := list(islice(due, _BATCH_EVENTS)):
         for stripe_ids in grouped(batch):
-            if not current().has_time_for(limits.APPLY_SECONDS):
+            if not _attempt(stripe_ids, result):
                 return
-            result.attempted += len(stripe_ids)
-            try:
-                apply_events(stripe_ids)
-            except errors.ApplyFailedError as group:
-                if any(map(errors.is_stripe_outage, group.exceptions)):
-                    return
-            except errors.DatabaseUnavailableError:
-                raise
-            except Exception as error:
-                result.failures.append(error)
+
+
+def look_up_waiting(result: Reconciliation) -> None:
+    """Look up the customers of waiting events, and end those whose customer stays unknown.
+
+    A look that finds none writes nothing, except the last one. It runs after the pending events,
+    which are of our customers.
+    """
+    cursor = LookupCursor.read()
+    until = int(current().clock()) - event_queue.FIRST_LOOKUP_SECONDS
+    waiting = event_queue.due_for_lookup(int(cursor.looked_up_until), until)
+    was_any = False
+    while batch := list(islice(waiting, _LOOKUP_BATCH_SIZE)):
+        was_any = True
+        if not _look_up(batch, result):
+            return
+    if was_any:
+        cursor.advance(until)
+
+
+def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:
+    """Look up the customers of some events, and return whether to go on."""
+    if not current().has_time_for(limits.APPLY_SECONDS):
+        return False
+    owners = Pointer.find_all({event.named_id for event in batch})
+    known = [QueueEntry(e.stripe_id, e.named_id) for e in batch if e.named_id in owners]
+    if not all(_attempt(stripe_ids, result) for stripe_ids in grouped(known)):
+        return False
+    for event in batch:
+        if event.named_id in owners or not event.is_final_lookup:
+            continue
+        if not current().has_time_for(limits.APPLY_SECONDS):
+            return False
+        if not has_handlers(event.kind):
+            Event.finish_waiting(event.stripe_id)
+        elif not _attempt([event.stripe_id], result):
+            return False
+    return True
+
+
+def _attempt(stripe_ids: Sequence[str], result: Reconciliation) -> bool:
+    """Apply events, and return whether to go on: there is time, and Stripe responds."""
+    if not current().has_time_for(limits.APPLY_SECONDS):
+        return False
+    result.attempted += len(stripe_ids)
+    try:
+        apply_events(stripe_ids)
+    except errors.ApplyFailedError as group:
+        return not any(map(errors.is_stripe_outage, group.exceptions))
+    except errors.DatabaseUnavailableError:
+        raise
+    except Exception as error:
+        result.failures.append(error)
+    return True
 
 
 def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
@@ -166,7 +213,7 @@ def _receive_unknown(events: list[Json], result: Reconciliation) -> int:
         if isinstance(event.get("type"), str)
         and (event["type"] in event_types or has_handlers(event["type"]))
     }
-    unknown = wanted.keys() - Event.stored_ids(wanted)
+    unknown = wanted.keys() - Event.find_all(wanted).keys()
     received = 0
     # Oldest first, as they would have arrived.
     for stripe_id in reversed(wanted):

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import limits
 from stripe_integrations.actions.events.handlers import handlers_of, has_handlers
 from stripe_integrations.context import current
-from stripe_integrations.errors import OutOfTimeError, SideEffectFailedError
+from stripe_integrations.errors import OutOfTimeError, SideEffectFailedError, StaleRecordError
 from stripe_integrations.models import Customer, Event, EventState
 from stripe_integrations.observability import Metric, logger
 
 OLDER = "older than the stored state"
+DELETED = "the customer is deleted"
+
+
+class Effect(StrEnum):
+    """The outcome of an event that changes records, as it is published."""
+
+    APPLIED = "applied"
+    """The record includes its change, by this attempt or an earlier one."""
+    OLDER = "older"
+    """The record had this state, or a later one, already."""
+    FROZEN = "frozen"
+    """Stripe has deleted the customer, and nothing of it changes any more."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +37,8 @@ class Outcome:
     ----------
     event : Event
         The event, claimed.
-    has_effect : bool
-        Whether the record includes its change, by this attempt or an earlier one.
+    effect : Effect or None
+        What became of it; None where it changes no record of ours.
     reason : str or None
         Why it has no effect.
     was_ambiguous : bool
@@ -33,9 +46,24 @@ class Outcome:
     """
 
     event: Event
-    has_effect: bool = True
+    effect: Effect | None = Effect.APPLIED
     reason: str | None = None
     was_ambiguous: bool = False
+
+    @classmethod
+    def older(cls, event: Event) -> Outcome:
+        """The outcome of an event whose state, or a later one, is stored already."""
+        return cls(event, Effect.OLDER, OLDER)
+
+    @classmethod
+    def frozen(cls, event: Event) -> Outcome:
+        """The outcome of an event of a customer that Stripe has deleted."""
+        return cls(event, Effect.FROZEN, DELETED)
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether the record includes its change."""
+        return self.effect is Effect.APPLIED
 
     @property
     def is_handled(self) -> bool:
@@ -45,7 +73,7 @@ class Outcome:
     @property
     def is_published(self) -> bool:
         """Whether it is published to the event bus."""
-        return self.has_effect and current().settings.event_bus_name is not None
+        return self.effect is not None and current().settings.event_bus_name is not None
 
     @property
     def has_side_effects(self) -> bool:
@@ -89,19 +117,27 @@ class Outcome:
     def _run_side_effects(self, customer: Customer | None) -> None:
         if not current().has_time_for(limits.SIDE_EFFECTS_SECONDS):
             raise OutOfTimeError("no time is left for the side effects of the event")
+        if self.is_published and not self.event.published_at:
+            self._publish(customer)
         for handle in handlers_of(self.event.kind):
             handle(self.event, customer)
-        if self.is_published:
-            current().publish_change(
-                {
-                    "event_id": self.event.stripe_id,
-                    "type": self.event.kind,
-                    "created": self.event.created,
-                    "customer_id": self.event.customer_id,
-                    "user_id": self.event.user_id,
-                    "livemode": self.event.livemode,
-                }
-            )
+
+    def _publish(self, customer: Customer | None) -> None:
+        """Publish what became of the event, before handlers that may fail run."""
+        current().publish_change(
+            {
+                "event_id": self.event.stripe_id,
+                "type": self.event.kind,
+                "created": self.event.created,
+                "customer_id": self.event.customer_id,
+                "user_id": self.event.user_id,
+                "livemode": self.event.livemode,
+                "effect": self.effect,
+                "customer_is_active": customer is not None and customer.is_active,
+            }
+        )
+        if self.is_handled and not self.event.note_publication():
+            raise StaleRecordError("another worker has claimed the event")
 
     def mark(self) -> None:
         """End the event, and report that unless another worker has ended it."""

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from stripe_integrations.actions.customers.refresh import fetch_missing_children
 from stripe_integrations.actions.events.apply import apply_events
-from stripe_integrations.errors import ApplyFailedError
-from stripe_integrations.models import Event, event_queue
+from stripe_integrations.errors import ApplyFailedError, StaleRecordError
+from stripe_integrations.models import Event, EventState, event_queue
+from stripe_integrations.models.event import NOT_OURS
 
 
 class StreamRecord(NamedTuple):
@@ -20,11 +22,14 @@ class StreamRecord(NamedTuple):
         Its key.
     customer_id : str or None
         The Stripe customer that an event names.
+    lacks_children : bool
+        Whether it is a customer whose children were never listed.
     """
 
     pk: str
     sk: str
-    customer_id: str | None
+    customer_id: str | None = None
+    lacks_children: bool = False
 
     @property
     def is_event(self) -> bool:
@@ -40,6 +45,11 @@ class StreamRecord(NamedTuple):
     def new_customer_id(self) -> str:
         """The Stripe id of a customer."""
         return self.sk.partition("#")[2]
+
+    @property
+    def user_id(self) -> str:
+        """The user of a customer."""
+        return self.pk.partition("#")[2]
 
     @property
     def group(self) -> str:
@@ -58,9 +68,26 @@ def process_stream_records(
                 ApplyFailedError
             ):  # each event has a retry scheduled, or is dead-lettered
                 apply_events(_event_ids(group))
+            for record in group:
+                if not record.is_event:
+                    _finish_new_customer(record)
         except Exception as error:
             for record in group:
                 yield record, error
+
+
+def _finish_new_customer(record: StreamRecord) -> None:
+    """Complete a new customer: none of its events waits, and its children were listed.
+
+    Raises
+    ------
+    StaleRecordError
+        Another worker was looking up the customer of an event before it was stored.
+    """
+    if any(map(_waits, _events_of(record.new_customer_id).values())):
+        raise StaleRecordError("an event still waits for the customer")
+    if record.lacks_children:
+        fetch_missing_children(record.user_id, record.new_customer_id)
 
 
 def _by_customer(records: Iterable[StreamRecord]) -> Iterable[list[StreamRecord]]:
@@ -76,5 +103,28 @@ def _event_ids(records: Iterable[StreamRecord]) -> list[str]:
         if record.is_event:
             ids[record.pk.removeprefix(Event.key(""))] = None
         else:
-            ids |= dict.fromkeys(event_queue.ids_of_customer(record.new_customer_id))
+            ids |= dict.fromkeys(_ids_of_new_customer(record.new_customer_id))
     return list(ids)
+
+
+def _ids_of_new_customer(customer_id: str) -> Iterator[str]:
+    """Find the unfinished events that arrived before a customer, and put back the ended ones."""
+    for stripe_id, event in _events_of(customer_id).items():
+        if _has_ended_as_foreign(event):
+            Event.requeue_foreign(stripe_id)
+        if _has_ended_as_foreign(event) or not event.processed:
+            yield stripe_id
+
+
+def _waits(event: Event) -> bool:
+    """Return whether an event waits for its customer, or has ended since that was unknown."""
+    return event.state is EventState.WAITING or _has_ended_as_foreign(event)
+
+
+def _has_ended_as_foreign(event: Event) -> bool:
+    """Return whether an event has ended without anything done, since its customer was unknown."""
+    return event.state is EventState.IGNORED and event.reason == NOT_OURS
+
+
+def _events_of(customer_id: str) -> dict[str, Event]:
+    return Event.find_all(event_queue.ids_of_customer(customer_id))

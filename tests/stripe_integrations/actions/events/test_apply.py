@@ -126,20 +126,13 @@ class TestBatch:
 
     def test_refused_write_fails_its_event_only(self, world: World, customer: Customer) -> None:
         (stripe_id,) = rename_often(world, customer, 1)
-        subscription = {
-            "id": "sub_1",
-            "object": "subscription",
-            "customer": customer.stripe_id,
-            "status": "active",
-            "items": {"data": [{"id": "si_1", "text": "x" * 450_000}], "has_more": False},
-        }
-        refused = {
-            **world.payload(),
-            "id": "evt_refused",
-            "type": "customer.subscription.updated",
-            "data": {"object": subscription},
-        }
-        StripeEvent.receive(refused)
+        world.time += 10
+        payload = world.payload()
+        renamed = payload["data"]["object"]
+        # It does not fit into an item, and no part of a customer is left out.
+        subject = {**renamed, "name": "Refused", "metadata": {"text": "x" * 450_000}}
+        refused = {"id": "evt_refused", "created": int(world.time), "data": {"object": subject}}
+        StripeEvent.receive({**payload, **refused})
 
         with pytest.raises(ApplyFailedError):
             apply_events([stripe_id, "evt_refused"])

@@ -13,7 +13,7 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.actions.events import apply
 from stripe_integrations.actions.events.event_types import changes_records
 from stripe_integrations.models import Customer, Event
-from tests.world import EMAIL, USER, WEBHOOK_SECRET, Json, World, stored_event, stripe_event
+from tests.world import EMAIL, START, USER, WEBHOOK_SECRET, Json, World, stored_event, stripe_event
 
 
 @pytest.fixture
@@ -119,7 +119,8 @@ class TestOddPayload:
                 ("account", odd, "ignored")
                 for odd in ("acct_1", ["acct_1"], {"id": "acct_1"}, {"odd": 1}, 7)
             ),
-            *(("created", odd, "applied") for odd in ("garbage", 0, -1, 1.5, None)),
+            *(("created", odd, "applied") for odd in ("garbage", 0, -1, START + 60.5, None)),
+            ("created", 1.5, "ignored"),
         ],
     )
     def test_any_account_is_another_one_and_no_time_is_fetched(

@@ -172,7 +172,7 @@ class TestCustomer:
         assert StripeCustomer.get(USER) is None
         assert all("removed_at" in card for card in world.items(record_type="Card"))
 
-        assert apply_calls(world, late) == (("ignored", "the customer is soft-deleted"), 0)
+        assert apply_calls(world, late) == (("ignored", "the customer is deleted"), 0)
 
 
 def in_another_version(payload: Json) -> None:
@@ -443,7 +443,7 @@ class TestRemovedCard:
             assert apply(world, payload)[0] == APPLIED
 
         assert apply_calls(world, chosen) == (APPLIED, FETCH_CALLS)
-        assert StripeCustomer.require(USER).default_card_id is None
+        assert StripeCustomer.require(USER).default_payment_id is None
 
 
 class TestSource:

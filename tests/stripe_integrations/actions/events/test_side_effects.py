@@ -1,4 +1,4 @@
-"""Publishing: an applied change is published at least once, after it and before the mark."""
+"""Publishing: every event that changes records is published, after its effect, before its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stripe_integrations.errors import (
 )
 from stripe_integrations.models import Customer
 from tests.stripe_changes import rename_later
-from tests.stripe_integrations.actions.events.custom_handlers import NOTE
+from tests.stripe_integrations.actions.events.custom_handlers import NOTE, raising
 from tests.world import START, USER, World, stored_event, stripe_event
 
 
@@ -37,6 +37,11 @@ def published(world: World) -> list[str]:
     return [detail["event_id"] for detail in world.published]
 
 
+def effects(world: World) -> list[tuple[str, str, bool]]:
+    """Event, effect and whether the customer was active, of what was published."""
+    return [(d["event_id"], d["effect"], d["customer_is_active"]) for d in world.published]
+
+
 class TestPublished:
     def test_change_has_ids_only(self, world: World, customer: Customer, stripe_id: str) -> None:
         StripeEvent.apply(stripe_id)
@@ -48,6 +53,8 @@ class TestPublished:
                 "customer_id": customer.stripe_id,
                 "user_id": "u-1",
                 "livemode": False,
+                "effect": "applied",
+                "customer_is_active": True,
             }
         ]
 
@@ -65,6 +72,51 @@ class TestPublished:
         world.stream()
         assert sorted(published(world)) == sorted(renamed)
         assert set(map(state, renamed)) == {"applied"}
+
+    def test_event_that_is_older(self, world: World, customer: Customer) -> None:
+        older, newest = rename_later(world, customer, "Older"), rename_later(world, customer)
+        for stripe_id in (newest, older):
+            StripeEvent.apply(stripe_id)
+        assert state(older) == "ignored"
+        assert effects(world) == [(newest, "applied", True), (older, "older", True)]
+
+    def test_event_that_became_older_before_its_effect(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        with (
+            world.failing_database("ThrottlingException", operation="TransactWriteItems"),
+            pytest.raises(DatabaseUnavailableError),
+        ):
+            StripeEvent.apply(stripe_id)
+        second = rename_later(world, customer, "Newer")
+        StripeEvent.apply(second)
+        world.time = stored_event(stripe_id).next_attempt or 0
+        StripeEvent.apply(stripe_id)
+        assert state(stripe_id) == "ignored"
+        assert effects(world) == [(second, "applied", True), (stripe_id, "older", True)]
+
+    def test_events_of_customer_that_stripe_deleted(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        world.time += 10
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
+        deleted = world.receive("customer.deleted")
+        for each in (deleted, stripe_id):
+            StripeEvent.apply(each)
+        assert (state(deleted), state(stripe_id)) == ("applied", "ignored")
+        assert effects(world) == [(deleted, "applied", False), (stripe_id, "frozen", False)]
+
+    def test_once_whatever_becomes_of_its_handler(
+        self, world: World, customer: Customer, stripe_id: str
+    ) -> None:
+        world.configure(event_handlers={"customer.updated": NOTE})
+        raising.append(KeyError())
+        with pytest.raises(SideEffectFailedError):
+            StripeEvent.apply(stripe_id)
+        assert (state(stripe_id), published(world)) == ("pending", [stripe_id])
+        world.time = stored_event(stripe_id).next_attempt or 0
+        world.reconcile()
+        assert (state(stripe_id), published(world)) == ("applied", [stripe_id])
 
     def test_again_by_replay(self, world: World, stripe_id: str) -> None:
         StripeEvent.apply(stripe_id)
@@ -88,16 +140,16 @@ class TestNotPublished:
     ) -> None:
         """A custom handler makes no difference to what is published."""
         world.configure(event_handlers=handlers)
-        older, newest = rename_later(world, customer, "Older"), rename_later(world, customer)
+        newest = rename_later(world, customer)
         invoice = {"object": "invoice", "customer": customer.stripe_id}
         StripeEvent.receive(stripe_event("invoice.paid", data={"object": invoice}))
-        for stripe_id in (newest, older, "evt_1"):
+        for stripe_id in (newest, "evt_1"):
             StripeEvent.apply(stripe_id)
         StripeCustomer.soft_delete(customer)  # read before the record's last change
         late = rename_later(world, customer, "Too late")
         StripeEvent.apply(late)
 
-        assert [state(stripe_id) for stripe_id in (older, "evt_1", late)] == [ended] * 3
+        assert [state(stripe_id) for stripe_id in ("evt_1", late)] == [ended] * 2
         assert published(world) == [newest]
 
     @pytest.mark.parametrize("changes", [{"livemode": True}, {"account": "acct_1"}])
@@ -105,20 +157,6 @@ class TestNotPublished:
         StripeEvent.receive({**world.payload(), "id": "evt_foreign", **changes})
         StripeEvent.apply("evt_foreign")
         assert world.published == []
-
-    def test_event_that_became_older_before_its_effect(
-        self, world: World, customer: Customer, stripe_id: str
-    ) -> None:
-        with (
-            world.failing_database("ThrottlingException", operation="TransactWriteItems"),
-            pytest.raises(DatabaseUnavailableError),
-        ):
-            StripeEvent.apply(stripe_id)
-        second = rename_later(world, customer, "Newer")
-        StripeEvent.apply(second)
-        world.time = stored_event(stripe_id).next_attempt or 0
-        StripeEvent.apply(stripe_id)
-        assert (state(stripe_id), published(world)) == ("ignored", [second])
 
 
 class TestFailure:

@@ -10,7 +10,8 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
 from stripe_integrations.models import Card, CustomerClaim, Pointer
 from tests.stripe_changes import detach_card
-from tests.world import EMAIL, USER, Json, World, stored_event
+from tests.stripe_integrations.actions.events.custom_handlers import NOTE
+from tests.world import EMAIL, USER, Json, World, stored_event, stripe_event
 
 DAY = 86400
 
@@ -26,12 +27,18 @@ def on_stripe(world: World) -> str:
 
 
 @pytest.fixture
-def waiting(world: World, on_stripe: str) -> str:
-    """An event of that customer, received."""
+def card(world: World, on_stripe: str) -> str:
+    """A card that the customer has got since."""
     world.time += 10
-    world.rename(on_stripe, "Newest")
-    stripe_id = world.receive()
-    assert stored_event(stripe_id).state == "waiting"
+    return world.attach_card(on_stripe)
+
+
+@pytest.fixture
+def waiting(world: World, card: str) -> str:
+    """The event of that card, received: its payload does not show that the customer is ours."""
+    stripe_id = world.receive("payment_method.attached")
+    event = stored_event(stripe_id)
+    assert (event.state, event.webhook_message) == ("waiting", None)
     return stripe_id
 
 
@@ -39,10 +46,14 @@ def receive_created(world: World, **changes: Any) -> str:
     return StripeEvent.receive({**world.payload("customer.created"), **changes}).stripe_id
 
 
+def card_ids() -> list[str]:
+    return [card.stripe_id for card in StripeCustomer.require(USER).cards]
+
+
 class TestWaitingEvent:
     @pytest.mark.parametrize("is_retry", [False, True])
     def test_is_applied_when_customer_is_stored(
-        self, world: World, on_stripe: str, waiting: str, is_retry: bool
+        self, world: World, on_stripe: str, card: str, waiting: str, is_retry: bool
     ) -> None:
         if is_retry:
             StripeEvent.apply(waiting)
@@ -52,50 +63,76 @@ class TestWaitingEvent:
         event = stored_event(waiting)
         assert (event.state, event.user_id, event.customer_id) == ("applied", "u-1", on_stripe)
         assert event.attempts == 1 + is_retry
-        assert StripeCustomer.require(USER).name == "Newest"
+        assert card_ids() == [card]
 
-    def test_is_applied_by_schedule(self, world: World, waiting: str) -> None:
+    def test_is_applied_by_schedule(self, world: World, card: str, waiting: str) -> None:
         StripeCustomer.create(USER, EMAIL)
         world.time += 200
         assert world.reconcile()["attempted"] == 1
         event = stored_event(waiting)
         assert (event.state, event.user_id) == ("applied", "u-1")
-        assert StripeCustomer.require(USER).name == "Newest"
+        assert card_ids() == [card]
 
-    def test_is_applied_in_the_batch_of_customer_created(self, world: World, waiting: str) -> None:
+    def test_is_applied_after_customer_created(
+        self, world: World, on_stripe: str, card: str, waiting: str
+    ) -> None:
         created = receive_created(world)
         world.stream()
-        assert stored_event(created).state == stored_event(waiting).state == "applied"
+        assert stored_event(created).state == "applied"
+        world.stream(("USER#u-1", f"CUSTOMER#{on_stripe}"))
+        assert stored_event(waiting).state == "applied"
+        assert card_ids() == [card]
+
+    def test_with_our_token_is_applied_in_the_batch_of_customer_created(
+        self, world: World, on_stripe: str
+    ) -> None:
+        world.time += 10
+        world.rename(on_stripe, "Newest")
+        renamed = world.receive()
+        event = stored_event(renamed)
+        assert event.state == "pending"
+        assert event.webhook_message
+        created = receive_created(world)
+        world.stream()
+        assert stored_event(created).state == stored_event(renamed).state == "applied"
         assert StripeCustomer.require(USER).name == "Newest"
 
-    def test_is_retried_and_does_not_expire(self, world: World) -> None:
-        world.request("POST", "/v1/customers", {"email": EMAIL})
-        foreign = receive_created(world)
-        for number in range(8):
-            world.time = stored_event(foreign).next_attempt or 0
-            world.reconcile()
-            event = stored_event(foreign)
-            assert (event.state, event.attempts) == ("waiting", number + 1)
-            assert "expires_at" not in event.attribute_values
+    def test_is_looked_up_without_a_write_and_does_not_expire(self, world: World) -> None:
+        StripeEvent.receive(stripe_event())
+        before = world.items(record_type="Event")
+        for seconds in (60, 300, 600, DAY // 2):
+            world.time += seconds
+            assert world.reconcile()["attempted"] == 0
+            assert world.items(record_type="Event") == before
+        assert before[0]["attempts"] == 0
+        assert "expires_at" not in before[0]
         assert world.dead_letters == []
 
-    def test_is_ignored_when_customer_is_unknown_for_a_day(
-        self, world: World, waiting: str
-    ) -> None:
+    def test_keeps_payload_for_its_handler(self, world: World) -> None:
+        world.configure(event_handlers={"customer.updated": NOTE})
+        StripeEvent.receive(stripe_event())
+        event = stored_event("evt_1")
+        assert event.state == "waiting"
+        assert event.webhook_message == stripe_event()
+
+    def test_is_ignored_when_customer_is_unknown_for_a_day(self, world: World) -> None:
+        StripeEvent.receive(stripe_event())
         world.time += DAY - 1
         world.reconcile()
-        assert stored_event(waiting).state == "waiting"
-        world.time = stored_event(waiting).next_attempt or 0
+        assert stored_event("evt_1").state == "waiting"
+        world.time = stored_event("evt_1").next_attempt or 0
         world.reconcile()
-        event = stored_event(waiting)
+        event = stored_event("evt_1")
         assert (event.state, event.reason) == ("ignored", "not a customer of ours")
+        assert event.webhook_message is None
         assert event.expires_at.timestamp() == world.time + 90 * DAY
 
     def test_is_retried_until_customer_is_visible(
         self, world: World, waiting: str, on_stripe: str
     ) -> None:
         Pointer.to(on_stripe, "u-1").save()
-        world.stream()
+        world.time += 200
+        world.reconcile()
         event = stored_event(waiting)
         assert (event.state, event.last_error) == ("pending", "ConflictError")
 

@@ -1,0 +1,93 @@
+"""A payment method that is no card: a bank account, a wallet, a legacy source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from stripe_integrations.models.child import Child, EventRole, Json
+from stripe_integrations.models.fields import Flag, Text, read_stripe, required
+from stripe_integrations.models.observation import Observation
+
+if TYPE_CHECKING:
+    from stripe_integrations.adapters.stripe_gateway import StripeGateway
+
+
+class PaymentMethod(Child, discriminator="PaymentMethod"):
+    """A payment method of a customer that is no card.
+
+    Follows https://docs.stripe.com/api/payment_methods/object, and for the older shapes
+    https://docs.stripe.com/api/customer_bank_accounts/object and
+    https://docs.stripe.com/api/sources/object.
+    """
+
+    SORT_KEY = "PAYMENT_METHOD"
+    COLLECTION = "payment_methods"
+    SHAPE = "payment_method"
+    EVENTS = {  # noqa: RUF012 - a ClassVar of Child
+        "customer.source.created": EventRole.UNORDERED,
+        "customer.source.updated": EventRole.UNORDERED,
+        "customer.source.expiring": EventRole.UNORDERED,
+        "customer.source.deleted": EventRole.REMOVED,
+        "payment_method.attached": EventRole.CREATED,
+        "payment_method.updated": EventRole.CHANGED,
+        "payment_method.automatically_updated": EventRole.CHANGED,
+        "payment_method.detached": EventRole.REMOVED,
+    }
+    IS_DEFAULT = False
+    CAN_BE_DEFAULT = True
+    COMPUTED_FLAGS = {  # noqa: RUF012
+        **Child.COMPUTED_FLAGS,
+        "is_default": "Whether it is charged by default.",
+    }
+    POINTER_PREFIX = "pm_"
+
+    stripe_id = required(Text(payment_method="id"))
+    livemode = Flag(payment_method="livemode")
+    type = Text(payment_method="type")
+    bank_name = Text(payment_method="bank_name")
+    last4 = Text(payment_method="last4")
+
+    is_default = False
+    """Whether it is charged by default; set by the customer that it was read with."""
+
+    @classmethod
+    def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
+        methods = stripe.list_payment_methods(stripe_customer["id"])
+        return [method for method in methods if cls.concerns(method)]
+
+    @classmethod
+    def from_stripe(
+        cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
+    ) -> list[Self]:
+        """Make the records of PaymentMethods, and of the customer's sources that are no cards."""
+        sources = [
+            {"livemode": stripe_customer.get("livemode"), **source}
+            for source in (stripe_customer.get("sources") or {}).get("data", [])
+            if cls.concerns(source)
+        ]
+        by_id = {obj["id"]: obj for obj in [*sources, *objects]}
+        return super().from_stripe(user_id, stripe_customer, by_id.values(), observation)
+
+    @classmethod
+    def values_of(cls, obj: Json) -> dict[str, Any]:
+        """Read the fields of one object; those of its type are in a hash of the type's name."""
+        kind = obj.get("type") or obj.get("object")
+        details = obj.get(str(kind))
+        flat = {**(details if isinstance(details, Mapping) else {}), **obj, "type": kind}
+        return read_stripe(cls, cls.SHAPE, flat)
+
+    @classmethod
+    def is_included(cls, stripe_customer: Json) -> bool:
+        sources = stripe_customer.get("sources")
+        return sources is not None and not sources.get("has_more")
+
+    @classmethod
+    def concerns(cls, obj: Json) -> bool:
+        return "card" not in (obj.get("object"), obj.get("type"))
+
+    @classmethod
+    def matches_customer(cls, obj: Json, customer_id: str, event_type: str) -> bool:
+        owner = None if event_type == "payment_method.detached" else customer_id
+        is_source = event_type.startswith("customer.source.")
+        return (obj.get("object") != cls.SHAPE) is is_source and obj.get("customer") == owner

@@ -1,0 +1,216 @@
+"""Events of customers that are not ours cost next to nothing, and delay no event of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.actions.events.reconcile import Reconciliation, look_up_waiting
+from stripe_integrations.models import Customer, Event, event_queue
+from stripe_integrations.models.event import NOT_OURS, TOO_OLD
+from tests.world import START, USER, World, database_client, hooked, stored_event, stripe_event
+
+DAY = 86_400
+
+
+def receive(world: World, number: int = 1, **changes: Any) -> str:
+    customer = {"id": f"cus_{number}", "object": "customer", "email": "eve@example.com"}
+    event = {**stripe_event(number=number), "data": {"object": customer}, **changes}
+    return StripeEvent.receive(event).stripe_id
+
+
+class WriteUnits:
+    """The write units that DynamoDB reports, indexes included."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._is_of_event = False
+
+    def request(self, params: dict[str, Any], **_: Any) -> None:
+        params["ReturnConsumedCapacity"] = "INDEXES"
+        self._is_of_event = "EVENT#" in str(params)
+
+    def count(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+        if self._is_of_event and model.name in ("PutItem", "UpdateItem", "TransactWriteItems"):
+            consumed = parsed.get("ConsumedCapacity", [])
+            for entry in consumed if isinstance(consumed, list) else [consumed]:
+                self.total += entry["CapacityUnits"]
+
+
+class TestForeignEvent:
+    def test_costs_six_write_units_at_most(self, world: World) -> None:
+        units = WriteUnits()
+        client = database_client()
+        with (
+            hooked(client, "provide-client-params.dynamodb", units.request),
+            hooked(client, "after-call.dynamodb", units.count),
+        ):
+            receive(world)
+            for seconds in (150, 450, 900, DAY):
+                world.time += seconds
+                look_up_waiting(Reconciliation())
+        event = stored_event("evt_1")
+        assert (event.state, event.reason) == ("ignored", NOT_OURS)
+        assert 0 < units.total <= 6
+
+    def test_never_calls_stripe(self, world: World) -> None:
+        token = {"stripe_integrations_token": "another-deployment/1"}
+        customer = {"id": "cus_1", "object": "customer", "metadata": token}
+        receive(world, type="customer.created", api_version="2020-01-01", data={"object": customer})
+        world.stream()
+        for seconds in (300, 600, DAY):
+            world.time += seconds
+            world.reconcile()
+        assert not [request for request in world.stripe.requests if "cus_1" in str(request)]
+        assert stored_event("evt_1").state == "ignored"
+
+    @pytest.mark.parametrize(
+        ("kind", "state"),
+        [
+            ("customer.updated", "waiting"),
+            ("invoice.paid", "ignored"),
+            ("charge.succeeded", "ignored"),
+        ],
+    )
+    def test_leaves_no_personal_data(self, world: World, kind: str, state: str) -> None:
+        receive(world, type=kind)
+        (item,) = world.items(record_type="Event")
+        assert "eve@example.com" not in str(item)
+        assert (item["state"], item["customer_id"], item["kind"]) == (state, "cus_1", kind)
+
+    def test_of_no_customer_leaves_no_personal_data(self, world: World) -> None:
+        charge = {"object": "charge", "id": "ch_1", "receipt_email": "eve@example.com"}
+        receive(world, type="charge.succeeded", data={"object": charge})
+        assert "eve@example.com" not in str(world.items(record_type="Event"))
+
+    @pytest.mark.parametrize("seconds", [180, 900])
+    def test_first_lookup_writes_nothing_to_it(self, world: World, seconds: int) -> None:
+        receive(world)
+        before = world.items(record_type="Event")
+        world.time += seconds
+        world.reconcile()
+        assert world.items(record_type="Event") == before
+
+    def test_claim_of_dead_process_does_not_end_it(self, world: World) -> None:
+        stripe_id = receive(world)
+        assert Event.claim(stripe_id)
+        world.time += 600
+        world.reconcile()
+        assert stored_event(stripe_id).state == "waiting"
+        world.time += DAY
+        world.reconcile()
+        assert stored_event(stripe_id).state == "ignored"
+
+    def test_is_stored_though_the_deployment_has_no_name(self, world: World) -> None:
+        world.configure(deployment_name=None)
+        token = {"stripe_integrations_token": "another-deployment/1"}
+        customer = {"id": "cus_1", "object": "customer", "metadata": token}
+        assert stored_event(receive(world, data={"object": customer})).state == "pending"
+
+    def test_failed_lookup_leaves_it_waiting(self, world: World) -> None:
+        stripe_id = receive(world)
+        world.time += DAY + 60
+        with world.failing_database("ProvisionedThroughputExceededException", 1000, "BatchGetItem"):
+            world.reconcile()
+        assert stored_event(stripe_id).state == "waiting"
+        world.reconcile()
+        assert stored_event(stripe_id).state == "ignored"
+
+
+class TestManyForeignEvents:
+    def test_delay_no_event_of_ours(self, world: World, customer: Customer) -> None:
+        for number in range(200):
+            receive(world, number)
+        world.time += DAY + 60
+        world.rename(customer.stripe_id, "New Name")
+        ours = world.receive()
+        world.time += 200
+        world.reconcile(remaining_seconds=31)
+        assert stored_event(ours).state == "applied"
+
+    def test_do_not_hide_the_age_of_an_event_of_ours(
+        self, world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(event_queue, "_PAGE_ITEMS", 10)
+        for number in range(100):
+            receive(world, number)
+        world.rename(customer.stripe_id, "New Name")
+        world.receive()
+        world.time += 5 * 3600
+        assert event_queue.oldest_pending_seconds() == 5 * 3600
+
+
+class TestCustomerThatBecomesOurs:
+    def test_gets_its_events_that_ended_before(self, world: World) -> None:
+        world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
+        world.create()
+        (on_stripe,) = world.stripe_customers()
+        world.time += 10
+        card = world.attach_card(on_stripe["id"])
+        ended = world.receive("payment_method.attached")
+        world.time += DAY + 60
+        world.reconcile()
+        assert stored_event(ended).reason == NOT_OURS
+
+        world.create()
+        world.stream(("USER#u-1", f"CUSTOMER#{on_stripe['id']}"))
+        assert stored_event(ended).state == "applied"
+        assert [c.stripe_id for c in StripeCustomer.require(USER).cards] == [card]
+
+    @pytest.mark.parametrize("pause", [300, 3600])
+    def test_gets_event_that_its_insert_missed(
+        self, world: World, customer: Customer, pause: int
+    ) -> None:
+        world.rename(customer.stripe_id, "New Name")
+        event = Event.received(world.payload(), valid=True)
+        event.wait()
+        event.store()
+        world.time += pause
+        world.reconcile()
+        assert stored_event(event.stripe_id).state == "applied"
+
+    @pytest.mark.parametrize("stored", [frozenset({"Card", "Subscription"}), frozenset[str]()])
+    def test_that_is_stored_late_is_current(self, world: World, stored: frozenset[str]) -> None:
+        world.configure(stored_records=stored)
+        world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
+        world.create()
+        (on_stripe,) = world.stripe_customers()
+        world.rename(on_stripe["id"], "New Name")
+        world.time += 20 * 3600
+        world.create()
+        world.stream(("USER#u-1", f"CUSTOMER#{on_stripe['id']}"))
+        assert StripeCustomer.require(USER).name == "New Name"
+
+    def test_that_is_stored_late_is_fetched(self, world: World) -> None:
+        world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
+        world.create()
+        (on_stripe,) = world.stripe_customers()
+        card = world.attach_card(on_stripe["id"])
+        world.rename(on_stripe["id"], "New Name")
+        world.time += 20 * 3600
+        world.create()
+        world.stream(("USER#u-1", f"CUSTOMER#{on_stripe['id']}"))
+        customer = StripeCustomer.require(USER)
+        assert customer.name == "New Name"
+        assert [c.stripe_id for c in customer.cards] == [card]
+
+
+def test_event_older_than_the_retention_is_ignored(world: World, customer: Customer) -> None:
+    world.time += 100 * DAY
+    world.rename(customer.stripe_id, "New Name")
+    payload = {**world.payload(), "created": int(START) + 5}
+    stripe_id = StripeEvent.receive(payload).stripe_id
+    event = stored_event(stripe_id)
+    assert (event.state, event.reason, event.webhook_message) == ("ignored", TOO_OLD, None)
+
+
+def test_event_of_a_test_clock_in_the_past_is_applied(world: World, customer: Customer) -> None:
+    world.rename(customer.stripe_id, "New Name")
+    payload = world.payload()
+    payload["created"] -= 200 * DAY
+    payload["data"]["object"]["test_clock"] = "clock_1"
+    stripe_id = StripeEvent.receive(payload).stripe_id
+    StripeEvent.apply(stripe_id)
+    assert stored_event(stripe_id).state == "applied"
