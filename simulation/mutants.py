@@ -92,10 +92,10 @@ MUTANTS = (
     Mutant(
         "fetch before the read of the version",
         f"{_CUSTOMERS}/refresh.py",
-        "    stored = {child.sk: child for child in customer.children}\n",
-        "    read = UserRecords.read(customer.user_id).customer(customer.stripe_id)\n"
-        "    customer.version = read.version if read else customer.version\n"
-        "    stored = {child.sk: child for child in customer.children}\n",
+        "        stored = {child.sk: child for child in customer.children}\n",
+        "        read = UserRecords.read(customer.user_id).customer(customer.stripe_id)\n"
+        "        customer.version = read.version if read else customer.version\n"
+        "        stored = {child.sk: child for child in customer.children}\n",
     ),
     Mutant(
         "sweep without overlap",
