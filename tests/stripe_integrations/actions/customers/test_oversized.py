@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stripe_integrations.actions import StripeCustomer
-from stripe_integrations.models import Customer
+from stripe_integrations.models import Customer, UserRecords
 from tests.world import USER, World
 
 DISCOUNTS = [f"di_{number:024}" for number in range(20_000)]
@@ -93,6 +93,22 @@ class TestRefusedChild:
         assert world.sync()["statusCode"] == 200
         found = {s.stripe_id: s.is_incomplete for s in StripeCustomer.require(USER).subscriptions}
         assert found == {large: True, small: False}
+
+    def test_is_reduced_when_its_customer_is_deleted(
+        self, world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        large, small = world.subscribe(customer.stripe_id), world.subscribe(customer.stripe_id)
+        world.deliver_and_apply()
+        monkeypatch.setattr("stripe_integrations.models.child.MAX_BYTES", 10_000_000)
+        world.time += 60
+        world.stripe.subscriptions.set_fields(large, discounts=DISCOUNTS)
+        world.time += 60
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
+        world.deliver_and_apply()
+        record = UserRecords.read(str(USER.id)).customer(customer.stripe_id)
+        assert record is not None and not record.is_active
+        found = {s.stripe_id: (s.status, s.is_incomplete) for s in record.subscriptions}
+        assert found == {large: ("canceled", True), small: ("canceled", False)}
 
 
 def test_response_within_lambdas_limit(
