@@ -41,8 +41,8 @@ class SimulatedDatabase:
     changed : callable
         Called at the moment when a call has taken effect.
     on_success : callable
-        Called with the invocation, the operation and the body of each call that succeeded, before
-        `changed`.
+        Called before `changed`, with the invocation, the operation and the body of each successful
+        call.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SimulatedService:
     Attributes
     ----------
     messages, senders, times : list
-        Each message as JSON, the invocation that sent it, and when.
+        Each message as JSON, the invocation that sent it, and the time of its receipt.
     """
 
     def __init__(self, name: str, fleet: Fleet) -> None:

@@ -43,7 +43,7 @@ class CustomHandlers:
     running : CustomHandlers
         The handlers of the history that runs.
     handled : dict
-        The invocations in which an event was handled, by its id.
+        The invocations that handled an event, by its id.
     refused : set of str
         Ids of events that a handler refused for ever.
     """

@@ -61,7 +61,7 @@ class Deliveries:
         return self._webhooks.pending_count() == 0
 
     def next_at(self) -> float:
-        """The time of the next delivery; the present where one is in progress."""
+        """The time of the next delivery: now, if one is in progress."""
         return min(self._planned, default=self._schedule.now)
 
     def send_due(self) -> None:

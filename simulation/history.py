@@ -127,10 +127,10 @@ _LATER_SCENARIOS = (
     ("short-lived default", 0.03),
     ("short-lived source", 0.02),
     ("short-lived subscription default", 0.03),
-    ("deletion with a subscription", 0.05),
+    ("deletion of a subscribed customer", 0.05),
     ("short-lived other default", 0.05),
     ("rebuild after a copy", 0.03),
-    ("replay of what is in progress", 0.06),
+    ("replay of events in progress", 0.06),
 )
 _CLOSING_SCENARIOS = (("short-lived card", 0.12), *_LATER_SCENARIOS[3:])
 _NEWEST = {"which": 0, "month": 1}
@@ -164,7 +164,7 @@ _SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]
         ),
         (0.5, 30.0),
     ),
-    "replay of what is in progress": (
+    "replay of events in progress": (
         (("update", {}), ("replay", {"how": "range"}), ("replay", {"how": "range"})),
         (0.2, 4.0),
     ),
@@ -176,7 +176,7 @@ _SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]
         (("add_other_method", {"default": True}), ("remove_other_method", {})),
         (0.5, 60.0),
     ),
-    "deletion with a subscription": (
+    "deletion of a subscribed customer": (
         (("add_card", {"default": True}), ("subscribe", {}), ("update", {}), ("delete", {})),
         (0.1, 20.0),
     ),
@@ -184,7 +184,7 @@ _SCENARIOS: dict[str, tuple[tuple[tuple[str, Values], ...], tuple[float, float]]
 _STALE_FETCH_SECONDS = (10.0, 120.0)
 """Seconds after which the last fetch is older than the next event."""
 _FOREIGN_CUSTOMERS = 10
-"""For each customer of ours."""
+"""How many foreign customers there are for each of ours."""
 _OLD_VERSION = "2024-06-20"
 _HANDLED = (
     "customer.updated",
@@ -208,7 +208,7 @@ _FIELDS: dict[str, Sequence[Any]] = {
 }
 _NEW_CARD: dict[str, Sequence[Any] | float] = {"card": _CARDS, "default": 0.3}
 _OLD_CARD = {"which": range(3), "month": range(1, 13)}
-_BYSTANDER = {"card": ("visa",), "default": (False,), "type": ("sepa_debit", "bank_account")}
+_BURST_VALUES = {"card": ("visa",), "default": (False,), "type": ("sepa_debit", "bank_account")}
 _CRAFTED = {"type": ("customer.updated", "customer.deleted")}
 _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
     "create": {"email": _EMAILS, "name": _NAMES, "card": 0.15},
@@ -239,7 +239,7 @@ _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
         "how": ("add", "add", "verified", "unverified", "remove"),
     },
     **dict.fromkeys(("other_mode", "other_account", "forged"), _CRAFTED),
-    "foreign_burst": {**_BYSTANDER, "how": ("update", "update", "subscribe", "delete")},
+    "foreign_burst": {**_BURST_VALUES, "how": ("update", "update", "subscribe", "delete")},
     "replay": {"how": ("failed", "range")},
 }
 """The arguments of each kind of action: the values to choose from, or a probability."""
@@ -284,7 +284,7 @@ def generate(seed: int) -> History:
 def _with_foreign_customers(
     random: Random, actions: list[Action], users: int
 ) -> tuple[Action, ...]:
-    """Add bursts of changes of ten foreign customers for each of ours."""
+    """Add bursts of changes of foreign customers, ten times as many as ours."""
     last = actions[-1].at
     for _ in range(random.choice((1, 1, 2, 3))):
         burst = _action(random, len(actions), last * random.random(), "foreign_burst", 0)

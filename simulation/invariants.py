@@ -70,7 +70,7 @@ class FinalState:
     dead_letters : list of str
         The messages that the queue received.
     bus : SimulatedService or None
-        The bus, if the deployment publishes changes.
+        The event bus, if the deployment has one.
     handlers : CustomHandlers
         The custom event handlers and the events that they handled.
     kinds : sequence of type
@@ -120,7 +120,7 @@ def check_events(final: FinalState) -> Iterator[Violation]:
             yield Violation("every event is finished", f"{state}: {detail}")
     yield from _check_foreign(final)
     yield from _check_published(final)
-    yield from _check_notified_once(final)
+    yield from _check_side_effects_once(final)
     yield from _check_recovered(final)
     yield from _check_failures(final)
     yield from _check_crafted(final)
@@ -171,11 +171,11 @@ def _check_recovered(final: FinalState) -> Iterator[Violation]:
 
 
 def _check_foreign(final: FinalState) -> Iterator[Violation]:
-    """Check that events of customers that are not ours cost no call, and leave no payload."""
+    """Check that events of foreign customers cause no call to Stripe and leave no payload."""
     foreign = final.stripe_actor.foreign
     for call in final.stripe.calls:
         if any(stripe_id in call for stripe_id in foreign - final.stripe_actor.copies):
-            yield Violation("no call is made for a foreign customer", call)
+            yield Violation("no call to Stripe is made for a foreign customer", call)
     for stripe_id, event in final.watch.events.items():
         is_foreign = text(event, "customer_id") in foreign and text(event, "state") != "failed"
         if is_foreign and "webhook_message" in event:
@@ -183,7 +183,7 @@ def _check_foreign(final: FinalState) -> Iterator[Violation]:
 
 
 def _check_published(final: FinalState) -> Iterator[Violation]:
-    """Check that every event of ours that changes records was published, whatever became of it."""
+    """Check that every event of our customers that changes records was published."""
     if final.bus is None:
         return
     published: dict[str, list[float]] = {}
@@ -192,22 +192,22 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
     soft_deleted = {call.user_id for call in final.calls if call.kind == "soft_delete"}
     for stripe_id, event in final.watch.events.items():
         user_id = text(event, "user_id")
-        # An event that failed before its effect is published once its replay has succeeded.
-        is_undone = text(event, "state") == "failed" and "effected_at" not in event
-        if user_id is None or user_id in soft_deleted or is_undone:
+        # An event that failed before its effect is published after a successful replay.
+        has_failed_early = text(event, "state") == "failed" and "effected_at" not in event
+        if user_id is None or user_id in soft_deleted or has_failed_early:
             continue
         payload = final.double.account.events.get(stripe_id)
         if payload is None or not _changes_records(final, payload):
             continue
         detail = f"{payload['type']} {stripe_id}"
         if stripe_id not in published:
-            yield Violation("an event of ours is published", detail)
+            yield Violation("an event of our customers is published", detail)
         elif "replayed_at" in event and published[stripe_id][-1] < _replayed(event):
             yield Violation("a replayed event is published again", detail)
 
 
 def _replayed(event: Json) -> float:
-    """When an event was replayed at the earliest, whatever clock has stamped that."""
+    """The earliest time at which an event may have been replayed, given the clock skew."""
     return datetime.fromisoformat(event["replayed_at"]["S"]).timestamp() - CLOCK_SKEW_SECONDS
 
 
@@ -218,19 +218,22 @@ def _changes_records(final: FinalState, payload: Json) -> bool:
     )
 
 
-def _check_notified_once(final: FinalState) -> Iterator[Violation]:
-    """Check that followers are notified again only where an earlier invocation had a fault."""
+def _check_side_effects_once(final: FinalState) -> Iterator[Violation]:
+    """Check that events are published and handled again only after an invocation with a fault."""
     published: dict[str, list[Invocation]] = {}
     if final.bus is not None:
         for message, sender in zip(final.bus.messages, final.bus.senders, strict=True):
             published.setdefault(json.loads(message)["event_id"], []).append(sender)
-    for what, notified in (("published", published), ("handled", final.handlers.handled)):
-        for stripe_id, invocations in notified.items():
+    for action, invocations_by_event in (
+        ("published", published),
+        ("handled", final.handlers.handled),
+    ):
+        for stripe_id, invocations in invocations_by_event.items():
             event = final.watch.events.get(stripe_id, {})
-            is_repeated = any(earlier.went_well for earlier in invocations[:-1])
+            is_repeated = any(earlier.is_fault_free for earlier in invocations[:-1])
             if is_repeated and "replayed_at" not in event:
                 detail = f"{stripe_id} by {', '.join(i.name for i in invocations)}"
-                yield Violation(f"an event is {what} once", detail)
+                yield Violation(f"an event is {action} once", detail)
 
 
 def _check_failures(final: FinalState) -> Iterator[Violation]:
@@ -272,7 +275,7 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
 
 
 def _check_deleted(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:
-    """Check what is stored under a customer that Stripe deleted while it was active here."""
+    """Check the records of customers that Stripe deleted while they were active here."""
     soft_deleted = {call.user_id for call in final.calls if call.kind == "soft_delete"}
     for stripe_id in sorted(final.double.account.deleted_customers):
         for (pk, sk), image in list(final.watch.images.items()):
@@ -290,7 +293,7 @@ def _check_deleted(final: FinalState, skipped_users: Set[str]) -> Iterator[Viola
 
 
 def _check_ended(final: FinalState, stored: Subscription) -> Iterator[Violation]:
-    """Check a subscription of a deleted customer: it has ended, as Stripe says or unknown when."""
+    """Check that a deleted customer's subscription has ended, with the times of its last event."""
     if stored.status not in ENDED:
         detail = f"{stored.stripe_id} is {stored.status}"
         yield Violation("a deleted customer's subscriptions have ended", detail)

@@ -132,8 +132,8 @@ class Invocation:
         self.wait(call.back)
 
     @property
-    def went_well(self) -> bool:
-        """Whether no fault happened in it, and its process did not die."""
+    def is_fault_free(self) -> bool:
+        """Whether it had no fault and its process did not die."""
         return not self.has_fault and self.died is None
 
     def wait(self, seconds: float) -> None:

@@ -58,7 +58,7 @@ class StripeActor:
     foreign : set of str
         Ids of customers that this deployment did not create.
     copies : set of str
-        Those of them that have the metadata of one that it did create, and so its token.
+        The foreign customers that have the metadata, and so the token, of one that it created.
     crafted : dict
         The action that crafted an event, by the event's id; such an event must not be applied.
     statuses : dict
@@ -71,7 +71,7 @@ class StripeActor:
         self._deliveries = deliveries
         self.foreign: set[str] = set()
         self.copies: set[str] = set()
-        self._bystanders: list[str] = []
+        self._burst_customers: list[str] = []
         self.crafted: dict[str, str] = {}
         self.statuses: dict[str, list[int]] = {}
 
@@ -145,14 +145,14 @@ class StripeActor:
         self.foreign.add(made["id"])
 
     def _foreign_burst(self, action: Action) -> None:
-        """Change customers that the company has besides ours; the first bursts create them."""
+        """Change foreign customers, which the first burst creates."""
         for number in range(action.values["customers"]):
             change = replace(action, name=f"{action.name} {number}")
-            if number < len(self._bystanders):
-                self._change_foreign_customer(change, self._bystanders[number])
+            if number < len(self._burst_customers):
+                self._change_foreign_customer(change, self._burst_customers[number])
             else:
                 self._unrelated_customer(change)
-                self._bystanders.append(next(reversed(self._account.customers)))
+                self._burst_customers.append(next(reversed(self._account.customers)))
 
     def _change_foreign_customer(self, action: Action, customer: str) -> None:
         match action.values["how"]:
@@ -174,7 +174,7 @@ class StripeActor:
             self.foreign.add(made["id"])
 
     def _move_metadata(self, action: Action, customer: str) -> None:
-        """Copy a customer's metadata to a new one, and remove it from the first."""
+        """Move a customer's metadata to a new customer."""
         metadata = copy_json(self._account.customers[customer]["metadata"])
         params = {"email": "a@example.com", "name": "Eve", "metadata": metadata}
         with self._stripe.operation(action.name) as double:
@@ -206,7 +206,7 @@ class StripeActor:
             self._set_default(action, customer, method)
 
     def _add_other_method(self, action: Action, customer: str) -> None:
-        """Add a payment method that is no card, in one of its shapes."""
+        """Add a payment method other than a card, in one of its shapes."""
         source = {"bank_account": "btok_us_verified", "source": None}
         kind, as_default = action.values["type"], action.values["default"]
         if kind in source:

@@ -26,7 +26,7 @@ _COMPLETED_AFTER_DELETION = {
         "observed_to",
     },
 }
-"""What the last event of a subscription changes after its customer was deleted on Stripe."""
+"""What the final event of a subscription may change after Stripe has deleted its customer."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class Watch:
         kind, *rest = key[1].split("#")
         if kind != "CUSTOMER":
             return
-        level = rest[1] if len(rest) > 1 else kind
-        if self._is_frozen((key[0], rest[0]), level, old, new):
+        record_kind = rest[1] if len(rest) > 1 else kind
+        if self._is_frozen((key[0], rest[0]), record_kind, old, new):
             self._violated("a soft-deleted record is frozen", f"{key[1]} was changed")
         if new is None:
             self._violated("no record is deleted", key[1])
@@ -152,7 +152,7 @@ class Watch:
             self._check_child(key, old, new)
 
     def _is_frozen(self, customer: Key, kind: str, old: Json | None, new: Json | None) -> bool:
-        """Whether a change of a soft-deleted record, or of one under it, is not allowed."""
+        """Whether this change of a soft-deleted customer, or of a child of it, is forbidden."""
         if customer not in self._soft_deleted or new == old:
             return False
         if not self._soft_deleted[customer] or old is None or new is None:
@@ -162,7 +162,7 @@ class Watch:
 
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")
-        # The request of a replay may take effect again, when its first response was lost.
+        # A replay whose first response was lost may take effect twice.
         is_replay = "replayed_at" in new and new["attempts"]["N"] == "0"
         if is_replay or old.get("replayed_at") != new.get("replayed_at"):
             self._first_attempts.pop(stripe_id, None)

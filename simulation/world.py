@@ -313,13 +313,15 @@ class World:
         self.mapping.poll()
 
     def _check_order(self, invocation: Invocation, operation: str, body: Json) -> None:
-        """Check that the schedule reads what is due of our customers before the waiting events."""
+        """Check that the schedule reads the pending events before the waiting ones."""
         if operation != "Query" or "<=" not in body["KeyConditionExpression"]:
             return
         values = {value.get("S") for value in body["ExpressionAttributeValues"].values()}
         is_early = WAITING_QUEUE in values and not invocation.queues_read.issuperset(QUEUES)
         if is_early and not invocation.has_fault:
-            self._record_violation(Violation("events of our customers come first", invocation.name))
+            self._record_violation(
+                Violation("pending events are read before waiting ones", invocation.name)
+            )
         invocation.queues_read |= values & {*QUEUES}
 
     def _note_change(self) -> None:
@@ -338,7 +340,7 @@ class World:
         )
 
     def _longest_pause(self) -> float:
-        """Maximum pause of the schedule in seconds: where nothing else happens, until it is due."""
+        """Maximum pause of the schedule in seconds: while idle, until something is due."""
         if not self._is_stream_idle() or self.fleet.is_busy():
             return EVERY_SECONDS
         times = [float(event["next_attempt"]["N"]) for event in self.watch.unfinished]

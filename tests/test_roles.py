@@ -195,7 +195,7 @@ def reconcile_events(stage: Stage) -> None:
             stage.time += 130
 
     change_everything(stage, deliver)
-    stage.request("POST", "/v1/customers", {"email": EMAIL})  # of nobody, and looked up as such
+    stage.request("POST", "/v1/customers", {"email": EMAIL})  # foreign: looked up, not found
     for _ in range(2):
         deliver()
 

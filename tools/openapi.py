@@ -417,7 +417,7 @@ def schemas() -> Json:
 
 
 def record_schema(model: type[Record]) -> Json:
-    """Return the schema of a record in a response: every public field, null or not, and flags."""
+    """Return the schema of a record in a response: all public fields, null or not, and flags."""
     properties: Json = {
         name: field.response_schema for name, field in fields_of(model).items() if not field.private
     }

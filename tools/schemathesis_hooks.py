@@ -49,9 +49,9 @@ def simplify(_: HookContext, case: Case, __: dict[str, Any]) -> None:
 def created_customer_is_available(
     context: CheckContext, response: Response, case: Case
 ) -> bool | None:
-    """Check that a created customer is found: schemathesis's check, for two paths of a customer.
+    """Check that a created customer is available, by either of its two paths.
 
-    The original knows a resource by its path alone, and reports the 404 of
+    Schemathesis's own check identifies a resource by its path only, and reports the 404 of
     ``GET /customers?user_id=`` after ``DELETE /customers/{user_id}``.
     """
     recorder = context.internals.recorder

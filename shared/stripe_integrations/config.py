@@ -59,7 +59,7 @@ class Settings:
         that is called for it, ``module:function``. They are declared as `HANDLERS` in the module
         `stripe_event_handlers`, if the deployment has one.
     event_bus_name : str or None
-        The EventBridge bus that events of our customers are published to, if any.
+        The EventBridge bus on which events of our customers are published, if any.
     dead_letters_url : str or None
         The SQS queue for failed events.
     deployment_name : str or None

@@ -35,17 +35,17 @@ class Deployment:
     endpoint : str
         DynamoDB Local's address.
     stripe : StripeDoubleServer
-        The Stripe that all talk to.
+        The Stripe double that all processes call.
     processes : list of Process
-        Those that run already; kept full.
+        The running processes; dead ones are replaced.
     """
 
     def __init__(self, endpoint: str, stripe: StripeDoubleServer, processes: list[Process]) -> None:
         self.stripe = stripe
         self.ahead = 0.0
-        """How far all clocks are ahead of this machine's."""
+        """How many seconds all clocks are ahead of this machine's."""
         self.behind = 0.0
-        """How far back Stripe's is, while it makes a past of several minutes."""
+        """How far Stripe's clock is behind those, while it generates events of the last minutes."""
         self.settings: Json = {}
         self._endpoint = endpoint
         self._processes = processes
@@ -55,7 +55,7 @@ class Deployment:
     # ---- processes
 
     def command(self, function: str, event: Json, **more: Any) -> Json:
-        """What a process is told to invoke a function."""
+        """The command that makes a process invoke a function."""
         return {
             "function": function,
             "event": event,
@@ -67,27 +67,27 @@ class Deployment:
         }
 
     def invoke(self, command: Json) -> Any:
-        """What a process returns; None where it dies of it."""
+        """The response of a process to a command; None if it died."""
         (response,) = self.at_once([command])
         return response
 
     def at_once(self, commands: Sequence[Json], random: Random | None = None) -> list[Any]:
-        """What as many processes return that begin together, or within a few milliseconds."""
-        processes = self.living(len(commands))
+        """The responses of as many processes, which begin together or within a few milliseconds."""
+        processes = self.live_processes(len(commands))
         begin = time.monotonic() + 0.02
         for process, command in zip(processes, commands, strict=True):
             pause = random.uniform(0, 0.08) if random else 0.0
-            process.tell({**command, "begin": begin + pause})
-        responses = [process.hear() for process in processes]
-        self._replace_the_dead()
+            process.send({**command, "begin": begin + pause})
+        responses = [process.receive_response() for process in processes]
+        self._replace_dead_processes()
         return responses
 
-    def living(self, number: int) -> list[Process]:
-        """Processes that are alive; those that were started last come last."""
+    def live_processes(self, number: int) -> list[Process]:
+        """Some live processes, oldest first."""
         return self._processes[:number]
 
-    def _replace_the_dead(self) -> None:
-        """Start others, which are ready by the time that they are needed."""
+    def _replace_dead_processes(self) -> None:
+        """Start processes in place of the dead ones."""
         for dead in [process for process in self._processes if process.is_dead]:
             dead.end()
             self._processes.remove(dead)
@@ -95,39 +95,39 @@ class Deployment:
 
     # ---- what is invoked
 
-    def creating(self, user_id: str, **more: Any) -> Json:
+    def create_command(self, user_id: str, **more: Any) -> Json:
         """The command to create a user's customer."""
         body = json.dumps({"user_id": user_id, "billing_email": "jenny@example.com"})
         return self.command("create_customer", api_event("POST", "/customers", body=body), **more)
 
     def create(self, user_id: str) -> str:
         """Create a user's customer; its Stripe id."""
-        response = self.invoke(self.creating(user_id))
+        response = self.invoke(self.create_command(user_id))
         assert response["statusCode"] in (200, 201), response
         stripe_id: str = json.loads(response["body"])["stripe_id"]
         return stripe_id
 
-    def soft_deleting(self, user_id: str) -> Json:
+    def soft_delete_command(self, user_id: str) -> Json:
         """The command to soft-delete it."""
         event = api_event("DELETE", f"/customers/{user_id}", user_id)
         return self.command("soft_delete_customer", event)
 
-    def receiving(self, event: Json) -> Json:
-        """The command with which Stripe's webhook arrives."""
+    def webhook_command(self, event: Json) -> Json:
+        """The command that delivers a webhook of Stripe."""
         body = json.dumps(event)
         signature = sign(body.encode(), SECRET, time.time() + self.ahead)
         headers = {"stripe-signature": signature}
         return self.command("link_customer", api_event("POST", "/", body=body, headers=headers))
 
     def receive(self, events: Iterable[Json]) -> None:
-        """Let webhooks arrive, one after the other."""
-        (process,) = self.living(1)
+        """Deliver webhooks, one after the other."""
+        (process,) = self.live_processes(1)
         for event in events:
-            process.tell(self.receiving(event))
-            assert process.hear()["statusCode"] == 200
+            process.send(self.webhook_command(event))
+            assert process.receive_response()["statusCode"] == 200
 
-    def waking(self, events: Iterable[Json], **more: Any) -> Json:
-        """The command with which the table's stream brings new events."""
+    def stream_command(self, events: Iterable[Json], **more: Any) -> Json:
+        """The command that invokes `apply_event` with stream records of new events."""
         records = [
             {
                 "eventName": "INSERT",
@@ -142,26 +142,26 @@ class Deployment:
         return self.command("apply_event", {"Records": records}, **{"seconds": 60, **more})
 
     def reconcile(self, **more: Any) -> Any:
-        """Let time pass, and the schedule come."""
+        """Advance the clock past all claims, and invoke `reconcile_events`."""
         self.ahead += LONGER_THAN_A_CLAIM
         return self.invoke(self.command("reconcile_events", {}, **more))
 
-    def settle(self) -> None:
+    def finish_events(self) -> None:
         """Reconcile until every event has ended."""
         for _ in range(10):
             if not self.unfinished():
                 return
             self.reconcile()
-        raise AssertionError(f"unfinished still: {self.unfinished()}")
+        raise AssertionError(f"still unfinished: {self.unfinished()}")
 
     # ---- Stripe
 
     def history(self, random: Random) -> StripeHistory:
-        """What happens to customers on Stripe."""
+        """A source of random changes of customers on Stripe."""
         return StripeHistory(self.stripe.double, API_KEY, random)
 
     def change(self, history: StripeHistory, customers: list[str], random: Random, n: int) -> None:
-        """Let things happen over the next minutes of Stripe's clock, which then stands at now."""
+        """Change customers while Stripe's clock catches up with the others'."""
         for left in reversed(range(n)):
             with self.stripe.use():
                 history.change(random.choice(customers))
@@ -173,7 +173,7 @@ class Deployment:
             return [event for event in stripe.account.events.values() if customer_of(event)]
 
     def event_ids(self) -> set[str]:
-        """The ids of these."""
+        """The ids of `events`."""
         return {event["id"] for event in self.events()}
 
     def on_stripe(self, user_id: str) -> list[str]:
@@ -188,7 +188,7 @@ class Deployment:
     # ---- the table
 
     def items(self) -> list[Json]:
-        """What the table holds, as plain values."""
+        """The items of the table, as plain values."""
         pages = self._client.get_paginator("scan").paginate(TableName=TABLE, ConsistentRead=True)
         return [plain(item) for page in pages for item in page["Items"]]
 
@@ -212,7 +212,7 @@ class Deployment:
         ]
 
     def changes(self) -> list[tuple[Json, Json]]:
-        """Every change of the table, as items before and after: what its stream has recorded."""
+        """Every change that the table's stream has recorded, as items before and after it."""
         streams = client(self._endpoint, "dynamodbstreams")
         arn = self._client.describe_table(TableName=TABLE)["Table"]["LatestStreamArn"]
         found: list[tuple[Json, Json]] = []
@@ -241,7 +241,7 @@ def client(endpoint: str, service: str) -> Any:
 
 
 def access_key() -> str:
-    """Every access key has a database of its own."""
+    """The access key of this run: DynamoDB Local has a database per key."""
     return f"processes{os.getpid()}"
 
 
@@ -268,7 +268,7 @@ def plain(image: Mapping[str, Any]) -> Json:
 
 
 def customer_of(event: Json) -> str:
-    """The customer that an event names; empty where it is none's."""
+    """The customer that an event names, or an empty string."""
     subject = event["data"]["object"]
     if subject["object"] == "customer":
         return str(subject["id"])

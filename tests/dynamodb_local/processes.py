@@ -1,4 +1,4 @@
-"""Processes of the product, and how they are told what to do; see `worker` for what they are."""
+"""Processes of the product, and the commands that are sent to them: see `worker`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.engine import ROOT
 
-PATIENCE = 60.0
+RESPONSE_SECONDS = 60.0
 """Seconds that a response may take."""
 
 FROM_OUTSIDE = ("PATH", "LANG", "LC_ALL")
@@ -43,19 +43,19 @@ class Process:
         )
         self._is_ready = False
 
-    def tell(self, command: Mapping[str, Any]) -> None:
-        """Let it do something; `hear` has the outcome."""
+    def send(self, command: Mapping[str, Any]) -> None:
+        """Send a command; `receive_response` returns its response."""
         if not self._is_ready:
             assert self._line() == b"ready\n"
             self._is_ready = True
         stream = self._process.stdin
         assert stream
-        with suppress(BrokenPipeError):  # it is dead, which `hear` finds out
+        with suppress(BrokenPipeError):  # it is dead, which `receive_response` finds out
             stream.write(json.dumps(command).encode() + b"\n")
             stream.flush()
 
-    def hear(self) -> Any:
-        """The response to what it was told; None where it has died of it."""
+    def receive_response(self) -> Any:
+        """Receive the response to the last command; None if the process died."""
         line = self._line()
         if line:
             return json.loads(line)
@@ -68,7 +68,7 @@ class Process:
         return self._process.poll() is not None
 
     def end(self) -> None:
-        """End it, dead or alive."""
+        """Kill it, if it is alive, and close its streams."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -80,7 +80,7 @@ class Process:
         stream = self._process.stdout
         assert stream
         # A line is read as a whole and nothing is left in the buffer: a command has one response.
-        ready, _, _ = select.select([stream], [], [], PATIENCE)
+        ready, _, _ = select.select([stream], [], [], RESPONSE_SECONDS)
         if not ready:
-            raise NoResponseError(f"no response within {PATIENCE:.0f} s")
+            raise NoResponseError(f"no response within {RESPONSE_SECONDS:.0f} s")
         return stream.readline()

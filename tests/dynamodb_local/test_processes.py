@@ -1,9 +1,9 @@
-"""Races, crashes and disorder on DynamoDB Local: real processes, killed for real.
+"""Races, crashes and reordered events on DynamoDB Local, with real processes that are killed.
 
-Each process imports the product anew and invokes its functions as AWS does; they share a table and
-a Stripe behind HTTP. Time is moved by their clocks, nobody waits for it.
+Each process imports the product and invokes its functions as AWS does; they share a table and a
+Stripe double behind HTTP. Their clocks are advanced, so that no test sleeps.
 
-    make test-dynamodb-local SEEDS=20    # chance decides anew, twenty times; twice by default
+    make test-dynamodb-local SEEDS=20    # with twenty random seeds; two by default
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ VERSIONS = (API_VERSION, OLDER_VERSION)
 TIMES = ("before", "after")
 
 
-def assert_each_has_ended_once(deployment: Deployment, *, but: str = "-") -> None:
-    """Every event has ended, once, and what has ended stays as it is; `but` a kind of event."""
-    expected = {e["id"] for e in deployment.events() if not e["type"].startswith(but)}
+def assert_each_event_ended_once(deployment: Deployment, *, ignored_type: str = "-") -> None:
+    """Check that every event has ended exactly once, except those of an `ignored_type`."""
+    expected = {e["id"] for e in deployment.events() if not e["type"].startswith(ignored_type)}
     changes = [c for c in deployment.changes() if c[1].get("record_type") == "Event"]
     ends = Counter(new["stripe_id"] for _, new in changes if new["state"] not in UNFINISHED)
     assert ends == dict.fromkeys(expected, 1)
     assert set(deployment.states().values()) <= {"applied", "ignored"}
 
 
-def assert_shows_what_stripe_has(
+def assert_matches_stripe(
     deployment: Deployment, history: StripeHistory, customers: Iterable[str]
 ) -> None:
     items = deployment.items()
@@ -108,10 +108,8 @@ def deployment(endpoint: str, processes: list[Process], seed: int) -> Iterator[D
     assert double.bugs == []
 
 
-def test_eight_processes_that_create_one_user_at_once_make_one_customer(
-    deployment: Deployment, random: Random
-) -> None:
-    commands = [deployment.creating("u-1", ahead=random.uniform(-2, 2)) for _ in range(8)]
+def test_eight_concurrent_creates_make_one_customer(deployment: Deployment, random: Random) -> None:
+    commands = [deployment.create_command("u-1", ahead=random.uniform(-2, 2)) for _ in range(8)]
 
     responses = deployment.at_once(commands)
 
@@ -122,20 +120,20 @@ def test_eight_processes_that_create_one_user_at_once_make_one_customer(
     assert deployment.active("u-1") == [made]
 
 
-@pytest.mark.parametrize("death", ["asking", "before writing", "after writing"])
-def test_a_create_that_is_killed_is_taken_up_by_others(
+@pytest.mark.parametrize("death", ["in call to Stripe", "before writing", "after writing"])
+def test_killed_create_is_completed_by_another(
     deployment: Deployment, random: Random, death: str
 ) -> None:
-    deployment.invoke(deployment.creating("u-0"))  # the table has the deployment's name now
-    if death == "asking":
+    deployment.invoke(deployment.create_command("u-0"))  # the table has the deployment's name now
+    if death == "in call to Stripe":
         deployment.stripe.double.faults.kill_client_after(1, match=CREATE, responds=False)
     # The first request to DynamoDB reads it, the second is the claim, the third makes the record.
     die = {"before writing": ["before", 3], "after writing": ["after", 3]}.get(death)
-    assert deployment.invoke(deployment.creating("u-1", die=die)) is None
+    assert deployment.invoke(deployment.create_command("u-1", die=die)) is None
     (made,) = deployment.on_stripe("u-1")
 
-    deployment.ahead += 10  # the claim is not young any more: nobody waits for its owner
-    responses = deployment.at_once([deployment.creating("u-1") for _ in range(6)], random)
+    deployment.ahead += 10  # the claim is too old for others to wait for its owner
+    responses = deployment.at_once([deployment.create_command("u-1") for _ in range(6)], random)
 
     assert {response["statusCode"] for response in responses} <= {200, 201}
     assert {json.loads(response["body"])["stripe_id"] for response in responses} == {made}
@@ -143,7 +141,7 @@ def test_a_create_that_is_killed_is_taken_up_by_others(
     assert deployment.active("u-1") == [made]
 
 
-def test_events_that_six_processes_apply_at_once_in_any_order_end_once_and_show_what_stripe_has(
+def test_events_applied_by_six_processes_end_once_and_match_stripe(
     deployment: Deployment, random: Random
 ) -> None:
     deployment.behind = 300
@@ -158,18 +156,18 @@ def test_events_that_six_processes_apply_at_once_in_any_order_end_once_and_show_
     with deployment.stripe.use():
         history.delete(customers[2])
     deliver_to_six(deployment, random)
-    deployment.settle()
+    deployment.finish_events()
 
-    assert_each_has_ended_once(deployment)
-    assert_shows_what_stripe_has(deployment, history, customers)
+    assert_each_event_ended_once(deployment)
+    assert_matches_stripe(deployment, history, customers)
 
 
 @pytest.mark.parametrize("has_bus", [False, True])
-def test_a_process_that_is_killed_anywhere_on_the_way_leaves_events_that_come_home(
+def test_events_are_recovered_after_process_is_killed_at_any_request(
     deployment: Deployment, random: Random, tmp_path: Path, has_bus: bool
 ) -> None:
     bus = tmp_path / "bus"
-    if has_bus:  # the mark comes after the effect then, and not with it
+    if has_bus:  # with a bus, the mark is written after the effect
         deployment.settings = {"event_bus_name": str(bus)}
     customer = deployment.create("u-1")
     history = deployment.history(random)
@@ -177,49 +175,49 @@ def test_a_process_that_is_killed_anywhere_on_the_way_leaves_events_that_come_ho
     for n in range(1, MOST_DEATHS):
         events = more_events(deployment, history, customer)
         deployment.receive(events)
-        response = deployment.invoke(deployment.waking(events, die=[random.choice(TIMES), n]))
-        deployment.settle()
-        assert_shows_what_stripe_has(deployment, history, [customer])
+        response = deployment.invoke(
+            deployment.stream_command(events, die=[random.choice(TIMES), n])
+        )
+        deployment.finish_events()
+        assert_matches_stripe(deployment, history, [customer])
         if response is not None:
             break
 
     assert response == {"batchItemFailures": []}
-    assert n > len(events) + 2, "claims, a read and a write at the least"
-    finish_creation_event(deployment)
-    assert_each_has_ended_once(deployment)
+    assert n > len(events) + 2, "at least the claims, a read and a write"
+    deliver_missing_events(deployment)
+    assert_each_event_ended_once(deployment)
     if has_bus:
-        announced = {json.loads(line)["event_id"] for line in bus.read_text().splitlines()}
-        assert announced >= applied(deployment)
+        published = {json.loads(line)["event_id"] for line in bus.read_text().splitlines()}
+        assert published >= applied(deployment)
 
 
-def test_a_process_that_is_killed_while_it_asks_stripe_leaves_events_that_come_home(
+def test_events_are_recovered_after_process_is_killed_during_stripe_call(
     deployment: Deployment, random: Random
 ) -> None:
     customer = deployment.create("u-1")
     history = deployment.history(random)
-    asked = [
+    calls = [
         f"GET /v1/customers/{customer}",
         f"GET /v1/customers/{customer}/payment_methods",
         "GET /v1/subscriptions",
     ]
 
-    for question in asked:
+    for call in calls:
         events = more_events(deployment, history, customer)
-        # In an older version of Stripe's API: Stripe has to be asked.
+        # In an older version of Stripe's API: the customer has to be fetched.
         deployment.receive({**event, "api_version": OLDER_VERSION} for event in events)
-        deployment.stripe.double.faults.kill_client_after(1, match=question, responds=False)
-        assert deployment.invoke(deployment.waking(events)) is None
+        deployment.stripe.double.faults.kill_client_after(1, match=call, responds=False)
+        assert deployment.invoke(deployment.stream_command(events)) is None
         assert deployment.unfinished()
-        deployment.settle()
-        assert_shows_what_stripe_has(deployment, history, [customer])
+        deployment.finish_events()
+        assert_matches_stripe(deployment, history, [customer])
 
-    finish_creation_event(deployment)
-    assert_each_has_ended_once(deployment)
+    deliver_missing_events(deployment)
+    assert_each_event_ended_once(deployment)
 
 
-def test_a_reconciliation_that_is_killed_anywhere_is_gone_on_with(
-    deployment: Deployment, random: Random
-) -> None:
+def test_killed_reconciliation_is_resumed(deployment: Deployment, random: Random) -> None:
     customers = [deployment.create(f"u-{number}") for number in range(2)]
     assert deployment.reconcile() is not None  # the sweep begins now
     history = deployment.history(random)
@@ -232,13 +230,14 @@ def test_a_reconciliation_that_is_killed_anywhere_is_gone_on_with(
             break
 
     assert response is not None
-    deployment.settle()
-    assert_each_has_ended_once(deployment, but="invoice.")  # Stripe isn't asked for what is no news
-    assert_shows_what_stripe_has(deployment, history, customers)
+    deployment.finish_events()
+    # The sweep does not list invoices.
+    assert_each_event_ended_once(deployment, ignored_type="invoice.")
+    assert_matches_stripe(deployment, history, customers)
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_a_record_that_is_soft_deleted_beside_applies_stays_as_it_was(
+def test_record_soft_deleted_during_applies_does_not_change(
     deployment: Deployment, random: Random, round_: int
 ) -> None:
     deployment.behind = 60
@@ -253,25 +252,25 @@ def test_a_record_that_is_soft_deleted_beside_applies_stays_as_it_was(
     make_stripe_slow(deployment, random)
 
     deleted, *_ = deployment.at_once(
-        [deployment.soft_deleting("u-1"), *map(deployment.waking, parts)], random
+        [deployment.soft_delete_command("u-1"), *map(deployment.stream_command, parts)], random
     )
     assert deleted["statusCode"] == 204, deleted
-    deployment.settle()
+    deployment.finish_events()
     (purged,) = [item for item in deployment.items() if item["sk"] == f"CUSTOMER#{customer}"]
     for _ in range(5):
         history.change(customer)
     deployment.receive(deployment.events())
-    deployment.settle()
+    deployment.finish_events()
 
     assert deployment.active("u-1") == []
-    assert_untouched_since_its_soft_delete(deployment, customer, purged)
-    assert_each_has_ended_once(deployment)
+    assert_unchanged_since_soft_delete(deployment, customer, purged)
+    assert_each_event_ended_once(deployment)
     assert deployment.create("u-1") != customer
-    assert_untouched_since_its_soft_delete(deployment, customer, purged)
+    assert_unchanged_since_soft_delete(deployment, customer, purged)
 
 
 def make_stripe_slow(deployment: Deployment, random: Random) -> None:
-    """Let some of its responses come late: what they show may be the past by then."""
+    """Delay some of its responses, so that they may be outdated when they arrive."""
     for _ in range(40):
         seconds = random.choice((0.0, 0.0, 0.05, 0.15))
         deployment.stripe.double.faults.delay(seconds, match="GET *")
@@ -281,7 +280,7 @@ def make_stripe_slow(deployment: Deployment, random: Random) -> None:
 def change_meanwhile(
     deployment: Deployment, history: StripeHistory, customers: list[str], random: Random
 ) -> Iterator[None]:
-    """Let more happen on Stripe during the block."""
+    """Change customers on Stripe during the block."""
     ended = threading.Event()
     own = Random(random.random())
 
@@ -302,7 +301,7 @@ def change_meanwhile(
 
 
 def deliver_to_six(deployment: Deployment, random: Random) -> None:
-    """Let each of six processes receive and apply all events there are, in an order of its own."""
+    """Let each of six processes receive and apply all new events, each in another order."""
     known = deployment.states()
     new = [event for event in deployment.events() if event["id"] not in known]
 
@@ -312,18 +311,18 @@ def deliver_to_six(deployment: Deployment, random: Random) -> None:
         for first in range(0, len(mine), 10):
             batch = mine[first : first + 10]
             for event in batch:
-                process.tell(deployment.receiving(event))
-                assert process.hear()["statusCode"] == 200
-            process.tell(deployment.waking(batch))
-            assert process.hear() == {"batchItemFailures": []}
+                process.send(deployment.webhook_command(event))
+                assert process.receive_response()["statusCode"] == 200
+            process.send(deployment.stream_command(batch))
+            assert process.receive_response() == {"batchItemFailures": []}
 
     with ThreadPoolExecutor(6) as threads:
         orders = [Random(random.random()) for _ in range(6)]
-        list(threads.map(deliver, deployment.living(6), orders))
+        list(threads.map(deliver, deployment.live_processes(6), orders))
 
 
 def more_events(deployment: Deployment, history: StripeHistory, customer: str) -> list[Json]:
-    """Several things happen at once to a customer: events that Stripe has to be asked about."""
+    """Change a customer several times at once: its events are ambiguous and need a fetch."""
     before = deployment.event_ids()
     while len(deployment.event_ids() - before) < 3:
         with deployment.stripe.use():
@@ -331,11 +330,11 @@ def more_events(deployment: Deployment, history: StripeHistory, customer: str) -
     return [event for event in deployment.events() if event["id"] not in before]
 
 
-def finish_creation_event(deployment: Deployment) -> None:
-    """Let the events arrive that have not yet."""
+def deliver_missing_events(deployment: Deployment) -> None:
+    """Deliver the events that have not been received yet, and apply all."""
     missing = deployment.event_ids() - deployment.states().keys()
     deployment.receive(event for event in deployment.events() if event["id"] in missing)
-    deployment.settle()
+    deployment.finish_events()
 
 
 def applied(deployment: Deployment) -> set[str]:
@@ -343,9 +342,7 @@ def applied(deployment: Deployment) -> set[str]:
     return {event for event, state in deployment.states().items() if state == "applied"}
 
 
-def assert_untouched_since_its_soft_delete(
-    deployment: Deployment, customer: str, purged: Json
-) -> None:
+def assert_unchanged_since_soft_delete(deployment: Deployment, customer: str, purged: Json) -> None:
     keys = [
         new["is_active"] if new["sk"] == f"CUSTOMER#{customer}" else new["sk"]
         for _, new in deployment.changes()

@@ -1,12 +1,12 @@
-"""One process of the product: invokes its functions as a line of JSON on standard input says.
+"""One process of the product. It invokes a function for each line of JSON on standard input:
 
     {"function": "create_customer", "event": {…}, "seconds": 29, "settings": {…},
      "ahead": 0, "begin": 1234.5, "die": ["after", 1]}
 
-`settings` are those that differ from the environment's; an `event_bus_name` is the path of a file
-that takes the bus's place. `ahead` is how far the clock is ahead of the machine's, `begin` the
-monotonic time at which to begin. `die` kills the process at its n-th request to DynamoDB of this
-invocation, before it is sent or after its response arrived. The response is a line too.
+`settings` override the environment's; an `event_bus_name` is the path of a file that replaces the
+bus. `ahead` is how far the clock is ahead of the machine's, `begin` the monotonic time at which to
+begin. `die` kills the process at its n-th request to DynamoDB of this invocation, before it is sent
+or after its response arrived. The response is also a line of JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Death:
             die()
 
     def after(self, **_: Any) -> None:
-        """Look at a request that has its response."""
+        """Handle the response to a request."""
         if (self.when, self.number) == ("after", self.sent):
             die()
 
@@ -56,7 +56,7 @@ def die() -> NoReturn:
 
 @dataclass
 class Bus:
-    """A file in the place of an event bus."""
+    """A file that replaces an event bus."""
 
     path: str
 
@@ -67,7 +67,7 @@ class Bus:
 
 
 def invoke(settings: Settings, command: dict[str, Any]) -> object:
-    """Invoke a function; what it raises is a response, as it is to AWS."""
+    """Invoke a function; an exception is returned as an error response, as Lambda does."""
     own = replace(settings, **command["settings"])
     context = Context(
         own,

@@ -290,7 +290,7 @@ class TestPaymentMethods:
         assert [entry.type for entry in listed(customer, {"type": "link"})] == ["link"]
 
     @pytest.mark.parametrize("kind", METHODS)
-    def test_lives_as_a_card_does(self, api: Any, price: str, kind: str) -> None:
+    def test_can_be_attached_updated_and_detached(self, api: Any, price: str, kind: str) -> None:
         customer = api.customers.create().id
         method = api.payment_methods.create(METHODS[kind]).id
         api.payment_methods.attach(method, {"customer": customer})
@@ -314,7 +314,7 @@ class TestPaymentMethods:
 
 
 class TestPaymentSources:
-    """Sources that are no cards."""
+    """Sources other than cards."""
 
     @staticmethod
     def token(api: Any, kind: str) -> str:
@@ -324,7 +324,7 @@ class TestPaymentSources:
         return str(api.sources.create({"type": kind, "owner": {"email": "ada@example.com"}}).id)
 
     @pytest.mark.parametrize("kind", ["bank_account", "sepa_debit", "ach_credit_transfer"])
-    def test_lives_as_a_card_does(self, api: Any, price: str, kind: str) -> None:
+    def test_can_be_attached_updated_and_detached(self, api: Any, price: str, kind: str) -> None:
         customer = api.customers.create({"source": self.token(api, kind)})
         source = customer.default_source
         card = api.customers.payment_sources.create(customer.id, {"source": "tok_visa"}).id

@@ -76,27 +76,27 @@ def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
 def test_applied_change_is_published() -> None:
     with local_cloud(parameters={"EventBusName": "changes"}) as cloud:
         queue = subscribe_queue(cloud, "changes")
-        customer = create(cloud, "u-announced")
+        customer = create(cloud, "u-published")
         cloud.wait_until(
             lambda: event_of(cloud, customer).get("state") == "applied", "it is applied"
         )
         messages = cloud.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5)
 
     (message,) = messages["Messages"]
-    announced = json.loads(message["Body"])
-    assert announced["source"] == "stripe-integrations"
-    assert announced["detail-type"] == "customer.created"
-    assert announced["detail"]["customer_id"] == customer
+    published = json.loads(message["Body"])
+    assert published["source"] == "stripe-integrations"
+    assert published["detail-type"] == "customer.created"
+    assert published["detail"]["customer_id"] == customer
 
 
 def subscribe_queue(cloud: Cloud, name: str) -> str:
     """Create the bus, and a queue that gets its events; the queue's URL."""
     events, sqs = cloud.client("events"), cloud.client("sqs")
     events.create_event_bus(Name=name)
-    queue: str = sqs.create_queue(QueueName="followers")["QueueUrl"]
-    asked = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+    queue: str = sqs.create_queue(QueueName="subscriber")["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
     pattern = json.dumps({"source": ["stripe-integrations"]})
     events.put_rule(Name="all", EventBusName=name, EventPattern=pattern)
-    target = {"Id": "followers", "Arn": asked["Attributes"]["QueueArn"]}
+    target = {"Id": "subscriber", "Arn": attributes["Attributes"]["QueueArn"]}
     events.put_targets(Rule="all", EventBusName=name, Targets=[target])
     return queue

@@ -147,7 +147,7 @@ def event(state: str, attempts: int = 1, **more: str) -> Json:
 
 
 def invocation() -> Invocation:
-    """An invocation in which no fault happened."""
+    """An invocation without a fault."""
     faults = Faults(1, FaultProfile())
     return Invocation("i", "apply_event", Schedule(), faults, random.Random(1), Counter())
 
@@ -308,7 +308,7 @@ def store_a_foreign_payload(scene: Scene) -> None:
 
 
 def soft_delete_as_deleted(scene: Scene) -> None:
-    """Delete the customer on Stripe and here, and nothing of what it had."""
+    """Delete the customer on Stripe, and soft-delete its record without ending its children."""
     subscribe_on_stripe(scene)
     scene.write(*scene.subscription_items())
     delete_on_stripe(scene)
@@ -353,11 +353,11 @@ def accept_a_forged_event(scene: Scene) -> None:
         (forget_a_handler, "an applied event was handled"),
         (unfinish_an_event, "a finished event stays finished"),
         (forget_an_attempt, "an attempt that was counted stays counted"),
-        (publish_nothing, "an event of ours is published"),
+        (publish_nothing, "an event of our customers is published"),
         (publish_twice, "an event is published once"),
         (lose_a_replay, "a replayed event is published again"),
         (handle_twice, "an event is handled once"),
-        (call_for_a_foreign_customer, "no call is made for a foreign customer"),
+        (call_for_a_foreign_customer, "no call to Stripe is made for a foreign customer"),
         (store_a_foreign_payload, "a foreign event leaves no payload"),
         (soft_delete_as_deleted, "a deleted customer has no default"),
         (soft_delete_as_deleted, "a deleted customer has nothing attached"),

@@ -178,7 +178,7 @@ class StripeGateway:
         )
 
     def list_payment_methods(self, stripe_id: str, kind: str | None = None) -> list[Json]:
-        """All payment methods attached to a customer; with a kind, those of this type.
+        """All payment methods attached to a customer, or only those of one type.
 
         https://docs.stripe.com/api/payment_methods/customer_list
         """

@@ -24,14 +24,14 @@ def customer_to_json(customer: Customer) -> dict[str, Any]:
     """Convert a customer and its children to a JSON object.
 
     Stripe's times are Unix seconds, our own are ISO 8601; amounts are in the currency's smallest
-    unit. Each card has `is_default`. Where the response would be larger than Lambda's limit, each
-    child has its main fields only.
+    unit. Each card has `is_default`. If the response would exceed Lambda's limit, each child has
+    only its main fields.
     """
-    whole = _with_children(customer, _to_json)
+    full = _with_children(customer, _to_json)
     may_be_too_large = len(customer.children) * MAX_BYTES > _MAX_RESPONSE_BYTES
-    if may_be_too_large and _size(whole) > _MAX_RESPONSE_BYTES:
+    if may_be_too_large and _size(full) > _MAX_RESPONSE_BYTES:
         return {**_with_children(customer, _main_fields), "is_incomplete": True}
-    return whole
+    return full
 
 
 def _with_children(
@@ -52,7 +52,7 @@ def _main_fields(child: Child) -> dict[str, Any]:
 
 
 def _size(body: dict[str, Any]) -> int:
-    """The bytes of a body in Lambda's response, which has it as a JSON string."""
+    """The bytes that a body takes in Lambda's response, where it is a JSON string."""
     return len(json.dumps(json.dumps(body)))
 
 

@@ -31,7 +31,7 @@ Json = Mapping[str, Any]
 
 
 MAX_BYTES = 390_000
-"""Below DynamoDB's 400 KB an item, with room for the attributes of its keys."""
+"""Below DynamoDB's limit of 400 KB per item, with room for the key attributes."""
 
 
 class EventRole(Enum):
@@ -61,13 +61,13 @@ class Child(Record):
     SHAPE: ClassVar[Shape]
     """Stripe's `object` of the kind, which is the shape that its fields are read from."""
     EVENTS: ClassVar[Mapping[str, EventRole]]
-    """The types of Stripe event that concern the kind; `concerns` decides where kinds share one."""
+    """The types of Stripe event that concern the kind. If kinds share one, `concerns` decides."""
     IS_DEFAULT: ClassVar[bool] = True
     """Whether a deployment stores the kind unless `STORED_RECORDS` says otherwise."""
     CAN_BE_DEFAULT: ClassVar[bool] = False
     """Whether the customer, or a subscription, can name an object of the kind as its default."""
     REDUCED_FIELDS: ClassVar[frozenset[str]] = frozenset()
-    """The fields that are stored of an object that is too large for an item, besides its id."""
+    """The fields, besides the id, that are stored if an object is too large for an item."""
     POINTER_PREFIX: ClassVar[str | None] = None
     """The prefix of the ids that get a pointer, since their events may name no customer."""
 
@@ -76,7 +76,7 @@ class Child(Record):
     incomplete = Flag(private=True)
     removed_at = Moment(private=True)
     is_still_default = Flag(private=True)
-    """True of a removed object that Stripe still named as a default when it was last fetched."""
+    """Whether Stripe still named the removed object as a default at the last fetch."""
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
 
@@ -161,9 +161,9 @@ class Child(Record):
         return self.tombstone(observation) if self.is_attached else self
 
     def with_final_state(self, event_type: str, obj: Json, observation: Observation) -> Self | None:
-        """Return the record with the values of the object's final event; None for another.
+        """Return the record with the values of the object's final event; None for other events.
 
-        Whatever order it comes in, such an event is not older than the stored state.
+        Whenever it arrives, a final event is not older than the stored state.
         """
         return None
 
@@ -221,7 +221,7 @@ class Child(Record):
         return type(self)(self.pk, self.sk, **{**stored, **values})
 
     def reduced(self) -> Self:
-        """Return a copy with the most important fields only, which fits into an item."""
+        """Return a copy with the main fields only, which fits into an item."""
         left_out = {
             name: None
             for name, field in fields_of(type(self)).items()

@@ -65,7 +65,7 @@ ExtraItem = Callable[[TransactWrite], None]
 
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 _ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 2
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
 """What is left in a transaction besides those, the customer and the claim."""
@@ -99,7 +99,7 @@ class Customer(Record, discriminator="Customer"):
     is_active = required(Flag())
     date_purged = Moment()
     deleted = Flag(private=True)
-    """True where the record is soft-deleted since Stripe has deleted the customer."""
+    """Whether the record is soft-deleted because Stripe has deleted the customer."""
     created_at = required(Moment())
     modified_at = required(Moment())
     test_clock = Text(customer="test_clock", private=True)
@@ -152,7 +152,7 @@ class Customer(Record, discriminator="Customer"):
     @property
     def cards(self) -> list[Card]:
         """The attached cards; each has `is_default`."""
-        return self._with_default(self.attached(Card))
+        return self._mark_default(self.attached(Card))
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -166,8 +166,8 @@ class Customer(Record, discriminator="Customer"):
 
     @property
     def payment_methods(self) -> list[PaymentMethod]:
-        """The attached payment methods that are no cards, if the deployment stores them."""
-        return self._with_default(self.attached(PaymentMethod))
+        """The attached payment methods other than cards, if the deployment stores them."""
+        return self._mark_default(self.attached(PaymentMethod))
 
     @property
     def entitlements(self) -> list[Entitlement]:
@@ -179,7 +179,7 @@ class Customer(Record, discriminator="Customer"):
         """Whether an attached object is too large to be stored in full."""
         return any(child.is_incomplete for child in self.children if child.is_attached)
 
-    def _with_default(self, methods: list[D]) -> list[D]:
+    def _mark_default(self, methods: list[D]) -> list[D]:
         for method in methods:
             method.is_default = method.stripe_id == self.default_payment_id
         return methods
@@ -207,7 +207,7 @@ class Customer(Record, discriminator="Customer"):
 
     @property
     def is_listed(self) -> bool:
-        """Whether all children of every stored kind have been listed once."""
+        """Whether all children of every stored kind have been listed at least once."""
         is_listed = all(self.listing_observation(kind) for kind in stored_kinds())
         return self.listings is not None and is_listed
 
@@ -288,11 +288,11 @@ class Customer(Record, discriminator="Customer"):
 
     def soft_delete_as_deleted_on_stripe(
         self,
-        values: Mapping[str, Any] = _NOTHING,
+        values: Mapping[str, Any] = _NO_VALUES,
         children: Iterable[Child] = (),
         extra_items: Iterable[ExtraItem] = (),
     ) -> None:
-        """Soft-delete the record of a customer that Stripe has deleted, with what it had.
+        """Soft-delete the record of a customer that Stripe has deleted, and end its children.
 
         Its payment methods are gone and its subscriptions are cancelled.
 
@@ -343,7 +343,7 @@ class Customer(Record, discriminator="Customer"):
         moment: datetime,
         children: list[Child],
         extra_items: Iterable[ExtraItem],
-        values: Mapping[str, Any] = _NOTHING,
+        values: Mapping[str, Any] = _NO_VALUES,
     ) -> None:
         if not self.is_active:
             raise CustomerSoftDeletedError(f"{self.stripe_id} is soft-deleted")
@@ -484,7 +484,7 @@ class UserRecords:
             raise unavailable(error) from error
         for child in children:
             parent = records.customers.get(customer_key(child.customer_id))
-            # Of a kind that is not stored, removed objects are: the customer may name one.
+            # Tombstones are read for every kind: the customer may name a removed default.
             if parent and (isinstance(child, stored_kinds()) or not child.is_attached):
                 parent.children.append(child)
         return records

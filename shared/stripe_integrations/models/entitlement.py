@@ -19,9 +19,9 @@ class Entitlement(Child, discriminator="Entitlement"):
 
     SORT_KEY = "ENTITLEMENT"
     COLLECTION = "entitlements"
-    SHAPE = "entitlement"  # no payload is read: Stripe's `object` of a list entry is longer
+    SHAPE = "entitlement"  # Stripe's own is longer, but no payload is read
     EVENTS = {  # noqa: RUF012 - a ClassVar of Child
-        # It contains the first ten only.
+        # Its payload contains only the first ten entitlements.
         "entitlements.active_entitlement_summary.updated": EventRole.UNORDERED,
     }
     IS_DEFAULT = False

@@ -6,7 +6,7 @@ queue). Applied and ignored events expire; a failed one remains until it is repl
 
 An unfinished event has the time of its next attempt. The index `by_queue` contains the unfinished
 events, in a few partitions, and the failed ones. Waiting events, most of which are of customers
-that are not ours, have a partition of their own: whatever their number, they delay no pending one.
+that are not ours, have a separate partition, so that they do not delay pending ones.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ _STREAM_SECONDS = 120
 _CLAIM_SECONDS = 120
 """How long an attempt may take, unless the invocation ends before."""
 WAITING_SECONDS = 24 * 3600
-"""How long a customer may be unknown until it is looked up for the last time."""
-NOT_OURS = "not a customer of ours"
-"""Why an event is ignored whose customer stays unknown."""
+"""The time after which an unknown customer is looked up for the last time."""
+UNKNOWN_CUSTOMER = "not a customer of ours"
+"""The reason of an ignored event whose customer is unknown."""
 TOO_OLD = "too old to know whether it was handled"
-"""Why an event is ignored that is older than the events that are stored."""
+"""The reason of an ignored event that is older than the retention."""
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 60, 9000
 
 
@@ -108,14 +108,14 @@ class Event(Record, discriminator="Event"):
     valid = required(Flag())
     customer_id = Text()
     payment_method_id = Text()
-    """Of a payment_method.* event: a detached PaymentMethod may name no customer."""
+    """Only of payment_method.* events: a detached PaymentMethod may name no customer."""
     user_id = Text()
     state = required(Choice(EventState))
     reason = Text()
     attempts = required(Integer())
     turn = required(Integer())
-    """Raised by each claim, effect, link of a waiting event, postponement and replay: every write
-    of the event is on condition that this is the turn that was read."""
+    """Incremented by each claim, effect, link of a waiting event, scheduled retry and replay. A
+    worker writes the event only on condition that the turn is still the one that it read."""
     last_error = Text()
     claimed_at = Moment()
     effected_at = Moment()
@@ -207,7 +207,7 @@ class Event(Record, discriminator="Event"):
 
     @property
     def named_id(self) -> str | None:
-        """The id of the customer that it names, or of a PaymentMethod that may lead to one."""
+        """The id of its customer, or else of its PaymentMethod, which may have a pointer."""
         return self.customer_id or self.payment_method_id
 
     def age(self) -> timedelta:
@@ -235,9 +235,9 @@ class Event(Record, discriminator="Event"):
 
     @property
     def is_too_old(self) -> bool:
-        """Whether it is older than the retention: a record of it may have expired.
+        """Whether it is older than the retention: its record may have expired.
 
-        A test clock may be in the past: its events are fetched anyway.
+        Events of a test clock are not: the clock may be in the past.
         """
         is_on_test_clock = self.data_object.get("test_clock") is not None
         return not is_on_test_clock and self.created < (current().now() - _retention()).timestamp()
@@ -271,7 +271,7 @@ class Event(Record, discriminator="Event"):
         """
         self.user_id, self.customer_id = owner
         if self.is_stored and self.state is EventState.WAITING:
-            self._update_if([*self._pending_actions(), *self._link_actions()], self._is_in_turn())
+            self._update_if([*self._pending_actions(), *self._link_actions()], self._holds_turn())
             return self
         if self.is_stored:
             self._update_if(self._link_actions(), Event.pk.exists())
@@ -286,7 +286,7 @@ class Event(Record, discriminator="Event"):
 
     @classmethod
     def find_all(cls, stripe_ids: Iterable[str]) -> dict[str, Event]:
-        """Return those of some events that are stored, by id, with their states and reasons."""
+        """Return the stored ones among some events, by id, each with its state and reason."""
         keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
         names = ["pk", "record_type", "state", "reason"]
         try:
@@ -319,7 +319,7 @@ class Event(Record, discriminator="Event"):
         actions: list[Action] = [
             Event.attempts.add(1),
             Event.turn.add(1),
-            Event.next_attempt.set(_end_of_claim()),
+            Event.next_attempt.set(_claim_expires_at()),
             Event.claimed_at.set(current().now()),
         ]
         try:
@@ -338,33 +338,33 @@ class Event(Record, discriminator="Event"):
     def note_effect(self, transaction: TransactWrite) -> None:
         """Note in the transaction of the effect that the event took effect, and ends later.
 
-        That is the claim of its side effects: `take_next_turn` is called once it is written.
+        This also claims its side effects. After the commit, call `take_next_turn`.
         """
         actions: list[Action] = [
             Event.effected_at.set(current().now()),
             Event.turn.set(self.turn + 1),
-            Event.next_attempt.set(_end_of_claim()),
+            Event.next_attempt.set(_claim_expires_at()),
         ]
-        transaction.update(self, actions, self._is_in_turn())
+        transaction.update(self, actions, self._holds_turn())
 
     def take_next_turn(self) -> None:
-        """Take the turn that `note_effect` has written."""
+        """Set the turn to the one that `note_effect` has written."""
         self.turn += 1
-        self.next_attempt = _end_of_claim()
+        self.next_attempt = _claim_expires_at()
 
     def is_claim_valid(self) -> bool:
         """Return whether no other worker has claimed the event, even if this one was slow."""
         ends = (self.next_attempt or 0) - CLOCK_SKEW_SECONDS
-        return current().clock() < ends or self.is_in_turn()
+        return current().clock() < ends or self.holds_turn()
 
     def note_publication(self) -> bool:
         """Note that the event was published, and return whether it is still this worker's turn."""
-        return self._update_if([Event.published_at.set(current().now())], self._is_in_turn())
+        return self._update_if([Event.published_at.set(current().now())], self._holds_turn())
 
-    def claim_for(self, owner: Owner) -> bool:
-        """Link a waiting event to its customer, and return whether it is this worker's turn.
+    def link_waiting(self, owner: Owner) -> bool:
+        """Link a waiting event to its customer, and return whether this worker has done it.
 
-        That is a claim: of the workers that find the customer one applies the event.
+        The link is a claim: if several workers find the customer, only one applies the event.
         """
         self.user_id, self.customer_id = owner
         actions = [
@@ -373,13 +373,13 @@ class Event(Record, discriminator="Event"):
             Event.turn.set(self.turn + 1),
             *self._link_actions(),
         ]
-        return self._update_if(actions, self._is_in_turn())
+        return self._update_if(actions, self._holds_turn())
 
     def finish_in(
         self, transaction: TransactWrite, state: EventState, reason: str | None = None
     ) -> None:
         """End the event in the transaction of its effect."""
-        transaction.update(self, self._finish_actions(state, reason), self._is_in_turn())
+        transaction.update(self, self._finish_actions(state, reason), self._holds_turn())
 
     def finish(self, state: EventState, reason: str | None = None) -> bool:
         """End the event by a write of its own, unless it has ended.
@@ -394,7 +394,7 @@ class Event(Record, discriminator="Event"):
         bool
             Whether this call has ended it.
         """
-        return self._update_if(self._finish_actions(state, reason), self._is_in_turn())
+        return self._update_if(self._finish_actions(state, reason), self._holds_turn())
 
     def fail(self, reason: str) -> None:
         """Mark an unfinished event as failed: it is stored until it is replayed.
@@ -411,9 +411,9 @@ class Event(Record, discriminator="Event"):
             Event.next_attempt.set(int(current().clock())),
             Event.claimed_at.remove(),
         ]
-        self._update_if(actions, self._is_in_turn())
+        self._update_if(actions, self._holds_turn())
 
-    def is_in_turn(self) -> bool:
+    def holds_turn(self) -> bool:
         """Read whether no other worker has claimed or ended the event since it was read."""
         stored = Event.find(self.stripe_id)
         return stored is not None and not stored.processed and stored.turn == self.turn
@@ -421,7 +421,7 @@ class Event(Record, discriminator="Event"):
     def schedule_retry(self, error: BaseException) -> None:
         """Schedule the next attempt after a failed one, and note the type of the error, no value.
 
-        A waiting event stays so until its customer is found.
+        A waiting event remains waiting until its customer is found.
         """
         actions: list[Action] = []
         hides_cause = isinstance(error, MessageNotSentError) and self.last_error
@@ -434,7 +434,7 @@ class Event(Record, discriminator="Event"):
         self._schedule(actions, current().jittered(backoff))
 
     def continue_waiting(self) -> None:
-        """Schedule the last look-up of its customer."""
+        """Schedule the last lookup of its customer."""
         seconds = WAITING_SECONDS - self.age().total_seconds()
         actions = [
             Event.state.set(EventState.WAITING),
@@ -453,13 +453,15 @@ class Event(Record, discriminator="Event"):
         is_unclaimed: Condition = (Event.state == EventState.WAITING) & (
             Event.next_attempt <= int(current().clock())
         )
-        actions = [*event._finish_actions(EventState.IGNORED, NOT_OURS), Event.turn.add(1)]
+        actions = [*event._finish_actions(EventState.IGNORED, UNKNOWN_CUSTOMER), Event.turn.add(1)]
         event._update_if(actions, is_unclaimed)
 
     @classmethod
-    def requeue_foreign(cls, stripe_id: str) -> None:
-        """Put an event back into the queue that has ended since its customer was unknown."""
-        has_ended: Condition = (Event.state == EventState.IGNORED) & (Event.reason == NOT_OURS)
+    def requeue_after_unknown_customer(cls, stripe_id: str) -> None:
+        """Requeue an event that was ignored because its customer was unknown."""
+        has_ended: Condition = (Event.state == EventState.IGNORED) & (
+            Event.reason == UNKNOWN_CUSTOMER
+        )
         cls.requeue(stripe_id, has_ended)
 
     @classmethod
@@ -473,7 +475,7 @@ class Event(Record, discriminator="Event"):
         stripe_id : str
             The event's id.
         condition : Condition, optional
-            What must hold; by default, that it is stored.
+            The condition of the write; by default, that the event is stored.
 
         Returns
         -------
@@ -505,10 +507,10 @@ class Event(Record, discriminator="Event"):
             Event.turn.set(self.turn + 1),
             Event.claimed_at.remove(),
         ]
-        self._update_if(actions, self._is_in_turn())
+        self._update_if(actions, self._holds_turn())
 
     def _pending_actions(self) -> list[Action]:
-        """The actions by which a waiting event becomes pending, and due."""
+        """The actions that make a waiting event pending and due."""
         return [
             Event.state.set(EventState.PENDING),
             Event.queue.set(_queue_of(self.stripe_id)),
@@ -516,9 +518,9 @@ class Event(Record, discriminator="Event"):
             Event.turn.set(self.turn + 1),
         ]
 
-    def _is_in_turn(self) -> Condition:
-        is_in_turn: Condition = _is_unfinished() & (Event.turn == self.turn)
-        return is_in_turn
+    def _holds_turn(self) -> Condition:
+        holds_turn: Condition = _is_unfinished() & (Event.turn == self.turn)
+        return holds_turn
 
     def _finish_actions(self, state: EventState, reason: str | None) -> list[Action]:
         return [
@@ -529,7 +531,7 @@ class Event(Record, discriminator="Event"):
             Event.claimed_at.remove(),
             Event.last_error.remove(),
             Event.reason.set(reason) if reason else Event.reason.remove(),
-            *([Event.webhook_message.remove()] if reason == NOT_OURS else ()),
+            *([Event.webhook_message.remove()] if reason == UNKNOWN_CUSTOMER else ()),
             *self._link_actions(),
         ]
 
@@ -556,8 +558,8 @@ def _queue_of(stripe_id: str) -> str:
     return QUEUES[zlib.crc32(stripe_id.encode()) % len(QUEUES)]
 
 
-def _end_of_claim() -> int:
-    """When an attempt that begins now has ended, whatever becomes of its process."""
+def _claim_expires_at() -> int:
+    """Return when a claim made now expires: by then the attempt has ended, or its process died."""
     seconds = min(_CLAIM_SECONDS, current().remaining_seconds())
     return int(current().clock() + seconds + 2 * CLOCK_SKEW_SECONDS)
 

@@ -69,7 +69,7 @@ def customer_id_of(payload: Json) -> str | None:
 
 
 def payment_method_id_of(payload: Json) -> str | None:
-    """Read the PaymentMethod of a payment_method.* event; a detached one may name no customer."""
+    """Read the PaymentMethod id of a payment_method.* event: its object may name no customer."""
     is_about_method = str(payload.get("type")).startswith("payment_method.")
     return id_of(value_at(payload, "data", "object")) if is_about_method else None
 

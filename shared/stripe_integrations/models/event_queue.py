@@ -1,4 +1,4 @@
-"""The queue of unfinished events, and other look-ups of events: all are eventually consistent."""
+"""Queries for unfinished events, and for other events: all are eventually consistent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stripe_integrations.models.table import unavailable
 Json = dict[str, Any]
 
 FIRST_LOOKUP_SECONDS = 120
-"""How long after its receipt the customer of a waiting event is looked up first: the index lags."""
+"""How long after its receipt a waiting event is looked up for the first time: the index lags."""
 _PAGE_ITEMS = 1000
 _ENTRY_ATTRIBUTES = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
 
@@ -49,7 +49,7 @@ class QueueEntry:
 
 @dataclass(frozen=True)
 class WaitingEvent:
-    """An event that waits for its customer, as the queue's index has it.
+    """An event that waits for its customer, as projected into the queue's index.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class WaitingEvent:
     kind : str
         Its type.
     named_id : str
-        The id of the customer that it names, or of a PaymentMethod that may lead to one.
+        The id of its customer, or else of its PaymentMethod.
     is_final_lookup : bool
         Whether it ends if its customer is still unknown.
     """
@@ -70,16 +70,16 @@ class WaitingEvent:
 
 
 def due() -> Iterator[QueueEntry]:
-    """Find the pending events whose next attempt is due, in no partition's favour."""
+    """Find the pending events whose next attempt is due, with the partitions in random order."""
     now = int(current().clock())
     for queue in current().random.sample(QUEUES, len(QUEUES)):
         yield from map(_entry, _in_queue(queue, Event.next_attempt <= now))
 
 
 def due_for_lookup(received_from: int, received_until: int) -> Iterator[WaitingEvent]:
-    """Find the waiting events to look up: for the last time after a day, or for the first time.
+    """Find the waiting events that are due for their first lookup, or, after a day, their last.
 
-    The first lookup finds what the INSERT of the customer missed, since the index lags.
+    The first lookup finds events that the customer's INSERT missed because the index lags.
 
     Parameters
     ----------

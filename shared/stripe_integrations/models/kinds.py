@@ -37,7 +37,7 @@ def kind_of_event(event_type: str, obj: Json) -> type[Child] | None:
     Parameters
     ----------
     event_type : str
-        The type of the event; several kinds may have it.
+        The type of the event; several kinds may share it.
     obj : mapping
         The object of its payload.
     """
@@ -48,8 +48,7 @@ def kind_of_event(event_type: str, obj: Json) -> type[Child] | None:
 def applied_roles(kind: type[Child]) -> frozenset[EventRole]:
     """Return the roles of a kind's events that change what this deployment stores.
 
-    Whatever it stores, the removal of an object that may be a default is stored: the customer may
-    name it.
+    The removal of an object that can be a default is always stored: the customer may name it.
     """
     if kind in stored_kinds():
         return frozenset(EventRole)

@@ -1,4 +1,4 @@
-"""A payment method that is no card: a bank account, a wallet, a legacy source."""
+"""A payment method other than a card: a bank account, a wallet, a legacy source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PaymentMethod(Child, discriminator="PaymentMethod"):
-    """A payment method of a customer that is no card.
+    """A payment method of a customer, other than a card.
 
     Follows https://docs.stripe.com/api/payment_methods/object, and for the older shapes
     https://docs.stripe.com/api/customer_bank_accounts/object and
@@ -60,7 +60,7 @@ class PaymentMethod(Child, discriminator="PaymentMethod"):
     def from_stripe(
         cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
     ) -> list[Self]:
-        """Make the records of PaymentMethods, and of the customer's sources that are no cards."""
+        """Make the records of PaymentMethods, and of the customer's sources that are not cards."""
         sources = [
             {"livemode": stripe_customer.get("livemode"), **source}
             for source in (stripe_customer.get("sources") or {}).get("data", [])
@@ -71,7 +71,7 @@ class PaymentMethod(Child, discriminator="PaymentMethod"):
 
     @classmethod
     def values_of(cls, obj: Json) -> dict[str, Any]:
-        """Read the fields of one object; those of its type are in a hash of the type's name."""
+        """Read the fields of one object; those of its type are in a hash named like the type."""
         kind = obj.get("type") or obj.get("object")
         details = obj.get(str(kind))
         flat = {**(details if isinstance(details, Mapping) else {}), **obj, "type": kind}

@@ -71,7 +71,7 @@ class Pointer(Record, discriminator="Pointer"):
 
     @classmethod
     def find_all(cls, stripe_ids: Iterable[str]) -> dict[str, Owner]:
-        """The owners of some Stripe ids, by id, strongly consistent; without those of none."""
+        """Return the owners of those Stripe ids that have one, by id; strongly consistent."""
         keys = [(_key(stripe_id), _SK) for stripe_id in stripe_ids]
         try:
             pointers = list(cls.batch_get(keys, consistent_read=True))

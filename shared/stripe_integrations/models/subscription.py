@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})
 _FINAL_FIELDS = ("status", "canceled_at", "cancellation_details", "ended_at")
-"""The fields that its final event sets even after its customer was deleted."""
+"""The fields that the final event sets even after the customer was deleted."""
 
 
 class Subscription(Child, discriminator="Subscription"):
@@ -139,7 +139,7 @@ class Subscription(Child, discriminator="Subscription"):
     def after_deletion(self, observation: Observation) -> Self:
         """Return the record after Stripe has deleted the customer: the subscription is cancelled.
 
-        When it ended is known only from an event of its own.
+        Only its own event says when it ended.
         """
         if self.status in _FINAL_STATUSES or not self.is_attached:
             return self

@@ -258,7 +258,7 @@ class TestCustomer:
 
 class TestCard:
     def test_response_has_every_field_of_source(self, world: World) -> None:
-        """Sources that are no cards are left out."""
+        """Sources other than cards are left out."""
         bank = {"id": "ba_1", "object": "bank_account", "last4": "6789"}
         assert get_body(world, with_source(bank, CARD_SOURCE))["cards"] == [SOURCE_RESPONSE]
 

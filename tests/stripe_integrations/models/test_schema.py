@@ -234,7 +234,7 @@ class TestNewerEvent:
         read_before.schedule_retry(ValueError())
         read_before.continue_waiting()
         read_before.note_publication()
-        read_before.claim_for(Owner("u-2", "cus_2"))
+        read_before.link_waiting(Owner("u-2", "cus_2"))
         Event.finish_waiting(stripe_id)
         with pytest.raises(NewerSchemaError):
             Event.find(stripe_id)

@@ -24,19 +24,19 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """What Stripe has of a customer, fetched after its record was read.
+class FetchedCustomer:
+    """The state of a customer on Stripe, fetched after its record was read.
 
     Parameters
     ----------
     customer : Customer
         The record as it was read.
     stripe_customer : mapping
-        Stripe's customer; of a deleted one, no more than that.
+        Stripe's Customer object; for a deleted customer it has only ``id`` and ``deleted``.
     objects : mapping
         The objects of each kind that is stored.
     observation : Observation
-        When this was observed.
+        When this state was observed.
     """
 
     customer: Customer
@@ -50,12 +50,12 @@ class Fetched:
         return bool(self.stripe_customer.get("deleted"))
 
     def write(self, removed: Iterable[Child] = (), extra_items: Iterable[ExtraItem] = ()) -> None:
-        """Write the customer and its children as they were fetched, under the record's version.
+        """Write the fetched state, on condition that the record's version has not changed.
 
         Parameters
         ----------
         removed : iterable
-            Tombstones of further objects, as events had them.
+            Tombstones of objects whose removal was reported by events.
         extra_items : iterable of callable
             Written in the same transaction.
 
@@ -79,7 +79,7 @@ class Fetched:
         customer.update_with(values, changed, extra_items)
 
     def _children(self, removed: Iterable[Child], values: Json) -> list[Child]:
-        """The children that Stripe has, and a tombstone of each that it has no more."""
+        """The children that exist on Stripe, and a tombstone of each that no longer does."""
         customer = self.customer
         listed = [
             child
@@ -104,7 +104,7 @@ class Fetched:
         return [*listed, *tombstones.values()]
 
 
-def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> Fetched:
+def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> FetchedCustomer:
     """Fetch a customer and its children.
 
     Parameters
@@ -118,7 +118,7 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
     Raises
     ------
     StripeError
-        Stripe did not respond. A 404 is no deletion: with a wrong key everything is missing.
+        Stripe did not respond. A 404 is not a deletion: with a wrong key everything is missing.
     """
     kinds = stored_kinds()
     sent = current().clock()
@@ -135,11 +135,11 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         if is_given
         else Observation.of_fetch(sent, received=current().clock())
     )
-    return Fetched(customer, stripe_customer, objects, observation)
+    return FetchedCustomer(customer, stripe_customer, objects, observation)
 
 
 def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> None:
-    """Update a customer and its children to their state on Stripe: fetch, and write.
+    """Fetch a customer and its children from Stripe, and write them.
 
     Parameters
     ----------
@@ -159,12 +159,12 @@ def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None)
 
 
 def fetch_missing_children(user_id: str, stripe_id: str) -> None:
-    """Fetch a customer whose children were never listed, as of one that was created long ago.
+    """Fetch a customer whose children were never listed because it was stored late.
 
     Parameters
     ----------
     user_id, stripe_id : str
-        The customer. Nothing happens if it is soft-deleted or complete by now.
+        The customer. Does nothing if it is soft-deleted, or its children have been listed since.
 
     Raises
     ------

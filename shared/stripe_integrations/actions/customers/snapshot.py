@@ -18,8 +18,8 @@ USER_KEY = "stripe_integrations_user_id"
 TOKEN_KEY = "stripe_integrations_token"  # noqa: S105 - the name of a metadata key
 """The keys of Stripe's metadata that identify our customers."""
 _INITIAL_SECONDS = 300
-"""How long after its creation a customer is stored as having no children yet: what it gets in that
-time, events report."""
+"""Until this long after its creation, a customer is stored as one without children: events report
+the ones that it gets."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class CustomerSnapshot:
         """From the response to the create call, or from customer.created.
 
         The response may be an old one that Stripe replays: it is observed in the second of the
-        customer's creation, and no later. Long afterwards it may have children: they are fetched.
+        customer's creation, and no later. A customer that was created long ago may have children,
+        so it is fetched.
         """
         created = created_second(stripe_customer)
         if not created:
@@ -115,9 +116,9 @@ def created_second(stripe_customer: Json) -> int:
 
 
 def carries_our_token(stripe_customer: Json) -> bool:
-    """Return whether this deployment created a customer, or holds the claim that it was made for.
+    """Return whether this deployment created a customer, by the token in its metadata.
 
-    The claim decides where the deployment's name has changed since.
+    Where the deployment's name has changed since, the user's claim has the token.
     """
     token, user_id = token_of(stripe_customer), value_at(stripe_customer, "metadata", USER_KEY)
     if not isinstance(token, str):

@@ -13,7 +13,7 @@ from enum import Enum
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.assign import complete_create
-from stripe_integrations.actions.customers.refresh import Fetched, fetch_from_stripe
+from stripe_integrations.actions.customers.refresh import FetchedCustomer, fetch_from_stripe
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, carries_our_token
 from stripe_integrations.actions.events.event_types import (
     NO_CHANGE,
@@ -35,7 +35,7 @@ from stripe_integrations.models import (
     UserRecords,
 )
 from stripe_integrations.models.customer import MAX_EXTRA_ITEMS
-from stripe_integrations.models.event import NOT_OURS
+from stripe_integrations.models.event import UNKNOWN_CUSTOMER
 from stripe_integrations.models.observation import Freshness
 from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.retry import retry_on_conflict
@@ -51,7 +51,7 @@ class Change(Enum):
     SOFT_DELETE = "soft-delete the record, since Stripe has deleted the customer"
     REFETCH = "fetch the customer, since an event is ambiguous"
     APPLY_PAYLOADS = "write the payloads, which are newer than the stored state"
-    WRITE_FINAL_STATES = "write the final states of what a deleted customer had"
+    WRITE_FINAL_STATES = "write the final states of a deleted customer's children"
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Plan:
         One for each event.
     pending : PendingChanges or None
         The payloads that are written.
-    fetched : Fetched or None
+    fetched : FetchedCustomer or None
         What `REFETCH` writes.
     """
 
     change: Change
     outcomes: list[Outcome]
     pending: PendingChanges | None = None
-    fetched: Fetched | None = None
+    fetched: FetchedCustomer | None = None
 
 
 def apply_events(stripe_ids: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ def _apply_batch(events: list[Event]) -> None:
     """Apply claimed events, and record each failure."""
 
     def attempt(number: int) -> None:
-        _apply_once([e for e in events if not number or e.is_in_turn()])
+        _apply_once([e for e in events if not number or e.holds_turn()])
 
     try:
         retry_on_conflict(attempt)
@@ -187,12 +187,12 @@ def _ignore_irrelevant(events: list[Event]) -> list[Event]:
 
 
 def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
-    """Read the customer that the events name, and link them; None where it is unknown.
+    """Read the customer that the events name, and link the events to it.
 
     Returns
     -------
     tuple
-        The customer, and those of the events that go on.
+        The customer, None where it is unknown, and the events that are left to apply.
     """
     named = next((event.named_id for event in events), None)
     if named is None:
@@ -201,7 +201,7 @@ def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
     customer = _read_customer(linked) if linked else None
     if linked and customer:
         return customer, _link(events, linked)
-    # A link is a hint: the customer may be another user's by now.
+    # A stored link may be outdated: the customer may belong to another user by now.
     owner = Pointer.find(named) or _complete_pending_create(events)
     if owner is None:
         return None, _keep_waiting(events)
@@ -218,12 +218,12 @@ def _read_customer(owner: Owner) -> Customer | None:
 
 
 def _link(events: list[Event], owner: Owner) -> list[Event]:
-    """Link events to their customer; of a waiting one that is a claim, which another may win."""
+    """Link events to their customer, without waiting events that another worker has linked."""
     linked = []
     for event in events:
         if event.state is not EventState.WAITING:
             event.user_id, event.customer_id = owner
-        elif not event.claim_for(owner):
+        elif not event.link_waiting(owner):
             continue
         linked.append(event)
     return linked
@@ -261,7 +261,7 @@ def _complete(user_id: str, event: Event, snapshot: CustomerSnapshot) -> bool:
 def _created_customer(event: Event) -> CustomerSnapshot | None:
     """The customer of a customer.created event, if this deployment has created it."""
     if not carries_our_token(event.data_object):
-        return None  # nor does a payload that was not stored justify a call
+        return None  # without a stored payload, no call is made either
     if is_untrusted(event):
         return _fetch_customer(event)
     return CustomerSnapshot.from_creation(event.data_object)
@@ -287,7 +287,7 @@ def _keep_waiting(events: list[Event]) -> list[Event]:
 def _plan_without_customer(events: list[Event]) -> Plan:
     """Plan for events that name no customer, or one that has been unknown for too long."""
     outcomes = [
-        Outcome(event, None, NOT_OURS) if event.named_id else _without_effect(event)
+        Outcome(event, None, UNKNOWN_CUSTOMER) if event.named_id else _without_effect(event)
         for event in events
     ]
     return Plan(Change.NONE, outcomes)
@@ -329,7 +329,7 @@ def _plan(customer: Customer, events: list[Event]) -> Plan:
 
 
 def _plan_deletion(customer: Customer, events: list[Event], outcomes: list[Outcome]) -> Plan:
-    """Plan for a customer that Stripe has deleted since: what certainly preceded it is written."""
+    """Plan for a deletion by Stripe: payloads that certainly preceded it are written with it."""
     pending = PendingChanges(customer)
     for event in events:
         if event.kind == "customer.deleted":
@@ -345,7 +345,7 @@ def _plan_deletion(customer: Customer, events: list[Event], outcomes: list[Outco
 
 
 def _plan_after_deletion(customer: Customer, events: list[Event], outcomes: list[Outcome]) -> Plan:
-    """Plan for a record of a customer that Stripe has deleted: only final events change it."""
+    """Plan for the record of a deleted customer: only final events change it."""
     pending = PendingChanges(customer)
     for event in events:
         if is_deletion(event, customer):

@@ -39,7 +39,7 @@ def record_failure(event: Event, error: BaseException) -> None:
     error = cause or error
     if not errors.is_permanent(error):
         _schedule_retry(event, error, is_of_handler=_is_of_handler(cause))
-    elif event.is_in_turn():
+    elif event.holds_turn():
         dead_letter(event, type(error).__name__)
 
 

@@ -74,12 +74,12 @@ class PendingChanges:
             return Freshness.AMBIGUOUS  # the payload is malformed
 
     def add_final(self, event: Event) -> bool:
-        """Add the final event of an object of a deleted customer: nothing is newer.
+        """Add the final event of a child of a deleted customer: no state is newer.
 
         Returns
         -------
         bool
-            False where it is no such event, or its object is not stored.
+            False if it is not a final event, or its object is not stored.
         """
         data_object = event.data_object
         kind = kind_of_event(event.kind, data_object)
@@ -102,7 +102,7 @@ class PendingChanges:
             return self._add_child(kind, event)
         match event.kind:
             case "customer.created":
-                # A record that was stored long after its customer's creation lacks its children.
+                # A record that was stored long after its customer was created lacks the children.
                 return Freshness.CURRENT if self._customer.is_listed else Freshness.AMBIGUOUS
             case "customer.updated":
                 return self._add_customer(event)
@@ -170,7 +170,7 @@ class PendingChanges:
         if stored is None:
             listed = self._customer.listing_observation(kind)
             if listed is None and role is EventRole.REMOVED:
-                return Freshness.NEWER  # what was removed never comes back
+                return Freshness.NEWER  # a removed object is never attached again
             # The last list of all children of the kind would have included it.
             return _freshness(event, listed)
         if role is EventRole.CREATED:
@@ -188,7 +188,7 @@ class PendingChanges:
         return stripe_id in default_ids(self._customer.attribute_values, self._values, *children)
 
     def _names_removed_default(self, values: Json) -> bool:
-        """Return whether values name a removed default that no fetch has seen named since."""
+        """Return whether values name a removed object as default, and no fetch has confirmed it."""
         named = default_ids(values)
         return any(
             not child.is_attached and not child.is_still_default

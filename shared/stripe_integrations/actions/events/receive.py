@@ -62,18 +62,18 @@ def _store(event: Event) -> Event:
 
 
 def _store_of_unknown_customer(event: Event) -> Event:
-    """Store an event that waits for its customer, or changes nothing: without personal data."""
+    """Store an event of an unknown customer as waiting, or as ignored: without personal data."""
     if event.processed:
         event.drop_payload()
     elif not _may_be_ours(event):
         event.wait()
         if not has_handlers(event.kind):
-            event.drop_payload()  # a fetch replaces it, should the customer become ours
+            event.drop_payload()  # if the customer is stored later, a fetch replaces it
     return event.store()
 
 
 def _may_be_ours(event: Event) -> bool:
-    """Return whether the payload has a token of this deployment, whatever its name is."""
+    """Return whether the payload has, or may have, a token of this deployment."""
     try:
         return CustomerClaim.is_ours(token_of(event.data_object))
     except ConfigurationError:

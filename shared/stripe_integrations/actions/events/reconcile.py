@@ -117,23 +117,23 @@ def retry_due(result: Reconciliation) -> None:
 def look_up_waiting(result: Reconciliation) -> None:
     """Look up the customers of waiting events, and end those whose customer stays unknown.
 
-    A look that finds none writes nothing, except the last one. It runs after the pending events,
-    which are of our customers.
+    A lookup that finds no customer writes nothing, except the last one, which ends the event. This
+    runs after `retry_due`, so that events of our customers come first.
     """
     cursor = LookupCursor.read()
     until = int(current().clock()) - event_queue.FIRST_LOOKUP_SECONDS
     waiting = event_queue.due_for_lookup(int(cursor.looked_up_until), until)
-    was_any = False
+    has_found_any = False
     while batch := list(islice(waiting, _LOOKUP_BATCH_SIZE)):
-        was_any = True
+        has_found_any = True
         if not _look_up(batch, result):
             return
-    if was_any:
+    if has_found_any:
         cursor.advance(until)
 
 
 def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:
-    """Look up the customers of some events, and return whether to go on."""
+    """Look up the customers of some events, and return whether to continue."""
     if not current().has_time_for(limits.APPLY_SECONDS):
         return False
     owners = Pointer.find_all({event.named_id for event in batch})
@@ -153,7 +153,7 @@ def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:
 
 
 def _attempt(stripe_ids: Sequence[str], result: Reconciliation) -> bool:
-    """Apply events, and return whether to go on: there is time, and Stripe responds."""
+    """Apply events, and return whether to continue: there is time, and Stripe responds."""
     if not current().has_time_for(limits.APPLY_SECONDS):
         return False
     result.attempted += len(stripe_ids)

@@ -24,9 +24,9 @@ class Effect(StrEnum):
     APPLIED = "applied"
     """The record includes its change, by this attempt or an earlier one."""
     OLDER = "older"
-    """The record had this state, or a later one, already."""
+    """The record already had this state or a later one."""
     FROZEN = "frozen"
-    """Stripe has deleted the customer, and nothing of it changes any more."""
+    """Stripe has deleted the customer, so the event is not applied."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Outcome:
     event : Event
         The event, claimed.
     effect : Effect or None
-        What became of it; None where it changes no record of ours.
+        How it affected the record; None where it changes no record of ours.
     reason : str or None
         Why it has no effect.
     was_ambiguous : bool
@@ -52,7 +52,7 @@ class Outcome:
 
     @classmethod
     def older(cls, event: Event) -> Outcome:
-        """The outcome of an event whose state, or a later one, is stored already."""
+        """The outcome of an event whose state, or a later one, was stored already."""
         return cls(event, Effect.OLDER, OLDER)
 
     @classmethod
@@ -61,7 +61,7 @@ class Outcome:
         return cls(event, Effect.FROZEN, DELETED)
 
     @property
-    def has_effect(self) -> bool:
+    def is_change_stored(self) -> bool:
         """Whether the record includes its change."""
         return self.effect is Effect.APPLIED
 
@@ -83,13 +83,13 @@ class Outcome:
     @property
     def state(self) -> EventState:
         """The state that it ends in."""
-        is_applied = self.has_effect or self.is_handled
+        is_applied = self.is_change_stored or self.is_handled
         return EventState.APPLIED if is_applied else EventState.IGNORED
 
     @property
     def in_transaction(self) -> bool:
         """Whether the transaction of the change includes a write of the event."""
-        return self.has_effect or not self.has_side_effects
+        return self.is_change_stored or not self.has_side_effects
 
     def add_to(self, transaction: TransactWrite) -> None:
         """Add the event's write to the transaction: its mark, or that it took effect."""
@@ -99,7 +99,7 @@ class Outcome:
             self.event.finish_in(transaction, self.state, self.reason)
 
     def run_side_effects(self, customer: Customer | None) -> None:
-        """Call the custom handlers, and publish the change.
+        """Publish the event, and call the custom handlers.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Outcome:
             handle(self.event, customer)
 
     def _publish(self, customer: Customer | None) -> None:
-        """Publish what became of the event, before handlers that may fail run."""
+        """Publish the event's effect, before the custom handlers run: they may fail."""
         current().publish_change(
             {
                 "event_id": self.event.stripe_id,

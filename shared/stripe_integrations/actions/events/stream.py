@@ -10,7 +10,7 @@ from stripe_integrations.actions.customers.refresh import fetch_missing_children
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.errors import ApplyFailedError, StaleRecordError
 from stripe_integrations.models import Event, EventState, event_queue
-from stripe_integrations.models.event import NOT_OURS
+from stripe_integrations.models.event import UNKNOWN_CUSTOMER
 
 
 class StreamRecord(NamedTuple):
@@ -77,14 +77,14 @@ def process_stream_records(
 
 
 def _finish_new_customer(record: StreamRecord) -> None:
-    """Complete a new customer: none of its events waits, and its children were listed.
+    """Check that no event waits for a new customer, and fetch its children if none were listed.
 
     Raises
     ------
     StaleRecordError
-        Another worker was looking up the customer of an event before it was stored.
+        An event still waits: another worker looked up the customer before it was stored.
     """
-    if any(map(_waits, _events_of(record.new_customer_id).values())):
+    if any(map(_is_waiting, _events_of(record.new_customer_id).values())):
         raise StaleRecordError("an event still waits for the customer")
     if record.lacks_children:
         fetch_missing_children(record.user_id, record.new_customer_id)
@@ -108,22 +108,22 @@ def _event_ids(records: Iterable[StreamRecord]) -> list[str]:
 
 
 def _ids_of_new_customer(customer_id: str) -> Iterator[str]:
-    """Find the unfinished events that arrived before a customer, and put back the ended ones."""
+    """Find the events that arrived before a customer, and requeue those that were ignored."""
     for stripe_id, event in _events_of(customer_id).items():
-        if _has_ended_as_foreign(event):
-            Event.requeue_foreign(stripe_id)
-        if _has_ended_as_foreign(event) or not event.processed:
+        if _ended_with_unknown_customer(event):
+            Event.requeue_after_unknown_customer(stripe_id)
+        if _ended_with_unknown_customer(event) or not event.processed:
             yield stripe_id
 
 
-def _waits(event: Event) -> bool:
-    """Return whether an event waits for its customer, or has ended since that was unknown."""
-    return event.state is EventState.WAITING or _has_ended_as_foreign(event)
+def _is_waiting(event: Event) -> bool:
+    """Return whether an event waits for its customer, or was ignored because it was unknown."""
+    return event.state is EventState.WAITING or _ended_with_unknown_customer(event)
 
 
-def _has_ended_as_foreign(event: Event) -> bool:
-    """Return whether an event has ended without anything done, since its customer was unknown."""
-    return event.state is EventState.IGNORED and event.reason == NOT_OURS
+def _ended_with_unknown_customer(event: Event) -> bool:
+    """Return whether an event was ignored because its customer was unknown."""
+    return event.state is EventState.IGNORED and event.reason == UNKNOWN_CUSTOMER
 
 
 def _events_of(customer_id: str) -> dict[str, Event]:

@@ -1,4 +1,4 @@
-"""A customer that Stripe has deleted: what it had has ended, however that becomes known."""
+"""The record of a customer that Stripe has deleted, however the deletion is discovered."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def by_fetch_for_an_event(world: World, customer: Customer) -> None:
 
 
 def by_rebuild(world: World, customer: Customer) -> None:
-    world.stripe.request("POST", "/v1/customers", another(customer), AUTHORIZATION)
+    world.stripe.request("POST", "/v1/customers", another_customer(customer), AUTHORIZATION)
     world.rebuild()
 
 
 AUTHORIZATION = {"Authorization": "Bearer sk_test_double"}
 
 
-def another(customer: Customer) -> Json:
-    """A later customer of the same user."""
+def another_customer(customer: Customer) -> Json:
+    """The parameters of a later customer of the same user."""
     metadata = {**customer.metadata, "stripe_integrations_token": "stripe-customers/another"}
     return {"email": "jane@example.com", "metadata": metadata}
 
@@ -125,7 +125,7 @@ class TestDeletedCustomer:
         apply_events([payload["id"]])
         assert stored(customer).subscriptions[0].status == "canceled"
 
-    def test_deletion_whose_payload_was_not_stored(
+    def test_deletion_without_stored_payload_is_applied(
         self, world: World, customer: Customer, subscription: str
     ) -> None:
         delete(world, customer)
@@ -148,7 +148,7 @@ class TestDeletedCustomer:
 
 
 class TestBatchWithDeletion:
-    def test_each_event_takes_effect_or_says_why_not(
+    def test_each_event_takes_effect_or_has_a_reason(
         self, world: World, customer: Customer, subscription: str
     ) -> None:
         world.rename(customer.stripe_id, "Last Name")
@@ -170,7 +170,7 @@ class TestBatchWithDeletion:
         assert (stored_event(removed).state, stored_event(removed).reason) == ("ignored", DELETED)
         assert record.subscriptions[0].ended_at is not None
 
-    def test_later_update_says_why_it_has_no_effect(
+    def test_later_update_is_ignored_with_reason(
         self, world: World, customer: Customer, subscription: str
     ) -> None:
         world.rename(customer.stripe_id, "Last Name")
@@ -182,7 +182,7 @@ class TestBatchWithDeletion:
         assert (stored_event(late).state, stored_event(late).reason) == ("ignored", DELETED)
 
 
-def test_soft_delete_here_freezes_subscriptions(
+def test_local_soft_delete_freezes_subscriptions(
     world: World, customer: Customer, subscription: str
 ) -> None:
     world.delete()

@@ -1,4 +1,4 @@
-"""A child that is too large for an item stops nothing: it is stored with its main fields."""
+"""A child that is too large for an item is stored with its main fields, and blocks no other."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TestOversizedSubscription:
         assert found[large]["discounts"] is None
         assert found[small]["is_incomplete"] is False
 
-    def test_does_not_stop_the_small_one(
+    def test_does_not_block_the_small_one(
         self, world: World, customer: Customer, subscriptions: tuple[str, str]
     ) -> None:
         large, small = subscriptions
@@ -61,7 +61,7 @@ class TestOversizedSubscription:
             world.sync()
         assert statuses().keys() == set(subscriptions)
 
-    def test_unchanged_one_is_not_written_again(
+    def test_is_not_written_again_when_unchanged(
         self, world: World, subscriptions: tuple[str, str]
     ) -> None:
         world.sync()
@@ -71,7 +71,7 @@ class TestOversizedSubscription:
         (write,) = (body for body in counts.bodies if "TransactItems" in body)
         assert len(write["TransactItems"]) == 1
 
-    def test_that_fits_again_is_complete(
+    def test_is_complete_when_it_fits_again(
         self, world: World, subscriptions: tuple[str, str]
     ) -> None:
         large, _ = subscriptions
@@ -111,7 +111,7 @@ class TestRefusedChild:
         assert found == {large: ("canceled", True), small: ("canceled", False)}
 
 
-def test_response_within_lambdas_limit(
+def test_response_stays_within_lambdas_limit(
     world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.deliver_and_apply()

@@ -129,7 +129,7 @@ class TestBatch:
         world.time += 10
         payload = world.payload()
         renamed = payload["data"]["object"]
-        # It does not fit into an item, and no part of a customer is left out.
+        # It does not fit into an item, and a customer, unlike a child, is never reduced.
         subject = {**renamed, "name": "Refused", "metadata": {"text": "x" * 450_000}}
         refused = {"id": "evt_refused", "created": int(world.time), "data": {"object": subject}}
         StripeEvent.receive({**payload, **refused})

@@ -1,4 +1,7 @@
-"""A default that was removed is shown no longer, whatever its type, and whatever is stored."""
+"""A removed default is cleared, whatever its type and whichever kinds are stored.
+
+Also the two kinds that are stored optionally: other payment methods, and entitlements.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ STORED = [
 
 @pytest.fixture(params=STORED, ids=lambda names: ",".join(sorted(names)) or "none")
 def deployment(request: pytest.FixtureRequest, world: World) -> World:
-    """A deployment that stores some kinds, on a Stripe that sends no event for a lost default."""
+    """A deployment that stores some kinds; Stripe sends no event when a default is lost."""
     world.configure(stored_records=request.param)
     world.stripe.account.emits_lost_defaults = False
     return world
@@ -63,7 +66,9 @@ def default() -> str | None:
 
 class TestRemovedDefault:
     @pytest.mark.parametrize("kind", METHODS)
-    def test_payment_method(self, deployment: World, customer: Customer, kind: str) -> None:
+    def test_removed_payment_method_is_cleared(
+        self, deployment: World, customer: Customer, kind: str
+    ) -> None:
         method = add_method(deployment, customer, kind)
         deployment.deliver_and_apply()
         assert default() == method
@@ -73,7 +78,9 @@ class TestRemovedDefault:
         assert default() is None
 
     @pytest.mark.parametrize("kind", ["bank_account", "source"])
-    def test_source(self, deployment: World, customer: Customer, kind: str) -> None:
+    def test_removed_source_is_cleared(
+        self, deployment: World, customer: Customer, kind: str
+    ) -> None:
         source = add_source(deployment, customer, kind)
         deployment.deliver_and_apply()
         assert default() == source
@@ -82,7 +89,7 @@ class TestRemovedDefault:
         deployment.deliver_and_apply()
         assert default() is None
 
-    def test_is_cleared_though_its_removal_arrives_first(
+    def test_is_cleared_when_its_removal_arrives_first(
         self, deployment: World, customer: Customer
     ) -> None:
         deployment.deliver_and_apply()
@@ -114,7 +121,7 @@ class TestPaymentMethods:
         assert methods[source]["is_default"] is False
         assert world.get()["json"]["cards"] == []
 
-    def test_are_complete_beside_many_sources(self, world: World, customer: Customer) -> None:
+    def test_are_complete_with_many_sources(self, world: World, customer: Customer) -> None:
         account = add_source(world, customer, "bank_account")
         path = f"/v1/customers/{customer.stripe_id}/sources"
         for _ in range(11):
@@ -153,7 +160,7 @@ class TestEntitlements:
     def features(self) -> set[str | None]:
         return {e.lookup_key for e in StripeCustomer.require(USER).entitlements}
 
-    def test_follow_grants_and_revocations(self, world: World, customer: Customer) -> None:
+    def test_match_grants_and_revocations(self, world: World, customer: Customer) -> None:
         world.stripe.entitlements.grant(customer.stripe_id, "seats")
         world.stripe.entitlements.grant(customer.stripe_id, "exports")
         world.deliver_and_apply()

@@ -1,4 +1,6 @@
-"""Events of customers that are not ours cost next to nothing, and delay no event of ours."""
+"""Events of foreign customers, which this deployment did not create: they cost little and delay
+no event of ours.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.actions.events.reconcile import Reconciliation, look_up_waiting
 from stripe_integrations.models import Customer, Event, event_queue
-from stripe_integrations.models.event import NOT_OURS, TOO_OLD
+from stripe_integrations.models.event import TOO_OLD, UNKNOWN_CUSTOMER
 from tests.world import START, USER, World, database_client, hooked, stored_event, stripe_event
 
 DAY = 86_400
@@ -40,7 +42,7 @@ class WriteUnits:
 
 
 class TestForeignEvent:
-    def test_costs_six_write_units_at_most(self, world: World) -> None:
+    def test_costs_at_most_six_write_units(self, world: World) -> None:
         units = WriteUnits()
         client = database_client()
         with (
@@ -52,7 +54,7 @@ class TestForeignEvent:
                 world.time += seconds
                 look_up_waiting(Reconciliation())
         event = stored_event("evt_1")
-        assert (event.state, event.reason) == ("ignored", NOT_OURS)
+        assert (event.state, event.reason) == ("ignored", UNKNOWN_CUSTOMER)
         assert 0 < units.total <= 6
 
     def test_never_calls_stripe(self, world: World) -> None:
@@ -80,7 +82,7 @@ class TestForeignEvent:
         assert "eve@example.com" not in str(item)
         assert (item["state"], item["customer_id"], item["kind"]) == (state, "cus_1", kind)
 
-    def test_of_no_customer_leaves_no_personal_data(self, world: World) -> None:
+    def test_without_customer_leaves_no_personal_data(self, world: World) -> None:
         charge = {"object": "charge", "id": "ch_1", "receipt_email": "eve@example.com"}
         receive(world, type="charge.succeeded", data={"object": charge})
         assert "eve@example.com" not in str(world.items(record_type="Event"))
@@ -103,7 +105,7 @@ class TestForeignEvent:
         world.reconcile()
         assert stored_event(stripe_id).state == "ignored"
 
-    def test_is_stored_though_the_deployment_has_no_name(self, world: World) -> None:
+    def test_is_stored_when_the_deployment_has_no_name(self, world: World) -> None:
         world.configure(deployment_name=None)
         token = {"stripe_integrations_token": "another-deployment/1"}
         customer = {"id": "cus_1", "object": "customer", "metadata": token}
@@ -143,7 +145,7 @@ class TestManyForeignEvents:
 
 
 class TestCustomerThatBecomesOurs:
-    def test_gets_its_events_that_ended_before(self, world: World) -> None:
+    def test_gets_events_that_were_ignored_before(self, world: World) -> None:
         world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
         world.create()
         (on_stripe,) = world.stripe_customers()
@@ -152,7 +154,7 @@ class TestCustomerThatBecomesOurs:
         ended = world.receive("payment_method.attached")
         world.time += DAY + 60
         world.reconcile()
-        assert stored_event(ended).reason == NOT_OURS
+        assert stored_event(ended).reason == UNKNOWN_CUSTOMER
 
         world.create()
         world.stream(("USER#u-1", f"CUSTOMER#{on_stripe['id']}"))
@@ -172,7 +174,7 @@ class TestCustomerThatBecomesOurs:
         assert stored_event(event.stripe_id).state == "applied"
 
     @pytest.mark.parametrize("stored", [frozenset({"Card", "Subscription"}), frozenset[str]()])
-    def test_that_is_stored_late_is_current(self, world: World, stored: frozenset[str]) -> None:
+    def test_is_current_when_stored_late(self, world: World, stored: frozenset[str]) -> None:
         world.configure(stored_records=stored)
         world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
         world.create()
@@ -183,7 +185,7 @@ class TestCustomerThatBecomesOurs:
         world.stream(("USER#u-1", f"CUSTOMER#{on_stripe['id']}"))
         assert StripeCustomer.require(USER).name == "New Name"
 
-    def test_that_is_stored_late_is_fetched(self, world: World) -> None:
+    def test_is_fetched_when_stored_late(self, world: World) -> None:
         world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
         world.create()
         (on_stripe,) = world.stripe_customers()

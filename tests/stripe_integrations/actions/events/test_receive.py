@@ -77,7 +77,7 @@ class TestStored:
             ({"object": "v2.core.event", "created": "2026-11-23T10:00:00.000Z"}, "API v1"),
         ],
     )
-    def test_foreign_event_is_ignored_with_reason(
+    def test_event_of_other_mode_account_or_api_is_ignored(
         self, world: World, customer: Customer, changes: Json, reason: str
     ) -> None:
         received = StripeEvent.receive({**event_of(customer), **changes})
@@ -208,7 +208,7 @@ class TestLink:
             StripeCustomer.link_customer(stored_event("evt_1"))
 
     def test_customer_of_another_deployment_waits(self, world: World) -> None:
-        """The webhook's role may read no claim of a user."""
+        """The webhook's role has no access to the claims of users."""
         metadata = {
             "stripe_integrations_user_id": "u-1",
             "stripe_integrations_token": "another-deployment/token",

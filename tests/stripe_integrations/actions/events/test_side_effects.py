@@ -1,4 +1,4 @@
-"""Publishing: every event that changes records is published, after its effect, before its end."""
+"""Publishing: events that change records are published, after the effect and before the mark."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def published(world: World) -> list[str]:
 
 
 def effects(world: World) -> list[tuple[str, str, bool]]:
-    """Event, effect and whether the customer was active, of what was published."""
+    """What was published: the event, its effect, and whether the customer was active."""
     return [(d["event_id"], d["effect"], d["customer_is_active"]) for d in world.published]
 
 
@@ -58,7 +58,7 @@ class TestPublished:
             }
         ]
 
-    def test_after_effect_and_before_mark(self, world: World, stripe_id: str) -> None:
+    def test_is_published_after_effect_and_before_mark(self, world: World, stripe_id: str) -> None:
         order: list[tuple[str | None, str]] = []
         world.context.publish = lambda _: order.append(
             (StripeCustomer.require(USER).name, state(stripe_id))
@@ -67,20 +67,20 @@ class TestPublished:
         assert order == [("Newest", "pending")]
         assert state(stripe_id) == "applied"
 
-    def test_every_change_of_a_batch(self, world: World, customer: Customer) -> None:
+    def test_every_change_of_a_batch_is_published(self, world: World, customer: Customer) -> None:
         renamed = [rename_later(world, customer, f"Name {number}") for number in range(3)]
         world.stream()
         assert sorted(published(world)) == sorted(renamed)
         assert set(map(state, renamed)) == {"applied"}
 
-    def test_event_that_is_older(self, world: World, customer: Customer) -> None:
+    def test_older_event_has_effect_older(self, world: World, customer: Customer) -> None:
         older, newest = rename_later(world, customer, "Older"), rename_later(world, customer)
         for stripe_id in (newest, older):
             StripeEvent.apply(stripe_id)
         assert state(older) == "ignored"
         assert effects(world) == [(newest, "applied", True), (older, "older", True)]
 
-    def test_event_that_became_older_before_its_effect(
+    def test_event_overtaken_before_its_effect_has_effect_older(
         self, world: World, customer: Customer, stripe_id: str
     ) -> None:
         with (
@@ -95,7 +95,7 @@ class TestPublished:
         assert state(stripe_id) == "ignored"
         assert effects(world) == [(second, "applied", True), (stripe_id, "older", True)]
 
-    def test_events_of_customer_that_stripe_deleted(
+    def test_late_event_of_deleted_customer_has_effect_frozen(
         self, world: World, customer: Customer, stripe_id: str
     ) -> None:
         world.time += 10
@@ -106,7 +106,7 @@ class TestPublished:
         assert (state(deleted), state(stripe_id)) == ("applied", "ignored")
         assert effects(world) == [(deleted, "applied", False), (stripe_id, "frozen", False)]
 
-    def test_once_whatever_becomes_of_its_handler(
+    def test_is_not_repeated_when_handler_fails(
         self, world: World, customer: Customer, stripe_id: str
     ) -> None:
         world.configure(event_handlers={"customer.updated": NOTE})
@@ -118,14 +118,14 @@ class TestPublished:
         world.reconcile()
         assert (state(stripe_id), published(world)) == ("applied", [stripe_id])
 
-    def test_again_by_replay(self, world: World, stripe_id: str) -> None:
+    def test_replay_publishes_again(self, world: World, stripe_id: str) -> None:
         StripeEvent.apply(stripe_id)
         world.replay({"event_id": stripe_id})
         assert published(world) == [stripe_id, stripe_id]
 
 
 class TestNotPublished:
-    def test_without_event_bus(self, world: World, stripe_id: str) -> None:
+    def test_nothing_is_published_without_event_bus(self, world: World, stripe_id: str) -> None:
         world.configure(event_bus_name=None)
         StripeEvent.apply(stripe_id)
         assert state(stripe_id) == "applied"
@@ -135,7 +135,7 @@ class TestNotPublished:
         ("handlers", "ended"),
         [({}, "ignored"), ({"customer.updated": NOTE, "invoice.paid": NOTE}, "applied")],
     )
-    def test_event_without_effect(
+    def test_event_that_changes_nothing_is_not_published(
         self, world: World, customer: Customer, handlers: dict[str, str], ended: str
     ) -> None:
         """A custom handler makes no difference to what is published."""
@@ -153,9 +153,11 @@ class TestNotPublished:
         assert published(world) == [newest]
 
     @pytest.mark.parametrize("changes", [{"livemode": True}, {"account": "acct_1"}])
-    def test_foreign_event(self, world: World, stripe_id: str, changes: dict[str, object]) -> None:
-        StripeEvent.receive({**world.payload(), "id": "evt_foreign", **changes})
-        StripeEvent.apply("evt_foreign")
+    def test_event_of_other_mode_or_account_is_not_published(
+        self, world: World, stripe_id: str, changes: dict[str, object]
+    ) -> None:
+        StripeEvent.receive({**world.payload(), "id": "evt_other", **changes})
+        StripeEvent.apply("evt_other")
         assert world.published == []
 
 

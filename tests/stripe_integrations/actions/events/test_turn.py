@@ -1,4 +1,4 @@
-"""An event is written only by the worker whose turn it is; what became of it is published once."""
+"""An event is written only by the worker that holds its turn, and is published once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def effects(world: World) -> dict[str, list[str]]:
 
 
 class TestTurn:
-    def test_slow_worker_neither_ends_nor_retries_what_another_has_claimed(
+    def test_slow_worker_neither_ends_nor_retries_event_claimed_by_another(
         self, world: World, customer: Customer
     ) -> None:
         stripe_id = rename_later(world, customer)
@@ -58,7 +58,7 @@ class TestTurn:
         StripeEvent.replay(stripe_id)
         ended = stored_event(stripe_id)
         assert ended.state == "applied"
-        assert slow.is_in_turn() is False
+        assert slow.holds_turn() is False
 
     def test_waiting_event_is_linked_by_one_worker(self, world: World, customer: Customer) -> None:
         payload = world.payload("customer.created")
@@ -72,12 +72,10 @@ class TestTurn:
         assert Event.claim("evt_waiting") is None
         owner = Pointer.find(customer.stripe_id)
         assert owner is not None
-        assert first.claim_for(owner) is True
+        assert first.link_waiting(owner) is True
         assert stored_event("evt_waiting").state == "pending"
 
-    def test_link_to_a_missing_record_is_only_a_hint(
-        self, world: World, customer: Customer
-    ) -> None:
+    def test_link_to_missing_record_is_replaced(self, world: World, customer: Customer) -> None:
         stripe_id = rename_later(world, customer)
         stored_event(stripe_id).update([Event.user_id.set("u-of-long-ago")])
         apply_events([stripe_id])
@@ -86,9 +84,7 @@ class TestTurn:
 
 
 class TestPublishedOnce:
-    def test_though_earlier_handlers_outlast_the_claim(
-        self, world: World, customer: Customer
-    ) -> None:
+    def test_slow_handlers_do_not_repeat_it(self, world: World, customer: Customer) -> None:
         world.configure(event_handlers={"customer.updated": NOTE})
         stripe_ids = []
         for name in ("Ada", "Bob", "Cy"):
@@ -96,16 +92,18 @@ class TestPublishedOnce:
             world.rename(customer.stripe_id, name)
             stripe_ids.append(world.receive())
 
-        def take_long() -> None:
+        def outlast_claim() -> None:
             world.time += 200
             with use(world.new_context()):
                 apply_events(stripe_ids)
 
-        meanwhile.append(take_long)
+        meanwhile.append(outlast_claim)
         apply_events(stripe_ids)
         assert sorted(d["event_id"] for d in world.published) == sorted(stripe_ids)
 
-    def test_change_that_a_fetch_had_first(self, world: World, customer: Customer) -> None:
+    def test_change_already_fetched_has_effect_older(
+        self, world: World, customer: Customer
+    ) -> None:
         subscription = world.subscribe(customer.stripe_id)
         world.deliver_and_apply()
         world.time += 60
@@ -116,7 +114,7 @@ class TestPublishedOnce:
         assert effects(world)["customer.subscription.deleted"] == ["older"]
 
     @pytest.mark.parametrize("first", ["sync", "create"])
-    def test_deletion_that_a_call_found_first(
+    def test_deletion_already_found_has_effect_older(
         self, world: World, customer: Customer, first: str
     ) -> None:
         world.deliver_and_apply()
@@ -127,7 +125,9 @@ class TestPublishedOnce:
         (detail,) = (d for d in world.published if d["type"] == "customer.deleted")
         assert detail["customer_is_active"] is False
 
-    def test_change_after_a_deletion(self, world: World, customer: Customer) -> None:
+    def test_change_after_deletion_has_effect_frozen(
+        self, world: World, customer: Customer
+    ) -> None:
         world.deliver_and_apply()
         world.rename(customer.stripe_id, "New Name")
         world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
@@ -136,13 +136,13 @@ class TestPublishedOnce:
             world.stream()
         assert effects(world)["customer.updated"] == ["frozen"]
 
-    def test_nothing_after_a_soft_delete_here(self, world: World, customer: Customer) -> None:
+    def test_local_soft_delete_ends_publishing(self, world: World, customer: Customer) -> None:
         stripe_id = rename_later(world, customer)
         StripeCustomer.soft_delete(StripeCustomer.require(USER))
         apply_events([stripe_id])
         assert world.published == []
 
-    def test_though_its_handler_fails_afterwards(self, world: World, customer: Customer) -> None:
+    def test_failing_handler_does_not_repeat_it(self, world: World, customer: Customer) -> None:
         world.configure(event_handlers={"customer.updated": NOTE})
         stripe_id = rename_later(world, customer)
         raising.extend([OSError(), OSError()])
@@ -154,7 +154,7 @@ class TestPublishedOnce:
         assert len(called) == 3
         assert effects(world)["customer.updated"] == ["applied"]
 
-    def test_again_after_a_replay(self, world: World, customer: Customer) -> None:
+    def test_replay_repeats_it(self, world: World, customer: Customer) -> None:
         stripe_id = rename_later(world, customer)
         apply_events([stripe_id])
         StripeEvent.replay(stripe_id)

@@ -28,14 +28,14 @@ def on_stripe(world: World) -> str:
 
 @pytest.fixture
 def card(world: World, on_stripe: str) -> str:
-    """A card that the customer has got since."""
+    """A card that was attached to the customer later."""
     world.time += 10
     return world.attach_card(on_stripe)
 
 
 @pytest.fixture
 def waiting(world: World, card: str) -> str:
-    """The event of that card, received: its payload does not show that the customer is ours."""
+    """The event of that card, received: its payload has no token."""
     stripe_id = world.receive("payment_method.attached")
     event = stored_event(stripe_id)
     assert (event.state, event.webhook_message) == ("waiting", None)
