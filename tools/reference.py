@@ -37,10 +37,20 @@ ACTIONS = (
     "actions.customers.rebuild.Rebuild",
 )
 RECORDS = {
-    "models.customer.Customer": ["is_new", "cards", "subscriptions", "tax_ids"],
+    "models.customer.Customer": [
+        "is_new",
+        "cards",
+        "subscriptions",
+        "tax_ids",
+        "payment_methods",
+        "entitlements",
+        "is_incomplete",
+    ],
     "models.card.Card": ["is_default"],
     "models.subscription.Subscription": [],
     "models.tax_id.TaxId": [],
+    "models.payment_method.PaymentMethod": ["is_default"],
+    "models.entitlement.Entitlement": [],
     "models.event.Event": ["processed", "data_object", "payment_method_id"],
 }
 """The records, and their public attributes other than fields."""
