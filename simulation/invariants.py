@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
 from simulation.aws import SimulatedService
 from simulation.custom_handlers import CustomHandlers
-from simulation.processes import CLOCK_SKEW_SECONDS, Invocation
+from simulation.processes import Invocation
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
 from simulation.watch import ENDED, Violation, Watch, text
@@ -202,13 +201,8 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
         detail = f"{payload['type']} {stripe_id}"
         if stripe_id not in published:
             yield Violation("an event of our customers is published", detail)
-        elif "replayed_at" in event and published[stripe_id][-1] < _replayed(event):
+        elif published[stripe_id][-1] < final.watch.replayed.get(stripe_id, 0.0):
             yield Violation("a replayed event is published again", detail)
-
-
-def _replayed(event: Json) -> float:
-    """The earliest time at which an event may have been replayed, given the clock skew."""
-    return datetime.fromisoformat(event["replayed_at"]["S"]).timestamp() - CLOCK_SKEW_SECONDS
 
 
 def _changes_records(final: FinalState, payload: Json) -> bool:

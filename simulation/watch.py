@@ -89,6 +89,8 @@ class Watch:
         The event items by Stripe id.
     failures : list of Failure
         One entry for each time that an event failed.
+    replayed : dict
+        When each event was last replayed, by Stripe id.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Watch:
         self._on_violation = on_violation
         self._clock = clock
         self.failures: list[Failure] = []
+        self.replayed: dict[str, float] = {}
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
@@ -166,6 +169,7 @@ class Watch:
         is_replay = "replayed_at" in new and new["attempts"]["N"] == "0"
         if is_replay or old.get("replayed_at") != new.get("replayed_at"):
             self._first_attempts.pop(stripe_id, None)
+            self.replayed[stripe_id] = self._clock()
             return
         attempts, now = int(new["attempts"]["N"]), self._clock()
         first = now if attempts == 0 else self._first_attempts.setdefault(stripe_id, now)

@@ -287,8 +287,8 @@ def publish_twice(scene: Scene) -> None:
 def lose_a_replay(scene: Scene) -> None:
     publish_twice(scene)
     (stripe_id,) = scene.watch.events
-    moment = datetime.fromtimestamp(START + 60, UTC).isoformat()
-    replayed = event("applied", user_id="u-0", replayed_at=moment)
+    scene.now = START + 60
+    replayed = event("applied", user_id="u-0", replayed_at="now")
     scene.write(("EVENT", replayed), pk=f"EVENT#{stripe_id}")
 
 
