@@ -67,6 +67,10 @@ class Failure:
     seconds: float
 
 
+_LATE_SECONDS = 600
+"""The age of a customer on Stripe at which its new record says nothing of its children."""
+
+
 class Watch:
     """A copy of the table that checks each change.
 
@@ -181,6 +185,10 @@ class Watch:
             self._violated("an attempt that was counted stays counted", pk)
 
     def _check_customer(self, key: Key, old: Json | None, new: Json) -> None:
+        if old is None and "listings" in new:
+            created = self._double.account.customers[key[1].removeprefix("CUSTOMER#")]["created"]
+            if self._clock() > created + _LATE_SECONDS:
+                self._violated("a record that is stored late is fetched", key[1])
         if old and int(new["version"]["N"]) <= int(old["version"]["N"]):
             self._violated("the version is raised by every write", key[1])
         if text(new, "email") == FOREIGN_EMAIL or new.get("livemode", {}).get("BOOL"):

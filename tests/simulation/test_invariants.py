@@ -323,6 +323,14 @@ def change_after_a_deletion(scene: Scene) -> None:
     scene.write((sk, {**image, "name": {"S": "new"}, "version": {"N": "3"}}))
 
 
+def store_a_late_record_as_new(scene: Scene) -> None:
+    """Store the record of an hour-old customer as if nothing could be attached to it yet."""
+    sk, image = scene.customer
+    scene.now = scene.double.account.customers[scene.stripe_id]["created"] + 3600
+    scene.watch.images.pop((USER, sk))
+    scene.write((sk, {**image, "listings": {"S": "{}"}}))
+
+
 def accept_a_forged_event(scene: Scene) -> None:
     scene.final.stripe_actor.crafted["evt_1"] = "forged"
     scene.final.stripe_actor.statuses["evt_1"] = [200]
@@ -363,6 +371,7 @@ def accept_a_forged_event(scene: Scene) -> None:
         (soft_delete_as_deleted, "a deleted customer has nothing attached"),
         (soft_delete_as_deleted, "a deleted customer's subscriptions have ended"),
         (change_after_a_deletion, "a soft-deleted record is frozen"),
+        (store_a_late_record_as_new, "a record that is stored late is fetched"),
         (accept_a_forged_event, "a forged event is refused"),
     ],
 )
