@@ -215,6 +215,8 @@ class Watch:
             else:
                 is_by_stripe = "deleted" in image and bool(image["deleted"]["BOOL"])
                 self._soft_deleted[pk, sk.removeprefix("CUSTOMER#")] = is_by_stripe
+                if is_by_stripe:
+                    self._check_subscriptions_have_ended(pk, sk)
         if len(active) > 1:
             self._violated("a user has one active customer", f"{user}: {', '.join(active)}")
         pointer = text(self.images.get((user, "CLAIM"), {}), "stripe_id")
@@ -222,6 +224,13 @@ class Watch:
         if pointer != expected:
             detail = f"{user}: {pointer}, not {expected}"
             self._violated("the pointer names the active customer", detail)
+
+    def _check_subscriptions_have_ended(self, user: str, customer: str) -> None:
+        """Check that no subscription is active, not even until its own event is applied."""
+        for (pk, sk), image in self.images.items():
+            is_subscription = pk == user and sk.startswith(f"{customer}#SUBSCRIPTION#")
+            if is_subscription and text(image, "status") not in (*ENDED, None):
+                self._violated("a deleted customer's subscriptions have ended", sk)
 
     def _violated(self, promise: str, detail: str) -> None:
         self._on_violation(Violation(promise, detail))
