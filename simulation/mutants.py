@@ -300,9 +300,10 @@ MUTANTS = (
     ),
     Mutant(
         "oversized object not stored",
-        f"{_MODELS}/child.py",
-        "        return child.reduced() if child.size > MAX_BYTES else child\n",
-        "        return child.tombstone(observation) if child.size > MAX_BYTES else child\n",
+        f"{_CUSTOMERS}/refresh.py",
+        "        keys = {child.sk for child in listed}\n",
+        "        listed = [child for child in listed if not child.is_incomplete]\n"
+        "        keys = {child.sk for child in listed}\n",
     ),
     Mutant(
         "sweep ends after its first page",
