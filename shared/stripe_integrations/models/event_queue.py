@@ -59,6 +59,8 @@ class WaitingEvent:
         Its type.
     named_id : str
         The id of its customer, or else of its PaymentMethod.
+    was_interrupted : bool
+        Whether its last attempt has not ended, or not yet.
     is_final_lookup : bool
         Whether it ends if its customer is still unknown.
     """
@@ -66,7 +68,13 @@ class WaitingEvent:
     stripe_id: str
     kind: str
     named_id: str
+    was_interrupted: bool
     is_final_lookup: bool
+
+    @property
+    def entry(self) -> QueueEntry:
+        """The event as one that is due, once its customer is known."""
+        return QueueEntry(self.stripe_id, self.named_id, self.was_interrupted)
 
 
 def due() -> Iterator[QueueEntry]:
@@ -165,7 +173,10 @@ def _in_queue(
 
 
 def _waiting(event: Event, *, is_final_lookup: bool) -> WaitingEvent:
-    return WaitingEvent(event.id_in_key, event.kind, str(event.named_id), is_final_lookup)
+    was_interrupted = event.claimed_at is not None
+    return WaitingEvent(
+        event.id_in_key, event.kind, str(event.named_id), was_interrupted, is_final_lookup
+    )
 
 
 def _entry(event: Event) -> QueueEntry:

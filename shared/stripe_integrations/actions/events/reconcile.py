@@ -137,7 +137,7 @@ def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:
     if not current().has_time_for(limits.APPLY_SECONDS):
         return False
     owners = Pointer.find_all({event.named_id for event in batch})
-    known = [QueueEntry(e.stripe_id, e.named_id) for e in batch if e.named_id in owners]
+    known = [event.entry for event in batch if event.named_id in owners]
     if not all(_attempt(stripe_ids, result) for stripe_ids in grouped(known)):
         return False
     for event in batch:

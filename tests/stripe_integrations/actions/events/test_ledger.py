@@ -114,6 +114,13 @@ class TestClaim:
         assert world.items(record_type="Event") == ended
 
 
+def store_as_waiting(payload: dict[str, Any]) -> str:
+    """Store an event whose customer was not visible yet."""
+    event = Event.received(payload, valid=True)
+    event.wait()
+    return event.store().stripe_id
+
+
 class TestDeadProcess:
     def test_event_of_dead_process_is_retried_by_schedule(
         self, world: World, stripe_id: str
@@ -154,6 +161,31 @@ class TestDeadProcess:
 
         assert fetched == [{("pending", 1)}, {("applied", 1)}]
         assert state(stripe_id) == ("pending", 2)
+
+    def test_waiting_event_of_dead_process_is_retried_alone_after_the_others(
+        self, world: World, customer: Customer
+    ) -> None:
+        rename(world, customer)
+        killer = {**world.payload(), "id": "evt_killer", "api_version": "2025-02-24.acacia"}
+        assert Event.claim(store_as_waiting(killer))
+        others = []
+        for number in range(3):
+            world.time += 10
+            world.rename(customer.stripe_id, f"Name {number}")
+            others.append(store_as_waiting(world.payload()))
+        world.time += 200
+
+        def die_when_the_others_are_finished() -> None:
+            if all(stored_event(other).processed for other in others):
+                world.during_sleep = lambda: None
+                raise ClientKilledError
+
+        world.during_sleep = die_when_the_others_are_finished
+        with pytest.raises(ClientKilledError):
+            world.reconcile()
+
+        assert state("evt_killer") == ("pending", 2)
+        assert all(stored_event(other).attempts == 1 for other in others)
 
     def test_event_that_always_kills_is_dead_lettered(self, world: World, stripe_id: str) -> None:
         for _ in range(MAX_ATTEMPTS):
