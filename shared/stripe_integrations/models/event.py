@@ -271,7 +271,9 @@ class Event(Record, discriminator="Event"):
         """
         self.user_id, self.customer_id = owner
         if self.is_stored and self.state is EventState.WAITING:
-            self._update_if([*self._pending_actions(), *self._link_actions()], self._holds_turn())
+            due = Event.next_attempt.set(int(current().clock()))
+            actions = [*self._pending_actions(), due, *self._link_actions()]
+            self._update_if(actions, self._holds_turn())
             return self
         if self.is_stored:
             self._update_if(self._link_actions(), Event.pk.exists())
@@ -367,12 +369,7 @@ class Event(Record, discriminator="Event"):
         The link is a claim: if several workers find the customer, only one applies the event.
         """
         self.user_id, self.customer_id = owner
-        actions = [
-            Event.state.set(EventState.PENDING),
-            Event.queue.set(_queue_of(self.stripe_id)),
-            Event.turn.set(self.turn + 1),
-            *self._link_actions(),
-        ]
+        actions = [*self._pending_actions(), *self._link_actions()]
         return self._update_if(actions, self._holds_turn())
 
     def finish_in(
@@ -510,11 +507,10 @@ class Event(Record, discriminator="Event"):
         self._update_if(actions, self._holds_turn())
 
     def _pending_actions(self) -> list[Action]:
-        """The actions that make a waiting event pending and due."""
+        """The actions that make a waiting event pending."""
         return [
             Event.state.set(EventState.PENDING),
             Event.queue.set(_queue_of(self.stripe_id)),
-            Event.next_attempt.set(int(current().clock())),
             Event.turn.set(self.turn + 1),
         ]
 

@@ -47,34 +47,20 @@ class QueueEntry:
     was_interrupted: bool = False
 
 
-@dataclass(frozen=True)
-class WaitingEvent:
-    """An event that waits for its customer, as projected into the queue's index.
+@dataclass(frozen=True, kw_only=True)
+class WaitingEvent(QueueEntry):
+    """An event that waits for its customer; `customer_id` may be the id of its PaymentMethod.
 
     Parameters
     ----------
-    stripe_id : str
-        The event's id.
     kind : str
         Its type.
-    named_id : str
-        The id of its customer, or else of its PaymentMethod.
-    was_interrupted : bool
-        Whether its last attempt has not ended, or not yet.
     is_final_lookup : bool
         Whether it ends if its customer is still unknown.
     """
 
-    stripe_id: str
     kind: str
-    named_id: str
-    was_interrupted: bool
     is_final_lookup: bool
-
-    @property
-    def entry(self) -> QueueEntry:
-        """The event as one that is due, once its customer is known."""
-        return QueueEntry(self.stripe_id, self.named_id, self.was_interrupted)
 
 
 def due() -> Iterator[QueueEntry]:
@@ -173,9 +159,12 @@ def _in_queue(
 
 
 def _waiting(event: Event, *, is_final_lookup: bool) -> WaitingEvent:
-    was_interrupted = event.claimed_at is not None
     return WaitingEvent(
-        event.id_in_key, event.kind, str(event.named_id), was_interrupted, is_final_lookup
+        event.id_in_key,
+        event.named_id,
+        event.claimed_at is not None,
+        kind=event.kind,
+        is_final_lookup=is_final_lookup,
     )
 
 
