@@ -191,10 +191,7 @@ class Customer(Record, discriminator="Customer"):
     @property
     def default_payment_id(self) -> str | None:
         """The id of what Stripe charges by default: the invoice settings precede the source."""
-        chosen = value_at(self.invoice_settings, "default_payment_method")
-        if isinstance(chosen, dict):
-            chosen = chosen.get("id")
-        return chosen if isinstance(chosen, str) and chosen else self.default_source
+        return _chosen_id(self.invoice_settings) or self.default_source
 
     @property
     def observation(self) -> Observation | None:
@@ -432,10 +429,17 @@ def default_ids(*values: Json) -> set[str]:
     """
     named: list[object] = []
     for fields in values:
-        chosen = value_at(fields.get("invoice_settings"), "default_payment_method")
-        chosen = chosen.get("id") if isinstance(chosen, Mapping) else chosen
-        named += [chosen, fields.get("default_source"), fields.get("default_payment_method")]
+        named.append(_chosen_id(fields.get("invoice_settings")))
+        named += [fields.get("default_source"), fields.get("default_payment_method")]
     return {stripe_id for stripe_id in named if isinstance(stripe_id, str)}
+
+
+def _chosen_id(invoice_settings: object) -> str | None:
+    """The id of the PaymentMethod that invoice settings name, which may be expanded."""
+    chosen = value_at(invoice_settings, "default_payment_method")
+    if isinstance(chosen, Mapping):
+        chosen = chosen.get("id")
+    return chosen if isinstance(chosen, str) and chosen else None
 
 
 def _setting(name: str, value: object) -> Action:
