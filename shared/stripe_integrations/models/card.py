@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
-from stripe_integrations.models.child import Child, EventRole, Json
+from stripe_integrations.models.chargeable import Chargeable
+from stripe_integrations.models.child import Json
 from stripe_integrations.models.fields import (
     Document,
     Flag,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from stripe_integrations.adapters.stripe_gateway import StripeGateway
 
 
-class Card(Child, discriminator="Card"):
+class Card(Chargeable, discriminator="Card"):
     """A card attached to a customer.
 
     Follows https://docs.stripe.com/api/cards/object (shape ``card``) and
@@ -29,24 +30,7 @@ class Card(Child, discriminator="Card"):
 
     SORT_KEY = "CARD"
     COLLECTION = "cards"
-    SHAPE = "payment_method"
-    EVENTS = {  # noqa: RUF012 - a ClassVar of Child
-        "customer.source.created": EventRole.UNORDERED,
-        "customer.source.updated": EventRole.UNORDERED,
-        "customer.source.expiring": EventRole.UNORDERED,
-        "customer.source.deleted": EventRole.REMOVED,
-        "payment_method.attached": EventRole.CREATED,
-        "payment_method.updated": EventRole.CHANGED,
-        "payment_method.automatically_updated": EventRole.CHANGED,
-        "payment_method.detached": EventRole.REMOVED,
-    }
-    CAN_BE_DEFAULT = True
-    COMPUTED_FLAGS = {  # noqa: RUF012
-        **Child.COMPUTED_FLAGS,
-        "is_default": "Whether it is charged by default.",
-    }
     REDUCED_FIELDS = frozenset({"livemode", "brand", "exp_month", "exp_year", "last4"})
-    POINTER_PREFIX = "pm_"  # a detached PaymentMethod names its customer no longer
 
     stripe_id = required(Text(card="id", payment_method="id"))
     livemode = Flag(payment_method="livemode")
@@ -75,9 +59,6 @@ class Card(Child, discriminator="Card"):
     last4 = Text(card="last4", payment_method="card.last4")
     fingerprint = Text(card="fingerprint", payment_method="card.fingerprint")
 
-    is_default = False
-    """Whether it is charged by default; set by the customer that it was read with."""
-
     @classmethod
     def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
         return stripe.list_payment_methods(stripe_customer["id"], "card")
@@ -103,11 +84,6 @@ class Card(Child, discriminator="Card"):
         return [
             cls.under(user_id, stripe_customer["id"], card, observation) for card in values.values()
         ]
-
-    @classmethod
-    def is_included(cls, stripe_customer: Json) -> bool:
-        sources = stripe_customer.get("sources")
-        return sources is not None and not sources.get("has_more")
 
     @classmethod
     def concerns(cls, obj: Json) -> bool:

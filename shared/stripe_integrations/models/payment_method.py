@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from stripe_integrations.models.child import Child, EventRole, Json
+from stripe_integrations.models.chargeable import Chargeable
+from stripe_integrations.models.child import Json
 from stripe_integrations.models.fields import Flag, Text, read_stripe, required
 from stripe_integrations.models.observation import Observation
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from stripe_integrations.adapters.stripe_gateway import StripeGateway
 
 
-class PaymentMethod(Child, discriminator="PaymentMethod"):
+class PaymentMethod(Chargeable, discriminator="PaymentMethod"):
     """A payment method of a customer, other than a card.
 
     Follows https://docs.stripe.com/api/payment_methods/object, and for the older shapes
@@ -23,33 +24,13 @@ class PaymentMethod(Child, discriminator="PaymentMethod"):
 
     SORT_KEY = "PAYMENT_METHOD"
     COLLECTION = "payment_methods"
-    SHAPE = "payment_method"
-    EVENTS = {  # noqa: RUF012 - a ClassVar of Child
-        "customer.source.created": EventRole.UNORDERED,
-        "customer.source.updated": EventRole.UNORDERED,
-        "customer.source.expiring": EventRole.UNORDERED,
-        "customer.source.deleted": EventRole.REMOVED,
-        "payment_method.attached": EventRole.CREATED,
-        "payment_method.updated": EventRole.CHANGED,
-        "payment_method.automatically_updated": EventRole.CHANGED,
-        "payment_method.detached": EventRole.REMOVED,
-    }
     IS_DEFAULT = False
-    CAN_BE_DEFAULT = True
-    COMPUTED_FLAGS = {  # noqa: RUF012
-        **Child.COMPUTED_FLAGS,
-        "is_default": "Whether it is charged by default.",
-    }
-    POINTER_PREFIX = "pm_"
 
     stripe_id = required(Text(payment_method="id"))
     livemode = Flag(payment_method="livemode")
     type = Text(payment_method="type")
     bank_name = Text(payment_method="bank_name")
     last4 = Text(payment_method="last4")
-
-    is_default = False
-    """Whether it is charged by default; set by the customer that it was read with."""
 
     @classmethod
     def fetch(cls, stripe: StripeGateway, stripe_customer: Json) -> list[dict[str, Any]]:
@@ -76,11 +57,6 @@ class PaymentMethod(Child, discriminator="PaymentMethod"):
         details = obj.get(str(kind))
         flat = {**(details if isinstance(details, Mapping) else {}), **obj, "type": kind}
         return read_stripe(cls, cls.SHAPE, flat)
-
-    @classmethod
-    def is_included(cls, stripe_customer: Json) -> bool:
-        sources = stripe_customer.get("sources")
-        return sources is not None and not sources.get("has_more")
 
     @classmethod
     def concerns(cls, obj: Json) -> bool:
