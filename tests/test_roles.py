@@ -172,7 +172,7 @@ def soft_delete_customer(stage: Stage) -> None:
 
 
 def link_customer(stage: Stage) -> None:
-    customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "another-deployment/1"}}
+    customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "other/1"}}
     stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
     (delivery,) = stage.stripe.webhooks.due()
     stage.webhook(delivery.body, delivery.headers)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.models import Customer, Event, UserRecords
 from tests.world import USER, Json, World, stored_event
@@ -70,7 +71,7 @@ AUTHORIZATION = {"Authorization": "Bearer sk_test_double"}
 
 def another_customer(customer: Customer) -> Json:
     """The parameters of a later customer of the same user."""
-    metadata = {**customer.metadata, "stripe_integrations_token": "stripe-customers/another"}
+    metadata = {**customer.metadata, TOKEN_KEY: customer.metadata[TOKEN_KEY] + "2"}
     return {"email": "jane@example.com", "metadata": metadata}
 
 

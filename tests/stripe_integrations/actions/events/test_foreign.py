@@ -58,7 +58,7 @@ class TestForeignEvent:
         assert 0 < units.total <= 6
 
     def test_never_calls_stripe(self, world: World) -> None:
-        token = {"stripe_integrations_token": "another-deployment/1"}
+        token = {"stripe_integrations_token": "other/1"}
         customer = {"id": "cus_1", "object": "customer", "metadata": token}
         receive(world, type="customer.created", api_version="2020-01-01", data={"object": customer})
         world.stream()
@@ -107,7 +107,7 @@ class TestForeignEvent:
 
     def test_is_stored_when_the_deployment_has_no_name(self, world: World) -> None:
         world.configure(deployment_name=None)
-        token = {"stripe_integrations_token": "another-deployment/1"}
+        token = {"stripe_integrations_token": "other/1"}
         customer = {"id": "cus_1", "object": "customer", "metadata": token}
         assert stored_event(receive(world, data={"object": customer})).state == "pending"
 

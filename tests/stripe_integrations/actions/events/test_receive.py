@@ -211,7 +211,7 @@ class TestLink:
         """The webhook's role has no access to the claims of users."""
         metadata = {
             "stripe_integrations_user_id": "u-1",
-            "stripe_integrations_token": "another-deployment/token",
+            "stripe_integrations_token": "other/1",
         }
         world.request("POST", "/v1/customers", {"email": "jane@example.com", "metadata": metadata})
         assert [response["statusCode"] for response in world.deliver()] == [200]
