@@ -120,6 +120,10 @@ docs: .tools/docs/ready ## docs/api-reference.md anew, from the docstrings
 test-local-cloud: .venv/ready .tools/sam/ready .tools/ministack/ready .tools/awscli/ready ## races and crashes, on the deployed local cloud
 	.venv/bin/pytest --quiet tests/local_cloud $(ARGS)
 
+.PHONY: smoke
+smoke: .venv/ready ## a deployed stack, called as its callers do; STACK=name ARGS="--close"
+	@.venv/bin/python -m tools.smoke --stack $(or $(STACK),$(error STACK is not set)) $(ARGS)
+
 .PHONY: simulate
 simulate: .venv/ready ## random histories with faults, checked; HISTORIES=1000 SEED=1 JOBS=2
 	@.venv/bin/python -m simulation --histories $(or $(HISTORIES),1000) --seed $(or $(SEED),1) \
