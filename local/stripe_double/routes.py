@@ -76,6 +76,7 @@ def routes(
     owned_source = f"{one}/sources/{{source}}"
     method = "/v1/payment_methods/{method}"
     sub = "/v1/subscriptions/{subscription}"
+    endpoint = "/v1/webhook_endpoints/{endpoint}"
 
     return [
         Route("POST", "/v1/customers", customer.create, "customer", customers.CREATE),
@@ -202,4 +203,13 @@ def routes(
             "webhook_endpoint",
             webhook_endpoints.CREATE,
         ),
+        Route(
+            "GET",
+            "/v1/webhook_endpoints",
+            webhook_endpoint.list_page,
+            "list webhook_endpoint",
+            webhook_endpoints.LIST,
+        ),
+        Route("GET", endpoint, webhook_endpoint.retrieve, "webhook_endpoint"),
+        Route("DELETE", endpoint, webhook_endpoint.delete, "webhook_endpoint"),
     ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from . import params as p
 from .account import Account
-from .errors import Json
+from .errors import Json, no_such
+from .listing import page
+from .webhooks import WebhookEndpoint
 
 CREATE = {
     "api_version": p.string().fixed(),
@@ -14,6 +16,7 @@ CREATE = {
     "metadata": p.metadata(),
     "url": p.string().fixed().needed(),
 }
+LIST = p.PAGE
 
 
 class WebhookEndpoints:
@@ -31,17 +34,42 @@ class WebhookEndpoints:
             given["enabled_events"],
             given.get("api_version"),
         )
+        endpoint.created = account.now()
+        endpoint.description = given.get("description")
+        endpoint.metadata = given.get("metadata") or {}
+        return {**self._json(endpoint), "secret": endpoint.secrets[0]}
+
+    def retrieve(self, _: Json, endpoint: str) -> Json:
+        """GET /v1/webhook_endpoints/{id}."""
+        return self._json(self._find(endpoint))
+
+    def delete(self, _: Json, endpoint: str) -> Json:
+        """DELETE /v1/webhook_endpoints/{id}: what was not delivered yet is dropped."""
+        self._account.webhooks.remove_endpoint(self._find(endpoint).id)
+        return {"id": endpoint, "object": "webhook_endpoint", "deleted": True}
+
+    def list_page(self, given: Json) -> Json:
+        """GET /v1/webhook_endpoints: newest first."""
+        newest_first = map(self._json, reversed(self._account.webhooks.endpoints.values()))
+        return page(newest_first, given, "/v1/webhook_endpoints", "webhook_endpoint")
+
+    def _find(self, stripe_id: str) -> WebhookEndpoint:
+        found = self._account.webhooks.endpoints.get(stripe_id)
+        if found is None:
+            raise no_such("webhook_endpoint", stripe_id)
+        return found
+
+    def _json(self, endpoint: WebhookEndpoint) -> Json:
         return {
             "id": endpoint.id,
             "object": "webhook_endpoint",
             "api_version": endpoint.api_version,
             "application": None,
-            "created": account.now(),
-            "description": given.get("description"),
-            "enabled_events": endpoint.enabled_events,
-            "livemode": account.livemode,
-            "metadata": given.get("metadata") or {},
-            "secret": endpoint.secrets[0],
+            "created": endpoint.created,
+            "description": endpoint.description,
+            "enabled_events": list(endpoint.enabled_events),
+            "livemode": self._account.livemode,
+            "metadata": dict(endpoint.metadata),
             "status": "enabled",
             "url": endpoint.url,
         }

@@ -55,6 +55,9 @@ class WebhookEndpoint:
     secrets: list[str]
     enabled_events: list[str]
     api_version: str | None = None
+    created: int = 0
+    description: str | None = None
+    metadata: Json = field(default_factory=dict)
 
     def is_enabled_for(self, event_type: str) -> bool:
         """Return whether events of a type are sent here."""

@@ -128,3 +128,24 @@ class TestDeliveries:
         api.customers.update(customer, {"name": "Ada"})
         (delivery,) = [d for d in double.webhooks.due() if d.url.endswith("/api")]
         assert verify(delivery, endpoint.secret).type == "customer.updated"
+
+    def test_endpoints_are_listed_newest_first(self, api: Any) -> None:
+        given = {"enabled_events": ["customer.updated"], "metadata": {"of": "dev"}}
+        older, newer = (
+            api.webhook_endpoints.create({"url": f"{URL}/{name}", **given})
+            for name in ("older", "newer")
+        )
+        listed = api.webhook_endpoints.list({"limit": 2}).data
+        assert [endpoint.id for endpoint in listed] == [newer.id, older.id]
+        found = api.webhook_endpoints.retrieve(older.id)
+        assert (found.url, found.metadata["of"]) == (f"{URL}/older", "dev")
+        assert "secret" not in found
+
+    def test_deleted_endpoint_gets_nothing(self, api: Any, double: StripeDouble) -> None:
+        given = {"url": f"{URL}/api", "enabled_events": ["*"]}
+        endpoint = api.webhook_endpoints.create(given)
+        api.customers.create()
+        assert api.webhook_endpoints.delete(endpoint.id).deleted
+        assert not [d for d in double.webhooks.due() if d.url.endswith("/api")]
+        with pytest.raises(stripe.InvalidRequestError, match="No such webhook_endpoint"):
+            api.webhook_endpoints.retrieve(endpoint.id)
