@@ -36,6 +36,7 @@ from local.cloud import (
     stack_parameters,
     start_local_aws,
 )
+from local.stripe_double.versions import VERSION
 from local.stripe_double.webhooks import WebhookEndpoint
 from tests.local_cloud.test_events import make_due_for_the_last_time
 
@@ -365,6 +366,7 @@ def operate(reader: Reader) -> None:
     dead_letters(reader)
     roll_the_webhook_secret(reader)
     roll_the_api_key(reader)
+    change_the_api_version(reader)
     follow_a_request(reader)
     close(reader)
     restore(reader)
@@ -436,6 +438,30 @@ def roll_the_api_key(reader: Reader) -> None:
         "SECRET_STORE=secretsmanager"
     )
     assert kept.split() == ["newer"]
+
+
+def change_the_api_version(reader: Reader) -> None:
+    """Follow an upgrade of which the new release is deployed already."""
+    old = reader.endpoint_on_stripe()
+    old.api_version = "2024-06-20"
+    change(reader, "in the old version")
+    assert old.id in reader.step("Changing to another API version", "sk_test_new")
+    reader.step("Changing to another API version", old.id)
+    reader.end_workers("LinkCustomer")
+    assert reader.stripe.double
+    with reader.stripe.double.use() as double:
+        versions = {e.id: e.api_version for e in double.webhooks.endpoints.values()}
+        events = {e.id: e.enabled_events for e in double.webhooks.endpoints.values()}
+    assert sorted(versions.values(), key=str) == ["2024-06-20", VERSION]
+    assert len({tuple(sorted(types)) for types in events.values()}) == 1
+    for number in range(3):
+        change(reader, f"in both versions {number}")
+    reader.step("Changing to another API version")
+    reader.end_workers("LinkCustomer")
+    assert reader.endpoint_on_stripe().api_version == VERSION
+    change(reader, "in the new version")
+    customer = json.loads(reader.run("api /customers/user-1"))
+    assert customer["description"] == "in the new version"
 
 
 def follow_a_request(reader: Reader) -> None:
