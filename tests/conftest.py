@@ -56,6 +56,7 @@ def world(table_name: str) -> Iterator[World]:
     world = World(table_name)
     with use(world.context):
         yield world
+    assert world.schema_errors == []
 
 
 @pytest.fixture

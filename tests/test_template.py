@@ -10,6 +10,8 @@ import pytest
 
 from stripe_integrations.adapters import aws
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
+from stripe_integrations.config import Settings
+from stripe_integrations.errors import ConfigurationError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.table import Record
 from tests.replacement import Change, document, transformed
@@ -59,16 +61,41 @@ class TestFunctions:
 
     @pytest.mark.parametrize("name", DEPLOYED)
     def test_describe_versions_within_256_characters(self, name: str) -> None:
-        given = DEPLOYED[name]["Properties"]["VersionDescription"]["Sub"]
-        description = given if isinstance(given, str) else given[0].replace("${Authorizer}", "jwt")
-        longest = re.sub(r"\$\{(\w+)\}", lambda found: "x" * longest_value(found[1]), description)
-        assert len(longest.strip()) <= 256
+        assert len(longest_text(DEPLOYED[name]["Properties"]["VersionDescription"])) <= 256
 
     def test_may_store_every_kind(self) -> None:
         declared = PARAMETERS["StoredRecords"]
         every_kind = ",".join(kind.__name__ for kind in KINDS)
         assert re.fullmatch(declared["AllowedPattern"], every_kind)
         assert len(every_kind) <= declared["MaxLength"]
+
+    @pytest.mark.parametrize(
+        "patterns",
+        [
+            "",
+            "*",
+            "invoice.paid",
+            "invoice.*,charge.*,customer.subscription.*",
+            "*,payout.paid",
+            "invoice",
+            "invoice*",
+            "*.paid",
+            "invoice.paid,",
+            "invoice.paid charge.*",
+            "v1.billing.meter.no_meter_found",
+            "invoice.*,v2.*",
+        ],
+    )
+    def test_publish_the_types_that_the_settings_accept(self, patterns: str) -> None:
+        declared = PARAMETERS["PublishTypes"]["AllowedPattern"]
+        is_allowed = re.fullmatch(declared, patterns) is not None
+        environment = {"TABLE_NAME": "customers", "PUBLISH_TYPES": patterns}
+        try:
+            accepted = Settings.from_environment(environment).publish_types
+        except ConfigurationError:
+            assert not is_allowed
+        else:
+            assert is_allowed is (",".join(accepted) == patterns)
 
     def test_get_no_secret(self) -> None:
         assert "{{resolve:" not in TEXT
@@ -94,6 +121,28 @@ def parameters_in(value: object) -> set[str]:
     if "UseJwt" in text:
         named.add("JwtIssuer")
     return named & PARAMETERS.keys()
+
+
+def longest_text(value: Any) -> str:
+    """The longest text that functions of CloudFormation make of the parameters."""
+    match value:
+        case {"Ref": "StoredRecords"}:
+            return ",".join(kind.__name__ for kind in KINDS)
+        case {"Ref": name}:
+            return "x" * longest_value(name)
+        case {"If": [_, *choices]}:
+            return max(map(longest_text, choices), key=len)
+        case {"Join": [separator, {"Split": [old, inner]}]}:
+            return str(separator).join(longest_text(inner).split(old))
+        case {"Sub": [str(text), variables]}:
+            given = {name: longest_text(part) for name, part in variables.items()}
+        case {"Sub": str(text)}:
+            given = {}
+        case _:
+            return str(value)
+    names = re.findall(r"\$\{(\w+)\}", text)
+    given |= {name: longest_text({"Ref": name}) for name in names if name not in given}
+    return re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], text).strip()
 
 
 def longest_value(name: str) -> int:

@@ -37,6 +37,7 @@ from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
 from tests import roles
 from tools.lambda_events import api_event, lambda_context, user_event
+from tools.published_event import schema_errors
 
 Json = dict[str, Any]
 
@@ -67,6 +68,7 @@ class World:
         self.during_sleep: Callable[[], None] = lambda: None
         self.dead_letters: list[Json] = []
         self.published: list[Json] = []
+        self.schema_errors: list[str] = []
         self.measured: list[tuple[Metric, float]] = []
         self.settings = Settings(
             **{
@@ -124,6 +126,7 @@ class World:
         """Take a change, as the event bus does."""
         if not roles.allowed(roles.put_events(self.settings.event_bus_name or "")):
             raise MessageNotSentError("events: AccessDeniedException")
+        self.schema_errors += schema_errors(detail)
         self.published.append(dict(detail))
 
     # ---- the functions

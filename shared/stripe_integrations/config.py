@@ -30,6 +30,8 @@ _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _KIND = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?")
+# Types that begin with the version of an API are of thin events, which are never published.
+_PUBLISH_TYPE = re.compile(r"\*|(?!v\d+\.)[a-z_0-9]+\.([a-z_0-9]+\.)*([a-z_0-9]+|\*)")
 _FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
@@ -60,6 +62,9 @@ class Settings:
         `stripe_event_handlers`, if the deployment has one.
     event_bus_name : str or None
         The EventBridge bus on which events of our customers are published, if any.
+    publish_types : tuple of str
+        Patterns of the types of event that are published though they change no record: an exact
+        type, ``invoice.paid``; a family, ``invoice.*``; or ``*``. Thin events are never published.
     dead_letters_url : str or None
         The SQS queue for failed events.
     deployment_name : str or None
@@ -86,6 +91,7 @@ class Settings:
     event_retention_days: int = 90
     event_handlers: Mapping[str, str] = field(default_factory=dict)
     event_bus_name: str | None = None
+    publish_types: tuple[str, ...] = ()
     dead_letters_url: str | None = None
     deployment_name: str | None = None
     api_authorizer: Authorizer = Authorizer.IAM
@@ -115,6 +121,7 @@ class Settings:
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
             event_handlers=_custom_handlers(),
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
+            publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
             deployment_name=_name(environment.get("DEPLOYMENT_NAME") or None),
             api_authorizer=_authorizer(environment.get("API_AUTHORIZER") or "iam"),
@@ -144,9 +151,21 @@ def _name(name: str | None) -> str | None:
 
 
 def _stored_records(names: str | None) -> frozenset[str] | None:
-    if names is None:
-        return None
-    return frozenset(name.strip() for name in names.split(",") if name.strip())
+    return None if names is None else frozenset(_entries(names))
+
+
+def _publish_types(patterns: str) -> tuple[str, ...]:
+    for pattern in _entries(patterns):
+        if not _PUBLISH_TYPE.fullmatch(pattern):
+            raise ConfigurationError(
+                f"PUBLISH_TYPES must be types like invoice.paid, invoice.* or *, not {pattern!r}"
+            )
+    return tuple(_entries(patterns))
+
+
+def _entries(text: str) -> list[str]:
+    """Split a list that is separated by commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 def _retention(days: str) -> int:

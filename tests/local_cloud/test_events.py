@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from local.cloud import Cloud, local_cloud
+from tests.test_publish_page import BUS, SUBSCRIBER
+from tools.published_event import schema_errors
 
 
 def create(cloud: Cloud, user_id: str) -> str:
@@ -73,26 +78,63 @@ def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
     )
 
 
-def test_applied_change_is_published() -> None:
-    with local_cloud(parameters={"EventBusName": "changes"}) as cloud:
-        queue = subscribe_queue(cloud, "changes")
-        customer = create(cloud, "u-published")
-        cloud.wait_until(
-            lambda: event_of(cloud, customer).get("state") == "applied", "it is applied"
-        )
-        messages = cloud.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5)
+@pytest.fixture(scope="module")
+def publishing() -> Iterator[Cloud]:
+    """A cloud that publishes changes and invoices, with the subscriber of docs/publish.md."""
+    parameters = {"EventBusName": BUS, "PublishTypes": "invoice.*"}
+    with local_cloud(parameters=parameters) as cloud:
+        cloudformation = cloud.client("cloudformation")
+        cloudformation.create_stack(StackName="subscriber", TemplateBody=SUBSCRIBER)
+        waiter = cloudformation.get_waiter("stack_create_complete")
+        waiter.wait(StackName="subscriber", WaiterConfig={"Delay": 1})
+        yield cloud
 
-    (message,) = messages["Messages"]
-    published = json.loads(message["Body"])
+
+def test_applied_change_is_published(publishing: Cloud) -> None:
+    queue = subscribe_queue(publishing, BUS)
+    customer = create(publishing, "u-published")
+    publishing.wait_until(
+        lambda: event_of(publishing, customer).get("state") == "applied", "it is applied"
+    )
+    (published,) = messages(publishing, queue)
     assert published["source"] == "stripe-integrations"
     assert published["detail-type"] == "customer.created"
     assert published["detail"]["customer_id"] == customer
+    assert schema_errors(published["detail"]) == []
+
+
+def test_event_of_further_type_reaches_its_subscriber(publishing: Cloud) -> None:
+    customer = create(publishing, "u-invoiced")
+    assert publishing.stripe.double
+    with publishing.stripe.double.use() as stripe:
+        for number, kind in enumerate(["invoice.created", "invoiceitem.created", "invoice.paid"]):
+            invoice = {"id": f"in_{number}", "object": "invoice", "customer": customer}
+            stripe.account.emit(kind, invoice)
+    (stack,) = publishing.client("cloudformation").describe_stacks(StackName="subscriber")["Stacks"]
+    (output,) = stack["Outputs"]
+    (paid,) = messages(publishing, output["OutputValue"])
+    assert paid["detail-type"] == "invoice.paid"
+    assert (paid["detail"]["customer_id"], paid["detail"]["user_id"]) == (customer, "u-invoiced")
+    assert paid["detail"]["effect"] == "none"
+    assert schema_errors(paid["detail"]) == []
+
+
+def messages(cloud: Cloud, queue: str) -> list[dict[str, Any]]:
+    """The messages in a queue, once there is one."""
+    found: list[dict[str, Any]] = []
+
+    def receive() -> bool:
+        received = cloud.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=1)
+        found.extend(json.loads(message["Body"]) for message in received.get("Messages", []))
+        return bool(found)
+
+    cloud.wait_until(receive, "a message is in the queue")
+    return found
 
 
 def subscribe_queue(cloud: Cloud, name: str) -> str:
-    """Create the bus, and a queue that gets its events; the queue's URL."""
+    """Create a queue that gets all events of a bus; the queue's URL."""
     events, sqs = cloud.client("events"), cloud.client("sqs")
-    events.create_event_bus(Name=name)
     queue: str = sqs.create_queue(QueueName="subscriber")["QueueUrl"]
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
     pattern = json.dumps({"source": ["stripe-integrations"]})

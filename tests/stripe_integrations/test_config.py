@@ -22,6 +22,7 @@ class TestSettings:
         assert settings == Settings(table_name="customers")
         assert (settings.livemode, settings.event_retention_days) == (False, 90)
         assert (settings.stored_records, settings.event_handlers) == (None, {})
+        assert settings.publish_types == ()
         assert settings.deployment_name is None
 
     def test_every_variable_is_read(self) -> None:
@@ -37,6 +38,7 @@ class TestSettings:
                 "STORED_RECORDS": "Card",
                 "EVENT_RETENTION_DAYS": "31",
                 "EVENT_BUS_NAME": "changes",
+                "PUBLISH_TYPES": "invoice.paid, charge.*,*,",
                 "DEAD_LETTERS_URL": "https://sqs/dead-letters",
                 "DEPLOYMENT_NAME": "shop-prod",
                 "API_AUTHORIZER": "jwt",
@@ -54,6 +56,7 @@ class TestSettings:
             stored_records=frozenset({"Card"}),
             event_retention_days=31,
             event_bus_name="changes",
+            publish_types=("invoice.paid", "charge.*", "*"),
             dead_letters_url="https://sqs/dead-letters",
             deployment_name="shop-prod",
             api_authorizer=Authorizer.JWT,
@@ -68,6 +71,17 @@ class TestSettings:
             ("EVENT_RETENTION_DAYS", "30"),
             ("EVENT_RETENTION_DAYS", "many"),
             ("API_AUTHORIZER", "IAM"),
+            ("PUBLISH_TYPES", "invoice"),
+            ("PUBLISH_TYPES", "invoice*"),
+            ("PUBLISH_TYPES", "invoice.pa*"),
+            ("PUBLISH_TYPES", "invoice.**"),
+            ("PUBLISH_TYPES", "*.paid"),
+            ("PUBLISH_TYPES", "invoice.*.paid"),
+            ("PUBLISH_TYPES", "invoice.paid charge.*"),
+            ("PUBLISH_TYPES", "Invoice.paid"),
+            ("PUBLISH_TYPES", "invoice.paid,.paid"),
+            ("PUBLISH_TYPES", "v1.billing.meter.no_meter_found"),
+            ("PUBLISH_TYPES", "v2.*"),
             ("DEPLOYMENT_NAME", "shop/prod"),
             ("DEPLOYMENT_NAME", "s" * 129),
         ],
@@ -75,6 +89,12 @@ class TestSettings:
     def test_invalid_variable_is_named(self, variable: str, value: str) -> None:
         with pytest.raises(ConfigurationError, match=variable):
             Settings.from_environment({**REQUIRED, variable: value})
+
+    def test_invalid_publish_type_is_named(self) -> None:
+        with pytest.raises(
+            ConfigurationError, match=r"invoice\.paid, invoice\.\* or \*, not 'paid'"
+        ):
+            Settings.from_environment({**REQUIRED, "PUBLISH_TYPES": "invoice.*,paid"})
 
     def test_api_version_is_that_of_stripes_library(self) -> None:
         assert stripe.api_version == API_VERSION

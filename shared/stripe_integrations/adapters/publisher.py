@@ -1,4 +1,4 @@
-"""Messages to other services: dead letters to a queue, changes to an event bus. Ids only."""
+"""Messages to other services: dead letters to a queue, events to an event bus. Ids only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
 
 
 def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
-    """Publish a change that was applied, at least once, to the event bus.
+    """Publish what became of an event, at least once, to the event bus.
 
     https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 
@@ -50,7 +50,8 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
     settings : Settings
         Has the bus.
     detail : mapping
-        What was applied, in ids: `event_id`, to deduplicate by, and `type` among them.
+        In ids, as docs/published-event.schema.json has it: `event_id`, to deduplicate by, and
+        `type` among them.
 
     Raises
     ------

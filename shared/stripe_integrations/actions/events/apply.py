@@ -18,13 +18,14 @@ from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, car
 from stripe_integrations.actions.events.event_types import (
     NO_CHANGE,
     changes_records,
+    is_publish_type,
     reason_to_ignore,
 )
 from stripe_integrations.actions.events.failures import dead_letter, record_failure
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.ordering import PendingChanges, is_deletion
 from stripe_integrations.actions.events.payload_trust import is_untrusted
-from stripe_integrations.actions.events.side_effects import Outcome, finish
+from stripe_integrations.actions.events.side_effects import Effect, Outcome, finish
 from stripe_integrations.context import current
 from stripe_integrations.models import (
     Customer,
@@ -287,7 +288,7 @@ def _keep_waiting(events: list[Event]) -> list[Event]:
 def _plan_without_customer(events: list[Event]) -> Plan:
     """Plan for events that name no customer, or one that has been unknown for too long."""
     outcomes = [
-        Outcome(event, None, UNKNOWN_CUSTOMER) if event.named_id else _without_effect(event)
+        Outcome(event, None, UNKNOWN_CUSTOMER) if event.named_id else _without_change(event)
         for event in events
     ]
     return Plan(Change.NONE, outcomes)
@@ -300,14 +301,16 @@ def _plan(customer: Customer, events: list[Event]) -> Plan:
     for event in events:
         if event.effected_at:
             outcomes.append(Outcome(event))  # an earlier attempt has committed its change
-        elif not changes_records(event):
-            outcomes.append(_without_effect(event))
-        else:
+        elif changes_records(event):
             changing.append(event)
+        elif _is_soft_deleted_here(customer) and is_publish_type(event.kind):
+            outcomes.append(Outcome(event, None, _SOFT_DELETED))
+        else:
+            outcomes.append(_without_change(event))
     changing.sort(key=lambda event: event.created)
     if customer.deleted:
         return _plan_after_deletion(customer, changing, outcomes)
-    if not customer.is_active:
+    if _is_soft_deleted_here(customer):
         outcomes += [Outcome(event, None, _SOFT_DELETED) for event in changing]
         return Plan(Change.NONE, outcomes)
     if any(is_deletion(event, customer) for event in changing):
@@ -361,8 +364,15 @@ def _outcome(event: Event, freshness: Freshness) -> Outcome:
     return Outcome.older(event) if freshness is Freshness.OLDER else Outcome(event)
 
 
-def _without_effect(event: Event) -> Outcome:
-    return Outcome(event, None, None if has_handlers(event.kind) else NO_CHANGE)
+def _is_soft_deleted_here(customer: Customer) -> bool:
+    """Return whether a record was soft-deleted other than by Stripe's deletion."""
+    return not customer.is_active and not customer.deleted
+
+
+def _without_change(event: Event) -> Outcome:
+    """The outcome of an event that changes no record: it may be published, or handled."""
+    effect = Effect.NONE if is_publish_type(event.kind) else None
+    return Outcome(event, effect, None if has_handlers(event.kind) else NO_CHANGE)
 
 
 # ---- commit

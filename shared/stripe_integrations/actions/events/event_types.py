@@ -36,6 +36,17 @@ def changes_records(event: Event) -> bool:
     return kind is not None and kind.EVENTS[event.kind] in applied_roles(kind)
 
 
+def fits(event_type: str, pattern: str) -> bool:
+    """Return whether a type of event is the one of a pattern, or of its family: ``invoice.*``."""
+    family, star, _ = pattern.partition("*")
+    return event_type.startswith(family) if star else event_type == pattern
+
+
+def is_publish_type(event_type: str) -> bool:
+    """Return whether events of a type are published even where they change no record."""
+    return any(fits(event_type, pattern) for pattern in current().settings.publish_types)
+
+
 def reason_to_ignore(event: Event) -> str | None:
     """Return why an event does not concern this deployment; None if it does."""
     if event.object != "event":

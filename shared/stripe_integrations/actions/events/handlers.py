@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable
 from functools import cache
 
+from stripe_integrations.actions.events.event_types import fits
 from stripe_integrations.context import current
 from stripe_integrations.errors import EventHandlerNotFoundError
 from stripe_integrations.models import Customer, Event
@@ -36,12 +37,7 @@ def handlers_of(event_type: str) -> list[EventHandler]:
 
 def _references(event_type: str) -> list[str]:
     handlers = current().settings.event_handlers
-    return [reference for pattern, reference in handlers.items() if _fits(event_type, pattern)]
-
-
-def _fits(event_type: str, pattern: str) -> bool:
-    family, star, _ = pattern.partition("*")
-    return event_type.startswith(family) if star else event_type == pattern
+    return [reference for pattern, reference in handlers.items() if fits(event_type, pattern)]
 
 
 @cache

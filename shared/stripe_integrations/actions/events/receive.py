@@ -9,6 +9,7 @@ from stripe_integrations.actions.customers.snapshot import token_of
 from stripe_integrations.actions.events.event_types import (
     NO_CHANGE,
     changes_records,
+    is_publish_type,
     reason_to_ignore,
 )
 from stripe_integrations.actions.events.handlers import has_handlers
@@ -49,9 +50,9 @@ def _store(event: Event) -> Event:
         event.ignore(reason)
         event.drop_payload()
         return event.store()
-    if not event.processed and not changes_records(event) and not has_handlers(event.kind):
+    if not event.processed and not _has_purpose(event):
         event.ignore(NO_CHANGE)
-    if event.named_id is None and event.processed:
+    if event.named_id is None and not has_handlers(event.kind):
         event.drop_payload()
     try:
         return link_customer(event)
@@ -59,6 +60,11 @@ def _store(event: Event) -> Event:
         return event.store()
     except CustomerNotFoundError:
         return _store_of_unknown_customer(event)
+
+
+def _has_purpose(event: Event) -> bool:
+    """Return whether an event changes records, is handled or is published."""
+    return changes_records(event) or has_handlers(event.kind) or is_publish_type(event.kind)
 
 
 def _store_of_unknown_customer(event: Event) -> Event:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.events.apply import apply_events
-from stripe_integrations.actions.events.event_types import applied_event_types
+from stripe_integrations.actions.events.event_types import applied_event_types, is_publish_type
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
@@ -187,11 +187,13 @@ def grouped(entries: Iterable[QueueEntry]) -> Iterator[list[str]]:
 
 
 def _swept_event_types() -> tuple[str, ...]:
-    """The types to list; none, which means all, where the deployment has custom handlers.
+    """The types to list; none, which means all, where further types are handled or published.
 
     Stripe takes no patterns, and refuses unknown types.
     """
-    return () if current().settings.event_handlers else applied_event_types()
+    settings = current().settings
+    has_further_types = settings.event_handlers or settings.publish_types
+    return () if has_further_types else applied_event_types()
 
 
 def _chunks(event_types: Sequence[str]) -> list[Sequence[str]]:
@@ -205,13 +207,17 @@ def _page(cursor: SweepCursor, chunks: list[Sequence[str]]) -> tuple[list[Json],
     return current().stripe.list_events(since, chunks[int(cursor.chunk)], cursor.after)
 
 
+def _is_wanted(event_type: str) -> bool:
+    """Return whether events of a type change records, are handled or are published."""
+    is_applied = event_type in applied_event_types()
+    return is_applied or has_handlers(event_type) or is_publish_type(event_type)
+
+
 def _receive_unknown(events: list[Json], result: Reconciliation) -> int:
-    event_types = applied_event_types()
     wanted = {
         event["id"]: event
         for event in events
-        if isinstance(event.get("type"), str)
-        and (event["type"] in event_types or has_handlers(event["type"]))
+        if isinstance(event.get("type"), str) and _is_wanted(event["type"])
     }
     unknown = wanted.keys() - Event.find_all(wanted).keys()
     received = 0

@@ -19,7 +19,7 @@ DELETED = "the customer is deleted"
 
 
 class Effect(StrEnum):
-    """The outcome of an event that changes records, as it is published."""
+    """What became of an event in the records, as it is published."""
 
     APPLIED = "applied"
     """The record includes its change, by this attempt or an earlier one."""
@@ -27,6 +27,8 @@ class Effect(StrEnum):
     """The record already had this state or a later one."""
     FROZEN = "frozen"
     """Stripe has deleted the customer, so the event is not applied."""
+    NONE = "none"
+    """It changes no record, and is published because `publish_types` has its type."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Outcome:
     event : Event
         The event, claimed.
     effect : Effect or None
-        How it affected the record; None where it changes no record of ours.
+        How it affected the record; None where it is not published: it changes no record of ours.
     reason : str or None
         Why it has no effect.
     was_ambiguous : bool

@@ -42,14 +42,20 @@ class WriteUnits:
 
 
 class TestForeignEvent:
-    def test_costs_at_most_six_write_units(self, world: World) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "publish_types"), [("customer.updated", ()), ("invoice.paid", ("invoice.*",))]
+    )
+    def test_costs_at_most_six_write_units(
+        self, world: World, kind: str, publish_types: tuple[str, ...]
+    ) -> None:
+        world.configure(event_bus_name="changes", publish_types=publish_types)
         units = WriteUnits()
         client = database_client()
         with (
             hooked(client, "provide-client-params.dynamodb", units.request),
             hooked(client, "after-call.dynamodb", units.count),
         ):
-            receive(world)
+            receive(world, type=kind)
             for seconds in (150, 450, 900, DAY):
                 world.time += seconds
                 look_up_waiting(Reconciliation())
