@@ -65,6 +65,8 @@ class History:
         Whether applied changes are published.
     handled : tuple of str
         Types of event that have a custom handler.
+    publish_types : tuple of str
+        Patterns of types of event that are published though they change no record.
     emits_lost_defaults : bool
         Whether Stripe sends an update event for defaults that a removed card was.
     stores_optional_kinds : bool
@@ -80,6 +82,7 @@ class History:
     endpoint_version: str | None = None
     has_bus: bool = False
     handled: tuple[str, ...] = ()
+    publish_types: tuple[str, ...] = ()
     emits_lost_defaults: bool = True
     stores_optional_kinds: bool = False
     sizes: Sizes = field(default_factory=dict)
@@ -112,6 +115,7 @@ _STRIPE = (
     ("change_tax_ids", 2.5),
     ("delete", 2.5),
     ("checkout", 0.7),
+    ("invoice", 4.0),
     ("unrelated_customer", 0.7),
     ("other_stack", 1.0),
     ("other_mode", 0.7),
@@ -193,6 +197,7 @@ _HANDLED = (
     "payment_method.attached",
     "product.created",
 )
+_PUBLISH_TYPES = ("invoice.*", "customer.tax_id.*", "payment_method.*", "product.created")
 
 _NAMES = ("Ada", "Bob", "Cy")
 _EMAILS = ("a@example.com", "b@example.com")
@@ -239,7 +244,10 @@ _DOMAINS: dict[str, Mapping[str, Sequence[Any] | float]] = {
         "how": ("add", "add", "verified", "unverified", "remove"),
     },
     **dict.fromkeys(("other_mode", "other_account", "forged"), _CRAFTED),
-    "foreign_burst": {**_BURST_VALUES, "how": ("update", "update", "subscribe", "delete")},
+    "foreign_burst": {
+        **_BURST_VALUES,
+        "how": ("update", "update", "subscribe", "invoice", "delete"),
+    },
     "replay": {"how": ("failed", "range")},
 }
 """The arguments of each kind of action: the values to choose from, or a probability."""
@@ -278,6 +286,7 @@ def generate(seed: int) -> History:
         emits_lost_defaults=random.random() >= 1 / 3,
         stores_optional_kinds=random.random() < 0.5,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
+        publish_types=_some(random, _PUBLISH_TYPES) if random.random() < 0.6 else (),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
@@ -24,6 +25,7 @@ from stripe_integrations.models.fields import fields_of
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.payment_method import PaymentMethod
 from stripe_integrations.models.tax_id import TaxId
+from tools.published_event import schema_errors
 
 Json = dict[str, Any]
 
@@ -70,6 +72,8 @@ class FinalState:
         The messages that the queue received.
     bus : SimulatedService or None
         The event bus, if the deployment has one.
+    publish_types : sequence of str
+        Patterns of the types of event that are published though they change no record.
     handlers : CustomHandlers
         The custom event handlers and the events that they handled.
     kinds : sequence of type
@@ -87,6 +91,7 @@ class FinalState:
     stripe_actor: StripeActor
     dead_letters: list[str]
     bus: SimulatedService | None
+    publish_types: Sequence[str]
     handlers: CustomHandlers
     kinds: Sequence[type[Child]]
     poisonous: set[str]
@@ -119,6 +124,7 @@ def check_events(final: FinalState) -> Iterator[Violation]:
             yield Violation("every event is finished", f"{state}: {detail}")
     yield from _check_foreign(final)
     yield from _check_published(final)
+    yield from _check_messages(final)
     yield from _check_side_effects_once(final)
     yield from _check_recovered(final)
     yield from _check_failures(final)
@@ -165,7 +171,8 @@ def _check_recovered(final: FinalState) -> Iterator[Violation]:
     of_children = (event_type for kind in final.kinds for event_type in kind.EVENTS)
     swept = {*CUSTOMER_EVENT_TYPES, *of_children}
     for stripe_id, event in final.double.account.events.items():
-        if event["type"] in swept and stripe_id not in final.watch.events:
+        is_swept = event["type"] in swept or _is_publish_type(final, event["type"])
+        if is_swept and stripe_id not in final.watch.events:
             yield Violation("an event that Stripe lists is stored", f"{event['type']} {stripe_id}")
 
 
@@ -182,7 +189,11 @@ def _check_foreign(final: FinalState) -> Iterator[Violation]:
 
 
 def _check_published(final: FinalState) -> Iterator[Violation]:
-    """Check that every event of our customers that changes records was published."""
+    """Check that every event of our customers that is to be published was published.
+
+    Those are the events that change records, and those of the further types; of the latter also
+    the events that name no customer.
+    """
     if final.bus is None:
         return
     published: dict[str, list[float]] = {}
@@ -193,16 +204,42 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
         user_id = text(event, "user_id")
         # An event that failed before its effect is published after a successful replay.
         has_failed_early = text(event, "state") == "failed" and "effected_at" not in event
-        if user_id is None or user_id in soft_deleted or has_failed_early:
+        names_none = not event.keys() & {"customer_id", "payment_method_id"}
+        if user_id in soft_deleted or has_failed_early or (user_id is None and not names_none):
             continue
         payload = final.double.account.events.get(stripe_id)
-        if payload is None or not _changes_records(final, payload):
+        if payload is None or not _is_to_be_published(final, payload):
             continue
         detail = f"{payload['type']} {stripe_id}"
         if stripe_id not in published:
             yield Violation("an event of our customers is published", detail)
         elif published[stripe_id][-1] < final.watch.replayed.get(stripe_id, 0.0):
             yield Violation("a replayed event is published again", detail)
+
+
+def _is_to_be_published(final: FinalState, payload: Json) -> bool:
+    return _changes_records(final, payload) or _is_publish_type(final, payload["type"])
+
+
+def _is_publish_type(final: FinalState, event_type: str) -> bool:
+    return any(fnmatchcase(event_type, pattern) for pattern in final.publish_types)
+
+
+def _check_messages(final: FinalState) -> Iterator[Violation]:
+    """Check that nothing else was published, and that each message fits the schema."""
+    of_children = (event_type for kind in KINDS for event_type in kind.EVENTS)
+    changing = {*CUSTOMER_EVENT_TYPES, *of_children}
+    for message in map(json.loads, final.bus.messages if final.bus else ()):
+        stripe_id, event_type = message["event_id"], message["type"]
+        detail = f"{event_type} {stripe_id}"
+        if stripe_id not in final.double.account.events:
+            yield Violation("modes and accounts never mix", detail)
+        if message["customer_id"] in final.stripe_actor.foreign:
+            yield Violation("no event of a foreign customer is published", detail)
+        if event_type not in changing and not _is_publish_type(final, event_type):
+            yield Violation("no event of another type is published", detail)
+        for error in schema_errors(message):
+            yield Violation("a message fits its schema", f"{detail}: {error}")
 
 
 def _changes_records(final: FinalState, payload: Json) -> bool:

@@ -275,6 +275,24 @@ MUTANTS = (
         "        return cls(event, None, OLDER)\n",
     ),
     Mutant(
+        "event published only if it changes records",
+        f"{_EVENTS}/apply.py",
+        "effect = Effect.NONE if is_publish_type(event.kind) else None",
+        "effect = None",
+    ),
+    Mutant(
+        "family of event types without its dot",
+        f"{_EVENTS}/event_types.py",
+        'pattern.partition("*")',
+        'pattern.partition(".*")',
+    ),
+    Mutant(
+        "published type that the sweep does not list",
+        f"{_EVENTS}/reconcile.py",
+        "settings.event_handlers or settings.publish_types",
+        "settings.event_handlers",
+    ),
+    Mutant(
         "waiting event never ended",
         f"{_EVENTS}/reconcile.py",
         "            Event.finish_waiting(event.stripe_id)\n",

@@ -21,6 +21,7 @@ _PLAIN_HISTORY: dict[str, Any] = {
     "emits_lost_defaults": True,
     "stores_optional_kinds": False,
     "handled": (),
+    "publish_types": (),
 }
 
 
@@ -118,9 +119,12 @@ class Shrinker:
             self._try(replace(self._best, fault_profile=profile))
         for field, default in _PLAIN_HISTORY.items():
             self._try(replace(self._best, **{field: default}))
-        for kind in self._best.handled:
-            rest = tuple(other for other in self._best.handled if other != kind)
-            self._try(replace(self._best, handled=rest))
+        for field in ("handled", "publish_types"):
+            for kind in getattr(self._best, field):
+                rest: dict[str, Any] = {
+                    field: tuple(other for other in getattr(self._best, field) if other != kind)
+                }
+                self._try(replace(self._best, **rest))
         for name in list(self._best.sizes):
             sizes = {other: size for other, size in self._best.sizes.items() if other != name}
             self._try(replace(self._best, sizes=sizes))

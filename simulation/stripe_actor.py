@@ -160,6 +160,8 @@ class StripeActor:
                 self._attach_method(action, customer)
                 self._add_other_method(action, customer)
                 self._subscribe(action, customer)
+            case "invoice":
+                self._invoice(action, customer)
             case "delete":
                 self._delete(action, customer)
             case how:
@@ -345,6 +347,15 @@ class StripeActor:
         with self._stripe.operation(action.name) as double:
             double.complete_checkout_session(customer)
 
+    # ---- events that change no record
+
+    def _invoice(self, action: Action, customer: str) -> None:
+        invoice = {"object": "invoice", "customer": customer, "customer_email": "a@example.com"}
+        with self._stripe.operation(action.name) as double:
+            item = {**invoice, "object": "invoiceitem", "id": double.account.new_id("ii")}
+            double.account.emit("invoiceitem.created", item)
+            double.account.emit("invoice.paid", {**invoice, "id": double.account.new_id("in")})
+
     # ---- events that must not be applied
 
     def _crafted(self, action: Action, customer: str) -> None:
@@ -395,6 +406,7 @@ _ON_CUSTOMER: dict[str, Callable[[StripeActor, Action, str], None]] = {
     "subscribe": StripeActor._subscribe,
     "change_tax_ids": StripeActor._change_tax_ids,
     "checkout": StripeActor._checkout,
+    "invoice": StripeActor._invoice,
     "other_mode": StripeActor._crafted,
     "other_account": StripeActor._crafted,
     "forged": StripeActor._crafted,

@@ -69,6 +69,7 @@ class Scene:
             accepted=set(),
             dead_letters=[],
             bus=None,
+            publish_types=["invoice.*"],
             handlers=CustomHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
             kinds=KINDS,
             poisonous=set(),
@@ -277,11 +278,68 @@ def publish_nothing(scene: Scene) -> None:
 
 def publish_twice(scene: Scene) -> None:
     publish_nothing(scene)
-    assert scene.final.bus is not None
     (stripe_id,) = scene.watch.events
-    scene.final.bus.messages += [json.dumps({"event_id": stripe_id})] * 2
-    scene.final.bus.senders += [invocation(), invocation()]
-    scene.final.bus.times += [START, START]
+    publish(scene, stripe_id)
+    publish(scene, stripe_id)
+
+
+def publish(scene: Scene, stripe_id: str, **changes: Any) -> None:
+    assert scene.final.bus is not None
+    detail = {
+        "event_id": stripe_id,
+        "type": "customer.updated",
+        "created": int(START),
+        "customer_id": scene.stripe_id,
+        "user_id": "u-0",
+        "livemode": False,
+        "effect": "older",
+        "customer_is_active": True,
+        **changes,
+    }
+    scene.final.bus.messages.append(json.dumps(detail))
+    scene.final.bus.senders.append(invocation())
+    scene.final.bus.times.append(START)
+
+
+def emit(scene: Scene, event_type: str, customer: str | None, **more: str) -> str:
+    """Let Stripe send an event that changes no record, and store it as ended; its id."""
+    scene.final.bus = SimulatedService("bus", None)  # type: ignore[arg-type]
+    subject = {"id": "in_1", "object": "invoice", "customer": customer}
+    stripe_id = scene.double.account.emit(event_type, subject)
+    ended = event("ignored", attempts=1, reason="no change", **more)
+    scene.write(("EVENT", ended), pk=f"EVENT#{stripe_id}")
+    return stripe_id
+
+
+def publish_no_invoice(scene: Scene) -> None:
+    emit(scene, "invoice.paid", scene.stripe_id, customer_id=scene.stripe_id, user_id="u-0")
+
+
+def publish_no_invoice_without_customer(scene: Scene) -> None:
+    emit(scene, "invoice.paid", None)
+
+
+def publish_another_type(scene: Scene) -> None:
+    publish(scene, emit(scene, "invoiceitem.created", scene.stripe_id), type="invoiceitem.created")
+
+
+def publish_a_foreign_event(scene: Scene) -> None:
+    scene.final.stripe_actor.foreign.add("cus_foreign")
+    stripe_id = emit(scene, "invoice.paid", "cus_foreign", customer_id="cus_foreign")
+    publish(scene, stripe_id, type="invoice.paid", customer_id="cus_foreign")
+
+
+def publish_the_other_mode(scene: Scene) -> None:
+    scene.final.bus = SimulatedService("bus", None)  # type: ignore[arg-type]
+    publish(scene, "evt_live")
+
+
+def publish_personal_data(scene: Scene) -> None:
+    publish(scene, emit(scene, "invoice.paid", scene.stripe_id), email="a@example.com")
+
+
+def sweep_no_invoice(scene: Scene) -> None:
+    scene.double.account.emit("invoice.paid", {"object": "invoice", "customer": scene.stripe_id})
 
 
 def lose_a_replay(scene: Scene) -> None:
@@ -363,6 +421,13 @@ def accept_a_forged_event(scene: Scene) -> None:
         (forget_an_attempt, "an attempt that was counted stays counted"),
         (publish_nothing, "an event of our customers is published"),
         (publish_twice, "an event is published once"),
+        (publish_no_invoice, "an event of our customers is published"),
+        (publish_no_invoice_without_customer, "an event of our customers is published"),
+        (publish_another_type, "no event of another type is published"),
+        (publish_a_foreign_event, "no event of a foreign customer is published"),
+        (publish_the_other_mode, "modes and accounts never mix"),
+        (publish_personal_data, "a message fits its schema"),
+        (sweep_no_invoice, "an event that Stripe lists is stored"),
         (lose_a_replay, "a replayed event is published again"),
         (handle_twice, "an event is handled once"),
         (call_for_a_foreign_customer, "no call to Stripe is made for a foreign customer"),
