@@ -12,7 +12,6 @@ folder: any number of clouds run at the same time, and each is removed completel
 import json
 import os
 import platform
-import re
 import signal
 import socket
 import subprocess
@@ -33,11 +32,13 @@ from urllib.parse import urlsplit
 
 import boto3
 import stripe
+import yaml
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
+from samtranslator.yaml_helper import yaml_parse
 
 from local.forwarder import forward_events
 from local.stripe_double import StripeDouble, StripeDoubleServer
@@ -316,7 +317,7 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
         make_secrets(endpoint, used)
     with step("building the functions"):
         build.succeed()
-        allow_http(folder / "build" / "template.yaml")
+        adapt(folder / "build" / "template.yaml")
     chosen = {**stack_parameters(used), **parameters}
     deploy = sam_deploy(folder, chosen)
     with (
@@ -386,13 +387,20 @@ def sam_build(folder: Path) -> list[str]:
     return [str(SAM), "build", "--build-dir", str(folder / "build")]
 
 
-def allow_http(template: Path) -> None:
-    """Remove the policy of the dead-letter queue, which denies requests without TLS.
+def adapt(template: Path) -> None:
+    """Remove from a template what the local AWS lacks: TLS, and metric math of alarms.
 
-    The local AWS has no TLS.
+    The policy of the dead-letter queue denies requests without TLS. An alarm on an expression
+    watches the first metric of it instead.
     """
-    text = template.read_text()
-    template.write_text(re.sub(r"^  DeadLettersPolicy:\n(?:   .*\n)+", "", text, flags=re.M))
+    document = yaml_parse(template.read_text())
+    del document["Resources"]["DeadLettersPolicy"]
+    for resource in document["Resources"].values():
+        metrics = resource["Properties"].pop("Metrics", ())
+        for watched in (metric["MetricStat"] for metric in metrics[1:2]):
+            resource["Properties"] |= watched["Metric"]
+            resource["Properties"] |= {"Period": watched["Period"], "Statistic": watched["Stat"]}
+    template.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 def sam_deploy(folder: Path, parameters: Mapping[str, str]) -> list[str]:

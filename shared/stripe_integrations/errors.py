@@ -258,6 +258,13 @@ def is_permanent(error: BaseException) -> bool:
     return isinstance(error, DatabaseRefusedError | UnprocessableEventError)
 
 
+def is_internal(error: BaseException) -> bool:
+    """Return whether an error is a bug or a wrong setting, and not a state of the outside."""
+    if isinstance(error, StripeIntegrationsError):
+        return isinstance(error, ConfigurationError | DatabaseMisconfiguredError)
+    return True
+
+
 def is_stripe_outage(error: BaseException) -> bool:
     """Return whether no call to Stripe can succeed now, for whichever object."""
     outages = (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from enum import Enum
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from stripe_integrations import errors
 
@@ -20,7 +21,8 @@ _metrics = Metrics(namespace=NAMESPACE)
 class Metric(Enum):
     """The metrics: their name in CloudWatch, their meaning, and their unit.
 
-    They have one dimension, `service`, which is the stack.
+    They have one dimension, `service`, which is the stack. `INTERNAL_ERRORS` is sent a second time
+    with the function and its version: a deployment is rolled back on those of the new version.
     """
 
     def __init__(self, title: str, meaning: str, unit: MetricUnit = MetricUnit.Count) -> None:
@@ -45,11 +47,19 @@ class Metric(Enum):
     EVENTS_DEAD_LETTERED = "EventsDeadLettered", "events that were dead-lettered"
     EVENTS_RECOVERED = (
         "EventsRecovered",
-        "events that never arrived, and were found in Stripe's list",
+        "events that had not arrived after a minute, and were found in Stripe's list",
+    )
+    EVENTS_LEFT_BY_STREAM = (
+        "EventsLeftByStream",
+        "events that the stream had not attempted after two minutes, left to the schedule",
     )
     API_VERSION_MISMATCHES = (
         "ApiVersionMismatches",
         "events in another API version than ours, which cost a fetch each",
+    )
+    INTERNAL_ERRORS = (
+        "InternalErrors",
+        "responses with 500, and failed attempts of an event, due to a bug or a wrong setting",
     )
     SIGNATURES_REFUSED = "SignaturesRefused", "webhooks whose signature is missing, forged or old"
     STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that returned 429"
@@ -73,6 +83,22 @@ class Metric(Enum):
 def measure(metric: Metric, value: float) -> None:
     """Add a value to the metrics of this invocation."""
     _metrics.add_metric(metric.title, metric.unit, value)
+    if metric is Metric.INTERNAL_ERRORS:
+        _print_by_version(metric, value)
+
+
+def _print_by_version(metric: Metric, value: float) -> None:
+    """Print a metric with the dimensions of the version that is running."""
+    dimensions = {
+        "service": _metrics.service or "",
+        "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
+        "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
+    }
+    if all(dimensions.values()):
+        with single_metric(
+            metric.title, metric.unit, value, namespace=NAMESPACE, default_dimensions=dimensions
+        ):
+            pass
 
 
 def send_metrics() -> None:

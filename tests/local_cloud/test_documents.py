@@ -30,7 +30,7 @@ from local.cloud import (
     SECRET_KEY,
     WORK,
     Stripe,
-    allow_http,
+    adapt,
     aws_client,
     choose_stripe,
     stack_parameters,
@@ -310,7 +310,7 @@ def copy_of_the_project(folder: Path, used: Stripe) -> Path:
     (project / ".build").mkdir()
     (project / ".build" / "dependencies").symlink_to(WORK / "dependencies")
     (project / ".venv").symlink_to(ROOT / ".venv")
-    allow_http(project / "template.yaml")
+    adapt(project / "template.yaml")
     # The schedule is called by the test, and else would undo what it does.
     chosen = {**stack_parameters(used), "ReconcileEveryMinutes": "60"}
     parameters = " ".join(f"{name}={value}" for name, value in chosen.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from aws_lambda_powertools.metrics import EphemeralMetrics
@@ -15,7 +15,8 @@ import functions.replay_events.app as replay_events
 from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.errors import InvocationFailedError
+from stripe_integrations.entrypoints import invocation
+from stripe_integrations.errors import ConfigurationError, InvocationFailedError
 from stripe_integrations.models import Customer, Event, Pointer, event_queue
 from stripe_integrations.observability import Metric
 from tests.world import WEBHOOK_SECRET, Json, World, stripe_event
@@ -154,6 +155,57 @@ class TestMetrics:
         }
         assert (first["CustomersCreated"], first["service"]) == ([1], "stack")
         assert len(second["StripeLatency"]) >= 1
+
+
+class TestInternalErrors:
+    @pytest.fixture
+    def version(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        """The version that the function is, whose metrics are printed."""
+        metrics = EphemeralMetrics(namespace=observability.NAMESPACE, service="stack")
+        monkeypatch.setattr(observability, "_metrics", metrics)
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "sync-customer")
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
+        return "7"
+
+    def printed(self, capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, ...], Json]:
+        """The metrics, by the names of their dimensions."""
+        blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return {
+            tuple(blob["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]): blob
+            for blob in blobs
+            if "InternalErrors" in blob
+        }
+
+    def test_have_the_version_as_a_dimension_too(
+        self, world: World, stripe_id: str, version: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        world.context.measure = observability.measure
+        world.configure(deployment_name="another")
+        assert world.sync()["statusCode"] == 500
+        printed = self.printed(capsys)
+        assert printed.keys() == {("service",), ("service", "function_name", "function_version")}
+        of_version = printed["service", "function_name", "function_version"]
+        assert (of_version["service"], of_version["function_name"]) == ("stack", "sync-customer")
+        assert (of_version["function_version"], of_version["InternalErrors"]) == (version, [1])
+
+    def test_are_counted_where_the_settings_are_invalid(
+        self,
+        world: World,
+        version: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def current() -> NoReturn:
+            raise ConfigurationError("TABLE_NAME is not set")
+
+        monkeypatch.setattr(invocation, "current", current)
+        assert world.get()["statusCode"] == 500
+        assert len(self.printed(capsys)) == 2
+
+    def test_are_no_failures_of_stripe(self, world: World, stripe_id: str) -> None:
+        world.stripe.faults.fail_next(None, status=500)
+        assert world.sync()["statusCode"] == 503
+        assert measured(world) == {}
 
 
 class TestSweepMetrics:

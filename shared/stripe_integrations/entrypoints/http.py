@@ -20,7 +20,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from stripe_integrations import errors
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.caller import Caller
-from stripe_integrations.entrypoints.invocation import LambdaHandler, begin_invocation, observed
+from stripe_integrations.entrypoints.invocation import (
+    LambdaHandler,
+    begin_invocation,
+    count_internal_error,
+    observed,
+)
 from stripe_integrations.entrypoints.user_in_url import user_id_in_url
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
@@ -161,6 +166,8 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
             logger.error("failed", extra={"status": response.status, **error_log_fields(error)})
         else:
             logger.info("responded", extra={"status": response.status, **response.logged})
+        if response.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            count_internal_error()
         return response.to_lambda()
 
     return handler

@@ -8,10 +8,15 @@ from typing import Any, TypeVar
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from stripe_integrations import observability
 from stripe_integrations.context import current
-from stripe_integrations.errors import InvocationFailedError, StripeIntegrationsError
+from stripe_integrations.errors import (
+    ConfigurationError,
+    InvocationFailedError,
+    StripeIntegrationsError,
+)
 from stripe_integrations.models.kinds import stored_kinds
-from stripe_integrations.observability import error_log_fields, logger, send_metrics
+from stripe_integrations.observability import Metric, error_log_fields, logger, send_metrics
 
 Json = dict[str, Any]
 
@@ -44,6 +49,15 @@ def begin_invocation(context: LambdaContext) -> None:
     """
     current().begin_invocation(context.get_remaining_time_in_millis())
     stored_kinds()
+
+
+def count_internal_error() -> None:
+    """Count a failure that is a bug or a wrong setting, even one that leaves no context."""
+    try:
+        measure = current().measure
+    except ConfigurationError:
+        measure = observability.measure
+    measure(Metric.INTERNAL_ERRORS, 1)
 
 
 def invocation_handler(operation: Callable[[Json], T]) -> LambdaHandler[T]:

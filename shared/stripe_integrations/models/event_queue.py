@@ -40,11 +40,14 @@ class QueueEntry:
         The Stripe customer that it names.
     was_interrupted : bool
         Whether its last attempt has not ended, or not yet.
+    is_untried : bool
+        Whether it was never attempted since it was received, and never replayed.
     """
 
     stripe_id: str
     customer_id: str | None
     was_interrupted: bool = False
+    is_untried: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,4 +172,9 @@ def _waiting(event: Event, *, is_final_lookup: bool) -> WaitingEvent:
 
 
 def _entry(event: Event) -> QueueEntry:
-    return QueueEntry(event.id_in_key, event.customer_id, event.claimed_at is not None)
+    return QueueEntry(
+        event.id_in_key,
+        event.customer_id,
+        was_interrupted=event.claimed_at is not None,
+        is_untried=event.attempts == 0 and event.replayed_at is None,
+    )

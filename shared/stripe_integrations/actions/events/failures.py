@@ -70,6 +70,8 @@ def _schedule_retry(event: Event, error: BaseException, *, is_of_handler: bool) 
     )
     event.schedule_retry(error)
     current().add_metric(Metric.EVENT_RETRIES_SCHEDULED)
+    if errors.is_internal(error) and not is_of_handler:
+        current().add_metric(Metric.INTERNAL_ERRORS)
 
 
 def _is_of_handler(cause: BaseException | None) -> bool:

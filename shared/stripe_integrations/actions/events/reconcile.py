@@ -18,6 +18,7 @@ from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
 from stripe_integrations.context import current
 from stripe_integrations.models import Event, Pointer, SweepCursor, event_queue
+from stripe_integrations.models.event_payload import event_second
 from stripe_integrations.models.event_queue import QueueEntry, WaitingEvent
 from stripe_integrations.models.lookup_cursor import LookupCursor
 from stripe_integrations.observability import Metric
@@ -26,6 +27,8 @@ Json = dict[str, Any]
 
 OVERLAP_SECONDS = 600
 """How much each sweep overlaps the previous one: clocks differ, and lists lag behind."""
+_DELIVERY_SECONDS = 60
+"""How old an event is at least whose recovery counts: a younger one may still be on its way."""
 _MAX_RESTARTS = 2
 _BATCH_EVENTS = 1000
 """How many pending events are read and grouped before the first is attempted."""
@@ -109,6 +112,8 @@ def retry_due(result: Reconciliation) -> None:
     """
     due = event_queue.due()
     while batch := list(islice(due, _BATCH_EVENTS)):
+        if left := sum(entry.is_untried for entry in batch):
+            current().add_metric(Metric.EVENTS_LEFT_BY_STREAM, left)
         for stripe_ids in grouped(batch):
             if not _attempt(stripe_ids, result):
                 return
@@ -227,8 +232,14 @@ def _receive_unknown(events: list[Json], result: Reconciliation) -> int:
             try:
                 receive_event(wanted[stripe_id])
                 received += 1
-                current().add_metric(Metric.EVENTS_RECOVERED)
+                if _is_overdue(wanted[stripe_id]):
+                    current().add_metric(Metric.EVENTS_RECOVERED)
             except (errors.DatabaseRefusedError, errors.MalformedRequestError) as error:
                 # It will be refused again, and must not prevent the receipt of the others.
                 result.failures.append(error)
     return received
+
+
+def _is_overdue(payload: Json) -> bool:
+    """Return whether Stripe created an event so long ago that it should have arrived."""
+    return event_second(payload) <= current().clock() - _DELIVERY_SECONDS

@@ -1,0 +1,212 @@
+"""How CloudWatch evaluates the alarms of template.yaml, missing data included.
+
+An alarm looks at more periods than `EvaluationPeriods`, its evaluation range; AWS does not say how
+many more. Data points of the range that exist are used first, and what is missing is only filled
+in where they are too few. Each minute is evaluated with the periods that end at it.
+
+Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from tools.template import template
+
+MINUTE = 60
+EXTRA_PERIODS = (0, 2, 4)
+"""How many periods more an evaluation range may have: 2 in AWS's examples."""
+
+
+class AlarmState(StrEnum):
+    """The state of an alarm."""
+
+    OK = "OK"
+    ALARM = "ALARM"
+    INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
+
+
+class Measurement(NamedTuple):
+    """A value of a metric.
+
+    Parameters
+    ----------
+    seconds : float
+        Since the alarm was created.
+    name : str
+        The metric.
+    value : float
+        In the metric's unit.
+    """
+
+    seconds: float
+    name: str
+    value: float = 1
+
+
+class Transition(NamedTuple):
+    """A change of an alarm's state, in minutes since the alarm was created."""
+
+    minute: int
+    state: AlarmState
+
+
+def transitions(
+    alarm: Mapping[str, Any],
+    measurements: Sequence[Measurement],
+    minutes: int,
+    extra_periods: int = 2,
+) -> list[Transition]:
+    """Return the changes of an alarm's state.
+
+    Parameters
+    ----------
+    alarm : mapping
+        Its properties in the template.
+    measurements : sequence of Measurement
+        The values of its metrics.
+    minutes : int
+        How long it is evaluated.
+    extra_periods : int
+        By how many periods the evaluation range is longer than `EvaluationPeriods`.
+    """
+    found: list[Transition] = []
+    state = AlarmState.INSUFFICIENT_DATA
+    measurements = sorted(measurements)
+    for minute in range(1, minutes + 1):
+        points = list(_data_points(alarm, measurements, minute * MINUTE, extra_periods))
+        new = evaluate(alarm, points, state)
+        if new is not state:
+            found.append(Transition(minute, new))
+        state = new
+    return found
+
+
+def state_at(changes: Sequence[Transition], minute: int) -> AlarmState:
+    """Return the state after these changes at a minute."""
+    states = [change.state for change in changes if change.minute <= minute]
+    return states[-1] if states else AlarmState.INSUFFICIENT_DATA
+
+
+def evaluate(
+    alarm: Mapping[str, Any], points: Sequence[float | None], state: AlarmState
+) -> AlarmState:
+    """Evaluate the data points of the evaluation range, newest first.
+
+    Parameters
+    ----------
+    alarm : mapping
+        The alarm's properties.
+    points : sequence of float or None
+        A value for each period of the range; None where it has no data.
+    state : AlarmState
+        The alarm's state so far.
+    """
+    periods = int(alarm["EvaluationPeriods"])
+    to_alarm = int(alarm.get("DatapointsToAlarm", periods))
+    existing = [point for point in points if point is not None][:periods]
+    breaching = sum(_is_breaching(alarm, point) for point in existing)
+    missing = periods - len(existing)
+    if breaching >= to_alarm:
+        return AlarmState.ALARM
+    match alarm["TreatMissingData"]:
+        case "breaching" if breaching + missing >= to_alarm:
+            return AlarmState.ALARM
+        case "ignore" if missing and breaching == len(existing):
+            return state
+        case "breaching" | "notBreaching" | "ignore":
+            return AlarmState.OK
+    raise NotImplementedError(alarm["TreatMissingData"])
+
+
+def _is_breaching(alarm: Mapping[str, Any], point: float) -> bool:
+    compare: Mapping[str, Callable[[float, float], bool]] = {
+        "GreaterThanThreshold": operator.gt,
+        "GreaterThanOrEqualToThreshold": operator.ge,
+        "LessThanThreshold": operator.lt,
+    }
+    threshold = alarm["Threshold"]
+    if isinstance(threshold, dict):
+        threshold = template()["Parameters"][threshold["Ref"]]["Default"]
+    return compare[alarm["ComparisonOperator"]](point, float(threshold))
+
+
+def _data_points(
+    alarm: Mapping[str, Any], measurements: Sequence[Measurement], now: float, extra_periods: int
+) -> Iterator[float | None]:
+    """The data points of the evaluation range, newest first."""
+    period = metrics_of(alarm)[0]["Period"]
+    until = _count_until(measurements, now)
+    for number in range(1, int(alarm["EvaluationPeriods"]) + extra_periods + 1):
+        since = _count_until(measurements, now - number * period)
+        yield _data_point(alarm, measurements[since:until]) if since < until else None
+        until = since
+
+
+def _count_until(measurements: Sequence[Measurement], seconds: float) -> int:
+    return bisect_right(measurements, seconds, key=lambda measurement: measurement.seconds)
+
+
+def _data_point(alarm: Mapping[str, Any], measurements: Sequence[Measurement]) -> float | None:
+    values: dict[str, float | None] = {}
+    for metric in metrics_of(alarm):
+        own = [m.value for m in measurements if m.name == metric["MetricName"]]
+        values[metric["Id"]] = _STATISTICS[metric["Stat"]](own) if own else None
+    if "Metrics" not in alarm:
+        (value,) = values.values()
+        return value
+    (expression,) = (m["Expression"] for m in alarm["Metrics"] if m.get("ReturnData", True))
+    # Metric math has no result for a period in which one of its metrics has no data.
+    known = {name: value for name, value in values.items() if value is not None}
+    return _result(ast.parse(expression, mode="eval").body, known) if known == values else None
+
+
+def metrics_of(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return id, namespace, name, dimensions, period in seconds and statistic of each metric."""
+    if "Metrics" not in alarm:
+        names = ("Namespace", "MetricName", "Dimensions", "Period")
+        stat = alarm.get("Statistic", alarm.get("ExtendedStatistic"))
+        return [{"Id": "m", **{name: alarm[name] for name in names}, "Stat": stat}]
+    return [
+        {
+            "Id": metric["Id"],
+            **metric["MetricStat"]["Metric"],
+            "Period": metric["MetricStat"]["Period"],
+            "Stat": metric["MetricStat"]["Stat"],
+        }
+        for metric in alarm["Metrics"]
+        if "MetricStat" in metric
+    ]
+
+
+_STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "Sum": sum,
+    "Maximum": max,
+    "SampleCount": len,
+}
+_OPERATORS: Mapping[type[ast.AST], Callable[[float, float], float]] = {
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.GtE: operator.ge,
+}
+
+
+def _result(node: ast.expr, values: Mapping[str, float]) -> float:
+    """Evaluate what the template uses of metric math."""
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.Name(id=name):
+            return values[name]
+        case ast.BinOp(left=left, op=op, right=right):
+            return _OPERATORS[type(op)](_result(left, values), _result(right, values))
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            return _OPERATORS[type(op)](_result(left, values), _result(right, values))
+        case ast.Call(func=ast.Name(id="IF"), args=[condition, yes, no]):
+            return _result(yes if _result(condition, values) else no, values)
+    raise NotImplementedError(ast.unparse(node))

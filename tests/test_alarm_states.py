@@ -1,0 +1,395 @@
+"""When the alarms of template.yaml go on and off, as CloudWatch evaluates them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from stripe_integrations.actions import StripeEvent
+from stripe_integrations.actions.events import apply
+from stripe_integrations.observability import NAMESPACE, Metric
+from tests.cloudwatch import (
+    EXTRA_PERIODS,
+    MINUTE,
+    AlarmState,
+    Measurement,
+    Transition,
+    evaluate,
+    metrics_of,
+    state_at,
+    transitions,
+)
+from tests.world import World, stripe_event
+from tools.template import of_type, template
+
+ALARMS: Mapping[str, Any] = {
+    name: resource["Properties"] for name, resource in of_type("AWS::CloudWatch::Alarm").items()
+}
+OK, ALARM, INSUFFICIENT_DATA = AlarmState
+SHORTEST, LONGEST = (
+    template()["Parameters"]["ReconcileEveryMinutes"][limit] for limit in ("MinValue", "MaxValue")
+)
+RETRIEVE = "GET /v1/customers/*"
+INTERVALS = (SHORTEST, 5, LONGEST)
+COUNTED = {"5xx": "Count", "Url5xxCount": "UrlRequestCount", "Errors": "Invocations"}
+RATES = {
+    name: metrics_of(alarm)[0]["MetricName"]
+    for name, alarm in ALARMS.items()
+    if name.endswith("Errors") and "Metrics" in alarm
+}
+
+
+@pytest.fixture(params=EXTRA_PERIODS)
+def extra_periods(request: pytest.FixtureRequest) -> int:
+    """By how many periods CloudWatch's evaluation range is longer than the alarm's own periods."""
+    return int(request.param)
+
+
+class Monitor:
+    """Alarms over the metrics that a world emits.
+
+    Parameters
+    ----------
+    world : World
+        The product, in which time passes by `wait`.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.began = world.time
+        self.measurements: list[Measurement] = []
+
+    @property
+    def minute(self) -> int:
+        """The minutes since the monitor began."""
+        return int((self.world.time - self.began) // MINUTE)
+
+    def wait(self, minutes: float) -> None:
+        """Collect what was measured, and let time pass."""
+        now = self.world.time - self.began
+        for metric, value in self.world.measured:
+            self.measurements.append(Measurement(now, metric.title, value))
+        self.world.measured.clear()
+        self.world.time = self.began + now + minutes * MINUTE
+
+    def states(self, alarm: str) -> list[AlarmState]:
+        """The states that an alarm has had, whatever its evaluation range is."""
+        self.wait(0)
+        changes = [
+            [c.state for c in transitions(ALARMS[alarm], self.measurements, self.minute, extra)]
+            for extra in EXTRA_PERIODS
+        ]
+        assert changes == changes[:1] * len(changes)
+        return changes[0]
+
+
+@pytest.fixture
+def monitor(world: World) -> Monitor:
+    """Alarms over a world with one customer, all of whose events are applied."""
+    world.create()
+    world.deliver_and_apply()
+    world.measured.clear()
+    return Monitor(world)
+
+
+def rename(world: World) -> None:
+    (customer,) = world.stripe_customers()
+    world.rename(customer["id"], f"Jane {world.time}")
+
+
+class TestEvaluation:
+    """The examples of AWS's documentation: an evaluation range of five periods, oldest first."""
+
+    @pytest.mark.parametrize(
+        ("to_alarm", "points", "breaching", "not_breaching", "ignore"),
+        [
+            (3, "0-X-X", OK, OK, OK),
+            (3, "0----", OK, OK, OK),
+            (3, "-----", ALARM, OK, INSUFFICIENT_DATA),
+            (3, "0XX-X", ALARM, ALARM, ALARM),
+            (3, "----X", ALARM, OK, INSUFFICIENT_DATA),
+            (3, "X----", ALARM, OK, INSUFFICIENT_DATA),
+            (2, "0-X-X", ALARM, ALARM, ALARM),
+            (2, "00X0X", ALARM, ALARM, ALARM),
+            (2, "0-X--", ALARM, OK, OK),
+            (2, "----0", ALARM, OK, OK),
+            (2, "----X", ALARM, OK, INSUFFICIENT_DATA),
+        ],
+    )
+    def test_follows_documented_examples(
+        self,
+        to_alarm: int,
+        points: str,
+        breaching: AlarmState,
+        not_breaching: AlarmState,
+        ignore: AlarmState,
+    ) -> None:
+        values = {"0": 0.0, "X": 1.0, "-": None}
+        newest_first = [values[point] for point in reversed(points)]
+        for treatment, expected in (
+            ("breaching", breaching),
+            ("notBreaching", not_breaching),
+            ("ignore", ignore),
+        ):
+            alarm = {
+                "EvaluationPeriods": 3,
+                "DatapointsToAlarm": to_alarm,
+                "TreatMissingData": treatment,
+                "ComparisonOperator": "GreaterThanThreshold",
+                "Threshold": 0,
+            }
+            assert evaluate(alarm, newest_first, INSUFFICIENT_DATA) is expected, treatment
+
+    def test_detects_silence_late_with_one_long_period(self) -> None:
+        """Why no alarm has one long period of which missing data is breaching."""
+        alarm = {**ALARMS["ReconcileEventsStopped"], "Period": 3900, "EvaluationPeriods": 1}
+        last = [Measurement(60, "OldestUnfinishedEventAge", 0)]
+        (_, went_on) = transitions(alarm, last, 600)
+        assert went_on == Transition(1 + 3 * 65, ALARM)
+
+    @pytest.mark.parametrize("name", ALARMS)
+    def test_missing_data_breaches_in_short_periods_only(self, name: str) -> None:
+        alarm = ALARMS[name]
+        (period,) = {metric["Period"] for metric in metrics_of(alarm)}
+        if alarm["TreatMissingData"] == "breaching":
+            assert period <= 300
+            assert alarm["EvaluationPeriods"] == alarm.get(
+                "DatapointsToAlarm", alarm["EvaluationPeriods"]
+            )
+        # A quota: a longer evaluation is refused.
+        assert period * alarm["EvaluationPeriods"] <= 86_400
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+class TestSchedule:
+    """The alarms on what each run of the schedule emits."""
+
+    def runs(
+        self, metric: str, interval: int, first: int, last: int, value: Callable[[int], float]
+    ) -> list[Measurement]:
+        minutes = range(first, last + 1, interval)
+        return [Measurement(minute * MINUTE, metric, value(minute)) for minute in minutes]
+
+    def test_notices_a_stopped_schedule(self, interval: int, extra_periods: int) -> None:
+        metric = Metric.OLDEST_UNFINISHED_EVENT_AGE.title
+        measurements = [
+            *self.runs(metric, interval, 1, 301, lambda _: 0),
+            *self.runs(metric, interval, 600, 800, lambda _: 0),
+        ]
+        last = max(m.seconds for m in measurements if m.seconds <= 301 * MINUTE) // MINUTE
+        changes = transitions(ALARMS["ReconcileEventsStopped"], measurements, 800, extra_periods)
+        started, stopped, resumed = changes
+        assert started == Transition(1, OK)
+        assert stopped.state is ALARM
+        assert 65 <= stopped.minute - last <= 65 + 5 * extra_periods
+        assert resumed == Transition(600, OK)
+
+    @pytest.mark.parametrize(
+        ("alarm", "metric", "threshold"),
+        [
+            ("EventsUnfinished", Metric.OLDEST_UNFINISHED_EVENT_AGE, 7200),
+            ("SweepOverdue", Metric.SWEEP_AGE, 21_600),
+        ],
+    )
+    def test_ages_go_on_and_off(
+        self, alarm: str, metric: Metric, threshold: int, interval: int, extra_periods: int
+    ) -> None:
+        ended = 1200
+
+        def age(minute: int) -> float:
+            return minute * MINUTE if minute < ended else 0
+
+        measurements = self.runs(metric.title, interval, 1, 1500, age)
+        changes = transitions(ALARMS[alarm], measurements, 1700, extra_periods)
+        _, on, off = changes
+        assert (on.state, off.state) == (ALARM, OK)
+        assert 0 <= on.minute - threshold / MINUTE <= interval
+        # Not sooner: where no run reports, the state stays.
+        assert 0 <= off.minute - ended <= interval + 5
+
+    def test_failures_of_two_runs_go_on_and_off(self, interval: int, extra_periods: int) -> None:
+        alarm = ALARMS["ReconcileEventsErrors"]
+        failing = self.runs("Errors", interval, 1, 601, lambda minute: minute < 300)
+        _, on, off = transitions(alarm, failing, 800, extra_periods)
+        assert (on.state, off.state) == (ALARM, OK)
+        assert interval <= on.minute - 1 <= interval + 5
+        assert off.minute <= 300 + 130 + 5 * (1 + extra_periods)
+        once = self.runs("Errors", interval, 1, 601, lambda minute: minute == 1)
+        assert [c.state for c in transitions(alarm, once, 800, extra_periods)] == [OK]
+
+
+class TestWebhookIsBypassed:
+    """Events that Stripe does not deliver: the schedule finds them in its list."""
+
+    def hours(self, monitor: Monitor, interval: int, hours: float, *, enabled: bool) -> None:
+        for _ in range(int(hours * 60 / interval)):
+            if not enabled:
+                monitor.world.stripe.webhooks.drop_next()
+            rename(monitor.world)
+            monitor.world.deliver()
+            monitor.world.stream()
+            monitor.wait(interval)
+            monitor.world.reconcile()
+            monitor.world.stream()
+
+    @pytest.mark.parametrize("interval", [15, LONGEST])
+    def test_notices_disabled_endpoint(self, monitor: Monitor, interval: int) -> None:
+        self.hours(monitor, interval, 3, enabled=True)
+        assert monitor.states("EventsRecovered") == [OK]
+        self.hours(monitor, interval, 2, enabled=False)
+        assert monitor.states("EventsRecovered") == [OK, ALARM]
+        self.hours(monitor, interval, 3, enabled=True)
+        assert monitor.states("EventsRecovered") == [OK, ALARM, OK]
+        assert monitor.states("EventsLeftByStream") == [OK]
+
+    def test_one_lost_delivery_is_no_alarm(self, monitor: Monitor) -> None:
+        self.hours(monitor, 5, 1 / 12, enabled=False)
+        assert monitor.states("EventsRecovered") == [OK]
+        self.hours(monitor, 5, 1, enabled=True)
+        assert monitor.states("EventsRecovered") == [OK]
+
+    def test_event_on_its_way_is_no_alarm(self, monitor: Monitor) -> None:
+        """The list of Stripe has an event before the webhook does."""
+        for _ in range(12):
+            rename(monitor.world)
+            monitor.world.reconcile()
+            monitor.world.deliver()
+            monitor.world.stream()
+            monitor.wait(5)
+        assert monitor.states("EventsRecovered") == [OK]
+
+
+class TestStreamIsBypassed:
+    """New events for which the stream does not invoke apply_event: the schedule applies them."""
+
+    @pytest.mark.parametrize("interval", [15, LONGEST])
+    def test_notices_disabled_mapping(self, monitor: Monitor, interval: int) -> None:
+        def hours(number: int, *, enabled: bool) -> None:
+            for _ in range(number * 60 // interval):
+                rename(monitor.world)
+                monitor.world.deliver()
+                if enabled:
+                    monitor.world.stream()
+                monitor.wait(interval)
+                monitor.world.reconcile()
+
+        hours(3, enabled=True)
+        assert monitor.states("EventsLeftByStream") == [OK]
+        hours(2, enabled=False)
+        assert monitor.states("EventsLeftByStream") == [OK, ALARM]
+        hours(4, enabled=True)
+        assert monitor.states("EventsLeftByStream") == [OK, ALARM, OK]
+        assert monitor.states("EventsRecovered") == [OK]
+
+    def test_retries_are_no_alarm(self, monitor: Monitor) -> None:
+        monitor.world.stripe.faults.fail_next(None, status=500, match=RETRIEVE)
+        for _ in range(24):
+            rename(monitor.world)
+            monitor.world.deliver()
+            monitor.world.stream()
+            monitor.wait(5)
+            monitor.world.reconcile()
+        assert monitor.states("EventsLeftByStream") == [OK]
+
+
+class TestOtherApiVersion:
+    def receive(self, monitor: Monitor, hours: int, **fields: Any) -> None:
+        for number in range(hours * 12):
+            monitor.world.context.begin_invocation(60_000)
+            StripeEvent.receive(stripe_event(id=f"evt_{monitor.minute}_{number}", **fields))
+            monitor.wait(5)
+
+    def test_notices_another_api_version(self, monitor: Monitor) -> None:
+        self.receive(monitor, 1, api_version="2020-01-01")
+        assert monitor.states("ApiVersionMismatches") == [OK, ALARM]
+        self.receive(monitor, 2)
+        assert monitor.states("ApiVersionMismatches") == [OK, ALARM, OK]
+
+
+class TestStripeLimitsTheRate:
+    def sync(self, monitor: Monitor, times: int) -> None:
+        for _ in range(times):
+            monitor.world.sync()
+            monitor.wait(0.5)
+
+    def test_notices_rate_limiting(self, monitor: Monitor) -> None:
+        monitor.world.stripe.faults.fail_next(None, status=429)
+        self.sync(monitor, 40)
+        assert monitor.states("StripeRateLimited") == [OK, ALARM]
+        monitor.world.stripe.faults.clear()
+        self.sync(monitor, 40)
+        assert monitor.states("StripeRateLimited") == [OK, ALARM, OK]
+
+    def test_short_burst_is_no_alarm(self, monitor: Monitor) -> None:
+        monitor.world.stripe.faults.fail_next(20, status=429)
+        self.sync(monitor, 60)
+        assert monitor.states("StripeRateLimited") == [OK]
+
+
+class TestInternalError:
+    def test_of_a_request_goes_on_and_off(self, monitor: Monitor) -> None:
+        monitor.wait(1.5)
+        monitor.world.configure(deployment_name="another")
+        assert monitor.world.sync()["statusCode"] == 500
+        monitor.world.configure(deployment_name="stripe-customers")
+        monitor.wait(1)
+        assert monitor.states("InternalErrors") == [OK, ALARM]
+        monitor.wait(30)
+        assert monitor.states("InternalErrors") == [OK, ALARM, OK]
+
+    def test_of_an_event_goes_on(self, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(apply, "_plan", None)  # a bug: it can't be called
+        monitor.wait(1.5)
+        rename(monitor.world)
+        monitor.world.deliver()
+        monitor.world.stream()
+        monitor.wait(1)
+        assert monitor.states("InternalErrors") == [OK, ALARM]
+
+    def test_is_no_outage(self, monitor: Monitor) -> None:
+        monitor.world.stripe.faults.fail_next(None, status=500, match=RETRIEVE)
+        assert monitor.world.sync()["statusCode"] == 503
+        rename(monitor.world)
+        monitor.world.deliver()
+        monitor.world.stream()
+        monitor.wait(1)
+        assert monitor.states("InternalErrors") == [OK]
+
+
+@pytest.mark.parametrize("name", RATES)
+class TestRates:
+    """5xx and failed invocations: a share of the requests, and a minimum of them."""
+
+    def state(self, name: str, errors: int, requests: int, extra_periods: int) -> AlarmState:
+        failed, counted = RATES[name], COUNTED[RATES[name]]
+        measurements = [
+            *(Measurement(120 + n / requests, failed, float(n < errors)) for n in range(requests)),
+            *(Measurement(120 + n / requests, counted) for n in range(requests)),
+        ]
+        changes = transitions(ALARMS[name], measurements, 60, extra_periods)
+        # Without further requests it is off once CloudWatch looks back no further.
+        assert state_at(changes, 3 + 5 * (1 + extra_periods)) is OK
+        return state_at(changes, 4)
+
+    def test_goes_on_and_off(self, name: str, extra_periods: int) -> None:
+        assert self.state(name, 3, 3, extra_periods) is ALARM
+        assert self.state(name, 3, 60, extra_periods) is ALARM
+        assert self.state(name, 2, 2, extra_periods) is OK
+        assert self.state(name, 3, 61, extra_periods) is OK
+
+    def test_has_errors_and_requests_of_the_same(self, name: str, extra_periods: int) -> None:
+        errors, requests = metrics_of(ALARMS[name])
+        assert requests["MetricName"] == COUNTED[errors["MetricName"]]
+        for key in ("Namespace", "Dimensions", "Period", "Stat"):
+            assert errors[key] == requests[key]
+
+
+def test_alarms_on_own_metrics_are_of_this_stack() -> None:
+    for alarm in ALARMS.values():
+        for metric in metrics_of(alarm):
+            if metric["Namespace"] == NAMESPACE:
+                assert {"Name": "service", "Value": {"Ref": "AWS::StackName"}} in (
+                    metric["Dimensions"]
+                )
