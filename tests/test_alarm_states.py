@@ -358,6 +358,17 @@ class TestInternalError:
         assert monitor.states("InternalErrors") == [OK]
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in ALARMS if n.endswith(("VersionErrors", "VersionInternalErrors"))]
+)
+def test_one_error_of_a_new_version_goes_on_and_off(name: str, extra_periods: int) -> None:
+    (metric,) = metrics_of(ALARMS[name])
+    error = [Measurement(150, metric["MetricName"])]
+    changes = transitions(ALARMS[name], error, 30, extra_periods)
+    went_off = Transition(3 + 1 + extra_periods, OK)
+    assert changes == [Transition(1, OK), Transition(3, ALARM), went_off]
+
+
 @pytest.mark.parametrize("name", RATES)
 class TestRates:
     """5xx and failed invocations: a share of the requests, and a minimum of them."""

@@ -11,7 +11,7 @@ import pytest
 
 from stripe_integrations.observability import NAMESPACE, Metric
 from tests.cloudwatch import metrics_of
-from tests.replacement import Change, document, transformed
+from tests.replacement import Change, document, identity, transformed
 from tools.template import ROOT, of_type, template
 
 ALARMS = {name: r["Properties"] for name, r in of_type("AWS::CloudWatch::Alarm").items()}
@@ -26,6 +26,8 @@ BY_ROUTE = {
     "SyncCustomerByQuery": ("POST", "/customers/sync"),
     "SoftDeleteCustomerByQuery": ("DELETE", "/customers"),
 }
+VERSION_ALARMS = {n for n, r in of_type("AWS::CloudWatch::Alarm").items() if "Condition" in r}
+VERSION_DIMENSIONS = {"AWS/Lambda": "ExecutedVersion", NAMESPACE: "function_version"}
 CONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
 
 
@@ -131,9 +133,9 @@ WIDGETS = json.loads(DASHBOARD["Properties"]["DashboardBody"]["Sub"])["widgets"]
 
 
 class TestDashboard:
-    def test_has_every_alarm(self) -> None:
+    def test_has_every_alarm_that_is_not_of_a_deployment(self) -> None:
         (alarms,) = (w["properties"]["alarms"] for w in WIDGETS if w["type"] == "alarm")
-        assert sorted(alarms) == sorted(f"${{{name}.Arn}}" for name in ALARMS)
+        assert sorted(alarms) == sorted(f"${{{n}.Arn}}" for n in ALARMS.keys() - VERSION_ALARMS)
 
     def test_has_every_metric_of_ours_and_every_function(self) -> None:
         lines = [line for w in WIDGETS for line in w["properties"].get("metrics", [])]
@@ -164,19 +166,50 @@ class TestDashboard:
 
 
 class TestRollout:
-    def test_canary_is_rolled_back_by_alarms(self) -> None:
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_is_rolled_back_by_alarms_of_the_new_version(self, name: str) -> None:
         resources = transformed(document(), Change({"Canary": "true"}))
-        groups = {n: r for n, r in resources.items() if r["Type"].endswith("::DeploymentGroup")}
-        assert len(groups) == len(FUNCTIONS)
+        group = resources[f"{name}DeploymentGroup"]["Properties"]
+        assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+        alias = resources[f"{name}Aliaslive"]
+        shift = alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
+        assert shift["DeploymentGroupName"] == {"Ref": f"{name}DeploymentGroup"}
+        new_version = alias["Properties"]["FunctionVersion"]
+        condition, alarms, otherwise = group["AlarmConfiguration"]["Fn::If"]
+        assert (condition, otherwise) == ("ShiftsTraffic", {})
+        assert alarms["Enabled"]
+        watched = [resources[alarm["Name"]["Ref"]] for alarm in alarms["Alarms"]]
+        for alarm in watched:
+            assert alarm["Condition"] == "ShiftsTraffic"
+            dimensions = {d["Name"]: d["Value"] for d in alarm["Properties"]["Dimensions"]}
+            assert dimensions[VERSION_DIMENSIONS[alarm["Properties"]["Namespace"]]] == new_version
+        metrics = {alarm["Properties"]["MetricName"] for alarm in watched}
+        # What it returns as an error is no failed invocation; this one raises instead.
+        raises = name == "RebuildCustomers"
+        assert metrics == {"Errors"} if raises else {"Errors", Metric.INTERNAL_ERRORS.title}
+
+    def test_alarms_have_the_dimensions_of_a_weighted_alias(self) -> None:
         for name in FUNCTIONS:
-            group = groups[f"{name}DeploymentGroup"]["Properties"]
-            by_query = ("ByQueryErrors",) if f"{name}ByQueryErrors" in ALARMS else ()
-            whats = ("Errors", *by_query, "Throttles")
-            watched = [{"Name": {"Ref": f"{name}{what}"}} for what in whats]
-            assert group["AlarmConfiguration"] == {"Enabled": True, "Alarms": watched}
-            assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
-            alias = resources[f"{name}Aliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
-            assert alias["DeploymentGroupName"] == {"Ref": f"{name}DeploymentGroup"}
+            assert dimensions(f"{name}VersionErrors") == {
+                "FunctionName": {"Ref": name},
+                "Resource": {"Sub": f"${{{name}}}:live"},
+                "ExecutedVersion": {"GetAtt": f"{name}.Version.Version"},
+            }
+
+    def test_alarms_of_a_new_version_are_new(self) -> None:
+        """An alarm that is changed keeps its state, which is that of the old version."""
+        names = set()
+        for name in VERSION_ALARMS:
+            (text,) = ALARMS[name]["AlarmName"].values()
+            function = name.partition("Version")[0]
+            assert f"${{{function}.Version.Version}}" in text
+            names.add(text)
+        assert len(names) == len(VERSION_ALARMS)
+        before, after = (
+            transformed(document(), Change({"Canary": "true"}, code)) for code in ("one", "two")
+        )
+        for name in VERSION_ALARMS:
+            assert identity(before, name) != identity(after, name)
 
     def test_without_canary_has_no_codedeploy(self) -> None:
         resources = transformed(document(), Change())

@@ -121,11 +121,13 @@ def test_the_table_is_emptied_only_where_the_stack_is_closed() -> None:
 def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
     secrets = [name for name in template()["Parameters"] if re.fullmatch(r"Stripe\w+Name", name)]
     charged = {
-        "alarms": len(of_type("AWS::CloudWatch::Alarm")),
+        "alarms": sum("Condition" not in r for r in of_type("AWS::CloudWatch::Alarm").values()),
         "custom metrics": len(Metric),
         "routes": len(of_type("AWS::ApiGatewayV2::Route")),
         "secrets": len(secrets),
     }
+    of_a_canary = sum("Condition" in r for r in of_type("AWS::CloudWatch::Alarm").values())
+    assert f"{of_a_canary} more with `Canary=true`" in DEPLOY
     for what, count in charged.items():
         assert f" {count} {what}" in DEPLOY
     assert len(of_type("AWS::CloudWatch::Dashboard")) == 1

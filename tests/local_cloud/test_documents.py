@@ -368,6 +368,7 @@ def operate(reader: Reader) -> None:
     roll_the_api_key(reader)
     change_the_api_version(reader)
     follow_a_request(reader)
+    reader.follow("Deploying step by step")
     close(reader)
     restore(reader)
     purge(reader)
