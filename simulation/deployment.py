@@ -45,8 +45,8 @@ class MappingRules:
 def timeouts() -> dict[str, float]:
     """The timeout of each function in seconds, by the name of its folder."""
     return {
-        PurePath(function["Properties"]["CodeUri"]).name: float(function["Properties"]["Timeout"])
-        for function in of_type("AWS::Serverless::Function").values()
+        PurePath(properties["CodeUri"]).name: float(_value(properties["Timeout"]))
+        for properties in (f["Properties"] for f in of_type("AWS::Serverless::Function").values())
     }
 
 
@@ -83,7 +83,10 @@ def table_definition() -> dict[str, Any]:
 
 
 def _value(given: Any) -> Any:
-    """The value of a property, or the default of the parameter that it refers to."""
-    if isinstance(given, dict) and "Ref" in given:
-        return template()["Parameters"][given["Ref"]]["Default"]
+    """The value of a property, where the parameters that it refers to have their defaults."""
+    match given:
+        case {"Ref": parameter}:
+            return template()["Parameters"][parameter]["Default"]
+        case {"FindInMap": [name, first, second]}:
+            return template()["Mappings"][name][str(_value(first))][second]
     return given

@@ -28,9 +28,7 @@ ALARMS: Mapping[str, Any] = {
     name: resource["Properties"] for name, resource in of_type("AWS::CloudWatch::Alarm").items()
 }
 OK, ALARM, INSUFFICIENT_DATA = AlarmState
-SHORTEST, LONGEST = (
-    template()["Parameters"]["ReconcileEveryMinutes"][limit] for limit in ("MinValue", "MaxValue")
-)
+SHORTEST, *_, LONGEST = template()["Parameters"]["ReconcileEveryMinutes"]["AllowedValues"]
 RETRIEVE = "GET /v1/customers/*"
 INTERVALS = (SHORTEST, 5, LONGEST)
 COUNTED = {"5xx": "Count", "Url5xxCount": "UrlRequestCount", "Errors": "Invocations"}

@@ -226,6 +226,13 @@ class TestRollout:
         modes = [given.get("StripeMode", "test") for given in environments]
         assert modes == ["test", "test", "live"]
         assert len({given.get("StripeApiKeyName") for given in environments}) == 3
+        reserved = [given.get("WebhookReservedConcurrency") for given in environments]
+        assert reserved == [None, None, "50"]
+
+    def test_every_resource_is_tagged_with_its_environment(self) -> None:
+        for name in ("dev", "staging", "prod"):
+            tags = CONFIG[name]["deploy"]["parameters"]["tags"]
+            assert tags == f"application=stripe-customers environment={name}"
 
     def test_build_is_the_same_for_all_environments(self) -> None:
         environments = CONFIG.keys() - {"version"}

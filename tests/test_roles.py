@@ -283,6 +283,19 @@ class TestRoles:
         added = [statement for statement in with_a_key if statement not in usual]
         assert added == used_with_a_key(function)
 
+    @pytest.mark.parametrize("store", STORES)
+    def test_decrypts_with_the_key_of_the_secrets_if_it_reads_one(
+        self, function: str, store: str
+    ) -> None:
+        usual = deployment(SecretStore=store).role(function).statements
+        with_a_key = deployment(SecretStore=store, SecretsKmsKeyArn=KEY).role(function).statements
+        added = [statement for statement in with_a_key if statement not in usual]
+        reads = any("Secret" in name or "GetParameter" in name for s in usual for name in s.actions)
+        via = {"kms:ViaService": f"{store}.eu-west-1.amazonaws.com"}
+        decrypt = Statement(("kms:Decrypt",), (KEY,), {"StringEquals": via})
+        assert added == ([decrypt] if reads else [])
+        assert reads == (function not in ("get_customer", "soft_delete_customer"))
+
     def test_publishes_nowhere_without_a_bus(self, function: str) -> None:
         actions = {grant.action for grant in granted(function, EventBusName="")}
         assert "events:PutEvents" not in actions

@@ -24,6 +24,10 @@ SHARED = template()["Globals"]["Function"]
 DEPLOYED = of_type("AWS::Serverless::Function")
 STREAM = DEPLOYED["ApplyEvent"]["Properties"]["Events"]["StoredEvents"]["Properties"]
 PARAMETERS: dict[str, Any] = template()["Parameters"]
+RUNS = {
+    int(minutes): given["Seconds"]
+    for minutes, given in template()["Mappings"]["ReconcileTimeout"].items()
+}
 TEXT = (ROOT / "template.yaml").read_text()
 
 
@@ -172,6 +176,42 @@ STRIPE = SECRET + WORST_DATABASE_CALL + CONNECT_SECONDS + READ_SECONDS
 )
 def test_timeouts_of_calls_fit_into_the_function(name: str, worst: float) -> None:
     assert worst < DEPLOYED[name]["Properties"]["Timeout"]
+
+
+class TestDuration:
+    def test_no_invocation_takes_over_five_minutes(self) -> None:
+        """A NAT gateway drops a connection that was idle for 350 seconds."""
+        for function in DEPLOYED.values():
+            given = function["Properties"]["Timeout"]
+            assert max(RUNS.values()) <= 300 if isinstance(given, dict) else given <= 300
+
+    def test_run_of_the_schedule_ends_before_the_next(self) -> None:
+        given = DEPLOYED["ReconcileEvents"]["Properties"]["Timeout"]
+        assert given == {
+            "FindInMap": ["ReconcileTimeout", {"Ref": "ReconcileEveryMinutes"}, "Seconds"]
+        }
+        assert sorted(RUNS) == PARAMETERS["ReconcileEveryMinutes"]["AllowedValues"]
+        assert all(seconds < 60 * minutes for minutes, seconds in RUNS.items())
+
+    def test_failed_run_of_the_schedule_is_not_repeated(self) -> None:
+        given = DEPLOYED["ReconcileEvents"]["Properties"]["EventInvokeConfig"]
+        assert given["MaximumRetryAttempts"] == 0
+        assert given["MaximumEventAgeInSeconds"] <= 60 * min(RUNS)
+
+
+class TestStream:
+    def test_batches_run_one_after_the_other_by_default(self) -> None:
+        """Concurrent ones of one customer multiply its fetches: a few large ones are cheaper."""
+        assert STREAM["ParallelizationFactor"] == {"Ref": "ParallelizationFactor"}
+        declared = PARAMETERS["ParallelizationFactor"]
+        limits = (declared["Default"], declared["MinValue"], declared["MaxValue"])
+        assert limits == (1, 1, 10)
+        assert STREAM["BatchSize"] == 50
+
+
+def test_log_group_of_the_api_needs_no_resource_policy() -> None:
+    name = template()["Resources"]["ApiLogs"]["Properties"]["LogGroupName"]["Sub"]
+    assert name.startswith("/aws/vendedlogs/")
 
 
 class TestAccess:

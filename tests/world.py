@@ -157,11 +157,11 @@ class World:
         """Invoke reconcile_events, as the schedule does."""
         return self.invoke(reconcile_events, {}, int(remaining_seconds * 1000))
 
-    def replay(self, event: Json, remaining_seconds: float = 890) -> Json:
+    def replay(self, event: Json, remaining_seconds: float = 290) -> Json:
         """Invoke replay_events, as an operator does."""
         return self.invoke(replay_events, event, int(remaining_seconds * 1000))
 
-    def rebuild(self, event: Json | None = None, remaining_seconds: float = 890) -> Json:
+    def rebuild(self, event: Json | None = None, remaining_seconds: float = 290) -> Json:
         """Invoke rebuild_customers, as an operator does."""
         return self.invoke(rebuild_customers, event or {}, int(remaining_seconds * 1000))
 

@@ -16,7 +16,7 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
         case {"event_id": stripe_id} if is_text(stripe_id):
             result = StripeEvent.replay(stripe_id)
         case {"failed": True}:
-            result = StripeEvent.replay_failed()
+            result = StripeEvent.replay_failed(event.get("resume_from"))
         case {"created_from": int(earliest), "created_to": int(latest)} if earliest <= latest:
             result = StripeEvent.replay_created_between(earliest, latest, event.get("resume_from"))
         case _:

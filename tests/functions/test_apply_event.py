@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
+from stripe_integrations import limits
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.models import Customer
 from tests.stripe_changes import rename, rename_often
@@ -193,6 +195,19 @@ class TestRetry:
 
 class TestReportedFailures:
     """A record whose failure could not be noted is reported, and comes again."""
+
+    def test_customers_that_time_does_not_suffice_for_are_reported(
+        self,
+        world: World,
+        customer: Customer,
+        other: Customer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        renamed = [rename(world, customer, "First"), rename(world, other, "Second")]
+        hurried = partial(world.apply_events, remaining_seconds=limits.APPLY_SECONDS - 1)
+        monkeypatch.setattr(world, "apply_events", hurried)
+        assert world.stream_events(*renamed) == done(0, 1)
+        assert {stored_event(stripe_id).attempts for stripe_id in renamed} == {0}
 
     def test_only_unclaimed_events_are_reported(
         self, world: World, customer: Customer, other: Customer

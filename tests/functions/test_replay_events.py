@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions.events import replay
 from stripe_integrations.errors import (
     DatabaseUnavailableError,
     EventNotFoundError,
@@ -163,6 +164,38 @@ class TestReplayFailed:
         world.reconcile()
         assert_applied(stripe_id)
 
+    def test_resumes_with_what_time_did_not_suffice_for(
+        self, world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay, "_BATCH_EVENTS", 1)
+        ids = [failed(world, customer, "One"), failed(world, customer, "Newest")]
+        calls: list[dict[str, Any]] = []
+        while not calls or calls[-1]["resume_from"]:
+            event = {"failed": True, "resume_from": calls[-1]["resume_from"] if calls else None}
+            calls.append(world.replay(json.loads(json.dumps(event)), remaining_seconds=40))
+        assert [call["replayed"] for call in calls] == [1, 1]
+        world.reconcile()
+        for stripe_id in ids:
+            assert_applied(stripe_id)
+
+    def test_leaves_out_what_fails_again(
+        self, world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or a replay that is resumed would never end."""
+        monkeypatch.setattr(replay, "_BATCH_EVENTS", 1)
+        ids = [failed(world, customer, "One"), failed(world, customer, "Newest")]
+        world.time += 10
+
+        def fail(stripe_ids: list[str]) -> None:
+            world.time += 1
+            for stripe_id in stripe_ids:
+                event = Event.claim(stripe_id)
+                assert event
+                event.fail("always")
+
+        monkeypatch.setattr(replay, "apply_events", fail)
+        assert world.replay({"failed": True})["replayed"] == len(ids)
+
 
 class TestReplayRange:
     def test_replays_events_in_any_state(self, world: World, customer: Customer) -> None:
@@ -234,6 +267,7 @@ class TestInput:
             ({"created_from": "2027-01-01", "created_to": "2027-01-02"}, "event_id"),
             ({"created_from": 1.5, "created_to": 2.5}, "event_id"),
             *(({**ALL_TIME, "resume_from": key}, "resume_from") for key in MALFORMED_KEYS),
+            *(({"failed": True, "resume_from": key}, "resume_from") for key in MALFORMED_KEYS),
         ],
     )
     def test_malformed_event_is_refused(

@@ -160,16 +160,21 @@ class StripeEvent:
         return replay_one(require_type("stripe_id", stripe_id, str))
 
     @staticmethod
-    def replay_failed() -> Replay:
+    def replay_failed(resume_from: dict[str, Any] | None = None) -> Replay:
         """Apply all failed events again, from Stripe's state now.
+
+        Parameters
+        ----------
+        resume_from : mapping, optional
+            What a replay that ran out of time has returned.
 
         Returns
         -------
         Replay
-            How many were put back into the queue.
+            How many were put back into the queue, and `resume_from` where the time did not suffice.
         """
         check_deployment()
-        return replay_failed()
+        return replay_failed(resume_from)
 
     @staticmethod
     def replay_created_between(

@@ -92,9 +92,9 @@ def due_for_lookup(received_from: int, received_until: int) -> Iterator[WaitingE
         yield _waiting(event, is_final_lookup=False)
 
 
-def failed() -> Iterator[QueueEntry]:
-    """Find the failed events, oldest failure first."""
-    yield from map(_entry, _in_queue(FAILED_QUEUE))
+def failed(failed_until: int) -> Iterator[QueueEntry]:
+    """Find the events that have failed until a time, in Unix seconds, oldest failure first."""
+    yield from map(_entry, _in_queue(FAILED_QUEUE, Event.next_attempt <= failed_until))
 
 
 def oldest_pending_seconds() -> float:

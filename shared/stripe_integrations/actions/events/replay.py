@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from stripe_integrations import limits
@@ -22,7 +23,10 @@ from stripe_integrations.errors import (
 )
 from stripe_integrations.models import Event, event_queue
 from stripe_integrations.models.event_queue import QueueEntry
-from stripe_integrations.models.fields import is_text, value_at
+from stripe_integrations.models.fields import is_text, value_at, whole_number
+
+_BATCH_EVENTS = 1000
+"""How many failed events are put back into the queue before the first is attempted."""
 
 
 @dataclass
@@ -50,9 +54,30 @@ def replay_one(stripe_id: str) -> Replay:
     return Replay(replayed=1)
 
 
-def replay_failed() -> Replay:
-    """Replay all failed events: see `StripeEvent.replay_failed`."""
-    return Replay(replayed=_replay(list(event_queue.failed())))
+def replay_failed(resume_from: dict[str, Any] | None) -> Replay:
+    """Replay all failed events: see `StripeEvent.replay_failed`.
+
+    Those that fail again meanwhile are left out: a replay that is resumed comes to an end.
+    """
+    failed_until = _failed_until(resume_from)
+    failed = event_queue.failed(failed_until)
+    result = Replay()
+    while batch := list(islice(failed, _BATCH_EVENTS)):
+        if result.replayed and not current().has_time_for(limits.EVENTS_PAGE_SECONDS):
+            result.resume_from = {"failed_until": failed_until}
+            return result
+        result.replayed += _replay(batch)
+    return result
+
+
+def _failed_until(resume_from: Any) -> int:
+    """The time, in Unix seconds, until which a failed event is replayed: by default, now."""
+    if resume_from is None:
+        return int(current().clock())
+    failed_until = whole_number(value_at(resume_from, "failed_until"))
+    if failed_until is None:
+        raise InvalidFieldError("resume_from", "was not returned by a previous call")
+    return failed_until
 
 
 def replay_created_between(

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from stripe_integrations import limits
 from stripe_integrations.actions.customers.refresh import fetch_missing_children
 from stripe_integrations.actions.events.apply import apply_events
-from stripe_integrations.errors import ApplyFailedError, StaleRecordError
+from stripe_integrations.context import current
+from stripe_integrations.errors import ApplyFailedError, OutOfTimeError, StaleRecordError
 from stripe_integrations.models import Event, EventState, event_queue
 from stripe_integrations.models.event import UNKNOWN_CUSTOMER
 
@@ -63,6 +65,10 @@ def process_stream_records(
 ) -> Iterator[tuple[StreamRecord, Exception]]:
     """Apply the events that records call for: see `StripeEvent.process_stream_records`."""
     for group in _by_customer(records):
+        if not current().has_time_for(limits.APPLY_SECONDS):
+            for record in group:
+                yield record, OutOfTimeError("the batch has no time left")
+            continue
         try:
             with suppress(
                 ApplyFailedError
