@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from functools import cache
 from typing import Any
 
 import pytest
@@ -165,10 +166,16 @@ class TestDashboard:
         assert max(x for x, _ in cells) < 24
 
 
+@cache
+def with_canary(code: str = "one") -> dict[str, Any]:
+    """The resources of a stack that shifts traffic step by step."""
+    return transformed(document(), Change({"Canary": "true"}, code))
+
+
 class TestRollout:
     @pytest.mark.parametrize("name", FUNCTIONS)
     def test_is_rolled_back_by_alarms_of_the_new_version(self, name: str) -> None:
-        resources = transformed(document(), Change({"Canary": "true"}))
+        resources = with_canary()
         group = resources[f"{name}DeploymentGroup"]["Properties"]
         assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
         alias = resources[f"{name}Aliaslive"]
@@ -205,9 +212,7 @@ class TestRollout:
             assert f"${{{function}.Version.Version}}" in text
             names.add(text)
         assert len(names) == len(VERSION_ALARMS)
-        before, after = (
-            transformed(document(), Change({"Canary": "true"}, code)) for code in ("one", "two")
-        )
+        before, after = with_canary(), with_canary("two")
         for name in VERSION_ALARMS:
             assert identity(before, name) != identity(after, name)
 
