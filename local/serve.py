@@ -4,9 +4,12 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from local.cloud import (
     ACCESS_KEY,
@@ -36,6 +39,13 @@ BACKGROUND = {
     "rebuild_customers": "operator",
 }
 """Functions outside the API and what invokes them."""
+FAILED_ATTEMPTS = {
+    "event failed": ("failed", "event_reason"),
+    "event retry scheduled": ("retry", "error"),
+}
+"""Messages in the log about attempts of events that failed: what became of the event, and the field
+that has the reason."""
+WORST_FIRST = ("error", "failed", "retry")
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,15 @@ class Invocation:
     status: str
     milliseconds: float
     request: str
+    failures: tuple[str, ...] = ()
+    """The events that failed in it, and why."""
 
     def __str__(self) -> str:
         """Return the line of the live log."""
         now = time.strftime("%H:%M:%S")
         return (
             f"{now}  {self.function:<21} {self.status:<6} {self.milliseconds:>6.0f} ms  "
-            f"{self.request}"
+            f"{'; '.join((self.request, *self.failures))}"
         )
 
 
@@ -80,13 +92,48 @@ class Watcher:
             logGroupName=f"/aws/lambda/{STACK}/{function.replace('_', '-')}"
         )
         entries = [entry["message"] for page in pages for entry in page["events"]]
-        failed = {word for message in entries if "[ERROR]" in message for word in message.split()}
-        for report in filter(None, map(REPORT.match, entries)):
-            request = report["request"]
+        for request, seen in reported_invocations(entries, function, invoked_by):
             if request not in self._seen:
                 self._seen.add(request)
-                status = "error" if request in failed else "ok"
-                yield Invocation(function, status, float(report["milliseconds"]), invoked_by)
+                yield seen
+
+
+def reported_invocations(
+    entries: Sequence[str], function: str, invoked_by: str
+) -> Iterator[tuple[str, Invocation]]:
+    """Yield the request ids of a function's log that have a report, and their invocations."""
+    crashed = {word for entry in entries if "[ERROR]" in entry for word in entry.split()}
+    failed = failed_attempts(entries)
+    for report in filter(None, map(REPORT.match, entries)):
+        request = report["request"]
+        attempts = failed[request]
+        states = {"error"} if request in crashed else {state for state, _ in attempts}
+        status = next((state for state in WORST_FIRST if state in states), "ok")
+        failures = tuple(failure for _, failure in attempts)
+        milliseconds = float(report["milliseconds"])
+        yield request, Invocation(function, status, milliseconds, invoked_by, failures)
+
+
+def failed_attempts(entries: Iterable[str]) -> defaultdict[str, list[tuple[str, str]]]:
+    """Return what became of the events whose attempts failed, and why, by request id."""
+    found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for entry in entries:
+        line = logged_line(entry)
+        if line.get("message") in FAILED_ATTEMPTS:
+            state, field = FAILED_ATTEMPTS[line["message"]]
+            failure = f"{line['stripe_event_id']} {state}: {line[field]}"
+            found[line["function_request_id"]].append((state, failure))
+    return found
+
+
+def logged_line(entry: str) -> dict[str, Any]:
+    """Return a line that the product has logged; empty if it is another one."""
+    if not entry.startswith('{"level"'):
+        return {}  # a custom handler may print what it likes
+    with suppress(ValueError):
+        line: dict[str, Any] = json.loads(entry)
+        return line
+    return {}
 
 
 def invocation(served: re.Match[str]) -> Invocation:
