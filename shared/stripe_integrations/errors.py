@@ -195,7 +195,11 @@ class InvocationFailedError(StripeIntegrationsError):
 
 
 class UnprocessableEventError(StripeIntegrationsError):
-    """Raised by custom handlers: the event can never be handled, however often it is retried."""
+    """Raised by custom handlers: the event can never be handled, however often it is retried.
+
+    Its text is stored as the event's reason, sent to the dead-letter queue and logged: up to 1,000
+    characters, which must have no personal data.
+    """
 
 
 class StripeError(StripeIntegrationsError):

@@ -19,6 +19,8 @@ _ERRORS_OUTSIDE_HANDLERS = (
 )
 """Raised outside custom handlers, so that their messages are safe to log."""
 
+_MAX_REASON_CHARACTERS = 1000
+
 
 def record_failure(event: Event, error: BaseException) -> None:
     """Schedule the next attempt, or dead-letter the event; one that has ended is not changed.
@@ -40,7 +42,7 @@ def record_failure(event: Event, error: BaseException) -> None:
     if not errors.is_permanent(error):
         _schedule_retry(event, error, is_of_handler=_is_of_handler(cause))
     elif event.holds_turn():
-        dead_letter(event, type(error).__name__)
+        dead_letter(event, _reason(error))
 
 
 def dead_letter(event: Event, reason: str) -> None:
@@ -60,6 +62,20 @@ def dead_letter(event: Event, reason: str) -> None:
     event.fail(reason)
     current().add_metric(Metric.EVENTS_DEAD_LETTERED)
     logger.error("event failed", extra={"stripe_event_id": event.stripe_id, "event_reason": reason})
+
+
+def _reason(error: BaseException) -> str:
+    """The type of a permanent error, and the text that a custom handler's author gave it.
+
+    Its text is what it was raised with, as far as that is text; lone surrogates, which no store
+    accepts, are replaced.
+    """
+    name = type(error).__name__
+    if not isinstance(error, errors.UnprocessableEventError):
+        return name
+    text = " ".join(argument for argument in error.args if isinstance(argument, str))
+    storable = text[:_MAX_REASON_CHARACTERS].encode(errors="replace").decode()
+    return f"{name}: {storable}" if storable else name
 
 
 def _schedule_retry(event: Event, error: BaseException, *, is_of_handler: bool) -> None:

@@ -15,7 +15,7 @@ EventHandler = Callable[[Event, Customer | None], None]
 """A custom handler: takes the event, and its customer's record if it has one.
 
 It runs at least once for each event, after the record was updated. After any exception the event is
-retried later; `UnprocessableEventError` dead-letters it at once.
+retried later; `UnprocessableEventError` dead-letters it at once, with its text as the reason.
 """
 
 

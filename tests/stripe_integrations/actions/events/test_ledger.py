@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -280,13 +281,44 @@ class TestDeadLetter:
         self, world: World, stripe_id: str
     ) -> None:
         world.configure(event_handlers={"customer.updated": custom_handlers.NOTE})
-        custom_handlers.raising.append(UnprocessableEventError("jane@example.com is odd"))
+        custom_handlers.raising.append(UnprocessableEventError())
         with pytest.raises(SideEffectFailedError):
             StripeEvent.apply(stripe_id)
         assert state(stripe_id) == ("failed", 1)
         assert stored_event(stripe_id).reason == "UnprocessableEventError"
         assert [message["event_id"] for message in world.dead_letters] == [stripe_id]
         assert StripeCustomer.require(USER).name == "Newest"
+
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            (("no plan has this price",), "no plan has this price"),
+            (("no plan has", "price_1"), "no plan has price_1"),
+            (("no plan:", {"email": "jane@example.com"}), "no plan:"),
+            (("half of a pair: \ud83d",), "half of a pair: ?"),
+            (("x" * 5000,), "x" * 1000),
+        ],
+    )
+    def test_text_of_unprocessable_event_is_its_reason(
+        self,
+        world: World,
+        log: io.StringIO,
+        stripe_id: str,
+        arguments: tuple[object, ...],
+        text: str,
+    ) -> None:
+        world.configure(event_handlers={"customer.updated": custom_handlers.NOTE})
+        error = UnprocessableEventError(*arguments)
+        error.__cause__ = ValueError("jane@example.com")
+        custom_handlers.raising.append(error)
+        assert world.stream_events(stripe_id) == {"batchItemFailures": []}
+
+        reason = f"UnprocessableEventError: {text}"
+        assert stored_event(stripe_id).reason == reason
+        assert [message["reason"] for message in world.dead_letters] == [reason]
+        (line,) = (line for line in log.getvalue().splitlines() if "event failed" in line)
+        assert json.loads(line)["event_reason"] == reason
+        assert "jane" not in log.getvalue()
 
 
 class TestStoredEvent:
