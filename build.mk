@@ -1,6 +1,6 @@
 # What `sam build` runs for each function, from the root of the project: BuildMethod makefile in
 # template.yaml, and samconfig.toml names this file. Functions that call Stripe ship its package,
-# the others don't.
+# the others don't. EVENT_HANDLERS in the environment names the folder of custom handlers.
 
 PYTHON ?= $(shell sh tools/find-python.sh)
 
@@ -20,4 +20,4 @@ build-ApplyEvent build-ReconcileEvents build-ReplayEvents: requirements = functi
 build-RebuildCustomers: requirements = function-stripe
 
 build-%:
-	@$(PYTHON) tools/bundle.py $(function) $(requirements) $(ARTIFACTS_DIR)
+	@$(PYTHON) -m tools.bundle $(function) $(requirements) $(ARTIFACTS_DIR)

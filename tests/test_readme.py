@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-from stripe_integrations.actions import StripeEvent
 from stripe_integrations.config import Settings
-from stripe_integrations.context import use
 from stripe_integrations.entrypoints.http import _PROBLEMS
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.models import Customer
@@ -25,31 +19,6 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_python_example_runs(world: World) -> None:
     run(EXAMPLES[0], {})
     assert len(world.stripe_customers()) == 1
-
-
-def test_the_example_of_a_handler_is_called(
-    table_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, declaration, definition = EXAMPLES
-    for name, example in (("stripe_event_handlers", declaration), ("billing_hooks", definition)):
-        module = ModuleType(name)
-        run(example, vars(module))
-        monkeypatch.setitem(sys.modules, name, module)
-    settings = Settings.from_environment({"TABLE_NAME": table_name})
-    handlers = {"invoice.paid": settings.event_handlers["invoice.paid"]}
-    world = World(table_name, event_handlers=handlers)
-    with use(world.context):
-        StripeEvent.receive(
-            {
-                "id": "evt_1",
-                "object": "event",
-                "type": "invoice.paid",
-                "livemode": False,
-                "data": {"object": {"object": "invoice", "id": "in_1"}},
-            }
-        )
-        StripeEvent.apply("evt_1")
-    assert capsys.readouterr().out.splitlines()[-1] == "evt_1 in_1 None"
 
 
 def run(example: str, names: dict[str, object]) -> None:

@@ -2,11 +2,14 @@
 
 Run by build.mk for each function that SAM builds::
 
-    python tools/bundle.py create_customer function-stripe .aws-sam/build/CreateCustomer
+    python -m tools.bundle create_customer function-stripe .aws-sam/build/CreateCustomer
 
 Dependencies are installed once for each requirements file, pruned and compiled into
 ``.build/dependencies``, and copied from there: six functions cost two installations, and an
 unchanged set costs none.
+
+Functions that run custom handlers also get their code, packages and botocore models; the webhook's
+function gets their declaration alone, by which it knows what to store.
 """
 
 import compileall
@@ -19,33 +22,48 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from tools.custom_handlers import CustomHandlers
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".build" / "dependencies"
 TASK_ROOT = "/var/task"
 
 BOTOCORE_SERVICES = {"dynamodb", "events", "secretsmanager", "sqs", "ssm"}
-"""The services that the functions call; the models of all the others are 90 % of botocore."""
+"""The services that the product calls; the models of all the others are 90 % of botocore."""
 
-UNUSED = ("bin", "boto3/data", "boto3/examples", "stripe/events", "stripe/params")
+RUN_HANDLERS = ("apply_event", "reconcile_events", "replay_events")
+"""The functions that apply events, and so call custom handlers."""
+DECLARE_HANDLERS = ("link_customer",)
+"""The functions that only know which types of event have custom handlers."""
+
+UNUSED = ("bin", "boto3/examples", "stripe/events", "stripe/params")
 """Folders never imported: stripe/params is types alone, stripe/events the thin events' classes."""
 
 
 def main(function: str, requirements: str, artifacts: str) -> None:
     """Fill the folder `artifacts` with everything that the zip of `function` holds."""
     target = Path(artifacts)
+    handlers = CustomHandlers.chosen(ROOT)
+    runs_handlers = handlers if function in RUN_HANDLERS else None
+    listed = [ROOT / "requirements" / f"{requirements}.txt"]
+    if runs_handlers and runs_handlers.requirements:
+        listed.append(runs_handlers.requirements)
+    services = BOTOCORE_SERVICES.union(runs_handlers.services if runs_handlers else ())
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(dependencies(requirements), target, copy_function=link_or_copy)
-    sources = [ROOT / "functions" / function / "app.py", *sorted((ROOT / "shared").iterdir())]
-    for source in sources:
-        if source.suffix not in ("", ".py") or source.name == "__pycache__":
-            continue
-        copy = target / source.name
-        if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, copy)
+    shutil.copytree(dependencies(listed, services), target, copy_function=link_or_copy)
+    copied = [target / "app.py", target / "stripe_integrations"]
+    shutil.copyfile(ROOT / "functions" / function / "app.py", copied[0])
+    package = ROOT / "shared" / "stripe_integrations"
+    shutil.copytree(package, copied[1], ignore=shutil.ignore_patterns("__pycache__"))
+    if runs_handlers:
+        copied += runs_handlers.copy_code(target)
+        runs_handlers.check_types(target)
+    elif handlers and function in DECLARE_HANDLERS:
+        copied += handlers.write_declaration(target)
+    for copy in copied:
         compile_tree(copy, target)
 
 
@@ -57,11 +75,20 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def dependencies(requirements: str) -> Path:
-    """Return the folder with the pruned and compiled packages of ``requirements/<name>.txt``."""
-    listed = ROOT / "requirements" / f"{requirements}.txt"
-    key = hashlib.sha256(listed.read_bytes() + Path(__file__).read_bytes() + sys.version.encode())
-    ready = CACHE / f"{requirements}-{key.hexdigest()[:16]}"
+def dependencies(listed: Sequence[Path], services: Iterable[str]) -> Path:
+    """Return the folder with the pruned and compiled packages of requirements files.
+
+    Parameters
+    ----------
+    listed : sequence of Path
+        The files: the product's, and that of the custom handlers.
+    services : iterable of str
+        The AWS services that are called.
+    """
+    services = sorted(services)
+    read = [path.read_bytes() for path in [*listed, Path(__file__)]]
+    key = hashlib.sha256(b"".join(read) + f"{services} {sys.version}".encode())
+    ready = CACHE / f"{listed[0].stem}-{key.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     # SAM builds functions in parallel, and two builds may run in one clone.
     with (CACHE / "lock").open("w") as lock:
@@ -70,28 +97,40 @@ def dependencies(requirements: str) -> Path:
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 filled = Path(scratch) / "filled"
                 install(listed, filled, Path(scratch) / "pip")
-                prune(filled)
+                prune(filled, services)
                 compile_tree(filled, filled)
                 filled.rename(ready)
     return ready
 
 
-def install(listed: Path, target: Path, pip: Path) -> None:
+def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
     """Install the listed packages, without compiled files so that one build fits every machine."""
     venv.create(pip, with_pip=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     universal = ["--platform", "any", "--implementation", "py", "--abi", "none"]
     command = [str(pip / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", *universal]
-    command += ["--python-version", version, f"--target={target}", f"--requirement={listed}"]
+    command += ["--python-version", version, f"--target={target}"]
+    command += [f"--requirement={path}" for path in listed]
     subprocess.run(command, check=True)
 
 
-def prune(folder: Path) -> None:
-    """Remove what no function reads: other services' models, commands, installation records."""
-    for models in (folder / "botocore" / "data").iterdir():
-        if models.is_dir() and models.name not in BOTOCORE_SERVICES:
-            shutil.rmtree(models)
+def prune(folder: Path, services: Iterable[str]) -> None:
+    """Remove what no function reads: other services' models, commands, installation records.
+
+    Raises
+    ------
+    SystemExit
+        botocore has no model of a service.
+    """
+    models = folder / "botocore" / "data"
+    for name in services:
+        if not (models / name).is_dir():
+            raise SystemExit(f"botocore has no service {name}")
+    for others in (models, folder / "boto3" / "data"):
+        for model in others.iterdir():
+            if model.is_dir() and model.name not in services:
+                shutil.rmtree(model)
     # METADATA and licences stay: scanners of deployed functions find the packages by them.
     for record in [*folder.glob("*.dist-info/RECORD"), *folder.glob("*.dist-info/INSTALLER")]:
         record.unlink()

@@ -119,7 +119,7 @@ class Settings:
             api_base=(environment.get("STRIPE_API_BASE") or STRIPE_API_BASE).rstrip("/"),
             stored_records=_stored_records(environment.get("STORED_RECORDS")),
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
-            event_handlers=_custom_handlers(),
+            event_handlers=custom_handlers(),
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
@@ -176,7 +176,19 @@ def _retention(days: str) -> int:
     return int(days)
 
 
-def _custom_handlers() -> Mapping[str, str]:
+def custom_handlers() -> Mapping[str, str]:
+    """Read the declaration of the custom handlers.
+
+    Returns
+    -------
+    mapping
+        `HANDLERS` of the module `stripe_event_handlers`; empty where there is no such module.
+
+    Raises
+    ------
+    ConfigurationError
+        `HANDLERS` is missing or is no such declaration.
+    """
     try:
         handlers = getattr(import_module(_HANDLERS_MODULE), "HANDLERS", None)
     except ModuleNotFoundError as error:

@@ -40,7 +40,7 @@ from local.stripe_double.versions import VERSION
 from local.stripe_double.webhooks import WebhookEndpoint
 from tests.local_cloud.test_events import make_due_for_the_last_time
 
-DOCUMENTS = ("docs/deploy.md", "README.md", "docs/operate.md")
+DOCUMENTS = ("docs/deploy.md", "README.md", "docs/custom-handlers.md", "docs/operate.md")
 AWS_CLI = ROOT / ".tools" / "awscli" / "bin" / "aws"
 PATIENCE = 30.0
 BLOCK = re.compile(
@@ -270,6 +270,9 @@ def wait_until(true: Callable[[], object], what: str) -> None:
 
 NOT_RUN = {
     ("README.md", "Try it"): "they take minutes, and are run by themselves",
+    ("docs/custom-handlers.md", "Build with them"): (
+        "the example needs no packages; tests/tools/test_custom_handlers.py bundles a list"
+    ),
     ("docs/deploy.md", "Let users call it with their JWTs"): (
         "it needs an issuer of JWTs; tests/local_cloud/test_access.py deploys with one"
     ),

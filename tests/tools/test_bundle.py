@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from tools import bundle
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of one function whose packages are installed without a registry."""
 
-    def install(listed: Path, target: Path, pip: Path) -> None:
-        for name in ("dynamodb", "ec2"):
-            (target / "botocore" / "data" / name).mkdir(parents=True)
+    def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
+        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "s3"):
+            for library in ("botocore", "boto3"):
+                (target / library / "data" / name).mkdir(parents=True)
         for name in ("stripe", "stripe/params", "stripe-1.dist-info"):
             (target / name).mkdir()
         (target / "stripe" / "__init__.py").write_text("")
@@ -55,8 +57,9 @@ def test_holds_handler_package_and_pruned_libraries(project: Path, tmp_path: Pat
         f"stripe/__pycache__/__init__.{tag}.pyc",
         "stripe-1.dist-info/METADATA",
     }
-    assert (tmp_path / "out" / "botocore" / "data" / "dynamodb").is_dir()
-    assert not (tmp_path / "out" / "botocore" / "data" / "ec2").exists()
+    for library in ("botocore", "boto3"):
+        models = {path.name for path in (tmp_path / "out" / library / "data").iterdir()}
+        assert models == bundle.BOTOCORE_SERVICES
 
 
 def test_bytecode_is_unchecked_and_of_lambdas_paths(project: Path, tmp_path: Path) -> None:

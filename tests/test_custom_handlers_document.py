@@ -1,0 +1,77 @@
+"""What docs/custom-handlers.md shows works as it is written there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.ses.models import ses_backends
+
+from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.config import Settings
+from stripe_integrations.context import use
+from tests.custom_handlers_document import write_example
+from tests.engines import REGION
+from tests.world import EMAIL, USER, World, stored_event, stripe_event
+
+BUCKET = "invoices"
+SENDER = "billing@example.com"
+
+
+@pytest.fixture
+def handlers(
+    aws: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, str]]:
+    """The handlers of the example, importable, with the bucket and the sender that they use."""
+    write_example(tmp_path / "handlers")
+    monkeypatch.syspath_prepend(str(tmp_path / "handlers"))
+    monkeypatch.setenv("INVOICE_BUCKET", BUCKET)
+    monkeypatch.setenv("SENDER", SENDER)
+    s3, ses = boto3.client("s3"), boto3.client("ses")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    ses.verify_email_identity(EmailAddress=SENDER)
+    yield dict(Settings.from_environment({"TABLE_NAME": "unused"}).event_handlers)
+    for name in ("stripe_event_handlers", "billing"):
+        sys.modules.pop(name, None)
+    for listed in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        s3.delete_object(Bucket=BUCKET, Key=listed["Key"])
+    s3.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def world(table_name: str, handlers: dict[str, str]) -> Iterator[World]:
+    world = World(table_name, event_handlers=handlers)
+    with use(world.context):
+        yield world
+
+
+def receive_invoice(customer: str) -> dict[str, Any]:
+    """Receive and apply the event of a paid invoice; the invoice."""
+    invoice = {"id": "in_1", "object": "invoice", "customer": customer}
+    StripeEvent.receive(stripe_event("invoice.paid", data={"object": invoice}))
+    return invoice
+
+
+def test_invoice_is_stored_and_customer_is_thanked(world: World) -> None:
+    invoice = receive_invoice(StripeCustomer.create(USER, EMAIL).stripe_id)
+    StripeEvent.apply("evt_1")
+    assert stored_event("evt_1").state == "applied"
+    stored = boto3.client("s3").get_object(Bucket=BUCKET, Key="in_1.json")["Body"]
+    assert json.load(stored) == invoice
+    account = boto3.client("sts").get_caller_identity()["Account"]
+    mail = ses_backends[account][REGION].sent_messages[-1]
+    assert (mail.source, mail.destinations["ToAddresses"]) == (SENDER, [EMAIL])
+
+
+def test_invoice_of_unknown_customer_fails_with_its_reason(world: World) -> None:
+    receive_invoice("cus_unknown")
+    world.time += 2 * 86_400
+    world.reconcile()
+    event = stored_event("evt_1")
+    reason = "UnprocessableEventError: an invoice of no customer of ours"
+    assert (event.state, event.reason) == ("failed", reason)
