@@ -142,15 +142,16 @@ class Deployment:
     """
 
     def __init__(self, **parameters: str) -> None:
-        defaults = {n: p.get("Default", "") for n, p in template()["Parameters"].items()}
+        declared = template()["Parameters"]
+        given = {**{n: p.get("Default", "") for n, p in declared.items()}, **parameters}
         self._parameters = {
             "AWS::Partition": "aws",
             "AWS::Region": _REGION,
             "AWS::AccountId": _ACCOUNT,
             "AWS::URLSuffix": "amazonaws.com",
             "AWS::NoValue": _NOTHING,
-            **defaults,
-            **parameters,
+            **{name: name for name in template()["Resources"]},
+            **{n: _parameter(declared[n]["Type"], value) for n, value in given.items()},
         }
         self._roles: dict[str, Role] = {}
 
@@ -159,6 +160,12 @@ class Deployment:
         if function not in self._roles:
             self._roles[function] = self._read(function)
         return self._roles[function]
+
+    def attached(self, function: str) -> list[str]:
+        """The managed policies of a function's role: logical ids of the stack's own, and ARNs."""
+        properties = template()["Resources"][role_of(function)]["Properties"]
+        attached: list[str] = self._resolve(properties["ManagedPolicyArns"])
+        return attached
 
     def _read(self, function: str) -> Role:
         statements = [
@@ -183,6 +190,8 @@ class Deployment:
         match value:
             case {"Ref": name}:
                 return self._parameters[name]
+            case {"Select": [_, _]} | {"Join": [_, _]} | {"Split": [_, _]}:
+                return self._listed(value)
             case {"GetAtt": attribute}:
                 return _attribute(attribute)
             case {"Sub": text}:
@@ -191,6 +200,17 @@ class Deployment:
                 holds = self._is(template()["Conditions"][condition])
                 return self._resolve(then if holds else otherwise)
         return self._within(value)
+
+    def _listed(self, value: Any) -> Any:
+        """The value of a function that takes or makes a list."""
+        ((name, (first, second)),) = value.items()
+        second = self._resolve(second)
+        match name:
+            case "Select":
+                return second[first]
+            case "Join":
+                return first.join(second)
+        return second.split(first)
 
     def _within(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -225,9 +245,8 @@ def role_of(function: str) -> str:
 def policies_of(function: str) -> list[Json]:
     """The policies of a function's role: the shared ones attached to it, and its inline one."""
     resources = template()["Resources"]
-    properties = resources[role_of(function)]["Properties"]
-    attached = [resources[arn["Ref"]]["Properties"] for arn in properties["ManagedPolicyArns"]]
-    return [*attached, *properties["Policies"]]
+    attached = [resources[name]["Properties"] for name in Deployment().attached(function)]
+    return [*attached, *resources[role_of(function)]["Properties"]["Policies"]]
 
 
 # ---- requests
@@ -442,6 +461,11 @@ def _attribute(name: str) -> str:
 
 def _arn(service: str, resource: str) -> str:
     return f"arn:aws:{service}:{_REGION}:{_ACCOUNT}:{resource}"
+
+
+def _parameter(kind: str, value: str) -> str | list[str]:
+    """What a reference to a parameter is."""
+    return value.split(",") if kind == "CommaDelimitedList" else value
 
 
 def _listed(value: Any) -> list[Any]:

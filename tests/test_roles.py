@@ -28,6 +28,7 @@ from tests.roles import (
     role_of,
 )
 from tests.world import EMAIL, USER, WEBHOOK_SECRET, Json, World
+from tools.bundle import RUN_HANDLERS
 from tools.template import ROOT, of_type, template
 
 BUS = "changes"
@@ -38,6 +39,20 @@ SECRETS = {"stripe/api-key": "sk_test_double", "stripe/webhook-secret": WEBHOOK_
 FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if path.is_dir())
 BEHIND_THE_API = ("create_customer", "get_customer", "soft_delete_customer", "sync_customer")
 REPORTING = ("apply_event", "reconcile_events", "replay_events")
+# What Lambda does with network interfaces of a function in a VPC, as its documentation lists it:
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+INTERFACES = Statement(
+    (
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    ),
+    ("*",),
+    {},
+)
 
 
 # ---- what AWS does under the function's role
@@ -295,6 +310,20 @@ class TestRoles:
         decrypt = Statement(("kms:Decrypt",), (KEY,), {"StringEquals": via})
         assert added == ([decrypt] if reads else [])
         assert reads == (function not in ("get_customer", "soft_delete_customer"))
+
+    def test_has_policies_of_custom_handlers_if_it_runs_them(self, function: str) -> None:
+        own = deployment().attached(function)
+        added = ["arn:aws:iam::123456789012:policy/mail", "arn:aws:iam::aws:policy/store"]
+        attached = deployment(HandlerPolicyArns=",".join(added)).attached(function)
+        assert attached == ([*own, *added] if function in RUN_HANDLERS else own)
+        # IAM attaches ten to a role, and docs/deploy.md says how many are left.
+        assert function not in RUN_HANDLERS or 10 - len(own) == 7
+
+    def test_connects_to_a_vpc_if_it_runs_custom_handlers(self, function: str) -> None:
+        usual = deployment().role(function).statements
+        in_a_vpc = deployment(HandlerSubnetIds="subnet-1,subnet-2").role(function).statements
+        added = [statement for statement in in_a_vpc if statement not in usual]
+        assert added == ([INTERFACES] if function in RUN_HANDLERS else [])
 
     def test_publishes_nowhere_without_a_bus(self, function: str) -> None:
         actions = {grant.action for grant in granted(function, EventBusName="")}

@@ -14,8 +14,9 @@ from stripe_integrations.config import Settings
 from stripe_integrations.errors import ConfigurationError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.table import Record
-from tests.replacement import Change, document, transformed
+from tests.replacement import Change, create_only, document, transformed
 from tests.world import World
+from tools.bundle import RUN_HANDLERS
 from tools.template import ROOT, of_type, template
 
 FUNCTIONS = {path.name for path in (ROOT / "functions").iterdir() if path.is_dir()}
@@ -60,12 +61,37 @@ class TestFunctions:
             **variables(name),
             "Runtime": SHARED["Runtime"],
             "Architectures": SHARED["Architectures"],
+            "Layers": properties.get("Layers"),
+            "VpcConfig": properties.get("VpcConfig"),
         }
-        assert parameters_in(settings) == parameters_in(properties["VersionDescription"])
+        description = properties["VersionDescription"]
+        if "HandlerConfiguration" in json.dumps(description):
+            description = [description, only("AWS::AppConfig::HostedConfigurationVersion")]
+        assert parameters_in(settings) == parameters_in(description)
 
     @pytest.mark.parametrize("name", DEPLOYED)
     def test_describe_versions_within_256_characters(self, name: str) -> None:
         assert len(longest_text(DEPLOYED[name]["Properties"]["VersionDescription"])) <= 256
+
+    def test_change_of_each_parameter_of_handlers_is_numbered(self) -> None:
+        """AppConfig numbers the values where there are any; a new value is a new number."""
+        numbered = only("AWS::AppConfig::HostedConfigurationVersion")
+        handlers = {name for name in PARAMETERS if name.startswith("Handler")}
+        # A role is used by every version alike.
+        assert parameters_in(numbered["Content"]) == handlers - {"HandlerPolicyArns"}
+        assert "Content" in create_only("AWS::AppConfig::HostedConfigurationVersion")
+        for kind in ("Application", "ConfigurationProfile", "HostedConfigurationVersion"):
+            (resource,) = of_type(f"AWS::AppConfig::{kind}").values()
+            assert resource["Condition"] == "HasHandlerConfiguration"
+        for name in RUN_HANDLERS:
+            (function,) = (
+                f["Properties"]
+                for f in DEPLOYED.values()
+                if f["Properties"]["CodeUri"] == f"functions/{name}"
+            )
+            number = {"GetAtt": "HandlerConfiguration.VersionNumber"}
+            computed = function["VersionDescription"]["Sub"][1]["HandlerConfiguration"]
+            assert computed == {"If": ["HasHandlerConfiguration", number, ""]}
 
     def test_may_store_every_kind(self) -> None:
         declared = PARAMETERS["StoredRecords"]
@@ -136,6 +162,8 @@ def longest_text(value: Any) -> str:
             return "x" * longest_value(name)
         case {"If": [_, *choices]}:
             return max(map(longest_text, choices), key=len)
+        case {"GetAtt": "HandlerConfiguration.VersionNumber"}:
+            return "9999"
         case {"Join": [separator, {"Split": [old, inner]}]}:
             return str(separator).join(longest_text(inner).split(old))
         case {"Sub": [str(text), variables]}:

@@ -32,6 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _KIND = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?")
 # Types that begin with the version of an API are of thin events, which are never published.
 _PUBLISH_TYPE = re.compile(r"\*|(?!v\d+\.)[a-z_0-9]+\.([a-z_0-9]+\.)*([a-z_0-9]+|\*)")
+_VARIABLE = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
@@ -60,6 +61,8 @@ class Settings:
         The custom handlers: a type of event, ``invoice.paid`` or ``invoice.*``, to the function
         that is called for it, ``module:function``. They are declared as `HANDLERS` in the module
         `stripe_event_handlers`, if the deployment has one.
+    handler_environment : mapping
+        Environment variables that are set before a custom handler is imported.
     event_bus_name : str or None
         The EventBridge bus on which events of our customers are published, if any.
     publish_types : tuple of str
@@ -90,6 +93,7 @@ class Settings:
     stored_records: frozenset[str] | None = None
     event_retention_days: int = 90
     event_handlers: Mapping[str, str] = field(default_factory=dict)
+    handler_environment: Mapping[str, str] = field(default_factory=dict)
     event_bus_name: str | None = None
     publish_types: tuple[str, ...] = ()
     dead_letters_url: str | None = None
@@ -120,6 +124,7 @@ class Settings:
             stored_records=_stored_records(environment.get("STORED_RECORDS")),
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
             event_handlers=custom_handlers(),
+            handler_environment=_handler_environment(environment),
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
@@ -204,3 +209,16 @@ def custom_handlers() -> Mapping[str, str]:
             " to functions like module:function"
         )
     return dict(handlers)
+
+
+def _handler_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
+    given = environment.get("HANDLER_ENVIRONMENT") or ""
+    variables = {}
+    for assignment in given.split(",") if given else ():
+        name, equals, value = assignment.partition("=")
+        if not equals or not _VARIABLE.fullmatch(name):
+            raise ConfigurationError("HANDLER_ENVIRONMENT must be like NAME=value,NAME=value")
+        if environment.get(name, value) != value:
+            raise ConfigurationError(f"HANDLER_ENVIRONMENT must not change {name}")
+        variables[name] = value
+    return variables

@@ -142,3 +142,29 @@ class TestEventHandlers:
         monkeypatch.syspath_prepend(str(tmp_path))
         with pytest.raises(ModuleNotFoundError, match="there_is_no_such_module"):
             Settings.from_environment(REQUIRED)
+
+
+class TestHandlerEnvironment:
+    @pytest.mark.parametrize(
+        ("given", "variables"),
+        [
+            ("", {}),
+            ("BUCKET=invoices", {"BUCKET": "invoices"}),
+            ("BUCKET=a,QUERY=b=c&d=e,EMPTY=", {"BUCKET": "a", "QUERY": "b=c&d=e", "EMPTY": ""}),
+            # A process that has set them reads them again.
+            ("TABLE_NAME=customers", {"TABLE_NAME": "customers"}),
+        ],
+    )
+    def test_is_read(self, given: str, variables: dict[str, str]) -> None:
+        environment = {"TABLE_NAME": "customers", "HANDLER_ENVIRONMENT": given}
+        assert Settings.from_environment(environment).handler_environment == variables
+
+    @pytest.mark.parametrize("given", ["BUCKET", "=a", "A=b,", "1A=b", "A-B=c", "A=b,C"])
+    def test_anything_else_is_refused(self, given: str) -> None:
+        with pytest.raises(ConfigurationError, match="like NAME=value"):
+            Settings.from_environment({**REQUIRED, "HANDLER_ENVIRONMENT": given})
+
+    def test_change_of_other_variable_is_refused(self) -> None:
+        environment = {**REQUIRED, "HANDLER_ENVIRONMENT": "A=b,STRIPE_MODE=live"}
+        with pytest.raises(ConfigurationError, match="must not change STRIPE_MODE"):
+            Settings.from_environment({**environment, "STRIPE_MODE": "test"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Callable
 from functools import cache
@@ -42,6 +43,7 @@ def _references(event_type: str) -> list[str]:
 
 @cache
 def _resolve(reference: str) -> EventHandler:
+    os.environ.update(current().settings.handler_environment)
     try:
         handler: EventHandler = pkgutil.resolve_name(reference)
     except (ImportError, AttributeError, ValueError) as error:

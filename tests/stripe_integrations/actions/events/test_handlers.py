@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +117,23 @@ class TestCall:
         world.configure(event_handlers=handlers)
         StripeEvent.apply(stripe_id)
         assert len(custom_handlers.called) == calls
+
+
+def test_environment_is_set_before_import(
+    world: World, stripe_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "handler_of_bucket.py").write_text(
+        "import os\nBUCKET = os.environ['BUCKET_OF_TEST']\ndef note(*_): print(BUCKET)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("BUCKET_OF_TEST", "")
+    world.configure(
+        event_handlers={"customer.updated": "handler_of_bucket:note"},
+        handler_environment={"BUCKET_OF_TEST": "invoices"},
+    )
+    StripeEvent.apply(stripe_id)
+    assert sys.modules.pop("handler_of_bucket").BUCKET == "invoices"
+    assert ended(stripe_id) == ("applied", None)
 
 
 class TestFailure:
