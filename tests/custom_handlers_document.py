@@ -9,7 +9,7 @@ from tools.template import ROOT
 
 DOCUMENT = ROOT / "docs" / "custom-handlers.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-FILES = ("stripe_event_handlers.py", "billing.py")
+FILES = ("stripe_event_handlers.py", "billing.py", "test_billing.py")
 
 
 def write_example(folder: Path) -> None:

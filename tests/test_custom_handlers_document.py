@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,10 @@ from moto.ses.models import ses_backends
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.config import Settings
 from stripe_integrations.context import use
-from tests.custom_handlers_document import write_example
+from tests.custom_handlers_document import DOCUMENT, write_example
 from tests.engines import REGION
 from tests.world import EMAIL, USER, World, stored_event, stripe_event
+from tools.template import ROOT
 
 BUCKET = "invoices"
 SENDER = "billing@example.com"
@@ -75,3 +78,22 @@ def test_invoice_of_unknown_customer_fails_with_its_reason(world: World) -> None
     event = stored_event("evt_1")
     reason = "UnprocessableEventError: an invoice of no customer of ours"
     assert (event.state, event.reason) == ("failed", reason)
+
+
+def test_its_own_tests_pass(tmp_path: Path) -> None:
+    write_example(tmp_path / "billing-handlers")
+    (command,) = re.findall(r"```sh\n(PYTHONPATH=.*)\n```", DOCUMENT.read_text())
+    paths = {"../billing-handlers": str(tmp_path / "billing-handlers")}
+    paths[".venv/bin/pytest"] = f"{sys.executable} -m pytest -p no:cacheprovider"
+    for written, here in paths.items():
+        assert written in command
+        command = command.replace(written, here)
+    done = subprocess.run(
+        ["sh", "-c", command],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout

@@ -38,6 +38,7 @@ from local.cloud import (
 )
 from local.stripe_double.versions import VERSION
 from local.stripe_double.webhooks import WebhookEndpoint
+from tests.custom_handlers_document import write_example
 from tests.local_cloud.test_events import make_due_for_the_last_time
 
 DOCUMENTS = ("docs/deploy.md", "README.md", "docs/custom-handlers.md", "docs/operate.md")
@@ -341,6 +342,7 @@ def stand_ins(folder: Path, endpoint: str, used: Stripe) -> None:
 def test_commands_do_what_documents_say(reader: Reader) -> None:
     deploy(reader)
     reader.follow("The HTTP API")
+    custom_handlers(reader)
     operate(reader)
     assert reader.left == []
 
@@ -361,6 +363,22 @@ def deploy(reader: Reader) -> None:
     seen = reader.step("See the webhook at work")
     assert '"description": "changed on Stripe"' in seen
     assert all(event["stripe_id"]["S"] in seen for event in reader.events())
+
+
+def custom_handlers(reader: Reader) -> None:
+    write_example(reader.project.parent / "billing-handlers")
+    assert "2 passed" in reader.follow("Test it")
+    reader.follow("Deploy them")
+    deployed = reader.aws("lambda").get_function_configuration(
+        FunctionName=reader.resource("ApplyEvent"), Qualifier="live"
+    )
+    given = f"INVOICE_BUCKET={reader.variable('INVOICES')},SENDER={reader.variable('SENDER')}"
+    assert deployed["Environment"]["Variables"]["HANDLER_ENVIRONMENT"] == given
+    attached = reader.aws("iam").list_attached_role_policies(
+        RoleName=deployed["Role"].rpartition("/")[2]
+    )
+    arns = [policy["PolicyArn"] for policy in attached["AttachedPolicies"]]
+    assert reader.variable("POLICY") in arns
 
 
 def operate(reader: Reader) -> None:
