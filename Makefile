@@ -91,8 +91,8 @@ demo: .venv/ready .tools/sam/ready .tools/ministack/ready ## the whole story, st
 	@.venv/bin/python -m local.demo
 
 .PHONY: serve
-serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, left running until Ctrl-C
-	@.venv/bin/python -m local.serve
+serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, left running until Ctrl-C; PARAMETERS="LogLevel=DEBUG"
+	@.venv/bin/python -m local.serve $(PARAMETERS)
 
 .PHONY: build
 build: .tools/sam/ready ## the functions as they are deployed, in .aws-sam/build

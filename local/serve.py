@@ -1,4 +1,7 @@
-"""``make serve``: run the local cloud until Ctrl-C and print a line for each invocation."""
+"""``make serve``: run the local cloud until Ctrl-C and print a line for each invocation.
+
+Arguments are parameters of template.yaml, ``NAME=value``, that override those of a local stack.
+"""
 
 import json
 import re
@@ -214,11 +217,12 @@ def welcome(cloud: Cloud, page: str) -> str:
     return "\n".join([*lines, "", "Invocations, until Ctrl-C:"])
 
 
-def main() -> int:
-    """Serve until Ctrl-C."""
+def main(*assignments: str) -> int:
+    """Serve until Ctrl-C, with parameters of the stack as ``NAME=value``."""
+    parameters = {name: value for name, _, value in (a.partition("=") for a in assignments)}
     try:
         with (
-            local_cloud(printed_step) as cloud,
+            local_cloud(printed_step, parameters) as cloud,
             api_page(cloud.request) as page,
         ):
             print(welcome(cloud, page), flush=True)
@@ -236,4 +240,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

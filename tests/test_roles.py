@@ -348,6 +348,11 @@ class TestRoles:
             assert len(json.dumps(policy["PolicyDocument"])) <= 6144
 
 
+def test_custom_handlers_run_in_the_functions_that_apply_events() -> None:
+    applying = {f for f in FUNCTIONS if "ApplyEventsPolicy" in deployment().attached(f)}
+    assert applying == set(RUN_HANDLERS)
+
+
 def test_every_policy_is_attached_by_a_role() -> None:
     """A policy could also attach itself: to roles, users and groups that it names."""
     kinds = {resource["Type"] for resource in template()["Resources"].values()}

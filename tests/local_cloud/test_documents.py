@@ -274,6 +274,9 @@ NOT_RUN = {
     ("docs/custom-handlers.md", "Build with them"): (
         "the example needs no packages; tests/tools/test_custom_handlers.py bundles a list"
     ),
+    ("docs/custom-handlers.md", "Deploy them"): (
+        "it runs until Ctrl-C; tests/local_cloud/test_custom_handlers.py deploys the example"
+    ),
     ("docs/deploy.md", "Let users call it with their JWTs"): (
         "it needs an issuer of JWTs; tests/local_cloud/test_access.py deploys with one"
     ),

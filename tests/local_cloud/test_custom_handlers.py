@@ -1,0 +1,189 @@
+"""Custom handlers on the deployed stack: what they may do, and what is seen where they fail.
+
+The example of docs/custom-handlers.md is deployed, together with handlers that fail.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.cloud import Cloud, http, local_cloud, program, sam_deploy, sam_environment
+from local.serve import Invocation, Watcher
+from tests.custom_handlers_document import write_example
+
+BUCKET, OTHER_BUCKET, SENDER = "invoices", "others", "billing@example.com"
+EMAIL = "jenny@example.com"
+FAILING = """
+import os, sys
+import boto3
+from stripe_integrations.errors import UnprocessableEventError
+
+def refuse(event, customer):
+    raise UnprocessableEventError("no plan has this price")
+
+def fail(event, customer):
+    raise KeyError(customer.email)
+
+def leave(event, customer):
+    sys.exit(customer.email)
+
+def write_elsewhere(event, customer):
+    boto3.client("s3").put_object(Bucket=os.environ["OTHER_BUCKET"], Key="key", Body=b"")
+"""
+FAILURES = {
+    "invoice.payment_failed": ("refuse", "failed: UnprocessableEventError: no plan has this price"),
+    "invoice.voided": ("fail", "retry: KeyError"),
+    "invoice.sent": ("leave", "retry: SystemExit"),
+    "invoice.updated": ("write_elsewhere", "retry: AccessDenied"),
+}
+"""The function for each type of event, and what the live log shows of it."""
+
+
+@pytest.fixture
+def no_faults() -> None:
+    """Instead of the fixture that starts the cloud of the other tests."""
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A stack with handlers; their policy and their environment are given by an update."""
+    folder = tmp_path_factory.mktemp("custom") / "handlers"
+    write_example(folder)
+    write_failing(folder)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("EVENT_HANDLERS", str(folder))
+        with local_cloud() as cloud:
+            for bucket in (BUCKET, OTHER_BUCKET):
+                cloud.client("s3").create_bucket(Bucket=bucket)
+            cloud.client("ses").verify_email_identity(EmailAddress=SENDER)
+            update(cloud, policy=create_policy(cloud))
+            yield cloud
+
+
+def write_failing(folder: Path) -> None:
+    """Add the handlers that fail to the declared ones."""
+    (folder / "failing.py").write_text(FAILING)
+    functions = {kind: f"failing:{name}" for kind, (name, _) in FAILURES.items()}
+    with (folder / "stripe_event_handlers.py").open("a") as declaration:
+        declaration.write(f"HANDLERS |= {functions!r}\n")
+
+
+def create_policy(cloud: Cloud) -> str:
+    """A policy of the author's own; its ARN."""
+    allowed = {"s3:PutObject": f"arn:aws:s3:::{BUCKET}/*", "ses:SendEmail": "*"}
+    statements = [
+        {"Effect": "Allow", "Action": action, "Resource": resource}
+        for action, resource in allowed.items()
+    ]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    created = cloud.client("iam").create_policy(PolicyName="billing", PolicyDocument=document)
+    return str(created["Policy"]["Arn"])
+
+
+def update(cloud: Cloud, policy: str) -> None:
+    """Deploy the same build with the parameters of custom handlers."""
+    variables = {"INVOICE_BUCKET": BUCKET, "OTHER_BUCKET": OTHER_BUCKET, "SENDER": SENDER}
+    parameters = {
+        "HandlerPolicyArns": policy,
+        "HandlerEnvironment": ",".join(f"{name}={value}" for name, value in variables.items()),
+    }
+    command = sam_deploy(cloud.folder, parameters)
+    environment = sam_environment(cloud.endpoint)
+    with program("sam update", command, cloud.folder, environment=environment) as updating:
+        updating.succeed()
+
+
+@pytest.fixture(scope="module")
+def customer(cloud: Cloud) -> str:
+    """A customer's id on Stripe, whose own event is applied."""
+    body = {"user_id": "u-1", "billing_email": EMAIL}
+    stripe_id: str = cloud.request("POST", "/customers", body).body["stripe_id"]
+    cloud.wait_until(
+        lambda: [i["state"] for i in cloud.items() if i["sk"] == "EVENT"] == ["applied"],
+        "the event of the creation is applied",
+    )
+    return stripe_id
+
+
+def emit(cloud: Cloud, kind: str, customer: str) -> str:
+    """Let Stripe send an event of an invoice; the event's id."""
+    assert cloud.stripe.double
+    with cloud.stripe.double.use() as double:
+        identifier = double.account.new_id("in")
+        invoice = {"id": identifier, "object": "invoice", "customer": customer}
+        return double.account.emit(kind, invoice)
+
+
+def stored(cloud: Cloud, stripe_id: str) -> dict[str, Any]:
+    """An event's record; empty where it is not stored."""
+    return next((item for item in cloud.items() if item["pk"] == f"EVENT#{stripe_id}"), {})
+
+
+def test_writes_to_s3_and_sends_through_ses(cloud: Cloud, customer: str) -> None:
+    watcher = Watcher(cloud)
+    list(watcher.new())
+    event = emit(cloud, "invoice.paid", customer)
+    cloud.wait_until(lambda: stored(cloud, event).get("state") == "applied", "it is handled")
+    invoice = json.loads(stored_invoice(cloud))
+    assert invoice["customer"] == customer
+    assert sent_to(cloud) == [EMAIL]
+    (seen,) = watched(cloud, watcher)
+    assert (seen.status, seen.failures) == ("ok", ())
+
+
+def stored_invoice(cloud: Cloud) -> bytes:
+    """The one object in the handlers' bucket."""
+    s3 = cloud.client("s3")
+    (listed,) = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+    content: bytes = s3.get_object(Bucket=BUCKET, Key=listed["Key"])["Body"].read()
+    return content
+
+
+def sent_to(cloud: Cloud) -> list[str]:
+    """The recipients of mail."""
+    by_account = http("GET", f"{cloud.endpoint}/_ministack/ses/messages", b"", {}).body["messages"]
+    return [address for mails in by_account.values() for mail in mails for address in mail["To"]]
+
+
+def watched(cloud: Cloud, watcher: Watcher) -> list[Invocation]:
+    """The next invocations of apply_event that the live log shows."""
+    seen: list[Invocation] = []
+
+    def look() -> bool:
+        seen.extend(line for line in watcher.new() if line.function == "apply_event")
+        return bool(seen)
+
+    cloud.wait_until(look, "the live log shows the invocation")
+    return seen
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_failure_is_shown_and_stored(cloud: Cloud, customer: str, kind: str) -> None:
+    watcher = Watcher(cloud)
+    list(watcher.new())
+    event = emit(cloud, kind, customer)
+    (seen,) = watched(cloud, watcher)
+    _, shown = FAILURES[kind]
+    assert (seen.status, seen.failures) == (shown.partition(":")[0], (f"{event} {shown}",))
+    record = stored(cloud, event)
+    why = shown.partition(": ")[2]
+    if seen.status == "failed":
+        assert (record["state"], record["reason"]) == ("failed", why)
+        assert dead_letters(cloud) == [(event, why)]
+    else:
+        assert (record["state"], record["last_error"]) == ("pending", why)
+    assert EMAIL not in json.dumps([str(seen), record.get("reason")])
+
+
+def dead_letters(cloud: Cloud) -> list[tuple[str, str]]:
+    """The ids and reasons in the dead-letter queue."""
+    received = cloud.client("sqs").receive_message(
+        QueueUrl=cloud.dead_letters_url, MaxNumberOfMessages=10
+    )
+    letters = [json.loads(message["Body"]) for message in received["Messages"]]
+    return [(letter["event_id"], letter["reason"]) for letter in letters]
