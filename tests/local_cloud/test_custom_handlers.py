@@ -5,7 +5,9 @@ The example of docs/custom-handlers.md is deployed, together with handlers that 
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ import boto3
 from stripe_integrations.errors import UnprocessableEventError
 
 def refuse(event, customer):
-    raise UnprocessableEventError("no plan has this price")
+    from of_a_layer import REASON
+    raise UnprocessableEventError(REASON)
 
 def fail(event, customer):
     raise KeyError(customer.email)
@@ -35,8 +38,9 @@ def leave(event, customer):
 def write_elsewhere(event, customer):
     boto3.client("s3").put_object(Bucket=os.environ["OTHER_BUCKET"], Key="key", Body=b"")
 """
+REASON = "no plan has this price"
 FAILURES = {
-    "invoice.payment_failed": ("refuse", "failed: UnprocessableEventError: no plan has this price"),
+    "invoice.payment_failed": ("refuse", f"failed: UnprocessableEventError: {REASON}"),
     "invoice.voided": ("fail", "retry: KeyError"),
     "invoice.sent": ("leave", "retry: SystemExit"),
     "invoice.updated": ("write_elsewhere", "retry: AccessDenied"),
@@ -51,7 +55,7 @@ def no_faults() -> None:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A stack with handlers; their policy and their environment are given by an update."""
+    """A stack with handlers; policy, environment and layer are given by an update."""
     folder = tmp_path_factory.mktemp("custom") / "handlers"
     write_example(folder)
     write_failing(folder)
@@ -61,7 +65,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
             for bucket in (BUCKET, OTHER_BUCKET):
                 cloud.client("s3").create_bucket(Bucket=bucket)
             cloud.client("ses").verify_email_identity(EmailAddress=SENDER)
-            update(cloud, policy=create_policy(cloud))
+            update(cloud, policy=create_policy(cloud), layer=publish_layer(cloud))
             yield cloud
 
 
@@ -85,11 +89,23 @@ def create_policy(cloud: Cloud) -> str:
     return str(created["Policy"]["Arn"])
 
 
-def update(cloud: Cloud, policy: str) -> None:
+def publish_layer(cloud: Cloud) -> str:
+    """A layer with a module that a handler imports; its ARN."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as layer:
+        layer.writestr("python/of_a_layer.py", f"REASON = {REASON!r}\n")
+    published = cloud.client("lambda").publish_layer_version(
+        LayerName="shared", Content={"ZipFile": packed.getvalue()}
+    )
+    return str(published["LayerVersionArn"])
+
+
+def update(cloud: Cloud, policy: str, layer: str) -> None:
     """Deploy the same build with the parameters of custom handlers."""
     variables = {"INVOICE_BUCKET": BUCKET, "OTHER_BUCKET": OTHER_BUCKET, "SENDER": SENDER}
     parameters = {
         "HandlerPolicyArns": policy,
+        "HandlerLayerArns": layer,
         "HandlerEnvironment": ",".join(f"{name}={value}" for name, value in variables.items()),
     }
     command = sam_deploy(cloud.folder, parameters)

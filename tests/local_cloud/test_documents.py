@@ -370,7 +370,10 @@ def deploy(reader: Reader) -> None:
 
 def custom_handlers(reader: Reader) -> None:
     write_example(reader.project.parent / "billing-handlers")
-    assert "2 passed" in reader.follow("Test it")
+    tests = reader.left.pop(0)
+    assert tests.section == "Test it"
+    # moto replaces AWS's own addresses alone.
+    assert "2 passed" in reader.run(f"(unset AWS_ENDPOINT_URL\n{tests.code})")
     reader.follow("Deploy them")
     deployed = reader.aws("lambda").get_function_configuration(
         FunctionName=reader.resource("ApplyEvent"), Qualifier="live"
