@@ -113,6 +113,13 @@ class Settings:
         table_name = environment.get("TABLE_NAME")
         if not table_name:
             raise ConfigurationError("TABLE_NAME is not set")
+        event_handlers = custom_handlers()
+        handler_environment = _handler_environment(environment.get("HANDLER_ENVIRONMENT") or "")
+        if handler_environment and not event_handlers:
+            raise ConfigurationError("HANDLER_ENVIRONMENT is set, and no custom handler is bundled")
+        for name, value in handler_environment.items():
+            if environment.get(name, value) != value:
+                raise ConfigurationError(f"HANDLER_ENVIRONMENT must not change {name}")
         return cls(
             table_name=table_name,
             livemode=_mode(environment.get("STRIPE_MODE") or "test"),
@@ -123,8 +130,8 @@ class Settings:
             api_base=(environment.get("STRIPE_API_BASE") or STRIPE_API_BASE).rstrip("/"),
             stored_records=_stored_records(environment.get("STORED_RECORDS")),
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
-            event_handlers=custom_handlers(),
-            handler_environment=_handler_environment(environment),
+            event_handlers=event_handlers,
+            handler_environment=handler_environment,
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
@@ -211,14 +218,11 @@ def custom_handlers() -> Mapping[str, str]:
     return dict(handlers)
 
 
-def _handler_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
-    given = environment.get("HANDLER_ENVIRONMENT") or ""
+def _handler_environment(given: str) -> Mapping[str, str]:
     variables = {}
     for assignment in given.split(",") if given else ():
         name, equals, value = assignment.partition("=")
         if not equals or not _VARIABLE.fullmatch(name):
             raise ConfigurationError("HANDLER_ENVIRONMENT must be like NAME=value,NAME=value")
-        if environment.get(name, value) != value:
-            raise ConfigurationError(f"HANDLER_ENVIRONMENT must not change {name}")
         variables[name] = value
     return variables

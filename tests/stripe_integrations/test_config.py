@@ -145,6 +145,17 @@ class TestEventHandlers:
 
 
 class TestHandlerEnvironment:
+    @pytest.fixture(autouse=True)
+    def _handlers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = ModuleType("stripe_event_handlers")
+        module.__dict__["HANDLERS"] = {"invoice.*": "billing.invoices:paid"}
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def test_without_handlers_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "stripe_event_handlers")
+        with pytest.raises(ConfigurationError, match="no custom handler is bundled"):
+            Settings.from_environment({**REQUIRED, "HANDLER_ENVIRONMENT": "BUCKET=invoices"})
+
     @pytest.mark.parametrize(
         ("given", "variables"),
         [
