@@ -93,6 +93,17 @@ class TestCall:
         assert custom_handlers.called == [(newer, "u-1"), (stripe_id, "u-1")]
         assert custom_handlers.seen == ["Newer", "Newer"]
 
+    def test_is_made_by_replay_for_event_that_had_no_handler(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.configure(event_handlers={})
+        data = {"object": {"customer": customer.stripe_id, "id": "in_1"}}
+        assert StripeEvent.receive(stripe_event("invoice.paid", data=data)).state == "ignored"
+        world.configure(event_handlers={"invoice.paid": NOTE})
+        world.replay({"created_from": 0, "created_to": 2**33})
+        assert custom_handlers.called == [("evt_1", "u-1")]
+        assert ended("evt_1") == ("applied", None)
+
     def test_is_not_made_for_event_of_other_mode(self, world: World, stripe_id: str) -> None:
         StripeEvent.receive({**world.payload(), "id": "evt_live", "livemode": True})
         StripeEvent.apply("evt_live")
