@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -257,8 +257,9 @@ class Reader:
         """End the processes of a function, as Lambda does every now and then."""
         name = self.resource(logical_id)
         for process in psutil.Process().children(recursive=True):
-            if any(f"{self.folder}/ministack-lambda-{name}-" in a for a in process.cmdline()):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # a worker of an earlier version has ended
+                if any(f"{self.folder}/ministack-lambda-{name}-" in a for a in process.cmdline()):
+                    process.kill()
 
 
 def wait_until(true: Callable[[], object], what: str) -> None:
