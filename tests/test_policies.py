@@ -37,7 +37,6 @@ NOT_USED: Mapping[str, str] = {
     "kms:RevokeGrant": "DynamoDB retires its grants",
     "kms:Encrypt": "a key of a function's environment",
     "s3:*": "code and imports in buckets: SAM's own is listed below",
-    "ec2:*": "VPCs",
     "elasticfilesystem:*": "file systems",
     "s3files:*": "file systems",
     "lambda:*ProvisionedConcurrency*": "provisioned concurrency",
@@ -47,7 +46,6 @@ NOT_USED: Mapping[str, str] = {
     "lambda:*Scaling*": "managed instances",
     "lambda:PassCapacityProvider": "managed instances",
     "lambda:AssociateRuntimeAlias": "pinned runtimes",
-    "lambda:GetLayerVersion": "layers",
     "logs:*DataProtection*": "data protection",
     "logs:*Index*": "field indexes",
     "logs:*BearerToken*": "bearer tokens",
@@ -68,7 +66,13 @@ OUTSIDE_THE_RESOURCES = (
     "logs:ListLogDeliveries",
 )
 """Actions of SAM, of CloudFormation, and of the API that delivers its access logs."""
-WITHOUT_RESOURCE = {"TemplateSummary", "AccessLogs", "Mapping"}
+WITHOUT_RESOURCE = {
+    "TemplateSummary",
+    "AccessLogs",
+    "Mapping",
+    "HandlerConfigurations",
+    "HandlersInVpc",
+}
 """Statements whose actions have no resource that could be named before it exists."""
 
 

@@ -153,7 +153,7 @@ def parameters_in(value: object) -> set[str]:
     return named & PARAMETERS.keys()
 
 
-def longest_text(value: Any) -> str:
+def longest_text(value: Any) -> str:  # noqa: PLR0911 - a case for each function
     """The longest text that functions of CloudFormation make of the parameters."""
     match value:
         case {"Ref": "StoredRecords"}:
