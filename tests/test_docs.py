@@ -118,6 +118,14 @@ def test_the_table_is_emptied_only_where_the_stack_is_closed() -> None:
     assert COMMANDS[place - 1] == guard
 
 
+def test_the_runbook_invokes_functions_so_that_their_failure_is_one() -> None:
+    """`aws lambda invoke` itself succeeds where the function fails."""
+    definition = OPERATE.partition("invoke() {")[2].partition("\n}\n")[0]
+    assert "aws lambda invoke" in definition
+    assert "FunctionError" in definition
+    assert OPERATE.count("aws lambda invoke --") == 1
+
+
 def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
     secrets = [name for name in template()["Parameters"] if re.fullmatch(r"Stripe\w+Name", name)]
     charged = {

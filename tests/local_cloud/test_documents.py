@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,12 +136,19 @@ class Reader:
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def refused(self, section: str, code: str) -> str:
+    def refused(self, section: str, code: str) -> subprocess.CompletedProcess[str]:
         """Run the commands of this section that have these words, before they may be run."""
         (block,) = (b for b in self.left if b.section == section and code in b.code)
-        done = self.attempt(block.code)
+        return self.fail(block.code)
+
+    def fail(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run commands in bash, the last of which has to fail, as in a reader's terminal.
+
+        There a failed command does not prevent the next one.
+        """
+        done = self._bash(f"set -a\nsource {self.folder / 'terminal'}\n{code}")
         assert done.returncode != 0, done.stdout
-        return done.stderr
+        return done
 
     def attempt(self, code: str, *typed: str) -> subprocess.CompletedProcess[str]:
         """Run commands in bash."""
@@ -151,6 +158,9 @@ class Reader:
             f"set -aeuo pipefail\nsource {kept}\n{code}\n"
             f'{{ export -p; declare -f; echo cd "$(printf %q "$PWD")"; }} > {kept}\n'
         )
+        return self._bash(script, *typed)
+
+    def _bash(self, script: str, *typed: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", "-c", script],  # noqa: S607
             cwd=self.project,
@@ -405,8 +415,19 @@ def operate(reader: Reader) -> None:
 
 
 def replay(reader: Reader) -> None:
+    # Run it first with nothing to replay, and then as it is meant.
+    one = reader.left[0].code
+    known = reader.events()
+    assert reader.run(one) == "No event has failed.\n"
+    assert reader.events() == known
+    with another_table(reader):
+        reader.fail(one)
+
     reader.let_an_event_fail()
-    reader.step("Replaying events")
+    with refused_database(reader, "ReplayEvents"):
+        assert "errorMessage" in reader.refused("Replaying events", "No event").stdout
+    assert len(reader.failed()) == 1
+    assert json.loads(reader.step("Replaying events")) == {"replayed": 1, "resume_from": None}
     assert reader.all_applied(2)
 
     reader.let_an_event_fail()
@@ -421,13 +442,70 @@ def dead_letters(reader: Reader) -> None:
     assert failed in [letter["event_id"] for letter in letters]
     assert set(letters[0]) == {"event_id", "type", "customer_id", "attempts", "reason"}
 
+    with another_table(reader):
+        reader.refused("Dead letters", "get-item")
     item = json.loads(reader.step("Dead letters"))["Item"]
     assert (item["stripe_id"]["S"], item["reason"]["S"]) == (failed, letters[0]["reason"])
 
+    with refused_database(reader, "ReplayEvents"):
+        reader.refused("Dead letters", "purge-queue")
+    assert dead_letters_left(reader)
+    with another_table(reader):
+        reader.refused("Dead letters", "purge-queue")
+    assert dead_letters_left(reader)
+    with one_that_stays_failed(reader):
+        assert "EVENT#evt_stays" in reader.refused("Dead letters", "purge-queue").stderr
+    assert dead_letters_left(reader)
+
     reader.step("Dead letters")
     assert reader.all_applied(2)
-    left = reader.aws("sqs").receive_message(QueueUrl=reader.variable("DEAD_LETTERS"))
-    assert "Messages" not in left
+    assert not dead_letters_left(reader)
+
+
+def dead_letters_left(reader: Reader) -> int:
+    """How many messages the dead-letter queue has."""
+    queue = reader.aws("sqs").get_queue_attributes(
+        QueueUrl=reader.variable("DEAD_LETTERS"), AttributeNames=["All"]
+    )
+    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+    return sum(int(queue["Attributes"][name]) for name in names)
+
+
+@contextmanager
+def refused_database(reader: Reader, logical_id: str) -> Iterator[None]:
+    """DynamoDB refuses the calls of one function, which fails."""
+    function = reader.aws("lambda").get_function_configuration(
+        FunctionName=reader.resource(logical_id)
+    )
+    policy = {"RoleName": function["Role"].rpartition("/")[2], "PolicyName": "refused"}
+    statement = {"Effect": "Deny", "Action": "dynamodb:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    reader.aws("iam").put_role_policy(**policy, PolicyDocument=document)
+    try:
+        yield
+    finally:
+        reader.aws("iam").delete_role_policy(**policy)
+
+
+@contextmanager
+def another_table(reader: Reader) -> Iterator[None]:
+    """The terminal has the name of a table that is not there."""
+    reader.run("OF_THIS_STACK=$TABLE TABLE=another")
+    yield
+    reader.run("TABLE=$OF_THIS_STACK")
+
+
+@contextmanager
+def one_that_stays_failed(reader: Reader) -> Iterator[None]:
+    """A failed event that no replay reaches."""
+    key = {"pk": {"S": "EVENT#evt_stays"}, "sk": {"S": "OUT_OF_REACH"}}
+    failed = {"queue": {"S": "failed"}, "next_attempt": {"N": "0"}, "record_type": {"S": "Event"}}
+    table = reader.variable("TABLE")
+    reader.aws("dynamodb").put_item(TableName=table, Item={**key, **failed})
+    try:
+        yield
+    finally:
+        reader.aws("dynamodb").delete_item(TableName=table, Key=key)
 
 
 def roll_the_webhook_secret(reader: Reader) -> None:
@@ -523,12 +601,11 @@ def restore(reader: Reader) -> None:
     wait_until(lambda: reader.is_applied(later["stripe_id"]), "its event is applied")
 
     items, empty = reader.items(), "--empty-target"
-    assert "not closed" in reader.refused("Restoring the table", empty)
+    assert "not closed" in reader.refused("Restoring the table", empty).stderr
     reader.step("Restoring the table")
     assert parameters(reader)["Closed"] == "true"
-    reader.run("OF_THIS_STACK=$TABLE TABLE=another")
-    assert "another table" in reader.refused("Restoring the table", empty)
-    reader.run("TABLE=$OF_THIS_STACK")
+    with another_table(reader):
+        assert "another table" in reader.refused("Restoring the table", empty).stderr
     assert reader.items() == items
     reader.step("Restoring the table")
     restored = f"{reader.variable('TABLE')}-restored"
@@ -540,6 +617,7 @@ def restore(reader: Reader) -> None:
     reader.step("Restoring the table")
     assert users(reader) == {"user-1"}
 
+    reader.fail("""invoke "$REBUILD" <<< '{"created_from": "yesterday"}'""")
     rebuilt = reader.step("Restoring the table")
     assert '"rebuilt": 1, "resume_from": null' in rebuilt
     assert users(reader) == {"user-1", "later"}
