@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import dedent
 from typing import Any
 
 import psutil
@@ -39,18 +38,13 @@ from local.cloud import (
 from local.stripe_double.versions import VERSION
 from local.stripe_double.webhooks import WebhookEndpoint
 from tests.custom_handlers_document import write_example
+from tests.documents import Block, blocks, copy_of_the_project
 from tests.local_cloud.test_events import make_due_for_the_last_time
 
 DOCUMENTS = ("docs/deploy.md", "README.md", "docs/custom-handlers.md", "docs/operate.md")
 AWS_CLI = ROOT / ".tools" / "awscli" / "bin" / "aws"
 PATIENCE = 30.0
-BLOCK = re.compile(
-    r"^## (?P<section>[^\n]+)$|"
-    r"(?:^<!-- not run: (?P<reason>.*?) -->\n+)?^ *```sh\n(?P<code>.*?)^ *```$",
-    re.MULTILINE | re.DOTALL,
-)
-NOT_OF_THE_PROJECT = (".*cache", ".aws-sam", ".build", ".git", ".tools", ".venv", "__pycache__")
-
+BLOCKS = [*blocks(*DOCUMENTS)]
 CHANGE = """
 curl -sS --fail-with-body "https://api.stripe.com/v1/customers/$CUSTOMER" --user "$SECRET_KEY:" \\
     -d description="$DESCRIPTION"
@@ -83,26 +77,6 @@ exec {AWS_CLI} --endpoint-url "$AWS_ENDPOINT_URL" "$@"
 """
 
 
-@dataclass(frozen=True)
-class Block:
-    """Commands of a document that are pasted together."""
-
-    document: str
-    section: str
-    code: str
-    reason: str | None
-
-
-def blocks() -> Iterator[Block]:
-    """All blocks of commands of the documents, in order."""
-    for document in DOCUMENTS:
-        section = ""
-        for found in BLOCK.finditer((ROOT / document).read_text()):
-            section = found["section"] or section
-            if found["code"]:
-                yield Block(document, section, dedent(found["code"]), found["reason"])
-
-
 @dataclass
 class Reader:
     """A reader who follows the documents in one terminal: what a block sets, the next one has."""
@@ -111,7 +85,7 @@ class Reader:
     stripe: Stripe
     folder: Path
     project: Path
-    left: list[Block] = field(default_factory=lambda: [b for b in blocks() if b.reason is None])
+    left: list[Block] = field(default_factory=lambda: [b for b in BLOCKS if b.reason is None])
 
     def follow(self, section: str, *typed: str) -> str:
         """Run the blocks of the section that comes next, and return what they print.
@@ -295,7 +269,7 @@ NOT_RUN = {
 
 
 def test_all_commands_are_run() -> None:
-    assert {(b.document, b.section): b.reason for b in blocks() if b.reason} == NOT_RUN
+    assert {(b.document, b.section): b.reason for b in BLOCKS if b.reason} == NOT_RUN
     fences = {
         f for d in DOCUMENTS for f in re.findall(r"^ *```(\w+)", (ROOT / d).read_text(), re.M)
     }
@@ -315,19 +289,14 @@ def reader() -> Iterator[Reader]:
         endpoint = start_local_aws(running, folder)
         used = choose_stripe(running)
         assert used.double, "this test needs the double: unset STRIPE_API_KEY"
-        project = copy_of_the_project(folder, used)
+        project = copy_of_the_project(folder)
+        configure(project, used)
         stand_ins(folder / "bin", endpoint, used)
         yield Reader(endpoint, used, folder, project)
 
 
-def copy_of_the_project(folder: Path, used: Stripe) -> Path:
-    """The project as just cloned, to be deployed onto the local AWS."""
-    project = folder / "project"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*NOT_OF_THE_PROJECT))
-    (WORK / "dependencies").mkdir(exist_ok=True)
-    (project / ".build").mkdir()
-    (project / ".build" / "dependencies").symlink_to(WORK / "dependencies")
-    (project / ".venv").symlink_to(ROOT / ".venv")
+def configure(project: Path, used: Stripe) -> None:
+    """Let the project be deployed onto the local AWS."""
     adapt(project / "template.yaml")
     # The schedule is called by the test, and else would undo what it does.
     chosen = {**stack_parameters(used), "ReconcileEveryMinutes": "60"}
@@ -337,7 +306,6 @@ def copy_of_the_project(folder: Path, used: Stripe) -> Path:
     config.write_text(
         text.replace('parameter_overrides = "', f'parameter_overrides = "{parameters} ')
     )
-    return project
 
 
 def stand_ins(folder: Path, endpoint: str, used: Stripe) -> None:
