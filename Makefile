@@ -94,6 +94,10 @@ demo: .venv/ready .tools/sam/ready .tools/ministack/ready ## the whole story, st
 serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, left running until Ctrl-C; PARAMETERS="LogLevel=DEBUG"
 	@.venv/bin/python -m local.serve $(PARAMETERS)
 
+.PHONY: invoke
+invoke: .venv/ready ## one function of the local cloud that serve runs; FUNCTION=get_customer EVENT=file
+	@.venv/bin/python -m local.invoke --function '$(FUNCTION)' --event '$(EVENT)'
+
 .PHONY: build
 build: .tools/sam/ready ## the functions as they are deployed, in .aws-sam/build
 	$(SAM) build

@@ -57,6 +57,7 @@ MACHINES = {"aarch64": "arm64", "arm64": "arm64"}
 
 DOUBLE_API_KEY = "sk_test_double"
 DOUBLE_WEBHOOK_SECRET = "whsec_double"
+WEBHOOK_SECRET_NAME = "stripe/webhook-secret"
 
 START_TIMEOUT = 60.0
 """Seconds for a program to start."""
@@ -181,14 +182,7 @@ class Cloud:
         CloudError
             The function failed.
         """
-        config = Config(read_timeout=REQUEST_TIMEOUT, retries={"total_max_attempts": 1})
-        response = self.client("lambda", config).invoke(
-            FunctionName=function, Qualifier="live", Payload=encode(event)
-        )
-        payload = json.loads(response["Payload"].read())
-        if "FunctionError" in response:
-            raise CloudError(f"{function} failed: {payload}")
-        return payload
+        return invoke_function(self.endpoint, function, event)
 
     def wait_until(self, is_true: Callable[[], object], what: str) -> None:
         """Wait until a condition is true, for as long as an event may take.
@@ -265,6 +259,24 @@ def aws_client(endpoint: str, service: str, config: Config | None = None) -> Any
         aws_secret_access_key=SECRET_KEY,
         config=direct.merge(config) if config else direct,
     )
+
+
+def invoke_function(endpoint: str, name: str, event: object) -> Any:
+    """Invoke a deployed function by name and return its result.
+
+    Raises
+    ------
+    CloudError
+        The function failed.
+    """
+    config = Config(read_timeout=REQUEST_TIMEOUT, retries={"total_max_attempts": 1})
+    response = aws_client(endpoint, "lambda", config).invoke(
+        FunctionName=name, Qualifier="live", Payload=encode(event)
+    )
+    payload = json.loads(response["Payload"].read())
+    if "FunctionError" in response:
+        raise CloudError(f"{name} failed: {payload}")
+    return payload
 
 
 @contextmanager
@@ -441,7 +453,7 @@ def make_secrets(endpoint: str, used: Stripe) -> None:
     """Create the two secrets and the bucket for the code that the stack expects."""
     store = aws_client(endpoint, "secretsmanager")
     store.create_secret(Name="stripe/api-key", SecretString=used.api_key)
-    store.create_secret(Name="stripe/webhook-secret", SecretString=used.webhook_secret)
+    store.create_secret(Name=WEBHOOK_SECRET_NAME, SecretString=used.webhook_secret)
     aws_client(endpoint, "s3").create_bucket(Bucket=ARTIFACTS)
 
 

@@ -26,6 +26,7 @@ from local.cloud import (
     printed_step,
 )
 from local.page import DOCUMENT, api_page
+from local.running import registered
 
 POLL_SECONDS = 0.3
 
@@ -177,8 +178,6 @@ def welcome(cloud: Cloud, page: str) -> str:
     """Return the addresses of the cloud and commands to try it."""
     signed = f"curl -sSi --aws-sigv4 aws:amz:{REGION}:execute-api --user {ACCESS_KEY}:{SECRET_KEY}"
     api = f"{cloud.api_url}/customers"
-    invoke = f"curl -sS --aws-sigv4 aws:amz:{REGION}:lambda --user {ACCESS_KEY}:{SECRET_KEY}"
-    functions = f"{cloud.endpoint}/2015-03-31/functions"
     lines = [
         "",
         f"Try it      {page}  (every call of the API, in a browser)",
@@ -210,9 +209,8 @@ def welcome(cloud: Cloud, page: str) -> str:
         f"  {signed} -X POST '{api}/user-1/sync'",
         f"  {signed} -X DELETE '{api}/user-1'",
         "",
-        "Recover events that never arrived, and replay events that failed:",
-        f"  {invoke} {functions}/{cloud.reconcile_events}/invocations -d '{{}}'",
-        f"  {invoke} {functions}/{cloud.replay_events}/invocations -d '{{\"failed\": true}}'",
+        "Invoke a function with its example in events/, for instance:",
+        "  make invoke FUNCTION=reconcile_events",
     ]
     return "\n".join([*lines, "", "Invocations, until Ctrl-C:"])
 
@@ -224,6 +222,7 @@ def main(*assignments: str) -> int:
         with (
             local_cloud(printed_step, parameters) as cloud,
             api_page(cloud.request) as page,
+            registered(cloud.folder, cloud.endpoint),
         ):
             print(welcome(cloud, page), flush=True)
             watcher = Watcher(cloud)
