@@ -98,6 +98,14 @@ serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, l
 invoke: .venv/ready ## one function of the local cloud that serve runs; FUNCTION=get_customer EVENT=file
 	@.venv/bin/python -m local.invoke --function '$(FUNCTION)' --event '$(EVENT)'
 
+.PHONY: sam-local-invoke
+sam-local-invoke: .venv/ready .tools/sam/ready ## the same by sam local invoke, in Lambda's own container; with Docker
+	@.venv/bin/python -m tools.sam_local invoke --function '$(FUNCTION)' --event '$(EVENT)' $(ARGS)
+
+.PHONY: sam-local-start-api
+sam-local-start-api: .venv/ready .tools/sam/ready ## the API by sam local start-api, on port 3000; with Docker
+	@.venv/bin/python -m tools.sam_local start-api $(ARGS)
+
 .PHONY: build
 build: .tools/sam/ready ## the functions as they are deployed, in .aws-sam/build
 	$(SAM) build

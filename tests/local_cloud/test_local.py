@@ -23,6 +23,8 @@ from tests.served import (
     terminal,
 )
 
+BY_SAM_LOCAL = ("In Lambda's own container", "The API with sam local start-api")
+
 
 @pytest.fixture
 def no_faults() -> None:
@@ -53,15 +55,21 @@ def test_says_what_to_do_without_a_cloud(opened: Terminal) -> None:
     assert "Traceback" not in done.stderr
 
 
-class TestInvoke:
-    def test_command_of_the_document(self, opened: Terminal, cloud: RunningCloud) -> None:
-        check_promise("get_customer", opened.response(*codes("Invoke a function")))
+@pytest.mark.parametrize("section", BY_SAM_LOCAL)
+def test_says_what_to_do_without_docker(opened: Terminal, section: str) -> None:
+    done = opened.run(f"export DOCKER_HOST=tcp://127.0.0.1:9; {codes(section)[0]}")
+    assert done.returncode != 0
+    assert "`make invoke FUNCTION=get_customer`" in done.stderr
+    assert "Traceback" not in done.stderr
 
+
+class TestInvoke:
     @every_function
     def test_example_is_answered_as_promised(
         self, opened: Terminal, cloud: RunningCloud, function: str
     ) -> None:
-        check_promise(function, opened.response(f"make invoke FUNCTION={function}"))
+        (command,) = codes("Invoke a function")
+        check_promise(function, opened.response(command.replace("get_customer", function)))
 
     def test_customer_is_the_one_on_stripe(self, opened: Terminal, cloud: RunningCloud) -> None:
         created = body(opened.response("make invoke FUNCTION=create_customer"))
@@ -102,4 +110,4 @@ class TestInvoke:
 def test_all_commands_are_run() -> None:
     sections = {block.section for block in blocks(DOCUMENT)}
     here = {"Start the local cloud", "Invoke a function", "Use an event of your own"}
-    assert sections == here
+    assert sections == here | {*BY_SAM_LOCAL}
