@@ -57,7 +57,6 @@ MACHINES = {"aarch64": "arm64", "arm64": "arm64"}
 
 DOUBLE_API_KEY = "sk_test_double"
 DOUBLE_WEBHOOK_SECRET = "whsec_double"
-WEBHOOK_SECRET_NAME = "stripe/webhook-secret"
 
 START_TIMEOUT = 60.0
 """Seconds for a program to start."""
@@ -453,7 +452,7 @@ def make_secrets(endpoint: str, used: Stripe) -> None:
     """Create the two secrets and the bucket for the code that the stack expects."""
     store = aws_client(endpoint, "secretsmanager")
     store.create_secret(Name="stripe/api-key", SecretString=used.api_key)
-    store.create_secret(Name=WEBHOOK_SECRET_NAME, SecretString=used.webhook_secret)
+    store.create_secret(Name="stripe/webhook-secret", SecretString=used.webhook_secret)
     aws_client(endpoint, "s3").create_bucket(Bucket=ARTIFACTS)
 
 

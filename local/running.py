@@ -13,7 +13,6 @@ from botocore.config import Config
 from local.cloud import (
     ROOT,
     STACK,
-    WEBHOOK_SECRET_NAME,
     WORK,
     CloudError,
     aws_client,
@@ -74,7 +73,8 @@ class RunningCloud:
     def signing_secret(self) -> str:
         """The webhook's signing secret, the newest one."""
         store = self.client("secretsmanager")
-        stored: str = store.get_secret_value(SecretId=WEBHOOK_SECRET_NAME)["SecretString"]
+        name = self.parameters["StripeWebhookSecretName"]
+        stored: str = store.get_secret_value(SecretId=name)["SecretString"]
         return stored.split(maxsplit=1)[0]
 
 
