@@ -262,6 +262,9 @@ NOT_RUN = {
     ("docs/custom-handlers.md", "Deploy them"): (
         "it runs until Ctrl-C; tests/local_cloud/test_custom_handlers.py deploys the example"
     ),
+    ("docs/deploy.md", "Check the stack"): (
+        "tests/local_cloud/test_smoke.py runs it, with the addresses of the local AWS"
+    ),
     ("docs/deploy.md", "Let users call it with their JWTs"): (
         "it needs an issuer of JWTs; tests/local_cloud/test_access.py deploys with one"
     ),
