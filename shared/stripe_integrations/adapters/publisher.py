@@ -41,7 +41,7 @@ def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
 
 
 def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
-    """Publish what became of an event, at least once, to the event bus.
+    """Publish the effect of an event, at least once, to the event bus.
 
     https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 

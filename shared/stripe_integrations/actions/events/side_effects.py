@@ -19,7 +19,7 @@ DELETED = "the customer is deleted"
 
 
 class Effect(StrEnum):
-    """What became of an event in the records, as it is published."""
+    """The effect of an event on the records, as it is published."""
 
     APPLIED = "applied"
     """The record includes its change, by this attempt or an earlier one."""
