@@ -47,7 +47,7 @@ FAILED_ATTEMPTS = {
     "event failed": ("failed", "event_reason"),
     "event retry scheduled": ("retry", "error"),
 }
-"""Messages in the log about attempts of events that failed: what became of the event, and the field
+"""Messages in the log about attempts of events that failed: the outcome, and the field
 that has the reason."""
 WORST_FIRST = ("error", "failed", "retry")
 
@@ -119,7 +119,7 @@ def reported_invocations(
 
 
 def failed_attempts(entries: Iterable[str]) -> defaultdict[str, list[tuple[str, str]]]:
-    """Return what became of the events whose attempts failed, and why, by request id."""
+    """Return the outcomes of the events whose attempts failed, and the reasons, by request id."""
     found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for entry in entries:
         line = logged_line(entry)

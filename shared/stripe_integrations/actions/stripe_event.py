@@ -49,7 +49,7 @@ class StripeEvent:
         Returns
         -------
         Event
-            The stored record, `waiting` where it names a customer that is unknown (as yet).
+            The stored record, `waiting` where it names a customer that is not known yet.
 
         Raises
         ------
