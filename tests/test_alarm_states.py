@@ -346,6 +346,16 @@ class TestInternalError:
         monitor.wait(1)
         assert monitor.states("InternalErrors") == [OK, ALARM]
 
+    def test_of_a_handler_that_cannot_be_imported_goes_on(self, monitor: Monitor) -> None:
+        reference = "tests.stripe_integrations.actions.events.broken_handlers:on_customer_updated"
+        monitor.world.configure(event_handlers={"customer.updated": reference})
+        monitor.wait(1.5)
+        rename(monitor.world)
+        monitor.world.deliver()
+        monitor.world.stream()
+        monitor.wait(1)
+        assert monitor.states("InternalErrors") == [OK, ALARM]
+
     def test_is_no_outage(self, monitor: Monitor) -> None:
         monitor.world.stripe.faults.fail_next(None, status=500, match=RETRIEVE)
         assert monitor.world.sync()["statusCode"] == 503

@@ -148,6 +148,7 @@ def _isolated(code: str, *paths: Path) -> list[Any]:
     command = [sys.executable, "-I", "-S", "-B", "-c", code, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{DECLARATION} can't be read: {done.stderr.strip().splitlines()[-1]}")
+        reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        raise SystemExit(f"{DECLARATION} can't be read: {reason}")
     result: list[Any] = json.loads(done.stdout)
     return result

@@ -166,7 +166,10 @@ class MessageNotSentError(StripeIntegrationsError):
 
 
 class EventHandlerNotFoundError(StripeIntegrationsError):
-    """A custom event handler can't be imported from where `HANDLERS` declares it."""
+    """A custom event handler can't be imported from where `HANDLERS` declares it.
+
+    The module is missing, or raises an error when it is imported.
+    """
 
 
 class ApplyFailedError(StripeIntegrationsError, ExceptionGroup[Exception]):
@@ -265,7 +268,9 @@ def is_permanent(error: BaseException) -> bool:
 def is_internal(error: BaseException) -> bool:
     """Return whether an error is a bug or a wrong setting, and not a state of the outside."""
     if isinstance(error, StripeIntegrationsError):
-        return isinstance(error, ConfigurationError | DatabaseMisconfiguredError)
+        return isinstance(
+            error, ConfigurationError | DatabaseMisconfiguredError | EventHandlerNotFoundError
+        )
     return True
 
 

@@ -46,6 +46,6 @@ def _resolve(reference: str) -> EventHandler:
     os.environ.update(current().settings.handler_environment)
     try:
         handler: EventHandler = pkgutil.resolve_name(reference)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:
         raise EventHandlerNotFoundError(f"there is no event handler {reference}") from error
     return handler
