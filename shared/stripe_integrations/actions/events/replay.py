@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from pynamodb.expressions.condition import Condition
+
 from stripe_integrations import limits
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.reconcile import grouped
@@ -21,7 +23,7 @@ from stripe_integrations.errors import (
     EventNotFoundError,
     InvalidFieldError,
 )
-from stripe_integrations.models import Event, event_queue
+from stripe_integrations.models import Event, EventState, event_queue
 from stripe_integrations.models.event_queue import QueueEntry
 from stripe_integrations.models.fields import is_text, value_at, whole_number
 
@@ -66,7 +68,8 @@ def replay_failed(resume_from: dict[str, Any] | None) -> Replay:
         if result.replayed and not current().has_time_for(limits.EVENTS_PAGE_SECONDS):
             result.resume_from = {"failed_until": failed_until}
             return result
-        result.replayed += _replay(batch)
+        # Another replay may have applied one of them since it was read.
+        result.replayed += _replay(batch, Event.state == EventState.FAILED)
     return result
 
 
@@ -104,8 +107,8 @@ def _start_key(resume_from: Any) -> dict[str, Any] | None:
     return key
 
 
-def _replay(entries: Iterable[QueueEntry]) -> int:
-    requeued = [entry for entry in entries if Event.requeue(entry.stripe_id)]
+def _replay(entries: Iterable[QueueEntry], condition: Condition | None = None) -> int:
+    requeued = [entry for entry in entries if Event.requeue(entry.stripe_id, condition)]
     for stripe_ids in grouped(requeued):
         if not current().has_time_for(limits.EVENTS_PAGE_SECONDS):
             break
