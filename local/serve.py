@@ -125,8 +125,8 @@ def failed_attempts(entries: Iterable[str]) -> defaultdict[str, list[tuple[str, 
         line = logged_line(entry)
         if line.get("message") in FAILED_ATTEMPTS:
             state, field = FAILED_ATTEMPTS[line["message"]]
-            failure = f"{line['stripe_event_id']} {state}: {line[field]}"
-            found[line["function_request_id"]].append((state, failure))
+            failure = f"{line.get('stripe_event_id', '?')} {state}: {line.get(field)}"
+            found[line.get("function_request_id", "")].append((state, failure))
     return found
 
 

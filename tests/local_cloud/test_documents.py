@@ -276,7 +276,7 @@ def test_all_commands_are_run() -> None:
     fences = {
         f for d in DOCUMENTS for f in re.findall(r"^ *```(\w+)", (ROOT / d).read_text(), re.M)
     }
-    assert fences == {"sh", "python"}
+    assert fences == {"sh", "python", "json"}
 
 
 @pytest.fixture
