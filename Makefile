@@ -99,11 +99,11 @@ invoke: .venv/ready ## one function of the local cloud that serve runs; FUNCTION
 	@.venv/bin/python -m local.invoke --function '$(FUNCTION)' --event '$(EVENT)'
 
 .PHONY: sam-local-invoke
-sam-local-invoke: .venv/ready .tools/sam/ready ## the same by sam local invoke, in Lambda's own container; with Docker
+sam-local-invoke: .venv/ready .tools/sam/ready ## the same with sam local invoke, in Lambda's own container; needs Docker
 	@.venv/bin/python -m tools.sam_local invoke --function '$(FUNCTION)' --event '$(EVENT)' $(ARGS)
 
 .PHONY: sam-local-start-api
-sam-local-start-api: .venv/ready .tools/sam/ready ## the API by sam local start-api, on port 3000; with Docker
+sam-local-start-api: .venv/ready .tools/sam/ready ## the API with sam local start-api, on port 3000; needs Docker
 	@.venv/bin/python -m tools.sam_local start-api $(ARGS)
 
 .PHONY: build

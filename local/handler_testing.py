@@ -6,10 +6,10 @@
     event = stripe_event("invoice.paid", customer=customer, amount_paid=500)
     handle(event, customer)
 
-Objects are those of the project's Stripe double: of a customer who gets a card and a subscription,
-whose subscription is changed and cancelled, and who is deleted in the end. The product's own code
-makes records of them, as a handler gets them. Nothing is stored; what a handler does to AWS is for
-the test to replace, with moto for example.
+The objects are those of the project's Stripe double, of a customer who gets a card and a
+subscription, whose subscription is changed and cancelled, and who is deleted in the end. The
+product's own code makes the records from them, as a handler gets them. Nothing is stored. Tests
+replace the AWS services that a handler calls, for example with moto.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def stripe_event(
         The record of its customer, from `stripe_customer`; without one, the event is of a customer
         that is not stored.
     data_object : dict, optional
-        The object that it is about; by default, one of the Stripe double, as it is at such an
-        event or, if the double has none of the type, at another one of such an object.
+        The object that the event is about. By default, that of the Stripe double's own event of
+        this type or, if it has none, of its first event about an object of the same kind.
     **fields
-        Values of fields of the object that differ.
+        Fields of the object to change, with their values.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def stripe_event(
     Raises
     ------
     LookupError
-        The double has no such object: give one.
+        The double has no such object, and `data_object` is not given.
     """
     stripe_id = customer.stripe_id if customer else _new_customer({})
     payload = _account().payload(kind, stripe_id, data_object)
@@ -116,13 +116,13 @@ def stripe_event(
 def handle(event: Event, customer: Customer | None = None) -> None:
     """Call the handlers that `HANDLERS` declares for an event's type, as the deployed stack does.
 
-    `HANDLER_ENVIRONMENT` in the environment is what they get of the parameter
-    `HandlerEnvironment`.
+    The environment variable `HANDLER_ENVIRONMENT` sets what the parameter `HandlerEnvironment` sets
+    on the stack.
 
     Raises
     ------
     LookupError
-        None is declared.
+        No handler is declared for the type.
     """
     settings = Settings.from_environment({**os.environ, "TABLE_NAME": "none"})
     with use(Context(settings)):
@@ -134,11 +134,11 @@ def handle(event: Event, customer: Customer | None = None) -> None:
 
 
 class _Account:
-    """A Stripe account whose customers go through the same life, step by step."""
+    """A Stripe account whose customers go through the same history, step by step."""
 
     def __init__(self) -> None:
         self.double = StripeDouble(random=random.Random(1))
-        self._lives: dict[str, Iterator[None]] = {}
+        self._histories: dict[str, Iterator[None]] = {}
 
     def request(self, method: str, path: str, given: Mapping[str, Any] | None = None) -> Json:
         """Make a request to Stripe."""
@@ -153,14 +153,14 @@ class _Account:
         return self.request("GET", path)
 
     def new_customer(self, fields: Mapping[str, Any]) -> str:
-        """Create a customer with a card and a subscription; its id."""
+        """Create a customer with a card and a subscription, and return its id."""
         stripe_id = str(self.request("POST", "/v1/customers", fields)["id"])
-        self._lives[stripe_id] = self._life(stripe_id)
-        next(self._lives[stripe_id])
+        self._histories[stripe_id] = self._history(stripe_id)
+        next(self._histories[stripe_id])
         return stripe_id
 
-    def _life(self, customer: str) -> Iterator[None]:
-        """What happens to a customer: events are emitted before each step ends."""
+    def _history(self, customer: str) -> Iterator[None]:
+        """Make the changes to a customer, step by step: each emits events."""
         path = f"/v1/customers/{customer}"
         method = "/v1/payment_methods/pm_card_visa/attach"
         card = self.request("POST", method, {"customer": customer})["id"]
@@ -184,7 +184,7 @@ class _Account:
     def payload(self, kind: str, customer: str, data_object: Json | None) -> Json:
         """The event of a type about a customer, or about a given object."""
         if data_object is None:
-            for _ in chain([None], self._lives.get(customer, ())):
+            for _ in chain([None], self._histories.get(customer, ())):
                 if events := [e for e in self._events(customer) if e["type"] == kind]:
                     return events[-1]
             data_object = self._object_like(kind, customer)
@@ -192,7 +192,7 @@ class _Account:
         return self.fetch(f"/v1/events/{stripe_id}")
 
     def _object_like(self, kind: str, customer: str) -> Json:
-        """An object of such events, as the first event about it has it."""
+        """The object of the first event of the same family of types."""
         family = kind.rpartition(".")[0]
         events = [e for e in self._events(customer) if e["type"].rpartition(".")[0] == family]
         if not events:

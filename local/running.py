@@ -112,7 +112,7 @@ def running_cloud() -> RunningCloud:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process has locked a file: a process that was killed has not."""
+    """Return whether a running process has locked a file; a killed process holds no lock."""
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -47,8 +47,7 @@ FAILED_ATTEMPTS = {
     "event failed": ("failed", "event_reason"),
     "event retry scheduled": ("retry", "error"),
 }
-"""Messages in the log about attempts of events that failed: the outcome, and the field
-that has the reason."""
+"""Log messages about failed attempts of events: the outcome, and the field that has the reason."""
 WORST_FIRST = ("error", "failed", "retry")
 
 
@@ -131,9 +130,9 @@ def failed_attempts(entries: Iterable[str]) -> defaultdict[str, list[tuple[str, 
 
 
 def logged_line(entry: str) -> dict[str, Any]:
-    """Return a line that the product has logged; empty if it is another one."""
+    """Return the fields of a line that the product has logged; empty for any other line."""
     if not entry.startswith('{"level"'):
-        return {}  # a custom handler may print what it likes
+        return {}  # a custom handler may print anything
     with suppress(ValueError):
         line: dict[str, Any] = json.loads(entry)
         return line

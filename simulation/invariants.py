@@ -191,8 +191,8 @@ def _check_foreign(final: FinalState) -> Iterator[Violation]:
 def _check_published(final: FinalState) -> Iterator[Violation]:
     """Check that every event of our customers that is to be published was published.
 
-    Those are the events that change records, and those of the further types; of the latter also
-    the events that name no customer.
+    Those are the events that change records, and those of the publish types, including events of
+    these types that name no customer.
     """
     if final.bus is None:
         return

@@ -1,8 +1,8 @@
 """How CloudWatch evaluates the alarms of template.yaml, missing data included.
 
 An alarm looks at more periods than `EvaluationPeriods`, its evaluation range; AWS does not say how
-many more. Data points of the range that exist are used first, and what is missing is only filled
-in where they are too few. Each minute is evaluated with the periods that end at it.
+many more. The data points that exist in the range are used first; missing ones are only filled in
+if these are too few. Each minute is evaluated with the periods that end at it.
 
 Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html.
 """
@@ -20,7 +20,7 @@ from tools.template import template
 
 MINUTE = 60
 EXTRA_PERIODS = (0, 2, 4)
-"""How many periods more an evaluation range may have: 2 in AWS's examples."""
+"""How many more periods an evaluation range may have: 2 in AWS's examples."""
 
 
 class AlarmState(StrEnum):
@@ -197,7 +197,7 @@ _OPERATORS: Mapping[type[ast.AST], Callable[[float, float], float]] = {
 
 
 def _result(node: ast.expr, values: Mapping[str, float]) -> float:
-    """Evaluate what the template uses of metric math."""
+    """Evaluate the metric math that the template uses."""
     match node:
         case ast.Constant(value=int(number)):
             return number

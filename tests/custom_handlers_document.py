@@ -1,4 +1,4 @@
-"""The example of docs/custom-handlers.md, as a reader writes it down."""
+"""The files of the example in docs/custom-handlers.md."""
 
 from __future__ import annotations
 

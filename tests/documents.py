@@ -21,7 +21,7 @@ NOT_OF_THE_PROJECT = (".*cache", ".aws-sam", ".build", ".git", ".tools", ".venv"
 
 @dataclass(frozen=True)
 class Block:
-    """Commands of a document that are pasted together."""
+    """A block of commands in a document, pasted into a terminal at once."""
 
     document: str
     section: str
@@ -40,7 +40,7 @@ def blocks(*documents: str) -> Iterator[Block]:
 
 
 def copy_of_the_project(folder: Path) -> Path:
-    """The project as just cloned, with the packages that are installed already."""
+    """Copy the project as it is after a clone, with the packages that are already installed."""
     project = folder / "project"
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*NOT_OF_THE_PROJECT))
     (WORK / "dependencies").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""`make serve` in a copy of the project, and a second terminal beside it, as docs/local.md says."""
+"""`make serve` in a copy of the project, and a second terminal, as docs/local.md describes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from local.running import RunningCloud
 from tests.documents import blocks, copy_of_the_project
 
 DOCUMENT = "docs/local.md"
-PATIENCE = 600.0
+TIMEOUT_SECONDS = 600.0
 
 MAKE = """\
 #!/bin/sh
@@ -33,7 +33,7 @@ exec {make} -o .venv/ready -o .tools/sam/ready -o .tools/ministack/ready "$@"
 """
 
 
-def codes(section: str) -> list[str]:
+def commands(section: str) -> list[str]:
     """The blocks of commands in a section of the document."""
     return [block.code for block in blocks(DOCUMENT) if block.section == section]
 
@@ -77,7 +77,7 @@ class Terminal:
                 start_new_session=True,
             )
         try:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TIMEOUT_SECONDS
             while until not in log.read_text():
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
@@ -85,11 +85,11 @@ class Terminal:
             yield log.read_text()
         finally:
             os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=PATIENCE)
+            process.wait(timeout=TIMEOUT_SECONDS)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The caller's variables, but none of an AWS or a Stripe account."""
+        """The caller's variables, without those of an AWS or a Stripe account."""
         path = [self.project / "bin", SAM.parent]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "STRIPE_"))}
         return {
@@ -117,26 +117,26 @@ def terminal() -> Iterator[Terminal]:
 
 @contextmanager
 def served(opened: Terminal) -> Iterator[RunningCloud]:
-    """Serve a local cloud, by the command of the document."""
-    (command,) = codes("Start the local cloud")
+    """Serve a local cloud with the command in the document."""
+    (command,) = commands("Start the local cloud")
     with opened.running(command, "until Ctrl-C:") as printed:
         (endpoint,) = re.findall(r"^Local AWS +(\S+)", printed, re.MULTILINE)
         yield RunningCloud(endpoint)
 
 
-def promises() -> dict[str, str]:
-    """The response that the document promises for the example of each function."""
+def documented_responses() -> dict[str, str]:
+    """The response to the example of each function, as the document has it."""
     text = (ROOT / DOCUMENT).read_text()
     return dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE))
 
 
-def check_promise(function: str, response: Any) -> None:
-    """Check a response against the document: numbers in JSON are examples there."""
-    promised = re.findall(r"`([^`]+)`", promises()[function])
+def check_response(function: str, response: Any) -> None:
+    """Compare a response with the documented one, whose numbers in JSON are examples."""
+    documented = re.findall(r"`([^`]+)`", documented_responses()[function])
     if "statusCode" in response:
-        assert str(response["statusCode"]) in promised, response
+        assert str(response["statusCode"]) in documented, response
         return
-    (expected,) = promised
+    (expected,) = documented
     number = r"\d+"
     pattern = re.sub(r"(?<=: )\d+", lambda _: number, re.escape(expected).replace(r"\ ", " "))
     assert re.fullmatch(pattern, json.dumps(response)), response
@@ -154,17 +154,17 @@ class ExampleEvent:
     def __init__(self, cloud: RunningCloud) -> None:
         self.table = cloud.client("dynamodb")
         key = {"pk": {"S": "EVENT#evt_1ExampleCustomerUpdated"}, "sk": {"S": "EVENT"}}
-        self.place = {"TableName": stack_outputs(cloud.endpoint)["TableName"], "Key": key}
+        self.location = {"TableName": stack_outputs(cloud.endpoint)["TableName"], "Key": key}
 
     def __getitem__(self, name: str) -> str:
-        """One of its attributes, a text."""
-        found = self.table.get_item(**self.place, ConsistentRead=True)
+        """One of its string attributes."""
+        found = self.table.get_item(**self.location, ConsistentRead=True)
         value: str = found["Item"][name]["S"]
         return value
 
     def delete(self) -> None:
-        """Delete it, so that it is stored anew."""
-        self.table.delete_item(**self.place)
+        """Delete it, so that it can be stored again."""
+        self.table.delete_item(**self.location)
 
 
-every_function = pytest.mark.parametrize("function", promises())
+every_function = pytest.mark.parametrize("function", documented_responses())

@@ -1,4 +1,4 @@
-"""When the alarms of template.yaml go on and off, as CloudWatch evaluates them."""
+"""When the alarms of template.yaml go into ALARM and back to OK, as CloudWatch evaluates them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def extra_periods(request: pytest.FixtureRequest) -> int:
 
 
 class Monitor:
-    """Alarms over the metrics that a world emits.
+    """The alarms on the metrics that a world emits.
 
     Parameters
     ----------
     world : World
-        The product, in which time passes by `wait`.
+        The product, whose clock `wait` advances.
     """
 
     def __init__(self, world: World) -> None:
@@ -73,7 +73,7 @@ class Monitor:
         self.world.time = self.began + now + minutes * MINUTE
 
     def states(self, alarm: str) -> list[AlarmState]:
-        """The states that an alarm has had, whatever its evaluation range is."""
+        """The states that an alarm has had; they are the same for every evaluation range."""
         self.wait(0)
         changes = [
             [c.state for c in transitions(ALARMS[alarm], self.measurements, self.minute, extra)]
@@ -85,7 +85,7 @@ class Monitor:
 
 @pytest.fixture
 def monitor(world: World) -> Monitor:
-    """Alarms over a world with one customer, all of whose events are applied."""
+    """The alarms of a world with one customer, all of whose events are applied."""
     world.create()
     world.deliver_and_apply()
     world.measured.clear()
@@ -140,12 +140,12 @@ class TestEvaluation:
             }
             assert evaluate(alarm, newest_first, INSUFFICIENT_DATA) is expected, treatment
 
-    def test_detects_silence_late_with_one_long_period(self) -> None:
-        """Why no alarm has one long period of which missing data is breaching."""
+    def test_one_long_period_detects_missing_data_late(self) -> None:
+        """Why no alarm treats missing data in one long period as breaching."""
         alarm = {**ALARMS["ReconcileEventsStopped"], "Period": 3900, "EvaluationPeriods": 1}
         last = [Measurement(60, "OldestUnfinishedEventAge", 0)]
-        (_, went_on) = transitions(alarm, last, 600)
-        assert went_on == Transition(1 + 3 * 65, ALARM)
+        (_, raised) = transitions(alarm, last, 600)
+        assert raised == Transition(1 + 3 * 65, ALARM)
 
     @pytest.mark.parametrize("name", ALARMS)
     def test_missing_data_breaches_in_short_periods_only(self, name: str) -> None:
@@ -170,7 +170,7 @@ class TestSchedule:
         minutes = range(first, last + 1, interval)
         return [Measurement(minute * MINUTE, metric, value(minute)) for minute in minutes]
 
-    def test_notices_a_stopped_schedule(self, interval: int, extra_periods: int) -> None:
+    def test_stopped_schedule_raises_alarm(self, interval: int, extra_periods: int) -> None:
         metric = Metric.OLDEST_UNFINISHED_EVENT_AGE.title
         measurements = [
             *self.runs(metric, interval, 1, 301, lambda _: 0),
@@ -191,7 +191,7 @@ class TestSchedule:
             ("SweepOverdue", Metric.SWEEP_AGE, 21_600),
         ],
     )
-    def test_ages_go_on_and_off(
+    def test_age_over_threshold_raises_alarm(
         self, alarm: str, metric: Metric, threshold: int, interval: int, extra_periods: int
     ) -> None:
         ended = 1200
@@ -201,25 +201,25 @@ class TestSchedule:
 
         measurements = self.runs(metric.title, interval, 1, 1500, age)
         changes = transitions(ALARMS[alarm], measurements, 1700, extra_periods)
-        _, on, off = changes
-        assert (on.state, off.state) == (ALARM, OK)
-        assert 0 <= on.minute - threshold / MINUTE <= interval
-        # Not sooner: where no run reports, the state stays.
-        assert 0 <= off.minute - ended <= interval + 5
+        _, raised, cleared = changes
+        assert (raised.state, cleared.state) == (ALARM, OK)
+        assert 0 <= raised.minute - threshold / MINUTE <= interval
+        # Not sooner: until the next run, the alarm keeps its state.
+        assert 0 <= cleared.minute - ended <= interval + 5
 
-    def test_failures_of_two_runs_go_on_and_off(self, interval: int, extra_periods: int) -> None:
+    def test_two_failed_runs_raise_alarm(self, interval: int, extra_periods: int) -> None:
         alarm = ALARMS["ReconcileEventsErrors"]
         failing = self.runs("Errors", interval, 1, 601, lambda minute: minute < 300)
-        _, on, off = transitions(alarm, failing, 800, extra_periods)
-        assert (on.state, off.state) == (ALARM, OK)
-        assert interval <= on.minute - 1 <= interval + 5
-        assert off.minute <= 300 + 130 + 5 * (1 + extra_periods)
+        _, raised, cleared = transitions(alarm, failing, 800, extra_periods)
+        assert (raised.state, cleared.state) == (ALARM, OK)
+        assert interval <= raised.minute - 1 <= interval + 5
+        assert cleared.minute <= 300 + 130 + 5 * (1 + extra_periods)
         once = self.runs("Errors", interval, 1, 601, lambda minute: minute == 1)
         assert [c.state for c in transitions(alarm, once, 800, extra_periods)] == [OK]
 
 
 class TestWebhookIsBypassed:
-    """Events that Stripe does not deliver: the schedule finds them in its list."""
+    """Stripe does not deliver events: the schedule finds them in Stripe's list."""
 
     def hours(self, monitor: Monitor, interval: int, hours: float, *, enabled: bool) -> None:
         for _ in range(int(hours * 60 / interval)):
@@ -233,7 +233,7 @@ class TestWebhookIsBypassed:
             monitor.world.stream()
 
     @pytest.mark.parametrize("interval", [15, LONGEST])
-    def test_notices_disabled_endpoint(self, monitor: Monitor, interval: int) -> None:
+    def test_disabled_endpoint_raises_alarm(self, monitor: Monitor, interval: int) -> None:
         self.hours(monitor, interval, 3, enabled=True)
         assert monitor.states("EventsRecovered") == [OK]
         self.hours(monitor, interval, 2, enabled=False)
@@ -242,14 +242,14 @@ class TestWebhookIsBypassed:
         assert monitor.states("EventsRecovered") == [OK, ALARM, OK]
         assert monitor.states("EventsLeftByStream") == [OK]
 
-    def test_one_lost_delivery_is_no_alarm(self, monitor: Monitor) -> None:
+    def test_one_lost_delivery_raises_no_alarm(self, monitor: Monitor) -> None:
         self.hours(monitor, 5, 1 / 12, enabled=False)
         assert monitor.states("EventsRecovered") == [OK]
         self.hours(monitor, 5, 1, enabled=True)
         assert monitor.states("EventsRecovered") == [OK]
 
-    def test_event_on_its_way_is_no_alarm(self, monitor: Monitor) -> None:
-        """The list of Stripe has an event before the webhook does."""
+    def test_event_in_delivery_raises_no_alarm(self, monitor: Monitor) -> None:
+        """Stripe's list has an event before it is delivered to the webhook."""
         for _ in range(12):
             rename(monitor.world)
             monitor.world.reconcile()
@@ -260,10 +260,10 @@ class TestWebhookIsBypassed:
 
 
 class TestStreamIsBypassed:
-    """New events for which the stream does not invoke apply_event: the schedule applies them."""
+    """The stream does not invoke apply_event: the schedule applies the events."""
 
     @pytest.mark.parametrize("interval", [15, LONGEST])
-    def test_notices_disabled_mapping(self, monitor: Monitor, interval: int) -> None:
+    def test_disabled_mapping_raises_alarm(self, monitor: Monitor, interval: int) -> None:
         def hours(number: int, *, enabled: bool) -> None:
             for _ in range(number * 60 // interval):
                 rename(monitor.world)
@@ -281,7 +281,7 @@ class TestStreamIsBypassed:
         assert monitor.states("EventsLeftByStream") == [OK, ALARM, OK]
         assert monitor.states("EventsRecovered") == [OK]
 
-    def test_retries_are_no_alarm(self, monitor: Monitor) -> None:
+    def test_retries_raise_no_alarm(self, monitor: Monitor) -> None:
         monitor.world.stripe.faults.fail_next(None, status=500, match=RETRIEVE)
         for _ in range(24):
             rename(monitor.world)
@@ -299,7 +299,7 @@ class TestOtherApiVersion:
             StripeEvent.receive(stripe_event(id=f"evt_{monitor.minute}_{number}", **fields))
             monitor.wait(5)
 
-    def test_notices_another_api_version(self, monitor: Monitor) -> None:
+    def test_other_api_version_raises_alarm(self, monitor: Monitor) -> None:
         self.receive(monitor, 1, api_version="2020-01-01")
         assert monitor.states("ApiVersionMismatches") == [OK, ALARM]
         self.receive(monitor, 2)
@@ -312,7 +312,7 @@ class TestStripeLimitsTheRate:
             monitor.world.sync()
             monitor.wait(0.5)
 
-    def test_notices_rate_limiting(self, monitor: Monitor) -> None:
+    def test_rate_limiting_raises_alarm(self, monitor: Monitor) -> None:
         monitor.world.stripe.faults.fail_next(None, status=429)
         self.sync(monitor, 40)
         assert monitor.states("StripeRateLimited") == [OK, ALARM]
@@ -320,14 +320,14 @@ class TestStripeLimitsTheRate:
         self.sync(monitor, 40)
         assert monitor.states("StripeRateLimited") == [OK, ALARM, OK]
 
-    def test_short_burst_is_no_alarm(self, monitor: Monitor) -> None:
+    def test_short_burst_raises_no_alarm(self, monitor: Monitor) -> None:
         monitor.world.stripe.faults.fail_next(20, status=429)
         self.sync(monitor, 60)
         assert monitor.states("StripeRateLimited") == [OK]
 
 
 class TestInternalError:
-    def test_of_a_request_goes_on_and_off(self, monitor: Monitor) -> None:
+    def test_of_request_raises_alarm(self, monitor: Monitor) -> None:
         monitor.wait(1.5)
         monitor.world.configure(deployment_name="another")
         assert monitor.world.sync()["statusCode"] == 500
@@ -337,7 +337,7 @@ class TestInternalError:
         monitor.wait(30)
         assert monitor.states("InternalErrors") == [OK, ALARM, OK]
 
-    def test_of_an_event_goes_on(self, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_event_raises_alarm(self, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(apply, "_plan", None)  # a bug: it can't be called
         monitor.wait(1.5)
         rename(monitor.world)
@@ -346,7 +346,7 @@ class TestInternalError:
         monitor.wait(1)
         assert monitor.states("InternalErrors") == [OK, ALARM]
 
-    def test_of_a_handler_that_cannot_be_imported_goes_on(self, monitor: Monitor) -> None:
+    def test_handler_that_cannot_be_imported_raises_alarm(self, monitor: Monitor) -> None:
         reference = "tests.stripe_integrations.actions.events.broken_handlers:on_customer_updated"
         monitor.world.configure(event_handlers={"customer.updated": reference})
         monitor.wait(1.5)
@@ -356,7 +356,7 @@ class TestInternalError:
         monitor.wait(1)
         assert monitor.states("InternalErrors") == [OK, ALARM]
 
-    def test_is_no_outage(self, monitor: Monitor) -> None:
+    def test_outage_raises_no_alarm(self, monitor: Monitor) -> None:
         monitor.world.stripe.faults.fail_next(None, status=500, match=RETRIEVE)
         assert monitor.world.sync()["statusCode"] == 503
         rename(monitor.world)
@@ -369,17 +369,17 @@ class TestInternalError:
 @pytest.mark.parametrize(
     "name", [n for n in ALARMS if n.endswith(("VersionErrors", "VersionInternalErrors"))]
 )
-def test_one_error_of_a_new_version_goes_on_and_off(name: str, extra_periods: int) -> None:
+def test_one_error_of_new_version_raises_alarm(name: str, extra_periods: int) -> None:
     (metric,) = metrics_of(ALARMS[name])
     error = [Measurement(150, metric["MetricName"])]
     changes = transitions(ALARMS[name], error, 30, extra_periods)
-    went_off = Transition(3 + 1 + extra_periods, OK)
-    assert changes == [Transition(1, OK), Transition(3, ALARM), went_off]
+    cleared = Transition(3 + 1 + extra_periods, OK)
+    assert changes == [Transition(1, OK), Transition(3, ALARM), cleared]
 
 
 @pytest.mark.parametrize("name", RATES)
 class TestRates:
-    """5xx and failed invocations: a share of the requests, and a minimum of them."""
+    """Alarms on a share of 5xx responses or failed invocations, from a minimum number of them."""
 
     def state(self, name: str, errors: int, requests: int, extra_periods: int) -> AlarmState:
         failed, counted = RATES[name], COUNTED[RATES[name]]
@@ -388,17 +388,19 @@ class TestRates:
             *(Measurement(120 + n / requests, counted) for n in range(requests)),
         ]
         changes = transitions(ALARMS[name], measurements, 60, extra_periods)
-        # Without further requests it is off once CloudWatch looks back no further.
+        # Without further requests it is OK when the evaluation range no longer has the errors.
         assert state_at(changes, 3 + 5 * (1 + extra_periods)) is OK
         return state_at(changes, 4)
 
-    def test_goes_on_and_off(self, name: str, extra_periods: int) -> None:
+    def test_raise_alarm_from_minimum_count_and_share(self, name: str, extra_periods: int) -> None:
         assert self.state(name, 3, 3, extra_periods) is ALARM
         assert self.state(name, 3, 60, extra_periods) is ALARM
         assert self.state(name, 2, 2, extra_periods) is OK
         assert self.state(name, 3, 61, extra_periods) is OK
 
-    def test_has_errors_and_requests_of_the_same(self, name: str, extra_periods: int) -> None:
+    def test_compare_errors_and_requests_of_one_resource(
+        self, name: str, extra_periods: int
+    ) -> None:
         errors, requests = metrics_of(ALARMS[name])
         assert requests["MetricName"] == COUNTED[errors["MetricName"]]
         for key in ("Namespace", "Dimensions", "Period", "Stat"):

@@ -33,7 +33,7 @@ CONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
 
 
 def metric(alarm: str) -> tuple[str, str]:
-    """The metric that an alarm is on; of an expression, the first."""
+    """The metric of an alarm; the first one if the alarm is on an expression."""
     watched = metrics_of(ALARMS[alarm])[0]
     return watched["Namespace"], watched["MetricName"]
 
@@ -191,7 +191,7 @@ class TestRollout:
             dimensions = {d["Name"]: d["Value"] for d in alarm["Properties"]["Dimensions"]}
             assert dimensions[VERSION_DIMENSIONS[alarm["Properties"]["Namespace"]]] == new_version
         metrics = {alarm["Properties"]["MetricName"] for alarm in watched}
-        # What it returns as an error is no failed invocation; this one raises instead.
+        # The others respond with their error, which Lambda does not count; this one raises it.
         raises = name == "RebuildCustomers"
         assert metrics == {"Errors"} if raises else {"Errors", Metric.INTERNAL_ERRORS.title}
 
@@ -203,7 +203,7 @@ class TestRollout:
                 "ExecutedVersion": {"GetAtt": f"{name}.Version.Version"},
             }
 
-    def test_alarms_of_a_new_version_are_new(self) -> None:
+    def test_new_version_has_new_alarms(self) -> None:
         """An alarm that is changed keeps its state, which is that of the old version."""
         names = set()
         for name in VERSION_ALARMS:

@@ -1,4 +1,4 @@
-"""What docs/custom-handlers.md shows works as it is written there."""
+"""The example of docs/custom-handlers.md works as it is written there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SENDER = "billing@example.com"
 def handlers(
     aws: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[str, str]]:
-    """The handlers of the example, importable, with the bucket and the sender that they use."""
+    """The declared handlers of the example, importable, with their bucket and sender."""
     write_example(tmp_path / "handlers")
     monkeypatch.syspath_prepend(str(tmp_path / "handlers"))
     monkeypatch.setenv("INVOICE_BUCKET", BUCKET)
@@ -54,7 +54,7 @@ def world(table_name: str, handlers: dict[str, str]) -> Iterator[World]:
 
 
 def receive_invoice(customer: str) -> dict[str, Any]:
-    """Receive and apply the event of a paid invoice; the invoice."""
+    """Receive the event of a paid invoice, and return the invoice."""
     invoice = {"id": "in_1", "object": "invoice", "customer": customer}
     StripeEvent.receive(stripe_event("invoice.paid", data={"object": invoice}))
     return invoice
@@ -80,7 +80,7 @@ def test_invoice_of_unknown_customer_fails_with_its_reason(world: World) -> None
     assert (event.state, event.reason) == ("failed", reason)
 
 
-def test_its_own_tests_pass(tmp_path: Path) -> None:
+def test_tests_of_the_example_pass(tmp_path: Path) -> None:
     write_example(tmp_path / "billing-handlers")
     (command,) = re.findall(r"```sh\n(PYTHONPATH=.*)\n```", DOCUMENT.read_text())
     paths = {"../billing-handlers": str(tmp_path / "billing-handlers")}

@@ -118,7 +118,7 @@ def test_the_table_is_emptied_only_where_the_stack_is_closed() -> None:
     assert COMMANDS[place - 1] == guard
 
 
-def test_the_runbook_invokes_functions_so_that_their_failure_is_one() -> None:
+def test_the_runbooks_invocations_fail_if_the_function_fails() -> None:
     """`aws lambda invoke` itself succeeds where the function fails."""
     definition = OPERATE.partition("invoke() {")[2].partition("\n}\n")[0]
     assert "aws lambda invoke" in definition

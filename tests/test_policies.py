@@ -58,7 +58,7 @@ NOT_USED: Mapping[str, str] = {
     "firehose:*": "delivery of logs to Firehose",
     "codedeploy:RegisterOnPremisesInstance": "machines",
 }
-"""Actions of the resource types' handlers, and the features they are for."""
+"""Actions of the resource types' handlers, and the unused features that need them."""
 OUTSIDE_THE_RESOURCES = (
     "cloudformation:*",
     "s3:*",
@@ -121,7 +121,7 @@ class TestDeployer:
         added = {a for a in allowed("deploy") - used if not matches(a, OUTSIDE_THE_RESOURCES)}
         assert added == set()
 
-    def test_no_feature_is_left_out_that_is_allowed(self) -> None:
+    def test_actions_of_unused_features_are_not_allowed(self) -> None:
         for pattern in NOT_USED:
             assert any(fnmatchcase(a, pattern) for _, a in handled("create", "update", "delete"))
         own = {a for a in allowed("deploy") if not a.startswith("s3:")}

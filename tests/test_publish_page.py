@@ -1,6 +1,6 @@
-"""What docs/publish.md shows works: the message, and the patterns of the rules.
+"""The examples of docs/publish.md work: the message, and the patterns of the rules.
 
-tests/local_cloud/test_events.py deploys the example of a subscriber.
+tests/local_cloud/test_events.py deploys the subscriber.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bus(aws: None) -> Iterator[str]:
 
 
 def message(kind: str, **changes: Any) -> dict[str, Any]:
-    """What the bus gets of an event of this type."""
+    """The message on the bus for an event of this type."""
     detail = {**MESSAGE["detail"], "type": kind, **changes}
     assert schema_errors(detail) == []
     return {**MESSAGE, "detail-type": kind, "detail": detail}
@@ -55,16 +55,16 @@ def matches(pattern: dict[str, Any], event: dict[str, Any]) -> bool:
     return bool(json.loads(body)["Result"])
 
 
-def test_blocks_are_those_that_are_tested() -> None:
+def test_every_block_is_tested() -> None:
     assert [language for language, _ in BLOCKS] == ["json", "yaml", "json"]
 
 
-def test_effects_are_those_that_are_published() -> None:
+def test_every_effect_is_documented() -> None:
     table = PAGE.partition("| `effect` |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(Effect)
 
 
-def test_message_is_what_is_put_to_the_bus(bus: str) -> None:
+def test_message_is_the_one_sent_to_the_bus(bus: str) -> None:
     entries: list[dict[str, Any]] = []
 
     def record(params: dict[str, Any], **_: Any) -> None:
@@ -89,7 +89,7 @@ def test_template_of_subscriber_is_valid() -> None:
 
 class TestPatternOfInvoices:
     @pytest.mark.parametrize("kind", ["invoice.paid", "invoice.overdue"])
-    def test_has_what_the_page_says(self, kind: str) -> None:
+    def test_matches_documented_types(self, kind: str) -> None:
         assert matches(INVOICES, message(kind))
 
     @pytest.mark.parametrize(
@@ -101,16 +101,16 @@ class TestPatternOfInvoices:
             {**message("invoice.paid"), "source": "aws.partner/stripe.com/ed_1"},
         ],
     )
-    def test_has_nothing_else(self, event: dict[str, Any]) -> None:
+    def test_matches_nothing_else(self, event: dict[str, Any]) -> None:
         assert not matches(INVOICES, event)
 
 
 class TestPatternOfChanges:
     @pytest.mark.parametrize("effect", Effect)
-    def test_has_changes_of_subscriptions(self, effect: Effect) -> None:
+    def test_matches_changes_of_subscriptions(self, effect: Effect) -> None:
         event = message("customer.subscription.updated", effect=effect)
         assert matches(CHANGES, event) is (effect in ("applied", "older"))
 
-    def test_has_no_type_with_a_similar_name(self) -> None:
+    def test_does_not_match_type_with_similar_name(self) -> None:
         event = message("customer.subscription_schedule.updated", effect="applied")
         assert not matches(CHANGES, event)

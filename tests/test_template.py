@@ -73,8 +73,8 @@ class TestFunctions:
     def test_describe_versions_within_256_characters(self, name: str) -> None:
         assert len(longest_text(DEPLOYED[name]["Properties"]["VersionDescription"])) <= 256
 
-    def test_change_of_each_parameter_of_handlers_is_numbered(self) -> None:
-        """AppConfig numbers the values where there are any; a new value is a new number."""
+    def test_change_of_handler_parameter_publishes_version(self) -> None:
+        """AppConfig numbers the values, if there are any, and the description has the number."""
         numbered = only("AWS::AppConfig::HostedConfigurationVersion")
         handlers = {name for name in PARAMETERS if name.startswith("Handler")}
         # A role is used by every version alike.
@@ -116,7 +116,7 @@ class TestFunctions:
             "invoice.*,v2.*",
         ],
     )
-    def test_publish_the_types_that_the_settings_accept(self, patterns: str) -> None:
+    def test_parameter_accepts_the_publish_types_of_the_settings(self, patterns: str) -> None:
         declared = PARAMETERS["PublishTypes"]["AllowedPattern"]
         is_allowed = re.fullmatch(declared, patterns) is not None
         environment = {"TABLE_NAME": "customers", "PUBLISH_TYPES": patterns}
@@ -229,7 +229,7 @@ class TestDuration:
 
 class TestStream:
     def test_batches_run_one_after_the_other_by_default(self) -> None:
-        """Concurrent ones of one customer multiply its fetches: a few large ones are cheaper."""
+        """Concurrent batches of one customer each fetch it: a few large batches are cheaper."""
         assert STREAM["ParallelizationFactor"] == {"Ref": "ParallelizationFactor"}
         declared = PARAMETERS["ParallelizationFactor"]
         limits = (declared["Default"], declared["MinValue"], declared["MaxValue"])

@@ -144,7 +144,7 @@ def _fits_any(pattern: str, types: Iterable[str]) -> bool:
 
 
 def _isolated(code: str, *paths: Path) -> list[Any]:
-    """Run code on the standard library and these paths alone, and return the JSON it prints."""
+    """Run code with only the standard library and these paths; return the JSON that it prints."""
     command = [sys.executable, "-I", "-S", "-B", "-c", code, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -15,7 +15,7 @@ _VALIDATOR = validator_for(SCHEMA)(SCHEMA)
 
 
 def schema_errors(detail: Mapping[str, Any]) -> list[str]:
-    """Return where a published detail does not fit the schema, or has an undocumented property.
+    """Return how a published detail differs from the schema, or which property is undocumented.
 
     The schema permits further properties, so that one can be added.
     """

@@ -1,7 +1,8 @@
 """`make sam-local-invoke` and `make sam-local-start-api`: `sam local` on the running local cloud.
 
-`sam local` runs the functions in Lambda's own container. Alone, it gives them no AWS, no names of
-the table and the secrets, and no Stripe. Here they get those of the cloud that `make serve` runs.
+`sam local` runs the functions in Lambda's own container. By itself, it gives them no AWS, no
+Stripe, and no names of the table and the secrets. Here they get those of the cloud that
+`make serve` runs.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ CHUNK_BYTES = 65_536
 
 
 class Relay(ThreadingTCPServer):
-    """Forwards the connections to an address of Docker's bridge to a server on this machine.
+    """Forwards connections from an address of Docker's bridge to a server on this machine.
 
-    A container can't reach the loopback interface, on which the local cloud listens. The bridge is
-    reached by this machine and its containers only.
+    A container can't reach the loopback interface, on which the local cloud listens. Only
+    this machine and its containers reach the bridge.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def container_variables(
 def build(folder: Path, function: str | None) -> Path:
     """Build one function, or all; returns the template for `sam local`.
 
-    It sets only variables that the template has, so that this one has `AWS_ENDPOINT_URL` too.
+    `sam local` sets only variables that the template has, so `AWS_ENDPOINT_URL` is added to it.
     """
     print(f"… building {function or 'the functions'}", file=sys.stderr, flush=True)
     command = [*sam_build(folder), *([function] if function else [])]
@@ -225,7 +226,7 @@ def main() -> int:
         docker_engine.install()
         cloud = running_cloud()
         if options.command == "start-api":
-            # It has no authorizer that the functions would accept.
+            # SAM has no authorizer that the functions would accept.
             trusted = {"API_AUTHORIZER": "none"}
             return sam_local(cloud, ["start-api", "--disable-authorizer", *passed_on], more=trusted)
         event = json.dumps(event_for(cloud, options.function, options.event))

@@ -1,4 +1,4 @@
-"""``make smoke STACK=…``: calls a deployed stack as its callers do, and checks the responses.
+"""``make smoke STACK=…``: call a deployed stack as its callers do, and check the responses.
 
     python -m tools.smoke --stack stripe-customers-dev
 
@@ -56,8 +56,8 @@ ONLY_ON_AWS = (
     "that a closed stack refuses requests: an emulator may have no reserved concurrency",
     "that Stripe itself reaches the webhook",
 )
-"""What an emulator of AWS does not show."""
-NEVER_SHOWN = (
+"""What can't be checked on an emulator of AWS."""
+NEVER_CHECKED = (
     "that an alarm notifies its topic: set one with `aws cloudwatch set-alarm-state`",
     "a canary deployment and its rollback",
 )
@@ -84,7 +84,7 @@ class Stack:
     name : str
         Its name.
     api_url, webhook_url : str, optional
-        Other addresses than those of the stack's outputs, as an emulator has.
+        Addresses to use in place of the stack's outputs, for an emulator.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Stack:
         body : object, optional
             Sent as JSON.
         credentials : Credentials, optional
-            Other ones to sign with than the caller's.
+            Credentials to sign with in place of the caller's.
         """
         data = b"" if body is None else json.dumps(body).encode()
         request = AWSRequest(
@@ -224,7 +224,7 @@ class Run:
 
     @contextmanager
     def check(self, title: str) -> Iterator[None]:
-        """Print whether the block succeeds; the run goes on in either case."""
+        """Print whether the block succeeds; the run continues in either case."""
         try:
             yield
         except (
@@ -240,7 +240,7 @@ class Run:
             print(f"ok       {title}", flush=True)
 
     def everything(self, *, closes: bool) -> None:
-        """Run all checks; `closes` says whether the stack is closed and opened again."""
+        """Run all checks; with `closes`, the stack is also closed and opened again."""
         try:
             self._routes_by_path()
             for end in IDS_IN_QUERIES:
@@ -485,8 +485,8 @@ def main() -> int:
     except (SmokeTestError, BotoCoreError, ClientError) as error:
         print(error, file=sys.stderr)
         return 1
-    print("\nNot shown by this run:")
-    for what in (*(ONLY_ON_AWS if stack.is_emulated else ()), *NEVER_SHOWN):
+    print("\nNot checked by this run:")
+    for what in (*(ONLY_ON_AWS if stack.is_emulated else ()), *NEVER_CHECKED):
         print(f"- {what}")
     print(f"\n{run.passed} passed, {run.failed} failed")
     return 1 if run.failed else 0

@@ -30,7 +30,7 @@ _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _KIND = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?")
-# Types that begin with the version of an API are of thin events, which are never published.
+# A type that begins with an API version is a thin event's, which is never published.
 _PUBLISH_TYPE = re.compile(r"\*|(?!v\d+\.)[a-z_0-9]+\.([a-z_0-9]+\.)*([a-z_0-9]+|\*)")
 _VARIABLE = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
@@ -199,7 +199,7 @@ def custom_handlers() -> Mapping[str, str]:
     Raises
     ------
     ConfigurationError
-        `HANDLERS` is missing or is no such declaration.
+        `HANDLERS` is missing or invalid.
     """
     try:
         handlers = getattr(import_module(_HANDLERS_MODULE), "HANDLERS", None)

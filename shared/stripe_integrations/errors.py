@@ -201,7 +201,7 @@ class UnprocessableEventError(StripeIntegrationsError):
     """Raised by custom handlers: the event can never be handled, however often it is retried.
 
     Its text is stored as the event's reason, sent to the dead-letter queue and logged: up to 1,000
-    characters, which must have no personal data.
+    characters, which must contain no personal data.
     """
 
 
@@ -266,7 +266,7 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def is_internal(error: BaseException) -> bool:
-    """Return whether an error is a bug or a wrong setting, and not a state of the outside."""
+    """Return whether an error is a bug or a wrong setting, and not a failure of Stripe or AWS."""
     if isinstance(error, StripeIntegrationsError):
         return isinstance(
             error, ConfigurationError | DatabaseMisconfiguredError | EventHandlerNotFoundError

@@ -51,7 +51,7 @@ class Metric(Enum):
     )
     EVENTS_LEFT_BY_STREAM = (
         "EventsLeftByStream",
-        "events that the stream had not attempted after two minutes, left to the schedule",
+        "events that apply_event had not attempted after two minutes, applied by the schedule",
     )
     API_VERSION_MISMATCHES = (
         "ApiVersionMismatches",

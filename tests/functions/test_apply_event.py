@@ -196,7 +196,7 @@ class TestRetry:
 class TestReportedFailures:
     """A record whose failure could not be noted is reported, and comes again."""
 
-    def test_customers_that_time_does_not_suffice_for_are_reported(
+    def test_records_left_when_time_runs_out_are_reported(
         self,
         world: World,
         customer: Customer,
@@ -204,8 +204,8 @@ class TestReportedFailures:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         renamed = [rename(world, customer, "First"), rename(world, other, "Second")]
-        hurried = partial(world.apply_events, remaining_seconds=limits.APPLY_SECONDS - 1)
-        monkeypatch.setattr(world, "apply_events", hurried)
+        with_little_time = partial(world.apply_events, remaining_seconds=limits.APPLY_SECONDS - 1)
+        monkeypatch.setattr(world, "apply_events", with_little_time)
         assert world.stream_events(*renamed) == done(0, 1)
         assert {stored_event(stripe_id).attempts for stripe_id in renamed} == {0}
 

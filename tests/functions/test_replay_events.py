@@ -164,7 +164,7 @@ class TestReplayFailed:
         world.reconcile()
         assert_applied(stripe_id)
 
-    def test_resumes_with_what_time_did_not_suffice_for(
+    def test_resumes_with_the_remaining_events(
         self, world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(replay, "_BATCH_EVENTS", 1)
@@ -178,10 +178,10 @@ class TestReplayFailed:
         for stripe_id in ids:
             assert_applied(stripe_id)
 
-    def test_leaves_out_what_fails_again(
+    def test_leaves_out_events_that_fail_again(
         self, world: World, customer: Customer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Or a replay that is resumed would never end."""
+        """Otherwise a resumed replay would never end."""
         monkeypatch.setattr(replay, "_BATCH_EVENTS", 1)
         ids = [failed(world, customer, "One"), failed(world, customer, "Newest")]
         world.time += 10

@@ -25,10 +25,10 @@ class TestCustomer:
         assert (card.last4, card.is_default) == ("4242", True)
         assert (subscription.status, subscription.customer_id) == ("active", customer.stripe_id)
 
-    def test_is_another_each_time(self) -> None:
+    def test_is_new_each_time(self) -> None:
         assert stripe_customer().stripe_id != stripe_customer().stripe_id
 
-    def test_of_unknown_field_is_refused(self) -> None:
+    def test_with_unknown_field_is_refused(self) -> None:
         with pytest.raises(ValueError, match="nickname"):
             stripe_customer(nickname="Jenny")
 
@@ -64,11 +64,11 @@ class TestEvent:
         event = stripe_event("invoice.paid", customer=stripe_customer(), amount_paid=700)
         assert event.data_object["amount_paid"] == 700
 
-    def test_is_of_unknown_customer_without_record(self) -> None:
+    def test_without_customer_is_of_unknown_customer(self) -> None:
         event = stripe_event("invoice.paid")
         assert (event.user_id, event.customer_id) == (None, event.data_object["customer"])
 
-    def test_of_other_object_needs_it(self) -> None:
+    def test_needs_data_object_if_the_double_has_none(self) -> None:
         customer = stripe_customer()
         with pytest.raises(LookupError, match=r"no object of charge\.refunded"):
             stripe_event("charge.refunded", customer=customer)
@@ -87,7 +87,7 @@ class TestHandle:
         def note(event: Event, customer: Customer | None) -> None:
             called.append((event, customer))
             if customer is None:
-                raise UnprocessableEventError("of nobody")
+                raise UnprocessableEventError("of no customer")
 
         declaration, hooks = ModuleType("stripe_event_handlers"), ModuleType("hooks_of_test")
         declaration.__dict__["HANDLERS"] = {"invoice.*": "hooks_of_test:note"}
@@ -103,9 +103,9 @@ class TestHandle:
         assert called == [(event, customer)]
 
     def test_raises_what_a_handler_raises(self, called: list[Any]) -> None:
-        with pytest.raises(UnprocessableEventError, match="of nobody"):
+        with pytest.raises(UnprocessableEventError, match="of no customer"):
             handle(stripe_event("invoice.voided"))
 
-    def test_of_type_without_handler_is_refused(self, called: list[Any]) -> None:
+    def test_refuses_type_without_handler(self, called: list[Any]) -> None:
         with pytest.raises(LookupError, match=r"no handler for customer\.created"):
             handle(stripe_event("customer.created"))

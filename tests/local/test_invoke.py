@@ -21,7 +21,7 @@ SECRET = "whsec_test"
 UNREACHABLE = RunningCloud("http://127.0.0.1:9")
 
 
-def is_accepted(event: dict[str, Any]) -> None:
+def verify_as_webhook(event: dict[str, Any]) -> None:
     """Verify the signature of a webhook's event as the function does."""
     request = Request(event)
     verify(request.body, request.headers.get("stripe-signature"), [SECRET], time.time())
@@ -29,11 +29,11 @@ def is_accepted(event: dict[str, Any]) -> None:
 
 class TestSigned:
     def test_is_accepted(self) -> None:
-        is_accepted(signed(json.loads((EVENTS / "link_customer.json").read_text()), SECRET))
+        verify_as_webhook(signed(json.loads((EVENTS / "link_customer.json").read_text()), SECRET))
 
     def test_is_accepted_in_base64(self) -> None:
         body = base64.b64encode('{"name": "ü"}'.encode()).decode()
-        is_accepted(signed({"body": body, "isBase64Encoded": True}, SECRET))
+        verify_as_webhook(signed({"body": body, "isBase64Encoded": True}, SECRET))
 
     def test_replaces_signature_under_any_name(self) -> None:
         event = signed({"headers": {"Stripe-Signature": "t=1", "accept": "*/*"}}, SECRET)
@@ -42,7 +42,7 @@ class TestSigned:
 
 class TestEventFor:
     @pytest.mark.parametrize("function", sorted({*FUNCTIONS} - {*ON_A_CUSTOMER}))
-    def test_example_needs_nothing(self, function: str) -> None:
+    def test_example_without_customer_is_passed_on(self, function: str) -> None:
         example = json.loads((EVENTS / f"{function}.json").read_text())
         assert event_for(UNREACHABLE, function) == example
 
@@ -65,9 +65,7 @@ class TestEventFor:
         with pytest.raises(UsageError, match=r"event\.json"):
             event_for(UNREACHABLE, "get_customer", str(file))
 
-    def test_customer_that_is_not_created_is_an_error(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_failure_to_create_customer_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
         refusal = {"statusCode": 502, "body": '{"type": "stripe-refused"}'}
         monkeypatch.setattr(RunningCloud, "invoke", lambda *_: refusal)
         with pytest.raises(CloudError, match="stripe-refused"):

@@ -37,14 +37,14 @@ class TestRunningCloud:
         ):
             assert running_cloud().endpoint == "http://127.0.0.1:2"
 
-    def test_one_that_was_killed_is_not_found(self, work: Path) -> None:
+    def test_killed_cloud_is_not_found(self, work: Path) -> None:
         with registered(folder(work, "a"), "http://127.0.0.1:1"):
             (folder(work, "b") / REGISTRATION).write_text("http://127.0.0.1:2")
             assert running_cloud().endpoint == "http://127.0.0.1:1"
         with pytest.raises(CloudError, match="`make serve`"):
             running_cloud()
 
-    def test_says_what_to_do_where_none_runs(self, work: Path) -> None:
+    def test_starting_cloud_is_not_found(self, work: Path) -> None:
         folder(work, "starting")
         with pytest.raises(CloudError, match="`make serve`"):
             running_cloud()

@@ -141,7 +141,7 @@ class TestDeliveries:
         assert (found.url, found.metadata["of"]) == (f"{URL}/older", "dev")
         assert "secret" not in found
 
-    def test_deleted_endpoint_gets_nothing(self, api: Any, double: StripeDouble) -> None:
+    def test_deleted_endpoint_gets_no_deliveries(self, api: Any, double: StripeDouble) -> None:
         given = {"url": f"{URL}/api", "enabled_events": ["*"]}
         endpoint = api.webhook_endpoints.create(given)
         api.customers.create()

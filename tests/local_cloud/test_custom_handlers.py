@@ -1,4 +1,4 @@
-"""Custom handlers on the deployed stack: what they may do, and what is seen where they fail.
+"""Custom handlers on the deployed stack: their permissions, and how failures are shown.
 
 The example of docs/custom-handlers.md is deployed, together with handlers that fail.
 """
@@ -32,25 +32,25 @@ def refuse(event, customer):
 def fail(event, customer):
     raise KeyError(customer.email)
 
-def leave(event, customer):
+def exit_process(event, customer):
     sys.exit(customer.email)
 
-def write_elsewhere(event, customer):
+def write_without_permission(event, customer):
     boto3.client("s3").put_object(Bucket=os.environ["OTHER_BUCKET"], Key="key", Body=b"")
 """
 REASON = "no plan has this price"
 FAILURES = {
     "invoice.payment_failed": ("refuse", f"failed: UnprocessableEventError: {REASON}"),
     "invoice.voided": ("fail", "retry: KeyError"),
-    "invoice.sent": ("leave", "retry: SystemExit"),
-    "invoice.updated": ("write_elsewhere", "retry: AccessDenied"),
+    "invoice.sent": ("exit_process", "retry: SystemExit"),
+    "invoice.updated": ("write_without_permission", "retry: AccessDenied"),
 }
-"""The function for each type of event, and what the live log shows of it."""
+"""The handler for each type of event, and what the live log shows of its failure."""
 
 
 @pytest.fixture
 def no_faults() -> None:
-    """Instead of the fixture that starts the cloud of the other tests."""
+    """Replace the fixture that starts the cloud of the other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def write_failing(folder: Path) -> None:
 
 
 def create_policy(cloud: Cloud) -> str:
-    """A policy of the author's own; its ARN."""
+    """Create the policy that the handlers need, and return its ARN."""
     allowed = {"s3:PutObject": f"arn:aws:s3:::{BUCKET}/*", "ses:SendEmail": "*"}
     statements = [
         {"Effect": "Allow", "Action": action, "Resource": resource}
@@ -90,7 +90,7 @@ def create_policy(cloud: Cloud) -> str:
 
 
 def publish_layer(cloud: Cloud) -> str:
-    """A layer with a module that a handler imports; its ARN."""
+    """Publish a layer with a module that a handler imports, and return its ARN."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as layer:
         layer.writestr("python/of_a_layer.py", f"REASON = {REASON!r}\n")
@@ -116,7 +116,7 @@ def update(cloud: Cloud, policy: str, layer: str) -> None:
 
 @pytest.fixture(scope="module")
 def customer(cloud: Cloud) -> str:
-    """A customer's id on Stripe, whose own event is applied."""
+    """The Stripe id of a customer whose first event is applied."""
     body = {"user_id": "u-1", "billing_email": EMAIL}
     stripe_id: str = cloud.request("POST", "/customers", body).body["stripe_id"]
     cloud.wait_until(
@@ -127,7 +127,7 @@ def customer(cloud: Cloud) -> str:
 
 
 def emit(cloud: Cloud, kind: str, customer: str) -> str:
-    """Let Stripe send an event of an invoice; the event's id."""
+    """Let Stripe send an event of an invoice, and return the event's id."""
     assert cloud.stripe.double
     with cloud.stripe.double.use() as double:
         identifier = double.account.new_id("in")
@@ -140,7 +140,7 @@ def stored(cloud: Cloud, stripe_id: str) -> dict[str, Any]:
     return next((item for item in cloud.items() if item["pk"] == f"EVENT#{stripe_id}"), {})
 
 
-def test_writes_to_s3_and_sends_through_ses(cloud: Cloud, customer: str) -> None:
+def test_handler_writes_to_s3_and_sends_through_ses(cloud: Cloud, customer: str) -> None:
     watcher = Watcher(cloud)
     list(watcher.new())
     event = emit(cloud, "invoice.paid", customer)
@@ -161,7 +161,7 @@ def stored_invoice(cloud: Cloud) -> bytes:
 
 
 def sent_to(cloud: Cloud) -> list[str]:
-    """The recipients of mail."""
+    """The recipients of the mail that was sent."""
     by_account = http("GET", f"{cloud.endpoint}/_ministack/ses/messages", b"", {}).body["messages"]
     return [address for mails in by_account.values() for mail in mails for address in mail["To"]]
 

@@ -116,9 +116,9 @@ class Reader:
         return self.fail(block.code)
 
     def fail(self, code: str) -> subprocess.CompletedProcess[str]:
-        """Run commands in bash, the last of which has to fail, as in a reader's terminal.
+        """Run commands in bash, the last of which has to fail.
 
-        There a failed command does not prevent the next one.
+        As in a terminal, a failed command does not stop the ones after it.
         """
         done = self._bash(f"set -a\nsource {self.folder / 'terminal'}\n{code}")
         assert done.returncode != 0, done.stdout
@@ -424,7 +424,7 @@ def dead_letters(reader: Reader) -> None:
     with another_table(reader):
         reader.refused("Dead letters", "purge-queue")
     assert dead_letters_left(reader)
-    with one_that_stays_failed(reader):
+    with event_that_stays_failed(reader):
         assert "EVENT#evt_stays" in reader.refused("Dead letters", "purge-queue").stderr
     assert dead_letters_left(reader)
 
@@ -434,7 +434,7 @@ def dead_letters(reader: Reader) -> None:
 
 
 def dead_letters_left(reader: Reader) -> int:
-    """How many messages the dead-letter queue has."""
+    """Return how many messages the dead-letter queue has."""
     queue = reader.aws("sqs").get_queue_attributes(
         QueueUrl=reader.variable("DEAD_LETTERS"), AttributeNames=["All"]
     )
@@ -444,7 +444,7 @@ def dead_letters_left(reader: Reader) -> int:
 
 @contextmanager
 def refused_database(reader: Reader, logical_id: str) -> Iterator[None]:
-    """DynamoDB refuses the calls of one function, which fails."""
+    """Deny one function all calls to DynamoDB, so that it fails."""
     function = reader.aws("lambda").get_function_configuration(
         FunctionName=reader.resource(logical_id)
     )
@@ -460,15 +460,15 @@ def refused_database(reader: Reader, logical_id: str) -> Iterator[None]:
 
 @contextmanager
 def another_table(reader: Reader) -> Iterator[None]:
-    """The terminal has the name of a table that is not there."""
+    """Set the terminal's `TABLE` to the name of a table that does not exist."""
     reader.run("OF_THIS_STACK=$TABLE TABLE=another")
     yield
     reader.run("TABLE=$OF_THIS_STACK")
 
 
 @contextmanager
-def one_that_stays_failed(reader: Reader) -> Iterator[None]:
-    """A failed event that no replay reaches."""
+def event_that_stays_failed(reader: Reader) -> Iterator[None]:
+    """Store a failed event that no replay finds."""
     key = {"pk": {"S": "EVENT#evt_stays"}, "sk": {"S": "OUT_OF_REACH"}}
     failed = {"queue": {"S": "failed"}, "next_attempt": {"N": "0"}, "record_type": {"S": "Event"}}
     table = reader.variable("TABLE")
@@ -519,7 +519,7 @@ def roll_the_api_key(reader: Reader) -> None:
 
 
 def change_the_api_version(reader: Reader) -> None:
-    """Follow an upgrade of which the new release is deployed already."""
+    """Follow the steps of an upgrade whose release is already deployed."""
     old = reader.endpoint_on_stripe()
     old.api_version = "2024-06-20"
     change(reader, "in the old version")

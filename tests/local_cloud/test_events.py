@@ -103,7 +103,7 @@ def test_applied_change_is_published(publishing: Cloud) -> None:
     assert schema_errors(published["detail"]) == []
 
 
-def test_event_of_further_type_reaches_its_subscriber(publishing: Cloud) -> None:
+def test_event_of_publish_type_reaches_subscriber(publishing: Cloud) -> None:
     customer = create(publishing, "u-invoiced")
     assert publishing.stripe.double
     with publishing.stripe.double.use() as stripe:
@@ -133,7 +133,7 @@ def messages(cloud: Cloud, queue: str) -> list[dict[str, Any]]:
 
 
 def subscribe_queue(cloud: Cloud, name: str) -> str:
-    """Create a queue that gets all events of a bus; the queue's URL."""
+    """Create a queue that gets all events of a bus, and return its URL."""
     events, sqs = cloud.client("events"), cloud.client("sqs")
     queue: str = sqs.create_queue(QueueName="subscriber")["QueueUrl"]
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])

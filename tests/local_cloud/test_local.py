@@ -15,10 +15,10 @@ from tests.served import (
     ExampleEvent,
     Terminal,
     body,
-    check_promise,
-    codes,
+    check_response,
+    commands,
+    documented_responses,
     every_function,
-    promises,
     served,
     terminal,
 )
@@ -28,7 +28,7 @@ BY_SAM_LOCAL = ("In Lambda's own container", "The API with sam local start-api")
 
 @pytest.fixture
 def no_faults() -> None:
-    """Instead of the fixture that starts the cloud of the other tests."""
+    """Replace the fixture that starts the cloud of the other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +43,21 @@ def cloud(opened: Terminal) -> Iterator[RunningCloud]:
         yield cloud
 
 
-def test_every_function_has_an_example_with_a_promise() -> None:
-    assert sorted(promises()) == FUNCTIONS
+def test_every_function_has_an_example_with_a_documented_response() -> None:
+    assert sorted(documented_responses()) == FUNCTIONS
     assert sorted(path.stem for path in EVENTS.iterdir()) == FUNCTIONS
 
 
-def test_says_what_to_do_without_a_cloud(opened: Terminal) -> None:
-    done = opened.run(*codes("Invoke a function"))
+def test_command_without_cloud_says_what_to_do(opened: Terminal) -> None:
+    done = opened.run(*commands("Invoke a function"))
     assert done.returncode != 0
     assert "`make serve`" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("section", BY_SAM_LOCAL)
-def test_says_what_to_do_without_docker(opened: Terminal, section: str) -> None:
-    done = opened.run(f"export DOCKER_HOST=tcp://127.0.0.1:9; {codes(section)[0]}")
+def test_command_without_docker_says_what_to_do(opened: Terminal, section: str) -> None:
+    done = opened.run(f"export DOCKER_HOST=tcp://127.0.0.1:9; {commands(section)[0]}")
     assert done.returncode != 0
     assert "`make invoke FUNCTION=get_customer`" in done.stderr
     assert "Traceback" not in done.stderr
@@ -65,13 +65,13 @@ def test_says_what_to_do_without_docker(opened: Terminal, section: str) -> None:
 
 class TestInvoke:
     @every_function
-    def test_example_is_answered_as_promised(
+    def test_example_gets_documented_response(
         self, opened: Terminal, cloud: RunningCloud, function: str
     ) -> None:
-        (command,) = codes("Invoke a function")
-        check_promise(function, opened.response(command.replace("get_customer", function)))
+        (command,) = commands("Invoke a function")
+        check_response(function, opened.response(command.replace("get_customer", function)))
 
-    def test_customer_is_the_one_on_stripe(self, opened: Terminal, cloud: RunningCloud) -> None:
+    def test_examples_use_the_same_customer(self, opened: Terminal, cloud: RunningCloud) -> None:
         created = body(opened.response("make invoke FUNCTION=create_customer"))
         assert created["user_id"] == "user-1"
         for function in ("get_customer", "sync_customer"):
@@ -85,21 +85,23 @@ class TestInvoke:
         assert created["statusCode"] == 201
         assert body(created)["stripe_id"] != before["stripe_id"]
 
-    def test_webhook_is_applied(self, opened: Terminal, cloud: RunningCloud) -> None:
+    def test_event_of_webhook_is_applied(self, opened: Terminal, cloud: RunningCloud) -> None:
         event = ExampleEvent(cloud)
         event.delete()
         response = body(opened.response("make invoke FUNCTION=link_customer"))
         assert response == {"id": "evt_1ExampleCustomerUpdated", "state": "pending"}
         wait_until(lambda: event["state"] == "applied", "it is applied")
         assert event["user_id"] == "user-1"
-        check_promise("apply_event", opened.response("make invoke FUNCTION=apply_event"))
+        check_response("apply_event", opened.response("make invoke FUNCTION=apply_event"))
         response = body(opened.response("make invoke FUNCTION=link_customer"))
         assert response["state"] == "applied"
 
-    def test_event_of_the_user_is_passed_on(self, opened: Terminal, cloud: RunningCloud) -> None:
-        assert opened.response(*codes("Use an event of your own"))["statusCode"] == 404
+    def test_own_event_is_passed_on(self, opened: Terminal, cloud: RunningCloud) -> None:
+        assert opened.response(*commands("Use an event of your own"))["statusCode"] == 404
 
-    def test_failure_of_the_function_fails(self, opened: Terminal, cloud: RunningCloud) -> None:
+    def test_command_fails_if_the_function_fails(
+        self, opened: Terminal, cloud: RunningCloud
+    ) -> None:
         (opened.project / "event.json").write_text("{}")
         done = opened.run("make invoke FUNCTION=replay_events EVENT=event.json")
         assert done.returncode != 0

@@ -302,7 +302,7 @@ def publish(scene: Scene, stripe_id: str, **changes: Any) -> None:
 
 
 def emit(scene: Scene, event_type: str, customer: str | None, **more: str) -> str:
-    """Let Stripe send an event that changes no record, and store it as ended; its id."""
+    """Let Stripe send an event that changes no record, store it as ended, and return its id."""
     scene.final.bus = SimulatedService("bus", None)  # type: ignore[arg-type]
     subject = {"id": "in_1", "object": "invoice", "customer": customer}
     stripe_id = scene.double.account.emit(event_type, subject)

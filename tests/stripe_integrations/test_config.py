@@ -151,7 +151,7 @@ class TestHandlerEnvironment:
         module.__dict__["HANDLERS"] = {"invoice.*": "billing.invoices:paid"}
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    def test_without_handlers_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_environment_without_handlers_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "stripe_event_handlers")
         with pytest.raises(ConfigurationError, match="no custom handler is bundled"):
             Settings.from_environment({**REQUIRED, "HANDLER_ENVIRONMENT": "BUCKET=invoices"})

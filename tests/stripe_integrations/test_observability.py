@@ -160,7 +160,7 @@ class TestMetrics:
 class TestInternalErrors:
     @pytest.fixture
     def version(self, monkeypatch: pytest.MonkeyPatch) -> str:
-        """The version that the function is, whose metrics are printed."""
+        """The version of the function that runs; its metrics are printed."""
         metrics = EphemeralMetrics(namespace=observability.NAMESPACE, service="stack")
         monkeypatch.setattr(observability, "_metrics", metrics)
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "sync-customer")
@@ -176,7 +176,7 @@ class TestInternalErrors:
             if "InternalErrors" in blob
         }
 
-    def test_have_the_version_as_a_dimension_too(
+    def test_have_version_as_dimension_too(
         self, world: World, stripe_id: str, version: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         world.context.measure = observability.measure
@@ -202,7 +202,7 @@ class TestInternalErrors:
         assert world.get()["statusCode"] == 500
         assert len(self.printed(capsys)) == 2
 
-    def test_are_no_failures_of_stripe(self, world: World, stripe_id: str) -> None:
+    def test_do_not_include_failures_of_stripe(self, world: World, stripe_id: str) -> None:
         world.stripe.faults.fail_next(None, status=500)
         assert world.sync()["statusCode"] == 503
         assert measured(world) == {}

@@ -1,4 +1,4 @@
-"""The folder of custom handlers: what a build reads of it, what it refuses, and what it bundles."""
+"""The folder of custom handlers: what a build reads from it, refuses and bundles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Write = Callable[[Mapping[str, str]], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes files into a folder of custom handlers, which the build takes."""
+    """Write files into the folder of custom handlers that the build uses."""
 
     def write(files: Mapping[str, str]) -> Path:
         folder = tmp_path / "handlers"
@@ -53,7 +53,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Path]]:
-    """The lists of packages that were installed, without a registry."""
+    """The requirements files whose packages were installed; nothing is downloaded."""
     lists: list[Sequence[Path]] = []
 
     def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
@@ -84,7 +84,7 @@ def models(target: Path) -> set[str]:
 @pytest.mark.usefixtures("installed")
 class TestBundle:
     @pytest.mark.parametrize("function", bundle.RUN_HANDLERS)
-    def test_of_function_that_applies_events(
+    def test_of_function_that_applies_events_has_handlers(
         self, write: Write, tmp_path: Path, function: str
     ) -> None:
         write(DECLARATION)
@@ -103,14 +103,14 @@ class TestBundle:
         assert not (target / "billing").exists()
         assert models(target) == bundle.BOTOCORE_SERVICES
 
-    def test_of_another_function_has_nothing_of_them(self, write: Write, tmp_path: Path) -> None:
+    def test_of_other_function_has_no_handlers(self, write: Write, tmp_path: Path) -> None:
         write(DECLARATION)
         target = bundled("get_customer", tmp_path)
         assert not (target / "stripe_event_handlers.py").exists()
         assert not (target / "billing").exists()
         assert models(target) == bundle.BOTOCORE_SERVICES
 
-    def test_without_folder_has_nothing_of_them(
+    def test_without_folder_has_no_handlers(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("EVENT_HANDLERS", raising=False)
@@ -187,31 +187,31 @@ class TestRefusal:
             ({"stripe/__init__.py": ""}, "stripe: the product has"),
         ],
     )
-    def test_names_what_is_wrong(
+    def test_invalid_folder_is_refused_with_reason(
         self, write: Write, tmp_path: Path, files: dict[str, str], why: str
     ) -> None:
         write({**DECLARATION, **files})
         with pytest.raises(SystemExit, match=why):
             bundled("apply_event", tmp_path)
 
-    def test_of_folder_without_declaration(self, write: Write, tmp_path: Path) -> None:
+    def test_folder_without_declaration_is_refused(self, write: Write, tmp_path: Path) -> None:
         write({"hooks.py": ""})
         with pytest.raises(SystemExit, match=r"has no stripe_event_handlers\.py"):
             bundled("link_customer", tmp_path)
 
 
 class TestTypes:
-    """Held against the release of Stripe's library that is bundled."""
+    """Compared with the bundled release of Stripe's library."""
 
     def check(self, *patterns: str) -> None:
         handlers = dict.fromkeys(patterns, "billing:on")
         CustomHandlers(Path(), handlers, ()).check_types(PACKAGES)
 
-    def test_of_snapshot_events_are_accepted(self) -> None:
+    def test_types_of_snapshot_events_are_accepted(self) -> None:
         assert "customer.subscription.updated" in SNAPSHOT_TYPES
         self.check(*SNAPSHOT_TYPES, "invoice.*", "customer.subscription.*")
 
-    def test_of_thin_events_are_refused(self) -> None:
+    def test_types_of_thin_events_are_refused(self) -> None:
         assert len(THIN_TYPES) > 100
         assert "v1.customer.subscription.past_due" in THIN_TYPES
         with pytest.raises(SystemExit) as refused:
@@ -222,7 +222,7 @@ class TestTypes:
     @pytest.mark.parametrize(
         "pattern", ["v2.*", "v1.customer.*", "customer.subscription.past_due", "invoice.payed"]
     )
-    def test_that_no_snapshot_event_has_are_refused(self, pattern: str) -> None:
+    def test_unknown_types_are_refused(self, pattern: str) -> None:
         with pytest.raises(SystemExit, match="thin events, which are not received, or misspelled"):
             self.check("invoice.paid", pattern)
 

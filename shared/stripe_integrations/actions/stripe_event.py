@@ -166,12 +166,12 @@ class StripeEvent:
         Parameters
         ----------
         resume_from : mapping, optional
-            What a replay that ran out of time has returned.
+            The `resume_from` that a replay which ran out of time returned.
 
         Returns
         -------
         Replay
-            How many were put back into the queue, and `resume_from` where the time did not suffice.
+            How many were put back into the queue, and `resume_from` if time ran out.
         """
         check_deployment()
         return replay_failed(resume_from)

@@ -50,8 +50,8 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
     settings : Settings
         Has the bus.
     detail : mapping
-        In ids, as docs/published-event.schema.json has it: `event_id`, to deduplicate by, and
-        `type` among them.
+        The message, as docs/published-event.schema.json describes it: ids, among them `event_id`
+        to deduplicate by, and `type`.
 
     Raises
     ------

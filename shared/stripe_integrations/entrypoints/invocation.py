@@ -52,7 +52,7 @@ def begin_invocation(context: LambdaContext) -> None:
 
 
 def count_internal_error() -> None:
-    """Count a failure that is a bug or a wrong setting, even one that leaves no context."""
+    """Count a failure that is a bug or a wrong setting, even if the context can't be made."""
     try:
         measure = current().measure
     except ConfigurationError:

@@ -41,7 +41,7 @@ class QueueEntry:
     was_interrupted : bool
         Whether its last attempt has not ended, or not yet.
     is_untried : bool
-        Whether it was never attempted since it was received, and never replayed.
+        Whether it was neither attempted nor replayed since it was received.
     """
 
     stripe_id: str

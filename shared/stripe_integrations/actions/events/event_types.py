@@ -37,7 +37,7 @@ def changes_records(event: Event) -> bool:
 
 
 def fits(event_type: str, pattern: str) -> bool:
-    """Return whether a type of event is the one of a pattern, or of its family: ``invoice.*``."""
+    """Return whether a type of event matches a pattern: a type, or a family like ``invoice.*``."""
     family, star, _ = pattern.partition("*")
     return event_type.startswith(family) if star else event_type == pattern
 

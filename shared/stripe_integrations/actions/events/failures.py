@@ -65,10 +65,10 @@ def dead_letter(event: Event, reason: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The type of a permanent error, and the text that a custom handler's author gave it.
+    """The type of a permanent error, and the text of an `UnprocessableEventError`.
 
-    Its text is what it was raised with, as far as that is text; lone surrogates, which no store
-    accepts, are replaced.
+    The text is made of the error's string arguments; lone surrogates, which no store accepts, are
+    replaced.
     """
     name = type(error).__name__
     if not isinstance(error, errors.UnprocessableEventError):

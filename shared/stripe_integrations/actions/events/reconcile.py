@@ -28,7 +28,7 @@ Json = dict[str, Any]
 OVERLAP_SECONDS = 600
 """How much each sweep overlaps the previous one: clocks differ, and lists lag behind."""
 _DELIVERY_SECONDS = 60
-"""How old an event is at least whose recovery counts: a younger one may still be on its way."""
+"""The age from which a recovered event is counted: a younger one may still be in delivery."""
 _MAX_RESTARTS = 2
 _BATCH_EVENTS = 1000
 """How many pending events are read and grouped before the first is attempted."""

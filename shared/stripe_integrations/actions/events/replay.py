@@ -59,7 +59,7 @@ def replay_one(stripe_id: str) -> Replay:
 def replay_failed(resume_from: dict[str, Any] | None) -> Replay:
     """Replay all failed events: see `StripeEvent.replay_failed`.
 
-    Those that fail again meanwhile are left out: a replay that is resumed comes to an end.
+    Events that fail again meanwhile are left out: otherwise a resumed replay would never end.
     """
     failed_until = _failed_until(resume_from)
     failed = event_queue.failed(failed_until)
@@ -74,7 +74,7 @@ def replay_failed(resume_from: dict[str, Any] | None) -> Replay:
 
 
 def _failed_until(resume_from: Any) -> int:
-    """The time, in Unix seconds, until which a failed event is replayed: by default, now."""
+    """The time, in Unix seconds, until which an event has to have failed: by default, now."""
     if resume_from is None:
         return int(current().clock())
     failed_until = whole_number(value_at(resume_from, "failed_until"))

@@ -32,14 +32,14 @@ def _publish_types(world: World) -> None:
 
 
 def receive(customer_id: str | None, kind: str = "invoice.paid", **changes: Any) -> str:
-    """Receive an event that changes no record; its id."""
+    """Receive an event that changes no record, and return its id."""
     invoice = {"object": "invoice", "customer": customer_id, "customer_email": "jane@example.com"}
     event = stripe_event(kind, data={"object": invoice})
     return StripeEvent.receive({**event, **changes}).stripe_id
 
 
 def published(world: World) -> list[tuple[str, str, str | None, bool]]:
-    """Event, effect, customer and whether that was active, of what was published."""
+    """Return event, effect, customer and `customer_is_active` of each published message."""
     return [
         (d["event_id"], d["effect"], d["customer_id"], d["customer_is_active"])
         for d in world.published
@@ -67,12 +67,14 @@ class TestPattern:
             ("customer.updated", "customer.subscription.*", False),
         ],
     )
-    def test_is_an_exact_type_or_a_family(self, kind: str, pattern: str, does_fit: bool) -> None:
+    def test_matches_exact_type_or_family(self, kind: str, pattern: str, does_fit: bool) -> None:
         assert fits(kind, pattern) is does_fit
 
 
 class TestPublished:
-    def test_event_that_changes_no_record(self, world: World, customer: Customer) -> None:
+    def test_event_that_changes_no_record_is_published(
+        self, world: World, customer: Customer
+    ) -> None:
         stripe_id = receive(customer.stripe_id)
         assert stored_event(stripe_id).state == "pending"
         world.stream()
@@ -90,13 +92,13 @@ class TestPublished:
         ]
         assert ended(stripe_id) == ("ignored", "changes no record of ours")
 
-    def test_without_a_call_to_stripe(self, world: World, customer: Customer) -> None:
+    def test_publishing_makes_no_call_to_stripe(self, world: World, customer: Customer) -> None:
         receive(customer.stripe_id, api_version="2020-08-27")
         with world.counting() as counts:
             world.stream()
         assert (counts.stripe, len(world.published)) == (0, 1)
 
-    def test_event_that_changes_records_by_its_effect(
+    def test_event_that_changes_records_is_published_with_its_effect(
         self, world: World, customer: Customer
     ) -> None:
         world.configure(publish_types=("*",))
@@ -104,12 +106,14 @@ class TestPublished:
         StripeEvent.apply(stripe_id)
         assert published(world) == [(stripe_id, "applied", customer.stripe_id, True)]
 
-    def test_event_that_names_no_customer(self, world: World) -> None:
+    def test_event_that_names_no_customer_is_published(self, world: World) -> None:
         stripe_id = receive(None, "payout.paid")
         world.stream()
         assert published(world) == [(stripe_id, "none", None, False)]
 
-    def test_event_of_customer_that_stripe_deleted(self, world: World, customer: Customer) -> None:
+    def test_event_of_customer_deleted_on_stripe_is_published(
+        self, world: World, customer: Customer
+    ) -> None:
         world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
         StripeEvent.apply(world.receive("customer.deleted"))
         world.published.clear()
@@ -117,7 +121,7 @@ class TestPublished:
         world.stream()
         assert published(world) == [(stripe_id, "none", customer.stripe_id, False)]
 
-    def test_event_that_arrives_before_its_customer(self, world: World) -> None:
+    def test_event_that_arrives_before_its_customer_is_published(self, world: World) -> None:
         world.stripe.faults.time_out(1, match="POST /v1/customers", should_retry=False)
         world.create()
         (on_stripe,) = world.stripe_customers()
@@ -127,7 +131,7 @@ class TestPublished:
         world.stream(("USER#u-1", f"CUSTOMER#{on_stripe['id']}"))
         assert published(world) == [(stripe_id, "none", on_stripe["id"], True)]
 
-    def test_event_of_optional_kind_that_is_not_stored(
+    def test_event_of_kind_that_is_not_stored_is_published(
         self, world: World, customer: Customer
     ) -> None:
         world.configure(publish_types=("customer.tax_id.*",))
@@ -137,7 +141,9 @@ class TestPublished:
         world.stream()
         assert published(world) == [(stripe_id, "none", customer.stripe_id, True)]
 
-    def test_together_with_a_change_of_its_customer(self, world: World, customer: Customer) -> None:
+    def test_event_is_published_together_with_change_of_its_customer(
+        self, world: World, customer: Customer
+    ) -> None:
         stripe_id, renamed = receive(customer.stripe_id), rename_later(world, customer)
         world.stream()
         assert sorted(published(world)) == sorted(
@@ -148,7 +154,9 @@ class TestPublished:
         )
         assert StripeCustomer.require(USER).name == "Newest"
 
-    def test_event_that_was_never_delivered(self, world: World, customer: Customer) -> None:
+    def test_event_that_was_never_delivered_is_published(
+        self, world: World, customer: Customer
+    ) -> None:
         world.configure(publish_types=("product.created",))
         world.stripe.webhooks.drop_next(2)
         product = {"product_data": {"name": "Plan"}}
@@ -160,7 +168,7 @@ class TestPublished:
 
 
 class TestPublishedOnce:
-    def test_though_it_is_delivered_again(self, world: World, customer: Customer) -> None:
+    def test_second_delivery_is_not_published_again(self, world: World, customer: Customer) -> None:
         for _ in range(2):
             stripe_id = receive(customer.stripe_id)
             world.stream()
@@ -168,7 +176,9 @@ class TestPublishedOnce:
             world.reconcile()
         assert [event_id for event_id, *_ in published(world)].count(stripe_id) == 1
 
-    def test_though_its_handler_fails_afterwards(self, world: World, customer: Customer) -> None:
+    def test_event_is_not_published_again_if_its_handler_fails(
+        self, world: World, customer: Customer
+    ) -> None:
         world.configure(event_handlers={"invoice.paid": NOTE})
         stripe_id = receive(customer.stripe_id)
         raising.append(OSError())
@@ -180,7 +190,7 @@ class TestPublishedOnce:
         assert len(called) == 2
         assert ended(stripe_id) == ("applied", None)
 
-    def test_though_earlier_handlers_outlast_the_claim(
+    def test_event_is_not_published_again_if_handlers_outlast_the_claim(
         self, world: World, customer: Customer
     ) -> None:
         world.configure(event_handlers={"invoice.*": NOTE})
@@ -195,7 +205,9 @@ class TestPublishedOnce:
         apply_events(ids)
         assert sorted(event_id for event_id, *_ in published(world)) == ids
 
-    def test_after_the_bus_has_refused_it(self, world: World, customer: Customer) -> None:
+    def test_event_that_the_bus_refused_is_published_later(
+        self, world: World, customer: Customer
+    ) -> None:
         stripe_id = receive(customer.stripe_id)
         take = world.context.publish
 
@@ -211,13 +223,13 @@ class TestPublishedOnce:
         world.reconcile()
         assert published(world) == [(stripe_id, "none", customer.stripe_id, True)]
 
-    def test_again_by_replay(self, world: World, customer: Customer) -> None:
+    def test_replay_publishes_event_again(self, world: World, customer: Customer) -> None:
         stripe_id = receive(customer.stripe_id)
         world.stream()
         world.replay({"event_id": stripe_id})
         assert [event_id for event_id, *_ in published(world)] == [stripe_id] * 2
 
-    def test_by_replay_where_its_type_was_added_later(
+    def test_replay_publishes_event_whose_type_was_added_later(
         self, world: World, customer: Customer
     ) -> None:
         stripe_id = receive(customer.stripe_id, "charge.succeeded")
@@ -229,13 +241,17 @@ class TestPublishedOnce:
 
 class TestNotPublished:
     @pytest.mark.parametrize("kind", ["invoiceitem.created", "payout.failed", "charge.succeeded"])
-    def test_event_of_other_type(self, world: World, customer: Customer, kind: str) -> None:
+    def test_event_of_other_type_is_not_published(
+        self, world: World, customer: Customer, kind: str
+    ) -> None:
         assert stored_event(receive(customer.stripe_id, kind)).state == "ignored"
         world.stream()
         assert world.published == []
 
     @pytest.mark.parametrize("handlers", [{}, {"invoice.*": NOTE}])
-    def test_event_of_foreign_customer(self, world: World, handlers: dict[str, str]) -> None:
+    def test_event_of_foreign_customer_is_not_published(
+        self, world: World, handlers: dict[str, str]
+    ) -> None:
         world.configure(event_handlers=handlers)
         stripe_id = receive("cus_foreign")
         for seconds in (300, 600, DAY):
@@ -245,7 +261,9 @@ class TestNotPublished:
         assert world.published == []
         assert not [request for request in world.stripe.requests if "cus_foreign" in str(request)]
 
-    def test_after_a_soft_delete_here(self, world: World, customer: Customer) -> None:
+    def test_event_of_soft_deleted_customer_is_not_published(
+        self, world: World, customer: Customer
+    ) -> None:
         stripe_id = receive(customer.stripe_id)
         StripeCustomer.soft_delete(customer)
         world.stream()
@@ -261,7 +279,7 @@ class TestNotPublished:
             ({"created": int(START) - 100 * DAY}, TOO_OLD),
         ],
     )
-    def test_event_that_does_not_concern_us(
+    def test_event_that_does_not_concern_us_is_not_published(
         self, world: World, customer: Customer, changes: dict[str, Any], reason: str
     ) -> None:
         stripe_id = receive(customer.stripe_id, **changes)
@@ -269,7 +287,9 @@ class TestNotPublished:
         assert ended(stripe_id) == ("ignored", reason)
         assert world.published == []
 
-    def test_without_event_bus(self, world: World, customer: Customer) -> None:
+    def test_event_is_not_published_without_event_bus(
+        self, world: World, customer: Customer
+    ) -> None:
         world.configure(event_bus_name=None)
         stripe_id = receive(customer.stripe_id)
         world.stream()
@@ -279,7 +299,7 @@ class TestNotPublished:
 
 class TestPersonalData:
     @pytest.mark.parametrize("customer_id", ["cus_foreign", None])
-    def test_is_not_stored_of_customers_that_are_not_ours(
+    def test_is_not_stored_unless_customer_is_ours(
         self, world: World, customer_id: str | None
     ) -> None:
         receive(customer_id)
