@@ -38,7 +38,7 @@ def main() -> int:
     """Try every mutant; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m simulation.mutation", description=__doc__)
     parser.add_argument("--histories", type=int, default=1000, help="maximum for each mutant")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the first history")
+    parser.add_argument("--seed", type=int, help="seed of the first history of every mutant")
     parser.add_argument("--jobs", type=int, default=2, help="number of mutants at a time")
     parser.add_argument("--only", default="", help="only mutants with this text in their name")
     options = parser.parse_args()
@@ -72,7 +72,9 @@ def mutated(mutant: Mutant, root: Path) -> str:
 def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:
     caught = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = pool.map(lambda mutant: _try(mutant, options.histories, options.seed), mutants)
+        results = pool.map(
+            lambda mutant: _try(mutant, options.histories, options.seed or mutant.seed), mutants
+        )
         for mutant, (number, promise) in zip(mutants, results, strict=True):
             if number is None:
                 print(f"NOT CAUGHT: {mutant.name}", flush=True)
