@@ -91,7 +91,9 @@ class Terminal:
     def environment(self) -> dict[str, str]:
         """The caller's variables, without those of an AWS or a Stripe account."""
         path = [self.project / "bin", SAM.parent]
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "STRIPE_"))}
+        # As from a terminal: where make runs these tests, MAKE… would be set.
+        unset = ("AWS_", "STRIPE_", "MAKE")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(unset)}
         return {
             **kept,
             "PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]]),
