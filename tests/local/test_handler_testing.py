@@ -13,8 +13,6 @@ from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
 from stripe_integrations.errors import UnprocessableEventError
 from stripe_integrations.models import Customer, Event
 
-SUBSCRIPTION_TYPES = ("created", "updated", "deleted", "trial_will_end", "paused")
-
 
 class TestCustomer:
     def test_has_fields_card_and_subscription(self) -> None:
