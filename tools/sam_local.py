@@ -135,7 +135,8 @@ def container_variables(
 def build(folder: Path, function: str | None) -> Path:
     """Build one function, or all; returns the template for `sam local`.
 
-    `sam local` sets only variables that the template has, so `AWS_ENDPOINT_URL` is added to it.
+    `sam local` sets only variables that the template has, so `AWS_ENDPOINT_URL` is added to it. It
+    doesn't evaluate the condition of the functions' layers, which are removed.
     """
     print(f"… building {function or 'the functions'}", file=sys.stderr, flush=True)
     command = [*sam_build(folder), *([function] if function else [])]
@@ -143,6 +144,8 @@ def build(folder: Path, function: str | None) -> Path:
         building.succeed()
     built = yaml.safe_load((folder / "build" / "template.yaml").read_text())
     built["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
+    for resource in built["Resources"].values():
+        resource["Properties"].pop("Layers", None)
     template = folder / "build" / "sam-local.yaml"
     template.write_text(yaml.safe_dump(built))
     return template
