@@ -76,6 +76,10 @@ class RelayedConnection(BaseRequestHandler):
             back.join()
 
 
+LONGEST_TIMEOUT = 300
+"""The longest time-out of a function, in seconds."""
+
+
 def copy(source: socket.socket, target: socket.socket) -> None:
     """Send what arrives from one socket to another, until the end."""
     with suppress(OSError):
@@ -136,7 +140,8 @@ def build(folder: Path, function: str | None) -> Path:
     """Build one function, or all; returns the template for `sam local`.
 
     `sam local` sets only variables that the template has, so `AWS_ENDPOINT_URL` is added to it. It
-    doesn't evaluate the condition of the functions' layers, which are removed.
+    evaluates neither the condition of the functions' layers, which are removed, nor a time-out that
+    depends on a parameter.
     """
     print(f"… building {function or 'the functions'}", file=sys.stderr, flush=True)
     command = [*sam_build(folder), *([function] if function else [])]
@@ -146,6 +151,8 @@ def build(folder: Path, function: str | None) -> Path:
     built["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
     for resource in built["Resources"].values():
         resource["Properties"].pop("Layers", None)
+        if isinstance(resource["Properties"].get("Timeout"), dict):
+            resource["Properties"]["Timeout"] = LONGEST_TIMEOUT
     template = folder / "build" / "sam-local.yaml"
     template.write_text(yaml.safe_dump(built))
     return template
