@@ -25,6 +25,7 @@ from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
+from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     MalformedRequestError,
@@ -255,11 +256,27 @@ class Event(Record, discriminator="Event"):
         except PutError as error:
             if error_code(error) == CONDITION_FAILED:
                 with suppress(NewerSchemaError):  # it is stored all the same
-                    return Event.find(self.stripe_id) or self
+                    stored = Event.find(self.stripe_id) or self
+                    stored._take_payload(self)
+                    return stored
                 return self
             raise unavailable(error) from error
         self.is_stored = True
         return self
+
+    def _take_payload(self, copy: Event) -> None:
+        """Replace an unfinished payload that is not in our API version by that of a copy that is.
+
+        Stripe sends a copy to each endpoint, in the version of the endpoint.
+        """
+        is_better = copy.api_version == API_VERSION != self.api_version
+        if self.processed or not is_better or copy.webhook_message is None:
+            return
+        actions: list[Action] = [
+            Event.api_version.set(copy.api_version),
+            Event.webhook_message.set(copy.webhook_message),
+        ]
+        self._update_if(actions, self._holds_turn())
 
     def link(self, owner: Owner) -> Event:
         """Link the event to its customer, and store it unless it is stored.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.config import API_VERSION
 from stripe_integrations.errors import CustomerNotFoundError, MalformedRequestError
 from stripe_integrations.models import Customer, Event
 from tests.world import START, Json, World, stored_event, stripe_event
@@ -54,6 +55,50 @@ class TestStored:
         StripeEvent.apply("evt_1")
 
         assert world.items() == before
+
+    def test_copy_in_our_api_version_replaces_unfinished_one_in_another(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        ours = {**event_of(customer, name="Jane"), "created": int(world.time)}
+        StripeEvent.receive({**ours, "api_version": "2025-02-24.acacia"})
+
+        received = StripeEvent.receive(ours)
+
+        for record in (received, stored_event("evt_1")):
+            assert (record.api_version, record.webhook_message) == (API_VERSION, ours)
+            assert (record.state, record.turn) == ("pending", 0)
+        world.time += 60
+        with world.counting() as counts:
+            StripeEvent.apply("evt_1")
+        assert counts.stripe == 0
+        assert world.get()["json"]["name"] == "Jane"
+
+    @pytest.mark.parametrize("older", ["2025-02-24.acacia", None])
+    def test_copy_in_other_api_version_replaces_nothing(
+        self, world: World, customer: Customer, older: str | None
+    ) -> None:
+        ours = event_of(customer, name="Jane")
+        StripeEvent.receive(ours)
+        before = world.items()
+        assert StripeEvent.receive({**ours, "api_version": older}).webhook_message == ours
+        assert world.items() == before
+
+    def test_copy_replaces_no_finished_payload(self, world: World, customer: Customer) -> None:
+        ours = event_of(customer)
+        StripeEvent.receive({**ours, "api_version": "2025-02-24.acacia"})
+        StripeEvent.apply("evt_1")
+        before = world.items()
+        assert StripeEvent.receive(ours).state == "applied"
+        assert world.items() == before
+
+    def test_copy_of_foreign_event_is_not_stored(self, world: World) -> None:
+        event = stripe_event()
+        StripeEvent.receive({**event, "api_version": "2025-02-24.acacia"})
+        before = world.items()
+        StripeEvent.receive(event)
+        assert world.items() == before
+        assert stored_event("evt_1").webhook_message is None
 
     def test_too_large_payload_is_omitted(self, world: World, customer: Customer) -> None:
         noise = random.Random(1).randbytes(600_000).hex()
