@@ -119,7 +119,7 @@ class Stripe:
 
 @dataclass(frozen=True)
 class Cloud:
-    """A running local cloud and the calls to it."""
+    """A running local cloud and the calls to it; `webhook_url` is empty where there is none."""
 
     endpoint: str
     api_url: str
@@ -326,6 +326,8 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
         endpoint = start_local_aws(running, folder)
         used = choose_stripe(running)
         make_secrets(endpoint, used)
+        if source := parameters.get("StripeEventSource"):
+            make_partner_bus(endpoint, source)
     with step("building the functions"):
         build.succeed()
         adapt(folder / "build" / "template.yaml")
@@ -339,8 +341,8 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
     outputs = stack_outputs(endpoint)
     cloud = Cloud(
         endpoint=endpoint,
-        api_url=f"{endpoint}/_aws/execute-api/{first_label(outputs['ApiUrl'])}/$default",
-        webhook_url=f"{endpoint}/_aws/lambda-url/{first_label(outputs['WebhookUrl'])}/",
+        api_url=local_url(endpoint, outputs["ApiUrl"]),
+        webhook_url=local_url(endpoint, outputs.get("WebhookUrl", "")),
         table_name=outputs["TableName"],
         replay_events=outputs["ReplayEventsName"],
         reconcile_events=function_name(endpoint, "ReconcileEvents"),
@@ -348,6 +350,8 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
         stripe=used,
         folder=folder,
     )
+    if not cloud.webhook_url:
+        return cloud
     if used.double:
         with used.double.use() as double:
             double.webhooks.add_endpoint(cloud.webhook_url, used.webhook_secret)
@@ -401,11 +405,12 @@ def sam_build(folder: Path) -> list[str]:
 def adapt(template: Path) -> None:
     """Remove from a template what the local AWS lacks: TLS, and metric math of alarms.
 
-    The policy of the dead-letter queue denies requests without TLS. An alarm on an expression
-    watches the first metric of it instead.
+    The policies of the queues deny requests without TLS. An alarm on an expression watches the
+    first metric of it instead.
     """
     document = yaml_parse(template.read_text())
-    del document["Resources"]["DeadLettersPolicy"]
+    for policy in ("DeadLettersPolicy", "UndeliveredEventsPolicy"):
+        del document["Resources"][policy]
     for resource in document["Resources"].values():
         metrics = resource["Properties"].pop("Metrics", ())
         for watched in (metric["MetricStat"] for metric in metrics[1:2]):
@@ -456,6 +461,14 @@ def make_secrets(endpoint: str, used: Stripe) -> None:
     aws_client(endpoint, "s3").create_bucket(Bucket=ARTIFACTS)
 
 
+def make_partner_bus(endpoint: str, source: str) -> None:
+    """Create the bus of a partner event source, which the stack expects.
+
+    The local AWS takes no events of sources whose names begin with `aws.`; name another one.
+    """
+    aws_client(endpoint, "events").create_event_bus(Name=source, EventSourceName=source)
+
+
 def stack_outputs(endpoint: str) -> dict[str, str]:
     """Return the outputs of the deployed stack by name."""
     described = aws_client(endpoint, "cloudformation").describe_stacks(StackName=STACK)
@@ -471,9 +484,15 @@ def function_name(endpoint: str, logical_id: str) -> str:
     return name
 
 
-def first_label(url: str) -> str:
-    """Return the id of an API or a function URL: the first label of its host name."""
-    return (urlsplit(url).hostname or "").partition(".")[0]
+def local_url(endpoint: str, url: str) -> str:
+    """Return the address on the local AWS of an API's or a Function URL's; empty for none."""
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    identifier, _, domain = (parts.hostname or "").partition(".")
+    if domain.startswith("lambda-url."):
+        return f"{endpoint}/_aws/lambda-url/{identifier}/"
+    return f"{endpoint}/_aws/execute-api/{identifier}/$default{parts.path}"
 
 
 # ---- Stripe ---------------------------------------------------------------------------------

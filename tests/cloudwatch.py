@@ -166,6 +166,26 @@ def _data_point(alarm: Mapping[str, Any], measurements: Sequence[Measurement]) -
     return _result(ast.parse(expression, mode="eval").body, known) if known == values else None
 
 
+def chosen(value: Any, holds: Callable[[str], bool]) -> Any:
+    """Return a part of the template with one branch of each ``If``.
+
+    Parameters
+    ----------
+    value : object
+        The part, such as the properties of an alarm.
+    holds : callable
+        Whether a condition holds.
+    """
+    match value:
+        case {"If": [condition, then, otherwise]}:
+            return chosen(then if holds(condition) else otherwise, holds)
+        case dict():
+            return {name: chosen(inner, holds) for name, inner in value.items()}
+        case list():
+            return [chosen(inner, holds) for inner in value]
+    return value
+
+
 def metrics_of(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return id, namespace, name, dimensions, period in seconds and statistic of each metric."""
     if "Metrics" not in alarm:

@@ -25,6 +25,9 @@ RETAINED = (
     "AWS::Lambda::Url",
 )
 
+OF_ONE_INGRESS = {"LinkCustomerUrl": "HasFunctionUrl", "UndeliveredEvents": "UseEventBridge"}
+"""What one value of `WebhookIngress` brings and another takes away, with its condition."""
+
 Json = dict[str, Any]
 
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
@@ -75,6 +78,7 @@ def dangers(template: Json, changes: Iterable[Change]) -> list[str]:
         f"{name} depends on {what}"
         for name in retained
         for what in variables(identity(before, name), before)
+        if what != f"the condition {OF_ONE_INGRESS.get(name)}"
     ]
     for change in changes:
         after = transformed(template, change)

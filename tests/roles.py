@@ -25,7 +25,8 @@ Json = dict[str, Any]
 LEADING_KEYS = "dynamodb:LeadingKeys"
 ATTRIBUTES = "dynamodb:Attributes"
 DEAD_LETTERS = "dead-letters"
-"""The name of the queue, which AWS would generate."""
+UNDELIVERED_EVENTS = "undelivered-events"
+"""The names of the queues, which AWS would generate."""
 
 _REGION = "eu-west-1"
 _ACCOUNT = "123456789012"
@@ -167,6 +168,10 @@ class Deployment:
         attached: list[str] = self._resolve(properties["ManagedPolicyArns"])
         return attached
 
+    def holds(self, condition: str) -> bool:
+        """Return whether a condition of the template holds."""
+        return self._is(template()["Conditions"][condition])
+
     def _read(self, function: str) -> Role:
         statements = [
             statement
@@ -197,8 +202,7 @@ class Deployment:
             case {"Sub": text}:
                 return re.sub(r"\$\{([\w:.]+)\}", lambda found: self._named(found[1]), text)
             case {"If": [condition, then, otherwise]}:
-                holds = self._is(template()["Conditions"][condition])
-                return self._resolve(then if holds else otherwise)
+                return self._resolve(then if self.holds(condition) else otherwise)
         return self._within(value)
 
     def _listed(self, value: Any) -> Any:
@@ -227,6 +231,12 @@ class Deployment:
         match condition:
             case {"Not": [inner]}:
                 return not self._is(inner)
+            case {"And": inner}:
+                return all(map(self._is, inner))
+            case {"Or": inner}:
+                return any(map(self._is, inner))
+            case {"Condition": name}:
+                return self.holds(name)
             case {"Equals": [one, other]}:
                 return bool(self._resolve(one) == self._resolve(other))
         raise NotImplementedError(condition)
@@ -456,6 +466,8 @@ def _attribute(name: str) -> str:
             return _arn("dynamodb", "table/customers")
         case "DeadLetters.Arn":
             return _arn("sqs", DEAD_LETTERS)
+        case "UndeliveredEvents.Arn":
+            return _arn("sqs", UNDELIVERED_EVENTS)
     return name
 
 

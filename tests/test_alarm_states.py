@@ -9,6 +9,7 @@ import pytest
 
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.actions.events import apply
+from stripe_integrations.config import WebhookIngress
 from stripe_integrations.observability import NAMESPACE, Metric
 from tests.cloudwatch import (
     EXTRA_PERIODS,
@@ -16,11 +17,13 @@ from tests.cloudwatch import (
     AlarmState,
     Measurement,
     Transition,
+    chosen,
     evaluate,
     metrics_of,
     state_at,
     transitions,
 )
+from tests.roles import Deployment
 from tests.world import World, stripe_event
 from tools.template import of_type, template
 
@@ -33,9 +36,14 @@ RETRIEVE = "GET /v1/customers/*"
 INTERVALS = (SHORTEST, 5, LONGEST)
 COUNTED = {"5xx": "Count", "Url5xxCount": "UrlRequestCount", "Errors": "Invocations"}
 RATES = {
-    name: metrics_of(alarm)[0]["MetricName"]
+    name: alarm
     for name, alarm in ALARMS.items()
-    if name.endswith("Errors") and "Metrics" in alarm
+    if name.endswith("Errors") and "Metrics" in alarm and name != "LinkCustomerErrors"
+} | {
+    f"LinkCustomerErrors, {ingress}": chosen(
+        ALARMS["LinkCustomerErrors"], Deployment(WebhookIngress=ingress).holds
+    )
+    for ingress in WebhookIngress
 }
 
 
@@ -382,12 +390,12 @@ class TestRates:
     """Alarms on a share of 5xx responses or failed invocations, from a minimum number of them."""
 
     def state(self, name: str, errors: int, requests: int, extra_periods: int) -> AlarmState:
-        failed, counted = RATES[name], COUNTED[RATES[name]]
+        failed, counted = (metric["MetricName"] for metric in metrics_of(RATES[name]))
         measurements = [
             *(Measurement(120 + n / requests, failed, float(n < errors)) for n in range(requests)),
             *(Measurement(120 + n / requests, counted) for n in range(requests)),
         ]
-        changes = transitions(ALARMS[name], measurements, 60, extra_periods)
+        changes = transitions(RATES[name], measurements, 60, extra_periods)
         # Without further requests it is OK when the evaluation range no longer has the errors.
         assert state_at(changes, 3 + 5 * (1 + extra_periods)) is OK
         return state_at(changes, 4)
@@ -401,7 +409,7 @@ class TestRates:
     def test_compare_errors_and_requests_of_one_resource(
         self, name: str, extra_periods: int
     ) -> None:
-        errors, requests = metrics_of(ALARMS[name])
+        errors, requests = metrics_of(RATES[name])
         assert requests["MetricName"] == COUNTED[errors["MetricName"]]
         for key in ("Namespace", "Dimensions", "Period", "Stat"):
             assert errors[key] == requests[key]

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from stripe_integrations.config import WebhookIngress
 from stripe_integrations.observability import NAMESPACE, Metric
-from tests.cloudwatch import metrics_of
+from tests.cloudwatch import chosen, metrics_of
 from tests.replacement import Change, document, identity, transformed
+from tests.roles import Deployment
 from tools.template import ROOT, of_type, template
 
 ALARMS = {name: r["Properties"] for name, r in of_type("AWS::CloudWatch::Alarm").items()}
@@ -26,6 +28,13 @@ BY_ROUTE = {
     "GetCustomerByQuery": ("GET", "/customers"),
     "SyncCustomerByQuery": ("POST", "/customers/sync"),
     "SoftDeleteCustomerByQuery": ("DELETE", "/customers"),
+}
+OF_LINK_CUSTOMER = {"FunctionName": {"Ref": "LinkCustomer"}}
+OF_WEBHOOK_ROUTE = {
+    "ApiId": {"Ref": "Api"},
+    "Stage": {"Ref": "ApiStage"},
+    "Method": "POST",
+    "Resource": "/webhook",
 }
 VERSION_ALARMS = {n for n, r in of_type("AWS::CloudWatch::Alarm").items() if "Condition" in r}
 VERSION_DIMENSIONS = {"AWS/Lambda": "ExecutedVersion", NAMESPACE: "function_version"}
@@ -81,11 +90,28 @@ class TestAlarms:
         stage = of_type("AWS::ApiGatewayV2::Stage")["ApiStage"]["Properties"]
         assert stage["DefaultRouteSettings"]["DetailedMetricsEnabled"]
 
-    @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - BY_ROUTE.keys()))
+    @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - BY_ROUTE.keys() - {"LinkCustomer"}))
     def test_count_errors_of_each_other_function(self, name: str) -> None:
-        counted = "Url5xxCount" if name == "LinkCustomer" else "Errors"
-        assert metric(f"{name}Errors") == ("AWS/Lambda", counted)
+        assert metric(f"{name}Errors") == ("AWS/Lambda", "Errors")
         assert dimensions(f"{name}Errors") == {"FunctionName": {"Ref": name}}
+
+    @pytest.mark.parametrize(
+        ("ingress", "namespace", "errors", "dimensions"),
+        [
+            (WebhookIngress.FUNCTION_URL, "AWS/Lambda", "Url5xxCount", OF_LINK_CUSTOMER),
+            (WebhookIngress.HTTP_API, "AWS/ApiGateway", "5xx", OF_WEBHOOK_ROUTE),
+            (WebhookIngress.EVENTBRIDGE, "AWS/Lambda", "Errors", OF_LINK_CUSTOMER),
+            (WebhookIngress.NONE, "AWS/Lambda", "Errors", OF_LINK_CUSTOMER),
+        ],
+    )
+    def test_count_errors_of_each_ingress(
+        self, ingress: WebhookIngress, namespace: str, errors: str, dimensions: dict[str, Any]
+    ) -> None:
+        """A webhook responds with 5xx, to the Function URL or the API; EventBridge sees errors."""
+        alarm = chosen(ALARMS["LinkCustomerErrors"], Deployment(WebhookIngress=ingress).holds)
+        watched = metrics_of(alarm)[0]
+        assert (watched["Namespace"], watched["MetricName"]) == (namespace, errors)
+        assert {d["Name"]: d["Value"] for d in watched["Dimensions"]} == dimensions
 
     @pytest.mark.parametrize("name", FUNCTIONS)
     def test_count_throttles_of_each_function(self, name: str) -> None:

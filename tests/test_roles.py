@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
+from typing import ClassVar
 
 import boto3
 import pytest
 
+import functions.link_customer.app as link_customer_function
 from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
+from stripe_integrations.config import WebhookIngress
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
 from stripe_integrations.models import Customer, CustomerClaim, Event, Pointer
 from stripe_integrations.models.table import Record
 from tests.roles import (
     DEAD_LETTERS,
+    UNDELIVERED_EVENTS,
     Deployment,
     Grant,
     Need,
@@ -29,6 +33,7 @@ from tests.roles import (
 )
 from tests.world import EMAIL, USER, WEBHOOK_SECRET, Json, World
 from tools.bundle import RUN_HANDLERS
+from tools.lambda_events import event_bridge_event
 from tools.template import ROOT, of_type, template
 
 BUS = "changes"
@@ -325,6 +330,15 @@ class TestRoles:
         added = [statement for statement in in_a_vpc if statement not in usual]
         assert added == ([INTERFACES] if function in RUN_HANDLERS else [])
 
+    def test_reads_signing_secret_only_for_webhook(self, function: str) -> None:
+        secret = "secret:stripe/webhook-secret-??????"
+        for ingress in WebhookIngress:
+            source = "aws.partner/stripe.com/ed_1"
+            grants = granted(function, WebhookIngress=ingress, StripeEventSource=source)
+            reads = any(grant.resource.endswith(secret) for grant in grants)
+            has_webhook = ingress in (WebhookIngress.FUNCTION_URL, WebhookIngress.HTTP_API)
+            assert reads is (function == "link_customer" and has_webhook)
+
     def test_publishes_nowhere_without_a_bus(self, function: str) -> None:
         actions = {grant.action for grant in granted(function, EventBusName="")}
         assert "events:PutEvents" not in actions
@@ -365,6 +379,43 @@ def test_every_policy_is_attached_by_a_role() -> None:
     for policy in of_type("AWS::IAM::ManagedPolicy").values():
         assert policy["Properties"].keys() == {"PolicyDocument"}
         assert attached.count(policy["Properties"]) > 1
+
+
+class TestEventBridge:
+    PARAMETERS: ClassVar = {
+        "WebhookIngress": "eventbridge",
+        "StripeEventSource": "aws.partner/stripe.com/ed_1",
+    }
+
+    def test_grants_what_is_used_and_nothing_else(self, stage: Stage) -> None:
+        source = self.PARAMETERS["StripeEventSource"]
+        stage.configure(
+            webhook_ingress=WebhookIngress.EVENTBRIDGE,
+            event_source=source,
+            webhook_secret_name=None,
+        )
+        customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "another-deployment/1"}}
+        stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
+        event = event_bridge_event(stage.payload("customer.created"), source)
+        stage.invoke(link_customer_function, event)
+        Pointer.to(stripe_id, "u-1").save()
+        stage.invoke(link_customer_function, event)
+
+        # Lambda sends the events of failed invocations to the queue.
+        queue = f"arn:aws:sqs:eu-west-1:123456789012:{UNDELIVERED_EVENTS}"
+        used = stage.used["link_customer"] | used_by_aws("link_customer")
+        used.add(Grant("sqs:SendMessage", queue))
+        assert used == granted("link_customer", **self.PARAMETERS)
+
+    def test_uses_a_kms_key_through_the_services_that_need_it(self) -> None:
+        usual = deployment(**self.PARAMETERS).role("link_customer").statements
+        with_key = deployment(**self.PARAMETERS, KmsKeyArn=KEY).role("link_customer").statements
+        added = [statement for statement in with_key if statement not in usual]
+        via = [(s.actions, s.conditions["StringEquals"]["kms:ViaService"]) for s in added]
+        assert via == [
+            (("kms:Decrypt",), "dynamodb.eu-west-1.amazonaws.com"),
+            (("kms:Decrypt", "kms:GenerateDataKey"), "sqs.eu-west-1.amazonaws.com"),
+        ]
 
 
 class TestRefusal:

@@ -10,7 +10,7 @@ import pytest
 
 from stripe_integrations.adapters import aws
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
-from stripe_integrations.config import Settings
+from stripe_integrations.config import Settings, WebhookIngress
 from stripe_integrations.errors import ConfigurationError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.table import Record
@@ -244,7 +244,8 @@ def test_log_group_of_the_api_needs_no_resource_policy() -> None:
 
 class TestAccess:
     def test_api_authorizes_every_route(self) -> None:
-        routes = [route["Properties"] for route in of_type("AWS::ApiGatewayV2::Route").values()]
+        by_name = of_type("AWS::ApiGatewayV2::Route")
+        routes = [r["Properties"] for name, r in by_name.items() if name != "WebhookRoute"]
         assert {route["RouteKey"] for route in routes} == {
             "POST /customers",
             "GET /customers/{user_id}",
@@ -275,8 +276,9 @@ class TestAccess:
 
     def test_webhook_url_has_both_permissions_that_lambda_asks_for(self) -> None:
         resources = transformed(document(), Change())
-        (url,) = (r["Properties"] for r in resources.values() if r["Type"] == "AWS::Lambda::Url")
-        assert url == {"TargetFunctionArn": {"Ref": "LinkCustomerAliaslive"}, "AuthType": "NONE"}
+        (url,) = (r for r in resources.values() if r["Type"] == "AWS::Lambda::Url")
+        target = {"TargetFunctionArn": {"Ref": "LinkCustomerAliaslive"}, "AuthType": "NONE"}
+        assert url["Properties"] == target
         public = [
             r["Properties"]
             for r in resources.values()
@@ -314,16 +316,101 @@ class TestData:
 
     def test_is_encrypted_with_a_kms_key_if_given(self) -> None:
         given = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKeyArn"}}
-        table, queue = only("AWS::DynamoDB::Table"), only("AWS::SQS::Queue")
+        table = only("AWS::DynamoDB::Table")
         assert table["SSESpecification"] == {"If": ["HasKey", given, {"SSEEnabled": False}]}
-        assert queue["KmsMasterKeyId"] == {"If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]}
-        assert queue["SqsManagedSseEnabled"] == {"If": ["HasKey", NOTHING, True]}
+        for queue in (r["Properties"] for r in of_type("AWS::SQS::Queue").values()):
+            assert queue["KmsMasterKeyId"] == {"If": ["HasKey", {"Ref": "KmsKeyArn"}, NOTHING]}
+            assert queue["SqsManagedSseEnabled"] == {"If": ["HasKey", NOTHING, True]}
         assert PARAMETERS["KmsKeyArn"]["Default"] == ""
 
     def test_expires(self) -> None:
-        assert only("AWS::SQS::Queue")["MessageRetentionPeriod"] == 14 * 24 * 3600
+        queues = of_type("AWS::SQS::Queue")
+        assert queues["DeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+        # These have payloads.
+        assert queues["UndeliveredEvents"]["Properties"]["MessageRetentionPeriod"] == 4 * 24 * 3600
         time_to_live = {"AttributeName": "expires_at", "Enabled": True}
         assert only("AWS::DynamoDB::Table")["TimeToLiveSpecification"] == time_to_live
+
+
+class TestIngress:
+    """Each value of `WebhookIngress` has its own resources, and none of another."""
+
+    @pytest.mark.parametrize(
+        ("condition", "names"),
+        [
+            (
+                "HasFunctionUrl",
+                {"LinkCustomerUrl", "LinkCustomerUrlPermission", "LinkCustomerInvokePermission"},
+            ),
+            ("HasWebhookRoute", {"WebhookRoute", "WebhookIntegration", "WebhookPermission"}),
+            (
+                "UseEventBridge",
+                {
+                    "StripeEventsRule",
+                    "StripeEventsPermission",
+                    "LinkCustomerInvokeConfig",
+                    "UndeliveredEvents",
+                    "UndeliveredEventsPolicy",
+                },
+            ),
+        ],
+    )
+    def test_has_its_resources(self, condition: str, names: set[str]) -> None:
+        resources = template()["Resources"]
+        assert {n for n, r in resources.items() if r.get("Condition") == condition} == names
+        others = json.dumps([r for r in resources.values() if r.get("Condition") != condition])
+        mentioned = {name for name in names if f'"{name}' in others}
+        # The function's role lets Lambda send to the queue.
+        assert mentioned == ({"UndeliveredEvents"} if condition == "UseEventBridge" else set())
+
+    def test_is_one_of_the_values(self) -> None:
+        conditions = template()["Conditions"]
+        ingress = {"Ref": "WebhookIngress"}
+        assert conditions["HasFunctionUrl"] == {"Equals": [ingress, "function-url"]}
+        assert conditions["HasWebhookRoute"] == {"Equals": [ingress, "http-api"]}
+        assert conditions["UseEventBridge"]["And"][0] == {"Equals": [ingress, "eventbridge"]}
+        values = PARAMETERS["WebhookIngress"]["AllowedValues"]
+        assert values == [str(each) for each in WebhookIngress]
+        assert PARAMETERS["WebhookIngress"]["Default"] == Settings(table_name="t").webhook_ingress
+
+    def test_public_route_is_the_webhook_alone(self) -> None:
+        routes = of_type("AWS::ApiGatewayV2::Route")
+        public = {n for n, r in routes.items() if r["Properties"]["AuthorizationType"] == "NONE"}
+        assert public == {"WebhookRoute"}
+        assert routes["WebhookRoute"]["Properties"]["RouteKey"] == "POST /webhook"
+
+    def test_rule_matches_source_and_is_disabled_while_closed(self) -> None:
+        rule = only("AWS::Events::Rule")
+        source = {"Ref": "StripeEventSource"}
+        assert rule["EventBusName"] == source
+        assert rule["EventPattern"] == {"source": [source]}
+        assert rule["State"] == {"If": ["IsClosed", "DISABLED", "ENABLED"]}
+
+    def test_undelivered_event_is_retried_twice_and_queued(self) -> None:
+        queue = {"GetAtt": "UndeliveredEvents.Arn"}
+        (target,) = only("AWS::Events::Rule")["Targets"]
+        asynchronous = only("AWS::Lambda::EventInvokeConfig")
+        for retries in (target["RetryPolicy"], asynchronous):
+            assert retries["MaximumRetryAttempts"] == 2
+            assert retries["MaximumEventAgeInSeconds"] == 3600
+        assert target["DeadLetterConfig"] == {"Arn": queue}
+        assert asynchronous["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
+
+    @pytest.mark.parametrize(
+        ("source", "accepted"),
+        [
+            ("", True),
+            ("aws.partner/stripe.com/ed_test_61ABCdef", True),
+            ("aws.partner/stripe.com/" + "x" * 77, True),
+            ("aws.partner/example.com/ed_1", False),
+            ("aws.partner/stripe.com/", False),
+            ("default", False),
+        ],
+    )
+    def test_event_source_is_stripes(self, source: str, accepted: bool) -> None:
+        declared = PARAMETERS["StripeEventSource"]
+        matched = re.fullmatch(declared["AllowedPattern"], source)
+        assert bool(matched and len(source) <= declared["MaxLength"]) is accepted
 
 
 def test_stream_has_new_events_and_new_customers_only(world: World) -> None:

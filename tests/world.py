@@ -91,6 +91,8 @@ class World:
     def _deployment(self) -> roles.Deployment:
         return roles.Deployment(
             EventBusName=self.settings.event_bus_name or "",
+            WebhookIngress=self.settings.webhook_ingress,
+            StripeEventSource=self.settings.event_source or "",
             SecretStore=(self.settings.api_key_name or "secretsmanager").partition(":")[0],
         )
 

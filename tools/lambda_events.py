@@ -58,6 +58,24 @@ def user_event(method: str, user_id: str, tail: str = "", **more: Any) -> Json:
     return api_event(method, f"/customers{tail}", query=query, **more)
 
 
+def event_bridge_event(detail: object, source: str) -> Json:
+    """An event as EventBridge delivers it; of Stripe's partner event source, `detail` is Stripe's.
+
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
+    """
+    return {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": detail.get("type") if isinstance(detail, dict) else "unknown",
+        "source": source,
+        "account": "123456789012",
+        "time": "2026-01-05T10:15:00Z",
+        "region": "eu-west-1",
+        "resources": [],
+        "detail": detail,
+    }
+
+
 def lambda_context(remaining_milliseconds: int = 29_000) -> SimpleNamespace:
     """The context object that Lambda hands to a handler."""
     return SimpleNamespace(

@@ -127,14 +127,14 @@ class Stack:
         client = self.session.client("cloudformation")
         pages = client.get_paginator("list_stack_resources").paginate(StackName=self.name)
         ids = {
-            resource["ResourceType"]: resource["PhysicalResourceId"]
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
             for page in pages
             for resource in page["StackResourceSummaries"]
         }
         mapping = self.session.client("lambda").get_event_source_mapping(
-            UUID=ids["AWS::Lambda::EventSourceMapping"]
+            UUID=ids["ApplyEventStoredEvents"]
         )
-        rule = self.session.client("events").describe_rule(Name=ids["AWS::Events::Rule"])
+        rule = self.session.client("events").describe_rule(Name=ids["ReconcileEventsSchedule"])
         return mapping["State"], rule["State"]
 
     def signing_secret(self) -> str:

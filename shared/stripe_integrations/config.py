@@ -25,6 +25,15 @@ class Authorizer(StrEnum):
     NONE = "none"
 
 
+class WebhookIngress(StrEnum):
+    """How Stripe's events reach a deployment."""
+
+    FUNCTION_URL = "function-url"
+    HTTP_API = "http-api"
+    EVENTBRIDGE = "eventbridge"
+    NONE = "none"
+
+
 _MODES = {"test": False, "live": True}
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
@@ -63,6 +72,11 @@ class Settings:
         `stripe_event_handlers`, if the deployment has one.
     handler_environment : mapping
         Environment variables that are set before a custom handler is imported.
+    webhook_ingress : WebhookIngress
+        How Stripe's events arrive: signed over HTTP, at a Function URL or at the API; from
+        EventBridge; or not at all, so that only the sweep of Stripe's list finds them.
+    event_source : str or None
+        The partner event source that EventBridge delivers from, ``aws.partner/stripe.com/…``.
     event_bus_name : str or None
         The EventBridge bus on which events of our customers are published, if any.
     publish_types : tuple of str
@@ -94,6 +108,8 @@ class Settings:
     event_retention_days: int = 90
     event_handlers: Mapping[str, str] = field(default_factory=dict)
     handler_environment: Mapping[str, str] = field(default_factory=dict)
+    webhook_ingress: WebhookIngress = WebhookIngress.FUNCTION_URL
+    event_source: str | None = None
     event_bus_name: str | None = None
     publish_types: tuple[str, ...] = ()
     dead_letters_url: str | None = None
@@ -132,6 +148,8 @@ class Settings:
             event_retention_days=_retention(environment.get("EVENT_RETENTION_DAYS") or "90"),
             event_handlers=event_handlers,
             handler_environment=handler_environment,
+            webhook_ingress=_ingress(environment.get("WEBHOOK_INGRESS") or "function-url"),
+            event_source=environment.get("STRIPE_EVENT_SOURCE") or None,
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
@@ -152,6 +170,15 @@ def _authorizer(name: str) -> Authorizer:
         return Authorizer(name)
     except ValueError:
         raise ConfigurationError("API_AUTHORIZER must be iam, jwt or none") from None
+
+
+def _ingress(name: str) -> WebhookIngress:
+    try:
+        return WebhookIngress(name)
+    except ValueError:
+        raise ConfigurationError(
+            "WEBHOOK_INGRESS must be function-url, http-api, eventbridge or none"
+        ) from None
 
 
 def _name(name: str | None) -> str | None:

@@ -110,7 +110,7 @@ class UnsupportedMediaTypeError(StripeIntegrationsError):
 
 
 class ForbiddenError(StripeIntegrationsError):
-    """The caller may not read or change this user's customer."""
+    """The caller may not do this: it is not authorized, or the customer is another user's."""
 
 
 class SignatureVerificationError(StripeIntegrationsError):

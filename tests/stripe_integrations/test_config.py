@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import stripe
 
-from stripe_integrations.config import API_VERSION, Authorizer, Settings
+from stripe_integrations.config import API_VERSION, Authorizer, Settings, WebhookIngress
 from stripe_integrations.errors import ConfigurationError
 
 REQUIRED = {"TABLE_NAME": "customers"}
@@ -37,6 +37,8 @@ class TestSettings:
                 "STRIPE_API_BASE": "http://127.0.0.1:1/",
                 "STORED_RECORDS": "Card",
                 "EVENT_RETENTION_DAYS": "31",
+                "WEBHOOK_INGRESS": "eventbridge",
+                "STRIPE_EVENT_SOURCE": "aws.partner/stripe.com/ed_1",
                 "EVENT_BUS_NAME": "changes",
                 "PUBLISH_TYPES": "invoice.paid, charge.*,*,",
                 "DEAD_LETTERS_URL": "https://sqs/dead-letters",
@@ -55,6 +57,8 @@ class TestSettings:
             api_base="http://127.0.0.1:1",
             stored_records=frozenset({"Card"}),
             event_retention_days=31,
+            webhook_ingress=WebhookIngress.EVENTBRIDGE,
+            event_source="aws.partner/stripe.com/ed_1",
             event_bus_name="changes",
             publish_types=("invoice.paid", "charge.*", "*"),
             dead_letters_url="https://sqs/dead-letters",
@@ -82,6 +86,7 @@ class TestSettings:
             ("PUBLISH_TYPES", "invoice.paid,.paid"),
             ("PUBLISH_TYPES", "v1.billing.meter.no_meter_found"),
             ("PUBLISH_TYPES", "v2.*"),
+            ("WEBHOOK_INGRESS", "sqs"),
             ("DEPLOYMENT_NAME", "shop/prod"),
             ("DEPLOYMENT_NAME", "s" * 129),
         ],

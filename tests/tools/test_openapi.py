@@ -121,6 +121,7 @@ def test_routes_are_the_templates() -> None:
     deployed = {
         route["Properties"]["RouteKey"]: name.removesuffix("Route")
         for name, route in of_type("AWS::ApiGatewayV2::Route").items()
+        if name != "WebhookRoute"  # for Stripe alone
     }
     described = {
         f"{method.upper()} {path}": operation["operationId"].title().replace("_", "")
