@@ -43,7 +43,9 @@ SIGNATURE = (
     " SignedHeaders=host, Signature=0"
 )
 OPERATIONS = 7
-"""The number of operations of the API; each gets an equal share of the requests."""
+"""The number of operations that are called; each gets an equal share of the requests."""
+NOT_DEPLOYED = "^/me"
+"""The paths that only a stack with an issuer of JWTs has."""
 MAX_ROUNDS = 20
 
 
@@ -84,6 +86,7 @@ def run_round(cloud: Cloud, examples: int, seed: int) -> int:
     report = cloud.folder / f"schemathesis-{seed}.json"
     command = [str(SCHEMATHESIS), "run", str(ROOT / "openapi.json"), "--url", cloud.api_url]
     command += ["--header", f"Authorization: {SIGNATURE}", "--seed", str(seed)]
+    command += ["--exclude-path-regex", NOT_DEPLOYED]
     command += ["--max-examples", str(examples), "--continue-on-failure"]
     command += ["--checks", "all", "--exclude-checks", ",".join(EXCLUDED_CHECKS)]
     command += ["--generation-database", "none", "--warnings", "off", "--no-color"]

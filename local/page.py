@@ -61,8 +61,12 @@ def api_page(send: Send) -> Iterator[str]:
 
 
 def document() -> str:
-    """The OpenAPI document with this server as its only server, and without authentication."""
+    """The OpenAPI document with this server as its only server, and without authentication.
+
+    It has the routes of a backend only: the local cloud has no issuer of JWTs.
+    """
     api: dict[str, Any] = json.loads(DOCUMENT.read_text())
+    api["paths"] = {path: item for path, item in api["paths"].items() if path.startswith(API)}
     api["servers"] = [{"url": "/", "description": "The local cloud; calls are signed for you."}]
     del api["security"], api["components"]["securitySchemes"]
     return json.dumps(api)

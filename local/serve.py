@@ -35,6 +35,7 @@ SERVED = re.compile(
     r"(?P<path>/\S*)) (?P<status>\d+) (?P<microseconds>\d+)$"
 )
 REPORT = re.compile(r"^REPORT RequestId: (?P<request>\S+)\tDuration: (?P<milliseconds>[\d.]+) ms")
+VARIANT = re.compile("_by_(query|token)$")
 VARIABLE = re.compile(r"\{\w+\}")
 BACKGROUND = {
     "apply_event": "stream",
@@ -166,7 +167,7 @@ def routes() -> list[tuple[str, re.Pattern[str], str]]:
         (
             method.upper(),
             re.compile(VARIABLE.sub("[^/]+", path)),
-            operation["operationId"].removesuffix("_by_query"),
+            VARIANT.sub("", operation["operationId"]),
         )
         for path, operations in json.loads(DOCUMENT.read_text())["paths"].items()
         for method, operation in operations.items()

@@ -28,6 +28,9 @@ BY_ROUTE = {
     "GetCustomerByQuery": ("GET", "/customers"),
     "SyncCustomerByQuery": ("POST", "/customers/sync"),
     "SoftDeleteCustomerByQuery": ("DELETE", "/customers"),
+    "CreateCustomerByToken": ("POST", "/me"),
+    "GetCustomerByToken": ("GET", "/me"),
+    "SyncCustomerByToken": ("POST", "/me/sync"),
 }
 OF_LINK_CUSTOMER = {"FunctionName": {"Ref": "LinkCustomer"}}
 OF_WEBHOOK_ROUTE = {

@@ -148,6 +148,9 @@ def call_with_token(world: FailingWorld) -> None:
             call(world, get_customer, "GET", path, ANN, claims=claims)
             call(world, sync_customer, "POST", f"{path}/sync", ANN, claims=claims)
             call(world, soft_delete_customer, "DELETE", path, ANN, claims=claims)
+            call(world, create_customer, "POST", "/me", body=body, claims=claims)
+            call(world, get_customer, "GET", "/me", query=f"user_id={ANN}", claims=claims)
+            call(world, sync_customer, "POST", "/me/sync", body=body, claims=claims)
 
 
 def call_for_unknown_user(world: FailingWorld) -> None:

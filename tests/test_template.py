@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -149,7 +150,7 @@ def parameters_in(value: object) -> set[str]:
     if "UseSsm" in text:
         named.add("SecretStore")
     if "UseJwt" in text:
-        named.add("JwtIssuer")
+        named |= {"JwtIssuer", "CustomersAuthorizer"}
     return named & PARAMETERS.keys()
 
 
@@ -244,9 +245,9 @@ def test_log_group_of_the_api_needs_no_resource_policy() -> None:
 
 class TestAccess:
     def test_api_authorizes_every_route(self) -> None:
-        by_name = of_type("AWS::ApiGatewayV2::Route")
-        routes = [r["Properties"] for name, r in by_name.items() if name != "WebhookRoute"]
-        assert {route["RouteKey"] for route in routes} == {
+        routes = of_type("AWS::ApiGatewayV2::Route")
+        always = {n: r["Properties"] for n, r in routes.items() if "Condition" not in r}
+        assert {route["RouteKey"] for route in always.values()} == {
             "POST /customers",
             "GET /customers/{user_id}",
             "POST /customers/{user_id}/sync",
@@ -255,12 +256,62 @@ class TestAccess:
             "POST /customers/sync",
             "DELETE /customers",
         }
-        for route in routes:
+        for route in always.values():
             assert route["AuthorizationType"] == {"If": ["UseJwt", "JWT", "AWS_IAM"]}
-        # A stack that sets nothing uses IAM.
-        use_jwt = {"Not": [{"Equals": [{"Ref": "JwtIssuer"}, ""]}]}
-        assert template()["Conditions"]["UseJwt"] == use_jwt
+        by_token = {n: r["Properties"] for n, r in routes.items() if r.get("Condition") == "HasJwt"}
+        assert {route["RouteKey"] for route in by_token.values()} == {
+            "POST /me",
+            "GET /me",
+            "POST /me/sync",
+        }
+        for route in by_token.values():
+            assert route["AuthorizationType"] == "JWT"
+            assert route["AuthorizerId"] == {"Ref": "JwtAuthorizer"}
+        assert routes.keys() - always.keys() - by_token.keys() == {"WebhookRoute"}
+
+    def test_api_uses_iam_unless_parameters_say_otherwise(self) -> None:
+        conditions = template()["Conditions"]
+        assert conditions["HasJwt"] == {"Not": [{"Equals": [{"Ref": "JwtIssuer"}, ""]}]}
+        chosen = {"Equals": [{"Ref": "CustomersAuthorizer"}, "jwt"]}
+        assert conditions["UseJwt"] == {"And": [{"Condition": "HasJwt"}, chosen]}
         assert PARAMETERS["JwtIssuer"]["Default"] == ""
+        assert PARAMETERS["CustomersAuthorizer"]["Default"] == "iam"
+
+    def test_gateway_may_invoke_function_of_every_route(self) -> None:
+        allowed = [
+            (p["FunctionName"]["Ref"], p["SourceArn"]["Sub"].partition("/*/")[2])
+            for p in (r["Properties"] for r in of_type("AWS::Lambda::Permission").values())
+            if p["Principal"] == "apigateway.amazonaws.com"
+        ]
+        integrations = of_type("AWS::ApiGatewayV2::Integration")
+        for route in of_type("AWS::ApiGatewayV2::Route").values():
+            target = route["Properties"]["Target"]["Sub"].partition("{")[2].rstrip("}")
+            uri = integrations[target]["Properties"]["IntegrationUri"]["Sub"]
+            (function,) = re.findall(r"\$\{(\w+)\.Arn\}", uri)
+            method, path = route["Properties"]["RouteKey"].split(" ")
+            asked = method + path.replace("{user_id}", "*")
+            assert any(
+                fnmatchcase(asked, pattern)
+                for name, pattern in allowed
+                if name == f"{function}.Alias"
+            ), asked
+
+    def test_web_pages_of_named_origins_may_send_a_jwt_alone(self) -> None:
+        condition, cors, otherwise = only("AWS::ApiGatewayV2::Api")["CorsConfiguration"]["If"]
+        assert (condition, otherwise) == ("HasCors", NOTHING)
+        origins = {"Ref": "CorsAllowedOrigins"}
+        assert cors["AllowOrigins"] == {"Split": [",", origins]}
+        assert cors["AllowMethods"]["If"][1:] == [["DELETE", "GET", "POST"], ["GET", "POST"]]
+        assert cors["AllowHeaders"] == ["authorization", "content-type"]
+        assert "AllowCredentials" not in cors
+        assert template()["Conditions"]["HasCors"] == {"Not": [{"Equals": [origins, ""]}]}
+        assert PARAMETERS["CorsAllowedOrigins"]["Default"] == ""
+        pattern = PARAMETERS["CorsAllowedOrigins"]["AllowedPattern"]
+        app = "https://app.example.com"
+        for given in ("", "*", app, "http://localhost:3000", f"{app},http://localhost:3000"):
+            assert re.fullmatch(pattern, given)
+        for other in ("app.example.com", f"{app}/", "https://*.example.com", f"{app},", f"{app},*"):
+            assert not re.fullmatch(pattern, other)
 
     def test_api_is_throttled(self) -> None:
         stage = only("AWS::ApiGatewayV2::Stage")

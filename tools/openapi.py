@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import random
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,6 +59,9 @@ EXAMPLE_REQUEST: Json = {
     "preferred_locales": ["nl", "fr"],
     "metadata": {"plan": "pro"},
 }
+EXAMPLE_REQUEST_BY_TOKEN: Json = {
+    name: value for name, value in EXAMPLE_REQUEST.items() if name in OWN_FIELDS
+}
 EXAMPLE_TOKEN = "stripe-customers/00000000-0000-4000-8000-000000000000"  # noqa: S105 - an id
 MOMENT = 1_767_607_200
 """When the customer of the examples was created."""
@@ -82,7 +86,7 @@ OF_REQUIRING: Kinds = (errors.CustomerNotFoundError, errors.CustomerBeingCreated
 MEANINGS = {
     "malformed-request": "The body is not a JSON object in UTF-8.",
     "forbidden": "The token belongs to another user, or does not permit setting the fields in"
-    " `errors`; or the request was not authorized by the deployment's authorizer.",
+    " `errors`; or the request was not authorized by its route's authorizer.",
     "customer-not-found": "This user has no customer.",
     "customer-being-created": "This user's customer is being created.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
@@ -111,9 +115,13 @@ GATEWAY = {
 }
 """The errors that API Gateway itself may return on every route."""
 GATEWAY_BY_PATH = {404: "Not Found"}
-"""The same where the path contains an id: an id with a slash matches no route."""
+"""The same where the path contains an id: an id with a slash matches no route. And where only a
+deployment with the parameter `JwtIssuer` has the route."""
 GATEWAY_BY_BODY = {413: "Request Entity Too Large"}
 """The same where the route has a body: API Gateway's own limit is above ours."""
+
+
+BY_QUERY, BY_TOKEN = "_by_query", "_by_token"
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Route:
         As in the template's route key.
     operation : str
         The id of the operation: the function that it invokes, and `by_query` if the user's id is a
-        query parameter.
+        query parameter, `by_token` if it is the token's subject.
     summary, description : str
         As in OpenAPI.
     responses : mapping
@@ -146,19 +154,22 @@ class Route:
     @property
     def takes_body(self) -> bool:
         """Whether a request has a body."""
-        return self.operation == "create_customer"
+        return self.operation.startswith("create_customer")
+
+    @property
+    def is_by_token(self) -> bool:
+        """Whether the user is the token's."""
+        return self.operation.endswith(BY_TOKEN)
 
     @property
     def gateway(self) -> Mapping[int, str]:
         """The errors that API Gateway may return in its place."""
         return (
             GATEWAY
-            | (GATEWAY_BY_PATH if "{" in self.path else {})
+            | (GATEWAY_BY_PATH if "{" in self.path or self.is_by_token else {})
             | (GATEWAY_BY_BODY if self.takes_body else {})
         )
 
-
-BY_QUERY = "_by_query"
 
 _ROUTES = (
     Route(
@@ -228,8 +239,19 @@ ROUTES = (
         for route in _ROUTES
         if not route.takes_body
     ),
+    *(
+        replace(
+            route,
+            path=re.sub("^/customers(/{user_id})?", "/me", route.path),
+            operation=route.operation + BY_TOKEN,
+            summary=route.summary.replace("a user's customer", "the caller's customer"),
+        )
+        for route in _ROUTES
+        if route.method != "DELETE"
+    ),
 )
-"""The routes of the template; those with a user's id in the path, again with it in the query."""
+"""The routes of the template: those with a user's id in the path, again with it in the query, and
+again for the user of a token, who can't delete."""
 
 
 def document() -> Json:
@@ -261,6 +283,7 @@ def document() -> Json:
             "schemas": schemas(),
             "examples": {
                 "CustomerToCreate": {"value": EXAMPLE_REQUEST},
+                "CustomerToCreateByToken": {"value": EXAMPLE_REQUEST_BY_TOKEN},
                 "Customer": {"value": example_customer()},
             },
             "parameters": user_id_parameters(),
@@ -284,13 +307,15 @@ def operation(route: Route) -> Json:
         "summary": route.summary,
         "description": route.description,
     }
-    if not route.takes_body:
+    if route.is_by_token:
+        described["security"] = [{"jwt": []}]
+    elif not route.takes_body:
         place = "UserIdInPath" if "{" in route.path else "UserIdInQuery"
         described["parameters"] = [reference("parameters", place)]
     if route.takes_body:
         described["requestBody"] = {
             "required": True,
-            "content": json_content("CustomerToCreate"),
+            "content": json_content("CustomerToCreate" + ("ByToken" if route.is_by_token else "")),
         }
     return {**described, "responses": responses(route)}
 
@@ -300,7 +325,7 @@ def responses(route: Route) -> Json:
     done: dict[int, Json] = {
         status: {"description": meaning}
         | ({} if status == HTTPStatus.NO_CONTENT else {"content": json_content("Customer")})
-        | ({"links": links()} if route.takes_body else {})
+        | ({"links": links()} if route.operation == "create_customer" else {})
         for status, meaning in route.responses.items()
     }
     problems: dict[int, dict[str, Json]] = {}
@@ -380,6 +405,7 @@ def schemas() -> Json:
             customer["required"].append(kind.COLLECTION)
     return {
         "CustomerToCreate": customer_to_create(),
+        "CustomerToCreateByToken": customer_to_create_by_token(),
         "Customer": customer,
         **{kind.__name__: record_schema(kind) for kind in KINDS},
         "Problem": {
@@ -476,6 +502,19 @@ def customer_to_create() -> Json:
     }
 
 
+def customer_to_create_by_token() -> Json:
+    """Return the schema of the request body of a create for the token's user."""
+    whole = customer_to_create()
+    fields = {name: field for name, field in whole["properties"].items() if name in OWN_FIELDS}
+    return {
+        **whole,
+        "description": "The user's own values. What Stripe refuses is refused here too, with the"
+        " name of the field.",
+        "properties": fields,
+        "required": [name for name in whole["required"] if name in fields],
+    }
+
+
 def user_id_schema() -> Json:
     """Return the schema of a user id."""
     return {
@@ -505,24 +544,27 @@ def user_id_parameters() -> Json:
 
 
 def security_schemes() -> Json:
-    """Return the two authorization schemes; a deployment has one of them."""
+    """Return the two authorization schemes, each for other routes."""
     return {
         "sigv4": {
             "type": "apiKey",
             "in": "header",
             "name": "Authorization",
-            "description": "AWS Signature Version 4, for the service `execute-api`; the caller's"
-            " IAM policy has to allow `execute-api:Invoke`.",
+            "description": "For the routes `/customers`, unless the stack has"
+            " `CustomersAuthorizer=jwt`: AWS Signature Version 4, for the service `execute-api`;"
+            " the caller's IAM policy has to allow `execute-api:Invoke`.",
             "x-amazon-apigateway-authtype": "awsSigv4",
         },
         "jwt": {
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "Where the stack has the parameter `JwtIssuer`. The caller reaches the"
-            " customer whose `user_id` is the token's `sub`, and sets only "
+            "description": "Where the stack has the parameter `JwtIssuer`, for the routes `/me`,"
+            " and with `CustomersAuthorizer=jwt` for the routes `/customers` in place of IAM. The"
+            " caller reaches the customer whose `user_id` is the token's `sub`, and sets only "
             + ", ".join(f"`{name}`" for name in sorted(OWN_FIELDS))
-            + "; a token with the scope of `JwtAdminScope` reaches all and sets every field.",
+            + "; under `/customers`, a token with the scope of `JwtAdminScope` reaches all and sets"
+            " every field.",
         },
     }
 

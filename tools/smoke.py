@@ -3,9 +3,9 @@
     python -m tools.smoke --stack stripe-customers-dev
 
 Credentials and region are configured as for the AWS CLI; they must be allowed to read the stack,
-its table and its signing secret, and to invoke the API. Where the API accepts JWTs instead, the
-variable TOKEN is one with the admin scope. Customers are created on Stripe, and soft-deleted at the
-end.
+its table and its signing secret, and to invoke the API. With CustomersAuthorizer=jwt, the
+variable TOKEN is a JWT with the admin scope. Customers are created on Stripe, and soft-deleted at
+the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""POST /customers: creates the customer of a user, or returns the existing one."""
+"""POST /customers, or /me: creates the customer of a user, or returns the existing one."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, api_handler
@@ -9,7 +9,7 @@ from stripe_integrations.errors import InvalidFieldError
 @api_handler
 def handler(request: Request) -> Response:
     fields = request.api_json()
-    user = User(request.caller.authorize_user(fields.pop("user_id", None)))
+    user = User(request.take_user_id(fields))
     request.caller.require_fields(fields)
     billing_email = fields.pop("billing_email", None)
     if "user" in fields:

@@ -1,4 +1,4 @@
-"""GET /customers/{user_id}, or /customers?user_id=…: the customer of a user with its children."""
+"""GET /customers/{user_id}, /customers?user_id=…, or /me: a user's customer with its children."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, api_handler

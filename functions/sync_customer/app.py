@@ -1,4 +1,4 @@
-"""POST /customers/{user_id}/sync, or /customers/sync?user_id=…: updates a customer from Stripe."""
+"""POST /customers/{user_id}/sync, /customers/sync?user_id=…, or /me/sync: updates from Stripe."""
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.entrypoints.http import Request, Response, api_handler

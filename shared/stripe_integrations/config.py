@@ -18,7 +18,7 @@ STRIPE_API_BASE = "https://api.stripe.com"
 
 
 class Authorizer(StrEnum):
-    """The authorizer that the routes of the HTTP API require."""
+    """The authorizer that the routes `/customers` require; the routes `/me` require JWT."""
 
     IAM = "iam"
     JWT = "jwt"
@@ -90,8 +90,9 @@ class Settings:
         table. A process configured with a different name is rejected; a process without a name uses
         the stored one.
     api_authorizer : Authorizer
-        The authorizer of the HTTP API's routes: a request that it has not authorized is refused.
-        `none` is for local use: every request is trusted.
+        The authorizer of the routes `/customers`: a request that it has not authorized is refused.
+        `none` is for local use: every request to them is trusted. The routes `/me` always require
+        JWT.
     jwt_admin_scope : str or None
         The scope that lets a token read and change every user's customer; without one, no token
         may.

@@ -75,6 +75,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
     """Invocations of all functions, in the world as it is now."""
     return weighted(
         (11, _with_path("get_customer")),
+        (5, _of_caller()),
         (24, _create()),
         (8, _with_path("sync_customer")),
         (4, _with_path("soft_delete_customer")),
@@ -137,6 +138,27 @@ def _with_path(draw: st.DrawFn, function: str) -> Invocation:
         event["rawPath"] = event["rawPath"].replace("/user-1", "")
         query = f"user_id={quote(user)}"
         event["rawQueryString"] = draw(mostly(query, spliced_text(query), JUNK))
+    return draw(_of_api(function, event, user))
+
+
+@st.composite
+def _of_caller(draw: st.DrawFn) -> Invocation:
+    """A request to a route `/me`, now and then with a user's id where none may be."""
+    user = draw(_USER_IDS)
+    function, tail = draw(
+        st.sampled_from((("get_customer", ""), ("create_customer", ""), ("sync_customer", "/sync")))
+    )
+    event = deepcopy(example(function))
+    method = event["requestContext"]["http"]["method"]
+    event |= {"routeKey": f"{method} /me{tail}", "rawPath": f"/me{tail}", "rawQueryString": ""}
+    event.pop("pathParameters", None)
+    fields = {"billing_email": customer_fields(_SENDER)["billing_email"]}
+    named = {**fields, "user_id": user}
+    if function == "create_customer":
+        body = draw(mostly(fields, st.just(named), mangled(fields)))
+        event |= {"body": json.dumps(body), "isBase64Encoded": False}
+    elif draw(st.integers(0, 4)) == 4:
+        event |= {"body": json.dumps(named), "rawQueryString": f"user_id={quote(user)}"}
     return draw(_of_api(function, event, user))
 
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from local.cloud import Cloud, local_cloud
+from tests.local_cloud.issuer import Issuer, served
 
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
     with local_cloud() as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Iterator[Issuer]:
+    documents: dict[str, Any] = {}
+    with served(documents) as url:
+        issuer = Issuer(url)
+        documents |= issuer.documents()
+        yield issuer
 
 
 @pytest.fixture(autouse=True)

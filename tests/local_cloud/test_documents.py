@@ -265,8 +265,11 @@ NOT_RUN = {
     ("docs/deploy.md", "Check the stack"): (
         "tests/local_cloud/test_smoke.py runs it, with the addresses of the local AWS"
     ),
+    ("docs/deploy.md", "Choose how events arrive"): (
+        "tests/local_cloud/test_ingress.py deploys each of them"
+    ),
     ("docs/deploy.md", "Let users call it with their JWTs"): (
-        "it needs an issuer of JWTs; tests/local_cloud/test_access.py deploys with one"
+        "it needs an issuer of JWTs; tests/local_cloud/test_two_authorizers.py deploys with one"
     ),
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from stripe_integrations.config import Authorizer
 from stripe_integrations.context import current
+from stripe_integrations.entrypoints.user_in_url import is_of_caller
 from stripe_integrations.errors import ForbiddenError, ForbiddenFieldError, InvalidFieldError
 from stripe_integrations.models.fields import value_at
 
@@ -36,12 +37,16 @@ class Caller:
     def from_event(cls, event: Mapping[str, object]) -> Caller:
         """Read the caller from an event, as the authorizer of its route has established it.
 
+        A route of the caller's own requires a JWT in every deployment, and gives the admin scope no
+        meaning.
+
         Raises
         ------
         ForbiddenError
-            The request was not authorized by exactly the authorizer that the API's routes require.
+            The request was not authorized by exactly the authorizer that its route requires.
         """
-        required = current().settings.api_authorizer
+        is_own = is_of_caller(event)
+        required = Authorizer.JWT if is_own else current().settings.api_authorizer
         if required is Authorizer.NONE:
             return cls(is_trusted=True)
         authorizer = value_at(event, "requestContext", "authorizer")
@@ -50,7 +55,8 @@ class Caller:
             raise ForbiddenError(f"the request was not authorized by the {required} authorizer")
         if required is Authorizer.IAM:
             return cls(is_trusted=True)
-        return cls(is_trusted=_is_admin(passed), subject=value_at(passed, "claims", "sub"))
+        is_trusted = not is_own and _is_admin(passed)
+        return cls(is_trusted, subject=value_at(passed, "claims", "sub"))
 
     def authorize_user(self, user_id: object) -> str:
         """Return the id of a request's user, if the caller may act for this user.
@@ -68,6 +74,18 @@ class Caller:
             reason = "is missing" if user_id is None else "must be a non-empty string"
             raise InvalidFieldError("user_id", reason)
         return user_id
+
+    def own_user(self) -> str:
+        """Return the id of the user to whom the caller's token belongs.
+
+        Raises
+        ------
+        ForbiddenError
+            The token has no subject.
+        """
+        if not isinstance(self.subject, str) or not self.subject:
+            raise ForbiddenError("the token belongs to no user")
+        return self.subject
 
     def require_fields(self, names: Iterable[str]) -> None:
         """Refuse fields that the caller may not set.

@@ -26,7 +26,7 @@ from stripe_integrations.entrypoints.invocation import (
     count_internal_error,
     observed,
 )
-from stripe_integrations.entrypoints.user_in_url import user_id_in_url
+from stripe_integrations.entrypoints.user_in_url import is_of_caller, user_id_in_url
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
 
@@ -108,8 +108,34 @@ class Request:
         return self.caller
 
     def user_id(self) -> str:
-        """The user in the URL, for whom the caller may act."""
-        return self.caller.authorize_user(user_id_in_url(self.event))
+        """The user in the URL, for whom the caller may act; on the routes `/me`, the token's user.
+
+        Raises
+        ------
+        ForbiddenError
+            The caller may not act for this user.
+        InvalidFieldError
+            The URL has no valid user id; or, on the routes `/me`, there is a query or a body, which
+            might name a user.
+        """
+        if not is_of_caller(self.event):
+            return self.caller.authorize_user(user_id_in_url(self.event))
+        if self.event.get("body"):
+            raise errors.InvalidFieldError("user_id", "is the token's: the body must be empty")
+        return self._own_user()
+
+    def take_user_id(self, fields: Json) -> str:
+        """Take the user out of the fields of a body, as `user_id` does from the URL."""
+        if not is_of_caller(self.event):
+            return self.caller.authorize_user(fields.pop("user_id", None))
+        if "user_id" in fields:
+            raise errors.InvalidFieldError("user_id", "is the token's, and can't be passed")
+        return self._own_user()
+
+    def _own_user(self) -> str:
+        if self.event.get("rawQueryString") or self.event.get("pathParameters"):
+            raise errors.InvalidFieldError("user_id", "is the token's: the query must be empty")
+        return self.caller.own_user()
 
 
 @dataclass(frozen=True)

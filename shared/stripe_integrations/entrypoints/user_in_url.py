@@ -1,5 +1,7 @@
 """The user of a request: in the path if its id is safe there, or in the query, which stays encoded.
 
+On the routes `/me` it is the user of the caller's token, and no id is accepted anywhere.
+
 API Gateway's HTTP API decodes a path before the function gets it, and cuts it at a decoded question
 mark: another user's id could arrive. So only ids whose characters mean nothing in a URL are
 accepted there. The raw query string arrives as it was sent.
@@ -16,8 +18,15 @@ from stripe_integrations.models.fields import value_at
 
 PATH_PATTERN = "^[A-Za-z0-9_~@:-][A-Za-z0-9._~@:-]*$"
 """The ids that are accepted in a path; none begins with a dot, since clients resolve `..`."""
+_PATHS_OF_CALLER = ("/me", "/me/sync")
 _NOT_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 _IN_PATH = re.compile(PATH_PATTERN.strip("^$"))
+
+
+def is_of_caller(event: Mapping[str, object]) -> bool:
+    """Return whether the route of an event of the API is for the caller's own customer."""
+    route = event.get("routeKey")
+    return isinstance(route, str) and route.partition(" ")[2] in _PATHS_OF_CALLER
 
 
 def user_id_in_url(event: Mapping[str, object]) -> str:

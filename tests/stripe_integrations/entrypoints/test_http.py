@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -213,6 +213,103 @@ class TestAuthorization:
         assert world.call(create_customer, create)["statusCode"] == status
         get = api_event("GET", "/customers/u-1", "u-1", claims=claims)
         assert world.call(get_customer, get)["statusCode"] == status
+
+
+CLAIMS = {"sub": "u-1"}
+OWN = json.dumps({"billing_email": EMAIL, "name": "Jane"})
+
+
+class OwnRoute(NamedTuple):
+    """A route of the caller's own, and a body for it."""
+
+    function: Any
+    method: str
+    path: str
+    body: str | None
+
+    def event(self, claims: Json) -> Json:
+        return api_event(self.method, self.path, body=self.body, claims=claims)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        OwnRoute(create_customer, "POST", "/me", OWN),
+        OwnRoute(get_customer, "GET", "/me", None),
+        OwnRoute(sync_customer, "POST", "/me/sync", None),
+    ],
+    ids=["create", "get", "sync"],
+)
+class TestOfCaller:
+    """The routes `/me`: the customer of the user to whom the token belongs, in every deployment."""
+
+    @pytest.fixture(autouse=True, params=[Authorizer.IAM, Authorizer.JWT, Authorizer.NONE])
+    def deployment(self, world: World, customer: Customer, request: pytest.FixtureRequest) -> None:
+        world.configure(api_authorizer=request.param, jwt_admin_scope=ADMIN)
+
+    def test_is_of_subject(self, world: World, route: OwnRoute) -> None:
+        event = route.event({"sub": "u-1", "scope": "openid"})
+        response = world.call(route.function, event)
+        assert (response["statusCode"], response["json"]["user_id"]) == (200, "u-1")
+
+    def test_admin_scope_means_nothing(self, world: World, route: OwnRoute) -> None:
+        admin = {"sub": "u-2", "scope": ADMIN}
+        response = world.call(route.function, route.event(admin))
+        if route.function is create_customer:
+            assert (response["statusCode"], response["json"]["user_id"]) == (201, "u-2")
+            fields = json.dumps({"billing_email": EMAIL, "balance": -1})
+            response = world.call(route.function, route._replace(body=fields).event(admin))
+            assert problem_of(response) == (403, "forbidden")
+        else:
+            assert problem_of(response) == (404, "customer-not-found")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"rawQueryString": "user_id=u-1"},
+            {"rawQueryString": "user_id=u-2"},
+            {"rawQueryString": "x"},
+            {"pathParameters": {"user_id": "u-2"}},
+            {"body": json.dumps({"user_id": "u-2", "billing_email": EMAIL})},
+            {"body": json.dumps({"user_id": "u-1", "billing_email": EMAIL})},
+            {"body": json.dumps({"user_id": None, "billing_email": EMAIL})},
+        ],
+    )
+    def test_id_is_accepted_nowhere(self, world: World, route: OwnRoute, changes: Json) -> None:
+        before = world.items()
+        event = {**route.event(CLAIMS), **changes}
+        response = world.call(route.function, event)
+        assert problem_of(response) == (422, "invalid-field")
+        assert response["json"]["field"] == "user_id"
+        assert world.items() == before
+
+    @pytest.mark.parametrize("subject", [None, "", 7, ["u-1"]])
+    def test_needs_subject(self, world: World, route: OwnRoute, subject: Any) -> None:
+        before = world.items()
+        event = route.event({"sub": subject})
+        assert problem_of(world.call(route.function, event)) == (403, "forbidden")
+        assert world.items() == before
+
+    @pytest.mark.parametrize(
+        "authorizer",
+        [None, {}, {"iam": IAM}, {"iam": IAM, "jwt": ADMIN_TOKEN}, {"lambda": ADMIN_TOKEN}],
+    )
+    def test_needs_jwt(self, world: World, route: OwnRoute, authorizer: Any) -> None:
+        before = world.items()
+        event = route.event(CLAIMS)
+        event["requestContext"]["authorizer"] = authorizer
+        assert problem_of(world.call(route.function, event)) == (403, "forbidden")
+        assert world.items() == before
+
+
+def test_jwt_opens_no_route_of_the_backend(world: World, customer: Customer) -> None:
+    """Both authorizers are on one API: each route demands its own."""
+    world.configure(jwt_admin_scope=ADMIN)
+    admin = {"sub": "u-1", "scope": ADMIN}
+    for function, event in requests_of("u-1", admin):
+        assert problem_of(world.call(function, event)) == (403, "forbidden")
+    for function, event in requests_of("u-1"):
+        assert world.call(function, event)["statusCode"] < 300
 
 
 class TestFailures:
