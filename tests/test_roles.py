@@ -394,7 +394,7 @@ class TestEventBridge:
             event_source=source,
             webhook_secret_name=None,
         )
-        customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "another-deployment/1"}}
+        customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "other/1"}}
         stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
         event = event_bridge_event(stage.payload("customer.created"), source)
         stage.invoke(link_customer_function, event)

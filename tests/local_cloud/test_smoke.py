@@ -11,7 +11,7 @@ import pytest
 from local.cloud import ROOT, STACK, Cloud, aws_client, local_cloud, sam_environment
 
 KEY = "arn:aws:kms:us-east-1:000000000000:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-SECRET = "stripe/webhook-secret"
+SIGNING = "stripe/webhook-secret"
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,13 @@ def test_healthy_stack_passes(cloud: Cloud) -> None:
 
 def test_wrong_signing_secret_fails(cloud: Cloud) -> None:
     secrets = aws_client(cloud.endpoint, "secretsmanager")
-    before = secrets.get_secret_value(SecretId=SECRET)["SecretString"]
-    secrets.put_secret_value(SecretId=SECRET, SecretString="whsec_another")
+    stored = {"SecretId": SIGNING}
+    before = secrets.get_secret_value(**stored)["SecretString"]
+    secrets.put_secret_value(**stored, SecretString="whsec_another")
     try:
         ended = smoke(cloud)
     finally:
-        secrets.put_secret_value(SecretId=SECRET, SecretString=before)
+        secrets.put_secret_value(**stored, SecretString=before)
     assert ended.returncode != 0
     assert "FAILED   a signed event is stored: 400 instead of 200" in ended.stdout
     assert "not run  Closed on and off: give --close" in ended.stdout
