@@ -70,7 +70,7 @@ WITHOUT_RESOURCE = {
     "TemplateSummary",
     "AccessLogs",
     "Mapping",
-    "HandlerConfigurations",
+    "LongParameters",
     "HandlersInVpc",
 }
 """Statements whose actions have no resource that could be named before it exists."""

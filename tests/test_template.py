@@ -65,34 +65,37 @@ class TestFunctions:
             "Layers": properties.get("Layers"),
             "VpcConfig": properties.get("VpcConfig"),
         }
-        description = properties["VersionDescription"]
-        if "HandlerConfiguration" in json.dumps(description):
-            description = [description, only("AWS::AppConfig::HostedConfigurationVersion")]
-        assert parameters_in(settings) == parameters_in(description)
+        used, described = parameters_in(settings), parameters_in(properties["VersionDescription"])
+        numbered = parameters_in(only("AWS::AppConfig::HostedConfigurationVersion"))
+        assert used - numbered == described - numbered
+        has_number = "LongParametersVersion" in json.dumps(properties["VersionDescription"])
+        assert has_number == bool(used & numbered)
 
     @pytest.mark.parametrize("name", DEPLOYED)
     def test_describe_versions_within_256_characters(self, name: str) -> None:
         assert len(longest_text(DEPLOYED[name]["Properties"]["VersionDescription"])) <= 256
 
-    def test_change_of_handler_parameter_publishes_version(self) -> None:
+    def test_change_of_long_parameter_publishes_version(self) -> None:
         """AppConfig numbers the values, if there are any, and the description has the number."""
         numbered = only("AWS::AppConfig::HostedConfigurationVersion")
         handlers = {name for name in PARAMETERS if name.startswith("Handler")}
         # A role is used by every version alike.
-        assert parameters_in(numbered["Content"]) == handlers - {"HandlerPolicyArns"}
+        assert parameters_in(numbered["Content"]) == {"PublishTypes"} | handlers - {
+            "HandlerPolicyArns"
+        }
         assert "Content" in create_only("AWS::AppConfig::HostedConfigurationVersion")
         for kind in ("Application", "ConfigurationProfile", "HostedConfigurationVersion"):
             (resource,) = of_type(f"AWS::AppConfig::{kind}").values()
-            assert resource["Condition"] == "HasHandlerConfiguration"
-        for name in RUN_HANDLERS:
+            assert resource["Condition"] == "HasLongParameters"
+        for name in (*RUN_HANDLERS, "link_customer"):
             (function,) = (
                 f["Properties"]
                 for f in DEPLOYED.values()
                 if f["Properties"]["CodeUri"] == f"functions/{name}"
             )
-            number = {"GetAtt": "HandlerConfiguration.VersionNumber"}
-            computed = function["VersionDescription"]["Sub"][1]["HandlerConfiguration"]
-            assert computed == {"If": ["HasHandlerConfiguration", number, ""]}
+            number = {"GetAtt": "LongParametersVersion.VersionNumber"}
+            computed = function["VersionDescription"]["Sub"][1]["LongParametersVersion"]
+            assert computed == {"If": ["HasLongParameters", number, ""]}
 
     def test_may_store_every_kind(self) -> None:
         declared = PARAMETERS["StoredRecords"]
@@ -163,7 +166,7 @@ def longest_text(value: Any) -> str:  # noqa: PLR0911 - a case for each function
             return "x" * longest_value(name)
         case {"If": [_, *choices]}:
             return max(map(longest_text, choices), key=len)
-        case {"GetAtt": "HandlerConfiguration.VersionNumber"}:
+        case {"GetAtt": "LongParametersVersion.VersionNumber"}:
             return "9999"
         case {"Join": [separator, {"Split": [old, inner]}]}:
             return str(separator).join(longest_text(inner).split(old))
