@@ -11,9 +11,11 @@ import pytest
 
 from stripe_integrations import limits
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
-from stripe_integrations.models import Customer
+from stripe_integrations.models import Customer, Event
 from tests.stripe_changes import rename, rename_often
+from tests.stripe_integrations.actions.events import custom_handlers
 from tests.world import EMAIL, USER, World, stored_event, stripe_event
+from tools.template import of_type
 
 FETCH_CALLS = 3
 OTHER = User("u-2")
@@ -123,6 +125,37 @@ class TestBatch:
     @pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": "x"}, None])
     def test_invocation_without_records_does_nothing(self, world: World, event: Any) -> None:
         assert world.apply_events(event) == done()
+
+
+def test_batch_of_slow_handlers_is_applied_within_the_retries_of_the_stream(
+    world: World,
+) -> None:
+    """A batch that has no time left is retried from the first event that it did not attempt."""
+    (function,) = (
+        f["Properties"]
+        for f in of_type("AWS::Serverless::Function").values()
+        if f["Properties"]["CodeUri"] == "functions/apply_event"
+    )
+    stream = function["Events"]["StoredEvents"]["Properties"]
+    world.configure(event_handlers={"price.created": custom_handlers.NOTE})
+    data = {"object": {"id": "price_1", "object": "price"}}
+    waiting = [f"evt_{number}" for number in range(stream["BatchSize"])]
+    for stripe_id in waiting:
+        StripeEvent.receive(stripe_event("price.created", id=stripe_id, data=data))
+
+    def be_slow() -> None:
+        world.time += 5
+
+    custom_handlers.meanwhile[:] = [be_slow] * len(waiting)
+    for _ in range(1 + stream["MaximumRetryAttempts"]):
+        keys = [(Event.key(stripe_id), Event.SORT_KEY) for stripe_id in waiting]
+        failed = world.stream(*keys)["batchItemFailures"]
+        if not failed:
+            break
+        waiting = waiting[int(failed[0]["itemIdentifier"]) :]
+    assert not failed
+    assert not custom_handlers.meanwhile
+    assert set(world.event_states().values()) == {"applied"}
 
 
 class TestRetry:
