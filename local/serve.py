@@ -162,8 +162,8 @@ def function_of(method: str, path: str) -> str:
 
 @cache
 def routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Return the routes of the API: method, pattern of the path, function."""
-    return [
+    """Return the routes of the API and of the webhook: method, pattern of the path, function."""
+    documented = [
         (
             method.upper(),
             re.compile(VARIABLE.sub("[^/]+", path)),
@@ -172,6 +172,7 @@ def routes() -> list[tuple[str, re.Pattern[str], str]]:
         for path, operations in json.loads(DOCUMENT.read_text())["paths"].items()
         for method, operation in operations.items()
     ]
+    return [*documented, ("POST", re.compile("/webhook"), "link_customer")]
 
 
 def welcome(cloud: Cloud, page: str) -> str:
