@@ -485,7 +485,7 @@ def function_name(endpoint: str, logical_id: str) -> str:
 
 
 def local_url(endpoint: str, url: str) -> str:
-    """Return the address on the local AWS of an API's or a Function URL's; empty for none."""
+    """Return the local address for an API URL or a Function URL; empty if there is none."""
     if not url:
         return ""
     parts = urlsplit(url)

@@ -296,7 +296,7 @@ _BUG = Way("bug in a library", _bug, lasts=False)
 _OF_AWS = [
     _BUG,
     Way("connection refused", _raising(EndpointConnectionError), lasts=False),
-    Way("read time-out", _raising(ReadTimeoutError)),
+    Way("read timeout", _raising(ReadTimeoutError)),
     Way("access denied", _error("AccessDeniedException"), lasts=False),
     Way("throttled", _error("ThrottlingException")),
     Way("internal error", _error("InternalServerError", 500), lasts=False),

@@ -26,7 +26,7 @@ RETAINED = (
 )
 
 OF_ONE_INGRESS = {"LinkCustomerUrl": "HasFunctionUrl", "UndeliveredEvents": "UseEventBridge"}
-"""What one value of `WebhookIngress` brings and another takes away, with its condition."""
+"""The resources that exist for one value of `WebhookIngress` only, with their conditions."""
 
 Json = dict[str, Any]
 

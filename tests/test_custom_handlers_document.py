@@ -76,7 +76,7 @@ def test_invoice_of_unknown_customer_fails_with_its_reason(world: World) -> None
     world.time += 2 * 86_400
     world.reconcile()
     event = stored_event("evt_1")
-    reason = "UnprocessableEventError: an invoice of no customer of ours"
+    reason = "UnprocessableEventError: the invoice's customer is unknown"
     assert (event.state, event.reason) == ("failed", reason)
 
 

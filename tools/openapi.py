@@ -115,10 +115,10 @@ GATEWAY = {
 }
 """The errors that API Gateway itself may return on every route."""
 GATEWAY_BY_PATH = {404: "Not Found"}
-"""The same where the path contains an id: an id with a slash matches no route. And where only a
-deployment with the parameter `JwtIssuer` has the route."""
+"""Further errors of routes with an id in the path, since an id with a slash matches no route, and
+of routes that exist only with `JwtIssuer`."""
 GATEWAY_BY_BODY = {413: "Request Entity Too Large"}
-"""The same where the route has a body: API Gateway's own limit is above ours."""
+"""Further errors of routes with a body: API Gateway's own limit is above ours."""
 
 
 BY_QUERY, BY_TOKEN = "_by_query", "_by_token"

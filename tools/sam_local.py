@@ -1,4 +1,4 @@
-"""`make sam-local-invoke` and `make sam-local-start-api`: `sam local` on the running local cloud.
+"""`make sam-local-invoke` and `make sam-local-start-api`: run `sam local` with the local cloud.
 
 `sam local` runs the functions in Lambda's own container. By itself, it gives them no AWS, no
 Stripe, and no names of the table and the secrets. Here they get those of the cloud that
@@ -77,7 +77,7 @@ class RelayedConnection(BaseRequestHandler):
 
 
 LONGEST_TIMEOUT = 300
-"""The longest time-out of a function, in seconds."""
+"""The longest timeout of a function, in seconds."""
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:
@@ -140,7 +140,7 @@ def build(folder: Path, function: str | None) -> Path:
     """Build one function, or all; returns the template for `sam local`.
 
     `sam local` sets only variables that the template has, so `AWS_ENDPOINT_URL` is added to it. It
-    evaluates neither the condition of the functions' layers, which are removed, nor a time-out that
+    evaluates neither the condition of the functions' layers, which are removed, nor a timeout that
     depends on a parameter.
     """
     print(f"… building {function or 'the functions'}", file=sys.stderr, flush=True)

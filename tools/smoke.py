@@ -47,7 +47,7 @@ REQUEST_SECONDS = 60
 
 EMAIL = "smoke@example.com"
 IDS_IN_QUERIES = ("a+b@example.com", "50%", "ü", "a?b", "a/b", "a&b=c")
-"""Ends of user ids that a path, a query or a signature may change on its way."""
+"""Suffixes of user ids with characters that URL decoding or request signing may alter."""
 
 ONLY_ON_AWS = (
     "that API Gateway refuses a request without a signature, or with a wrong one",

@@ -1,8 +1,8 @@
 """The ingress of Stripe's events: stores each, linked to its customer.
 
 A webhook arrives over HTTP, signed by Stripe; an event of EventBridge from Stripe's event source.
-The deployment accepts one of the two, whatever it is sent; the shape of what it is sent decides how
-the outcome is reported.
+`WEBHOOK_INGRESS` decides which of the two is accepted. The format of the Lambda event decides how
+the outcome is reported: as an HTTP response, or by failing the invocation.
 """
 
 from typing import Any

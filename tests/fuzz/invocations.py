@@ -143,7 +143,7 @@ def _with_path(draw: st.DrawFn, function: str) -> Invocation:
 
 @st.composite
 def _of_caller(draw: st.DrawFn) -> Invocation:
-    """A request to a route `/me`, now and then with a user's id where none may be."""
+    """A request to a route `/me`, sometimes with a user id where none is accepted."""
     user = draw(_USER_IDS)
     function, tail = draw(
         st.sampled_from((("get_customer", ""), ("create_customer", ""), ("sync_customer", "/sync")))

@@ -1,4 +1,4 @@
-"""Each ingress on the deployed stack: an event comes through, and nothing by another way."""
+"""Each ingress on the deployed stack: its events are accepted, those of another way refused."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_event_of_event_bridge_needs_its_ingress_and_source(cloud: Cloud, ingres
 
 
 def invoke_link_customer(cloud: Cloud, event: object) -> Any:
-    """Invoke the function as somebody may who has the permission, and no event source."""
+    """Invoke the function as a caller with `lambda:InvokeFunction` can, without an event source."""
     described = cloud.client("cloudformation").describe_stack_resource(
         StackName=STACK, LogicalResourceId="LinkCustomer"
     )
@@ -151,7 +151,7 @@ def test_rule_matches_stripes_source_alone(cloud: Cloud, ingress: str) -> None:
 
 
 def test_ingress_can_be_changed(cloud: Cloud, ingress: str) -> None:
-    """Another ingress keeps table and API, and the way back has a URL that works."""
+    """Another ingress keeps table and API; switching back to `function-url` gives a working URL."""
     before = stack_outputs(cloud.endpoint)
     change_ingress(cloud, "function-url")
     outputs = stack_outputs(cloud.endpoint)

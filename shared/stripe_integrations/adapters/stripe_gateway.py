@@ -1,4 +1,4 @@
-"""All calls to Stripe: time-outs, retries, idempotency keys, API version, mode.
+"""All calls to Stripe: timeouts, retries, idempotency keys, API version, mode.
 
 Responses are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not
 with this module: functions that never call Stripe don't ship it.
@@ -73,7 +73,7 @@ class StripeGateway:
     settings : Settings
         The mode, the address and where the API key is stored.
     http_client : stripe.HTTPClient, optional
-        Sends the requests; by default one with our time-outs.
+        Sends the requests; by default one with our timeouts.
     remaining_seconds : callable, optional
         The time until the caller's invocation ends; by default, infinite.
     clock, pause : callable, optional

@@ -1,7 +1,7 @@
 """How Stripe's events arrive: as signed requests over HTTP, or from Stripe's partner event source.
 
-A deployment accepts one of the two, and establishes by it that an event is Stripe's: by the
-signature of a request, or by the event source. Follows
+A deployment accepts one of the two, and authenticates events by the request's signature or by the
+event source. Follows
 https://docs.stripe.com/event-destinations/eventbridge and
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html.
 """
