@@ -197,7 +197,7 @@ class _Account:
         events = [e for e in self._events(customer) if e["type"].rpartition(".")[0] == family]
         if not events:
             raise LookupError(
-                f"the Stripe double has no object of {kind}: give one as `data_object`"
+                f"the Stripe double has no object of {kind}: pass one as `data_object`"
             )
         data_object: Json = events[0]["data"]["object"]
         return data_object

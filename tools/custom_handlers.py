@@ -104,12 +104,16 @@ class CustomHandlers:
         names = [name for name in entries if name not in ignored(str(self.folder), entries)]
         for name in names:
             if (target / name).exists():
-                raise SystemExit(f"{self.folder / name}: the product has a module of this name")
+                raise SystemExit(
+                    f"{self.folder / name}: the bundle already has a file of this name"
+                )
         shutil.copytree(self.folder, target, ignore=ignored, dirs_exist_ok=True)
         for reference in self.handlers.values():
             module = target.joinpath(*reference.partition(":")[0].split("."))
             if not module.with_name(f"{module.name}.py").is_file() and not module.is_dir():
-                raise SystemExit(f"{DECLARATION}.HANDLERS: there is no module of {reference}")
+                raise SystemExit(
+                    f"{DECLARATION}.HANDLERS: the bundle has no module for {reference}"
+                )
         return [target / name for name in names]
 
     def write_declaration(self, target: Path) -> list[Path]:
@@ -133,8 +137,8 @@ class CustomHandlers:
         unknown = [pattern for pattern in self.handlers if not _fits_any(pattern, known)]
         if unknown:
             raise SystemExit(
-                f"{DECLARATION}.HANDLERS: no snapshot event has a type like {', '.join(unknown)}; "
-                "it is one of thin events, which are not received, or misspelled"
+                f"{DECLARATION}.HANDLERS: no snapshot event matches {', '.join(unknown)}: the type "
+                "is misspelled, or it is a thin event's, which the stack does not receive"
             )
 
 

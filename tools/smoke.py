@@ -253,7 +253,7 @@ class Run:
             if closes:
                 self._closed()
             else:
-                print("not run  Closed on and off: give --close")
+                print("not run  closing and reopening: pass --close")
         finally:
             self._soft_delete_what_is_left()
 
@@ -268,7 +268,7 @@ class Run:
             self._expect(self._call("GET", path), 200, stripe_id)
             self._expect(self._call("POST", f"{path}/sync"), 200, stripe_id)
         if self.stack.parameters.get("WebhookIngress") == "none":
-            print("not run  Stripe's event of the new customer: the stack has no ingress")
+            print("not run  Stripe's event of the new customer: WebhookIngress is none")
         else:
             with self.check("Stripe's event of the new customer is applied"):
                 if stripe_id is None:
@@ -375,7 +375,7 @@ class Run:
     def _closed(self) -> None:
         path = f"/customers/{self.name}"
         try:
-            with self.check("a closed stack takes no requests and applies no events"):
+            with self.check("a closed stack refuses requests and applies no events"):
                 self.stack.update(Closed="true")
                 self.stack.wait_for_update()
                 self._wait_for_states("Disabled", "DISABLED")
@@ -385,7 +385,7 @@ class Run:
                         response = self.stack.deliver({}, self.stack.signing_secret())
                         self._expect_one_of(response, 429, 503)
         finally:
-            with self.check("an opened stack takes requests and applies events again"):
+            with self.check("a reopened stack accepts requests and applies events"):
                 self.stack.wait_for_update()
                 self.stack.update(Closed="false")
                 self.stack.wait_for_update()
@@ -455,7 +455,7 @@ def refusal(parameters: Mapping[str, str], *, is_live_allowed: bool) -> str | No
     if parameters["Closed"] == "true":
         return "the stack is closed for maintenance"
     if parameters["StripeMode"] == "live" and not is_live_allowed:
-        return "the stack is in live mode: give --live to create customers there"
+        return "the stack is in live mode: pass --live to create customers there"
     return None
 
 

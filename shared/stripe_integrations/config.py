@@ -133,10 +133,15 @@ class Settings:
         event_handlers = custom_handlers()
         handler_environment = _handler_environment(environment.get("HANDLER_ENVIRONMENT") or "")
         if handler_environment and not event_handlers:
-            raise ConfigurationError("HANDLER_ENVIRONMENT is set, and no custom handler is bundled")
+            raise ConfigurationError(
+                "HANDLER_ENVIRONMENT is set, but the bundle has no custom handlers: "
+                "set EVENT_HANDLERS in the build"
+            )
         for name, value in handler_environment.items():
             if environment.get(name, value) != value:
-                raise ConfigurationError(f"HANDLER_ENVIRONMENT must not change {name}")
+                raise ConfigurationError(
+                    f"HANDLER_ENVIRONMENT can't override the function's variable {name}"
+                )
         return cls(
             table_name=table_name,
             livemode=_mode(environment.get("STRIPE_MODE") or "test"),

@@ -64,7 +64,7 @@ def test_wrong_signing_secret_fails(cloud: Cloud) -> None:
         secrets.put_secret_value(**stored, SecretString=before)
     assert ended.returncode != 0
     assert "FAILED   a signed event is stored: 400 instead of 200" in ended.stdout
-    assert "not run  Closed on and off: give --close" in ended.stdout
+    assert "not run  closing and reopening: pass --close" in ended.stdout
 
 
 def test_unknown_stack_is_named(cloud: Cloud) -> None:

@@ -177,14 +177,14 @@ class TestRefusal:
             ({"stripe_event_handlers.py": "HANDLERS = {}\nSERVICES = ['s4']\n"}, "no service s4"),
             (
                 {"stripe_event_handlers.py": "HANDLERS = {'invoice.paid': 'hooks.paid:on'}\n"},
-                "no module of hooks.paid:on",
+                "no module for hooks.paid:on",
             ),
             (
                 {"stripe_event_handlers.py": "HANDLERS = {'invoice.payed': 'billing:on'}\n"},
-                "like invoice.payed",
+                "matches invoice.payed",
             ),
-            ({"app.py": ""}, "app.py: the product has a module of this name"),
-            ({"stripe/__init__.py": ""}, "stripe: the product has"),
+            ({"app.py": ""}, "app.py: the bundle already has a file of this name"),
+            ({"stripe/__init__.py": ""}, "stripe: the bundle already has"),
         ],
     )
     def test_invalid_folder_is_refused_with_reason(
@@ -216,14 +216,14 @@ class TestTypes:
         assert "v1.customer.subscription.past_due" in THIN_TYPES
         with pytest.raises(SystemExit) as refused:
             self.check(*THIN_TYPES)
-        named = str(refused.value).partition("like ")[2].partition(";")[0].split(", ")
+        named = str(refused.value).partition("matches ")[2].partition(":")[0].split(", ")
         assert named == THIN_TYPES
 
     @pytest.mark.parametrize(
         "pattern", ["v2.*", "v1.customer.*", "customer.subscription.past_due", "invoice.payed"]
     )
     def test_unknown_types_are_refused(self, pattern: str) -> None:
-        with pytest.raises(SystemExit, match="thin events, which are not received, or misspelled"):
+        with pytest.raises(SystemExit, match="misspelled, or it is a thin event's"):
             self.check("invoice.paid", pattern)
 
 

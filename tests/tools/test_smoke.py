@@ -7,7 +7,7 @@ import pytest
 from tools.smoke import refusal
 
 CLOSED = "the stack is closed for maintenance"
-LIVE = "the stack is in live mode: give --live to create customers there"
+LIVE = "the stack is in live mode: pass --live to create customers there"
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,7 @@ class Caller:
     def from_event(cls, event: Mapping[str, object]) -> Caller:
         """Read the caller from an event, as the authorizer of its route has established it.
 
-        A route of the caller's own requires a JWT in every deployment, and gives the admin scope no
-        meaning.
+        The routes `/me` require a JWT in every deployment; the admin scope has no effect there.
 
         Raises
         ------
@@ -81,10 +80,10 @@ class Caller:
         Raises
         ------
         ForbiddenError
-            The token has no subject.
+            The token's `sub` claim is missing, or is not a non-empty string.
         """
         if not isinstance(self.subject, str) or not self.subject:
-            raise ForbiddenError("the token belongs to no user")
+            raise ForbiddenError("the token has no valid sub claim")
         return self.subject
 
     def require_fields(self, names: Iterable[str]) -> None:

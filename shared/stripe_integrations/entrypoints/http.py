@@ -121,20 +121,37 @@ class Request:
         if not is_of_caller(self.event):
             return self.caller.authorize_user(user_id_in_url(self.event))
         if self.event.get("body"):
-            raise errors.InvalidFieldError("user_id", "is the token's: the body must be empty")
+            raise errors.InvalidFieldError(
+                "user_id", "is taken from the token's sub: the body must be empty"
+            )
         return self._own_user()
 
     def take_user_id(self, fields: Json) -> str:
-        """Take the user out of the fields of a body, as `user_id` does from the URL."""
+        """Remove `user_id` from a body's fields and return it, if the caller may act for this user.
+
+        On the routes `/me`, return the token's user.
+
+        Raises
+        ------
+        ForbiddenError
+            The caller may not act for this user.
+        InvalidFieldError
+            The body has no valid `user_id`; or, on the routes `/me`, it has the field, or the
+            request has a query.
+        """
         if not is_of_caller(self.event):
             return self.caller.authorize_user(fields.pop("user_id", None))
         if "user_id" in fields:
-            raise errors.InvalidFieldError("user_id", "is the token's, and can't be passed")
+            raise errors.InvalidFieldError(
+                "user_id", "is taken from the token's sub and must not be in the body"
+            )
         return self._own_user()
 
     def _own_user(self) -> str:
         if self.event.get("rawQueryString") or self.event.get("pathParameters"):
-            raise errors.InvalidFieldError("user_id", "is the token's: the query must be empty")
+            raise errors.InvalidFieldError(
+                "user_id", "is taken from the token's sub: the query must be empty"
+            )
         return self.caller.own_user()
 
 

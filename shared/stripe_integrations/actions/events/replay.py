@@ -79,7 +79,7 @@ def _failed_until(resume_from: Any) -> int:
         return int(current().clock())
     failed_until = whole_number(value_at(resume_from, "failed_until"))
     if failed_until is None:
-        raise InvalidFieldError("resume_from", "was not returned by a previous call")
+        raise InvalidFieldError("resume_from", "must be the resume_from of a previous response")
     return failed_until
 
 
@@ -103,7 +103,7 @@ def _start_key(resume_from: Any) -> dict[str, Any] | None:
         return None
     key = {name: {"S": value_at(resume_from, name, "S")} for name in ("pk", "sk")}
     if not all(is_text(part["S"]) for part in key.values()):
-        raise InvalidFieldError("resume_from", "was not returned by a previous call")
+        raise InvalidFieldError("resume_from", "must be the resume_from of a previous response")
     return key
 
 
