@@ -19,7 +19,7 @@ EVENTS = ROOT / "events"
 EXAMPLE_CUSTOMER = "cus_ExampleJenny01"
 """The customer in the examples, replaced by the one that create_customer.json creates."""
 
-ON_A_CUSTOMER = (
+NEED_CUSTOMER = (
     "apply_event",
     "get_customer",
     "link_customer",
@@ -63,8 +63,8 @@ def event_for(cloud: RunningCloud, function: str, file: str = "") -> Event:
     example = EVENTS / f"{function}.json"
     path = Path(file) if file else example
     event = read(path)
-    if path.resolve() == example and function in ON_A_CUSTOMER:
-        event = on_customer(event, create_example_customer(cloud))
+    if path.resolve() == example and function in NEED_CUSTOMER:
+        event = with_customer_id(event, create_example_customer(cloud))
         if function == "apply_event":
             cloud.invoke("link_customer", event_for(cloud, "link_customer"))
         if function == "link_customer":
@@ -92,7 +92,7 @@ def create_example_customer(cloud: RunningCloud) -> str:
     return customer
 
 
-def on_customer(event: Event, customer: str) -> Event:
+def with_customer_id(event: Event, customer: str) -> Event:
     """Return an example that names this customer."""
     named: Event = json.loads(json.dumps(event).replace(EXAMPLE_CUSTOMER, customer))
     return named

@@ -50,7 +50,7 @@ class TestRetainedResources:
         kinds = [resource["Type"] for resource in resources.values()]
         assert {kind: kinds.count(kind) for kind in RETAINED} == dict.fromkeys(RETAINED, 1)
 
-    def test_depend_on_ingress_only_where_it_is_their_purpose(self) -> None:
+    def test_ingress_resources_depend_on_webhook_ingress_alone(self) -> None:
         for condition in OF_ONE_INGRESS.values():
             given = str(TEMPLATE["Conditions"][condition])
             named = {name for name in TEMPLATE["Parameters"] if f"'{name}'" in given}

@@ -46,21 +46,21 @@ UNUSED = ("bin", "boto3/examples", "stripe/events", "stripe/params")
 def main(function: str, requirements: str, artifacts: str) -> None:
     """Fill the folder `artifacts` with everything that the zip of `function` holds."""
     target = Path(artifacts)
-    handlers = CustomHandlers.chosen(ROOT)
-    runs_handlers = handlers if function in RUN_HANDLERS else None
-    listed = [ROOT / "requirements" / f"{requirements}.txt"]
-    if runs_handlers and runs_handlers.requirements:
-        listed.append(runs_handlers.requirements)
-    services = BOTOCORE_SERVICES.union(runs_handlers.services if runs_handlers else ())
+    handlers = CustomHandlers.from_environment(ROOT)
+    bundled_handlers = handlers if function in RUN_HANDLERS else None
+    requirements_files = [ROOT / "requirements" / f"{requirements}.txt"]
+    if bundled_handlers and bundled_handlers.requirements:
+        requirements_files.append(bundled_handlers.requirements)
+    services = BOTOCORE_SERVICES.union(bundled_handlers.services if bundled_handlers else ())
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(dependencies(listed, services), target, copy_function=link_or_copy)
+    shutil.copytree(dependencies(requirements_files, services), target, copy_function=link_or_copy)
     copied = [target / "app.py", target / "stripe_integrations"]
     shutil.copyfile(ROOT / "functions" / function / "app.py", copied[0])
     package = ROOT / "shared" / "stripe_integrations"
     shutil.copytree(package, copied[1], ignore=shutil.ignore_patterns("__pycache__"))
-    if runs_handlers:
-        copied += runs_handlers.copy_code(target)
-        runs_handlers.check_types(target)
+    if bundled_handlers:
+        copied += bundled_handlers.copy_code(target)
+        bundled_handlers.check_types(target)
     elif handlers and function in DECLARE_HANDLERS:
         copied += handlers.write_declaration(target)
     for copy in copied:
@@ -75,20 +75,20 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def dependencies(listed: Sequence[Path], services: Iterable[str]) -> Path:
+def dependencies(requirements_files: Sequence[Path], services: Iterable[str]) -> Path:
     """Return the folder with the pruned and compiled packages of requirements files.
 
     Parameters
     ----------
-    listed : sequence of Path
+    requirements_files : sequence of Path
         The files: the product's, and that of the custom handlers.
     services : iterable of str
         The AWS services that are called.
     """
     services = sorted(services)
-    read = [path.read_bytes() for path in [*listed, Path(__file__)]]
+    read = [path.read_bytes() for path in [*requirements_files, Path(__file__)]]
     key = hashlib.sha256(b"".join(read) + f"{services} {sys.version}".encode())
-    ready = CACHE / f"{listed[0].stem}-{key.hexdigest()[:16]}"
+    ready = CACHE / f"{requirements_files[0].stem}-{key.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     # SAM builds functions in parallel, and two builds may run in one clone.
     with (CACHE / "lock").open("w") as lock:
@@ -96,14 +96,14 @@ def dependencies(listed: Sequence[Path], services: Iterable[str]) -> Path:
         if not ready.is_dir():
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 filled = Path(scratch) / "filled"
-                install(listed, filled, Path(scratch) / "pip")
+                install(requirements_files, filled, Path(scratch) / "pip")
                 prune(filled, services)
                 compile_tree(filled, filled)
                 filled.rename(ready)
     return ready
 
 
-def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
+def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
     """Install the listed packages, without compiled files so that one build fits every machine."""
     venv.create(pip, with_pip=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -111,7 +111,7 @@ def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
     command = [str(pip / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", *universal]
     command += ["--python-version", version, f"--target={target}"]
-    command += [f"--requirement={path}" for path in listed]
+    command += [f"--requirement={path}" for path in requirements_files]
     subprocess.run(command, check=True)
 
 

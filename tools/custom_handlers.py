@@ -61,7 +61,7 @@ class CustomHandlers:
     services: tuple[str, ...]
 
     @classmethod
-    def chosen(cls, root: Path) -> CustomHandlers | None:
+    def from_environment(cls, root: Path) -> CustomHandlers | None:
         """Read the declaration in the folder that ``EVENT_HANDLERS`` names; None without one.
 
         Parameters
@@ -88,8 +88,8 @@ class CustomHandlers:
     @property
     def requirements(self) -> Path | None:
         """The list of the packages that the handlers need, if there is one."""
-        listed = self.folder / "requirements.txt"
-        return listed if listed.is_file() else None
+        path = self.folder / "requirements.txt"
+        return path if path.is_file() else None
 
     def copy_code(self, target: Path) -> list[Path]:
         """Copy the code into a bundle, and return what was copied at its top level.
@@ -134,7 +134,7 @@ class CustomHandlers:
             A handler is declared for a type that no snapshot event has.
         """
         known: list[str] = _isolated(_READ_TYPES, target)
-        unknown = [pattern for pattern in self.handlers if not _fits_any(pattern, known)]
+        unknown = [pattern for pattern in self.handlers if not _matches_any(pattern, known)]
         if unknown:
             raise SystemExit(
                 f"{DECLARATION}.HANDLERS: no snapshot event matches {', '.join(unknown)}: the type "
@@ -142,7 +142,7 @@ class CustomHandlers:
             )
 
 
-def _fits_any(pattern: str, types: Iterable[str]) -> bool:
+def _matches_any(pattern: str, types: Iterable[str]) -> bool:
     family, star, _ = pattern.partition("*")
     return any(known.startswith(family) if star else known == family for known in types)
 

@@ -109,7 +109,7 @@ def local_urls(cloud: RunningCloud) -> list[str]:
 
 
 def container_variables(
-    cloud: RunningCloud, urls: Mapping[str, str], more: Mapping[str, str]
+    cloud: RunningCloud, urls: Mapping[str, str], extra_variables: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
     """Return the variables of each function: those that it is deployed with, for a container.
 
@@ -118,7 +118,7 @@ def container_variables(
     cloud : RunningCloud
     urls : mapping
         URLs on this machine, and the same for containers.
-    more : mapping
+    extra_variables : mapping
         Variables for all functions.
 
     Returns
@@ -132,7 +132,7 @@ def container_variables(
         for url, for_containers in urls.items():
             text = text.replace(url, for_containers)
         endpoint = {"AWS_ENDPOINT_URL": urls[cloud.endpoint]}
-        variables[logical_id(function)] = {**json.loads(text), **endpoint, **more}
+        variables[logical_id(function)] = {**json.loads(text), **endpoint, **extra_variables}
     return variables
 
 
@@ -164,7 +164,7 @@ def sam_local(
     *,
     function: str | None = None,
     stdin: str = "",
-    more: Mapping[str, str] | None = None,
+    extra_variables: Mapping[str, str] | None = None,
 ) -> int:
     """Run a command of `sam local` with a running cloud; returns its exit code.
 
@@ -177,7 +177,7 @@ def sam_local(
         The logical id of the only function that it runs.
     stdin : str, optional
         Its standard input.
-    more : mapping, optional
+    extra_variables : mapping, optional
         Variables for all functions, in addition to those that they are deployed with.
 
     Raises
@@ -193,7 +193,7 @@ def sam_local(
     ):
         folder = Path(name)
         variables = folder / "variables.json"
-        variables.write_text(json.dumps(container_variables(cloud, urls, more or {})))
+        variables.write_text(json.dumps(container_variables(cloud, urls, extra_variables or {})))
         options = [
             *("--template", str(build(folder, function))),
             *("--env-vars", str(variables)),
@@ -238,7 +238,9 @@ def main() -> int:
         if options.command == "start-api":
             # SAM has no authorizer that the functions would accept.
             trusted = {"API_AUTHORIZER": "none"}
-            return sam_local(cloud, ["start-api", "--disable-authorizer", *passed_on], more=trusted)
+            return sam_local(
+                cloud, ["start-api", "--disable-authorizer", *passed_on], extra_variables=trusted
+            )
         event = json.dumps(event_for(cloud, options.function, options.event))
         function = logical_id(options.function)
         command = ["invoke", function, "--event", "-", *passed_on]

@@ -240,8 +240,8 @@ class Run:
             self.passed += 1
             print(f"ok       {title}", flush=True)
 
-    def everything(self, *, closes: bool) -> None:
-        """Run all checks; with `closes`, the stack is also closed and opened again."""
+    def run_all(self, *, closes_stack: bool) -> None:
+        """Run all checks; with `closes_stack`, the stack is also closed and opened again."""
         try:
             self._routes_by_path()
             for end in IDS_IN_QUERIES:
@@ -250,7 +250,7 @@ class Run:
             self._callers_that_are_refused()
             self._webhook()
             self._encryption()
-            if closes:
+            if closes_stack:
                 self._closed()
             else:
                 print("not run  closing and reopening: pass --close")
@@ -481,7 +481,7 @@ def main() -> int:
             print(reason, file=sys.stderr)
             return 1
         run = Run(stack)
-        run.everything(closes=options.close)
+        run.run_all(closes_stack=options.close)
     except (SmokeTestError, BotoCoreError, ClientError) as error:
         print(error, file=sys.stderr)
         return 1

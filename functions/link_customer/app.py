@@ -38,7 +38,7 @@ def receive_webhook(request: Request) -> Response:
 
 @invocation_handler
 def receive_from_event_bridge(envelope: dict[str, Any]) -> dict[str, Any]:
-    stored = _receive(ingress.stripe_event_in(envelope))
+    stored = _receive(ingress.unwrap_stripe_event(envelope))
     logger.info("received", extra={"stripe_event_id": stored["id"], "state": stored["state"]})
     return stored
 

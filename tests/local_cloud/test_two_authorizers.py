@@ -77,7 +77,7 @@ def test_token_reaches_no_other_user(cloud: Cloud, issuer: Issuer) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/me"), ("POST", "/me"), ("POST", "/me/sync")]
 )
-def test_signature_opens_no_route_of_users(cloud: Cloud, method: str, path: str) -> None:
+def test_iam_signature_is_refused_under_me(cloud: Cloud, method: str, path: str) -> None:
     body = BODY if path == "/me" and method == "POST" else None
     assert cloud.request(method, path, body).status == 401
 
@@ -92,7 +92,7 @@ def test_signature_opens_no_route_of_users(cloud: Cloud, method: str, path: str)
         ("GET", "/customers?user_id=user-c"),
     ],
 )
-def test_token_opens_no_route_of_the_backend(
+def test_token_is_refused_under_customers(
     cloud: Cloud, issuer: Issuer, method: str, path: str
 ) -> None:
     body = {**BODY, "user_id": "user-c"} if path == "/customers" else None

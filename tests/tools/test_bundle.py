@@ -17,7 +17,7 @@ from tools import bundle
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of one function whose packages are installed without a registry."""
 
-    def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
+    def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
         for name in (*bundle.BOTOCORE_SERVICES, "ec2", "s3"):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)

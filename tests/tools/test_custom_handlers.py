@@ -56,8 +56,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[
     """The requirements files whose packages were installed; nothing is downloaded."""
     lists: list[Sequence[Path]] = []
 
-    def install(listed: Sequence[Path], target: Path, pip: Path) -> None:
-        lists.append(listed)
+    def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
+        lists.append(requirements_files)
         for name in (*bundle.BOTOCORE_SERVICES, "ec2", "s3", "ses"):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from stripe_integrations.config import Authorizer
 from stripe_integrations.context import current
-from stripe_integrations.entrypoints.user_in_url import is_of_caller
+from stripe_integrations.entrypoints.user_in_url import is_own_route
 from stripe_integrations.errors import ForbiddenError, ForbiddenFieldError, InvalidFieldError
 from stripe_integrations.models.fields import value_at
 
@@ -44,7 +44,7 @@ class Caller:
         ForbiddenError
             The request was not authorized by exactly the authorizer that its route requires.
         """
-        is_own = is_of_caller(event)
+        is_own = is_own_route(event)
         required = Authorizer.JWT if is_own else current().settings.api_authorizer
         if required is Authorizer.NONE:
             return cls(is_trusted=True)

@@ -36,8 +36,10 @@ def require_webhook() -> None:
         raise ForbiddenError("this deployment does not receive events over HTTP")
 
 
-def stripe_event_in(envelope: Mapping[str, Any]) -> Json:
-    """Return Stripe's event, the `detail`. All else is EventBridge's: `account` is an AWS account.
+def unwrap_stripe_event(envelope: Mapping[str, Any]) -> Json:
+    """Return the Stripe event in `detail`.
+
+    The other fields are EventBridge's: `account` is an AWS account, not a connected account.
 
     Raises
     ------

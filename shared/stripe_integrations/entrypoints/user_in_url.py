@@ -18,15 +18,15 @@ from stripe_integrations.models.fields import value_at
 
 PATH_PATTERN = "^[A-Za-z0-9_~@:-][A-Za-z0-9._~@:-]*$"
 """The ids that are accepted in a path; none begins with a dot, since clients resolve `..`."""
-_PATHS_OF_CALLER = ("/me", "/me/sync")
+_OWN_PATHS = ("/me", "/me/sync")
 _NOT_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 _IN_PATH = re.compile(PATH_PATTERN.strip("^$"))
 
 
-def is_of_caller(event: Mapping[str, object]) -> bool:
-    """Return whether the route of an event of the API is for the caller's own customer."""
+def is_own_route(event: Mapping[str, object]) -> bool:
+    """Return whether the route is under `/me`, for the caller's own customer."""
     route = event.get("routeKey")
-    return isinstance(route, str) and route.partition(" ")[2] in _PATHS_OF_CALLER
+    return isinstance(route, str) and route.partition(" ")[2] in _OWN_PATHS
 
 
 def user_id_in_url(event: Mapping[str, object]) -> str:

@@ -257,24 +257,25 @@ class Event(Record, discriminator="Event"):
             if error_code(error) == CONDITION_FAILED:
                 with suppress(NewerSchemaError):  # it is stored all the same
                     stored = Event.find(self.stripe_id) or self
-                    stored._take_payload(self)
+                    stored._replace_payload(self)
                     return stored
                 return self
             raise unavailable(error) from error
         self.is_stored = True
         return self
 
-    def _take_payload(self, copy: Event) -> None:
-        """Replace an unfinished payload that is not in our API version by that of a copy that is.
+    def _replace_payload(self, delivery: Event) -> None:
+        """Replace an unfinished event's payload if only the new delivery is in our API version.
 
-        Stripe sends a copy to each endpoint, in the version of the endpoint.
+        Stripe delivers an event to each endpoint, in the version of the endpoint.
         """
-        is_better = copy.api_version == API_VERSION != self.api_version
-        if self.processed or not is_better or copy.webhook_message is None:
+        if self.processed or delivery.webhook_message is None:
+            return
+        if self.api_version == API_VERSION or delivery.api_version != API_VERSION:
             return
         actions: list[Action] = [
-            Event.api_version.set(copy.api_version),
-            Event.webhook_message.set(copy.webhook_message),
+            Event.api_version.set(delivery.api_version),
+            Event.webhook_message.set(delivery.webhook_message),
         ]
         self._update_if(actions, self._holds_turn())
 

@@ -40,14 +40,14 @@ class QueueEntry:
         The Stripe customer that it names.
     was_interrupted : bool
         Whether its last attempt has not ended, or not yet.
-    is_untried : bool
+    is_unattempted : bool
         Whether it was neither attempted nor replayed since it was received.
     """
 
     stripe_id: str
     customer_id: str | None
     was_interrupted: bool = False
-    is_untried: bool = False
+    is_unattempted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,5 +176,5 @@ def _entry(event: Event) -> QueueEntry:
         event.id_in_key,
         event.customer_id,
         was_interrupted=event.claimed_at is not None,
-        is_untried=event.attempts == 0 and event.replayed_at is None,
+        is_unattempted=event.attempts == 0 and event.replayed_at is None,
     )

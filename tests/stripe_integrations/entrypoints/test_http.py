@@ -240,7 +240,7 @@ class OwnRoute(NamedTuple):
     ],
     ids=["create", "get", "sync"],
 )
-class TestOfCaller:
+class TestOwnRoutes:
     """The routes `/me`: the customer of the user to whom the token belongs, in every deployment."""
 
     @pytest.fixture(autouse=True, params=[Authorizer.IAM, Authorizer.JWT, Authorizer.NONE])
@@ -252,7 +252,7 @@ class TestOfCaller:
         response = world.call(route.function, event)
         assert (response["statusCode"], response["json"]["user_id"]) == (200, "u-1")
 
-    def test_admin_scope_means_nothing(self, world: World, route: OwnRoute) -> None:
+    def test_admin_scope_has_no_effect(self, world: World, route: OwnRoute) -> None:
         admin = {"sub": "u-2", "scope": ADMIN}
         response = world.call(route.function, route.event(admin))
         if route.function is create_customer:
@@ -275,7 +275,9 @@ class TestOfCaller:
             {"body": json.dumps({"user_id": None, "billing_email": EMAIL})},
         ],
     )
-    def test_id_is_accepted_nowhere(self, world: World, route: OwnRoute, changes: Json) -> None:
+    def test_request_that_names_user_is_refused(
+        self, world: World, route: OwnRoute, changes: Json
+    ) -> None:
         before = world.items()
         event = {**route.event(CLAIMS), **changes}
         response = world.call(route.function, event)
@@ -302,7 +304,7 @@ class TestOfCaller:
         assert world.items() == before
 
 
-def test_jwt_opens_no_route_of_the_backend(world: World, customer: Customer) -> None:
+def test_jwt_is_refused_under_customers(world: World, customer: Customer) -> None:
     """Both authorizers are on one API: each route demands its own."""
     world.configure(jwt_admin_scope=ADMIN)
     admin = {"sub": "u-1", "scope": ADMIN}

@@ -36,7 +36,7 @@ def changes_records(event: Event) -> bool:
     return kind is not None and kind.EVENTS[event.kind] in applied_roles(kind)
 
 
-def fits(event_type: str, pattern: str) -> bool:
+def matches_pattern(event_type: str, pattern: str) -> bool:
     """Return whether a type of event matches a pattern: a type, or a family like ``invoice.*``."""
     family, star, _ = pattern.partition("*")
     return event_type.startswith(family) if star else event_type == pattern
@@ -44,7 +44,7 @@ def fits(event_type: str, pattern: str) -> bool:
 
 def is_publish_type(event_type: str) -> bool:
     """Return whether events of a type are published even where they change no record."""
-    return any(fits(event_type, pattern) for pattern in current().settings.publish_types)
+    return any(matches_pattern(event_type, pattern) for pattern in current().settings.publish_types)
 
 
 def reason_to_ignore(event: Event) -> str | None:

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from functools import cache
 
-from stripe_integrations.actions.events.event_types import fits
+from stripe_integrations.actions.events.event_types import matches_pattern
 from stripe_integrations.context import current
 from stripe_integrations.errors import EventHandlerNotFoundError
 from stripe_integrations.models import Customer, Event
@@ -38,7 +38,9 @@ def handlers_of(event_type: str) -> list[EventHandler]:
 
 def _references(event_type: str) -> list[str]:
     handlers = current().settings.event_handlers
-    return [reference for pattern, reference in handlers.items() if fits(event_type, pattern)]
+    return [
+        reference for pattern, reference in handlers.items() if matches_pattern(event_type, pattern)
+    ]
 
 
 @cache

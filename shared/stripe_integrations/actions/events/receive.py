@@ -50,7 +50,7 @@ def _store(event: Event) -> Event:
         event.ignore(reason)
         event.drop_payload()
         return event.store()
-    if not event.processed and not _is_wanted(event):
+    if not event.processed and not _is_relevant(event):
         event.ignore(NO_CHANGE)
     if event.named_id is None and not has_handlers(event.kind):
         event.drop_payload()
@@ -62,7 +62,7 @@ def _store(event: Event) -> Event:
         return _store_of_unknown_customer(event)
 
 
-def _is_wanted(event: Event) -> bool:
+def _is_relevant(event: Event) -> bool:
     """Return whether an event changes records, is handled or is published."""
     return changes_records(event) or has_handlers(event.kind) or is_publish_type(event.kind)
 

@@ -112,7 +112,7 @@ def retry_due(result: Reconciliation) -> None:
     """
     due = event_queue.due()
     while batch := list(islice(due, _BATCH_EVENTS)):
-        if left := sum(entry.is_untried for entry in batch):
+        if left := sum(entry.is_unattempted for entry in batch):
             current().add_metric(Metric.EVENTS_LEFT_BY_STREAM, left)
         for stripe_ids in grouped(batch):
             if not _attempt(stripe_ids, result):
@@ -212,27 +212,27 @@ def _page(cursor: SweepCursor, chunks: list[Sequence[str]]) -> tuple[list[Json],
     return current().stripe.list_events(since, chunks[int(cursor.chunk)], cursor.after)
 
 
-def _is_wanted(event_type: str) -> bool:
+def _is_relevant_type(event_type: str) -> bool:
     """Return whether events of a type change records, are handled or are published."""
     is_applied = event_type in applied_event_types()
     return is_applied or has_handlers(event_type) or is_publish_type(event_type)
 
 
 def _receive_unknown(events: list[Json], result: Reconciliation) -> int:
-    wanted = {
+    relevant = {
         event["id"]: event
         for event in events
-        if isinstance(event.get("type"), str) and _is_wanted(event["type"])
+        if isinstance(event.get("type"), str) and _is_relevant_type(event["type"])
     }
-    unknown = wanted.keys() - Event.find_all(wanted).keys()
+    unknown = relevant.keys() - Event.find_all(relevant).keys()
     received = 0
     # Oldest first, as they would have arrived.
-    for stripe_id in reversed(wanted):
+    for stripe_id in reversed(relevant):
         if stripe_id in unknown:
             try:
-                receive_event(wanted[stripe_id])
+                receive_event(relevant[stripe_id])
                 received += 1
-                if _is_overdue(wanted[stripe_id]):
+                if _is_overdue(relevant[stripe_id]):
                     current().add_metric(Metric.EVENTS_RECOVERED)
             except (errors.DatabaseRefusedError, errors.MalformedRequestError) as error:
                 # It will be refused again, and must not prevent the receipt of the others.

@@ -9,7 +9,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.actions.events.apply import apply_events
-from stripe_integrations.actions.events.event_types import fits
+from stripe_integrations.actions.events.event_types import matches_pattern
 from stripe_integrations.context import use
 from stripe_integrations.errors import MessageNotSentError, SideEffectFailedError
 from stripe_integrations.models import Customer
@@ -53,7 +53,7 @@ def ended(stripe_id: str) -> tuple[str, str | None]:
 
 class TestPattern:
     @pytest.mark.parametrize(
-        ("kind", "pattern", "does_fit"),
+        ("kind", "pattern", "is_match"),
         [
             ("invoice.paid", "invoice.paid", True),
             ("invoice.paid", "invoice.*", True),
@@ -67,8 +67,8 @@ class TestPattern:
             ("customer.updated", "customer.subscription.*", False),
         ],
     )
-    def test_matches_exact_type_or_family(self, kind: str, pattern: str, does_fit: bool) -> None:
-        assert fits(kind, pattern) is does_fit
+    def test_matches_exact_type_or_family(self, kind: str, pattern: str, is_match: bool) -> None:
+        assert matches_pattern(kind, pattern) is is_match
 
 
 class TestPublished:
@@ -279,7 +279,7 @@ class TestNotPublished:
             ({"created": int(START) - 100 * DAY}, TOO_OLD),
         ],
     )
-    def test_event_that_does_not_concern_us_is_not_published(
+    def test_ignored_event_is_not_published(
         self, world: World, customer: Customer, changes: dict[str, Any], reason: str
     ) -> None:
         stripe_id = receive(customer.stripe_id, **changes)
