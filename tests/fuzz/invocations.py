@@ -75,7 +75,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
     """Invocations of all functions, in the world as it is now."""
     return weighted(
         (11, _with_path("get_customer")),
-        (5, _to_own_route()),
+        (5, _to_me_route()),
         (24, _create()),
         (8, _with_path("sync_customer")),
         (4, _with_path("soft_delete_customer")),
@@ -142,7 +142,7 @@ def _with_path(draw: st.DrawFn, function: str) -> Invocation:
 
 
 @st.composite
-def _to_own_route(draw: st.DrawFn) -> Invocation:
+def _to_me_route(draw: st.DrawFn) -> Invocation:
     """A request to a route `/me`, sometimes with a user id where none is accepted."""
     user = draw(_USER_IDS)
     function, tail = draw(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from stripe_integrations.config import Authorizer
 from stripe_integrations.context import current
-from stripe_integrations.entrypoints.user_in_url import is_own_route
+from stripe_integrations.entrypoints.user_in_url import is_me_route
 from stripe_integrations.errors import ForbiddenError, ForbiddenFieldError, InvalidFieldError
 from stripe_integrations.models.fields import value_at
 
@@ -44,8 +44,8 @@ class Caller:
         ForbiddenError
             The request was not authorized by exactly the authorizer that its route requires.
         """
-        is_own = is_own_route(event)
-        required = Authorizer.JWT if is_own else current().settings.api_authorizer
+        is_me = is_me_route(event)
+        required = Authorizer.JWT if is_me else current().settings.api_authorizer
         if required is Authorizer.NONE:
             return cls(is_trusted=True)
         authorizer = value_at(event, "requestContext", "authorizer")
@@ -54,7 +54,7 @@ class Caller:
             raise ForbiddenError(f"the request was not authorized by the {required} authorizer")
         if required is Authorizer.IAM:
             return cls(is_trusted=True)
-        is_trusted = not is_own and _is_admin(passed)
+        is_trusted = not is_me and _is_admin(passed)
         return cls(is_trusted, subject=value_at(passed, "claims", "sub"))
 
     def authorize_user(self, user_id: object) -> str:

@@ -26,7 +26,7 @@ from stripe_integrations.entrypoints.invocation import (
     count_internal_error,
     observed,
 )
-from stripe_integrations.entrypoints.user_in_url import is_own_route, user_id_in_url
+from stripe_integrations.entrypoints.user_in_url import is_me_route, user_id_in_url
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.observability import Metric, error_log_fields, logger
 
@@ -118,7 +118,7 @@ class Request:
             The URL has no valid user id; or, on the routes `/me`, there is a query or a body, which
             might name a user.
         """
-        if not is_own_route(self.event):
+        if not is_me_route(self.event):
             return self.caller.authorize_user(user_id_in_url(self.event))
         if self.event.get("body"):
             raise errors.InvalidFieldError(
@@ -139,7 +139,7 @@ class Request:
             The body has no valid `user_id`; or, on the routes `/me`, it has the field, or the
             request has a query.
         """
-        if not is_own_route(self.event):
+        if not is_me_route(self.event):
             return self.caller.authorize_user(fields.pop("user_id", None))
         if "user_id" in fields:
             raise errors.InvalidFieldError(

@@ -18,15 +18,15 @@ from stripe_integrations.models.fields import value_at
 
 PATH_PATTERN = "^[A-Za-z0-9_~@:-][A-Za-z0-9._~@:-]*$"
 """The ids that are accepted in a path; none begins with a dot, since clients resolve `..`."""
-_OWN_PATHS = ("/me", "/me/sync")
+_ME_ROUTES = ("POST /me", "GET /me", "POST /me/sync")
+"""Their whole keys: a soft delete is the backend's, and has no such route."""
 _NOT_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 _IN_PATH = re.compile(PATH_PATTERN.strip("^$"))
 
 
-def is_own_route(event: Mapping[str, object]) -> bool:
-    """Return whether the route is under `/me`, for the caller's own customer."""
-    route = event.get("routeKey")
-    return isinstance(route, str) and route.partition(" ")[2] in _OWN_PATHS
+def is_me_route(event: Mapping[str, object]) -> bool:
+    """Return whether the route of an event of the API is one for the user of a token."""
+    return event.get("routeKey") in _ME_ROUTES
 
 
 def user_id_in_url(event: Mapping[str, object]) -> str:

@@ -219,8 +219,8 @@ CLAIMS = {"sub": "u-1"}
 OWN = json.dumps({"billing_email": EMAIL, "name": "Jane"})
 
 
-class OwnRoute(NamedTuple):
-    """A route of the caller's own, and a body for it."""
+class MeRoute(NamedTuple):
+    """A route for the user of a token, and a body for it."""
 
     function: Any
     method: str
@@ -234,25 +234,25 @@ class OwnRoute(NamedTuple):
 @pytest.mark.parametrize(
     "route",
     [
-        OwnRoute(create_customer, "POST", "/me", OWN),
-        OwnRoute(get_customer, "GET", "/me", None),
-        OwnRoute(sync_customer, "POST", "/me/sync", None),
+        MeRoute(create_customer, "POST", "/me", OWN),
+        MeRoute(get_customer, "GET", "/me", None),
+        MeRoute(sync_customer, "POST", "/me/sync", None),
     ],
     ids=["create", "get", "sync"],
 )
-class TestOwnRoutes:
+class TestMeRoutes:
     """The routes `/me`: the customer of the user to whom the token belongs, in every deployment."""
 
     @pytest.fixture(autouse=True, params=[Authorizer.IAM, Authorizer.JWT, Authorizer.NONE])
     def deployment(self, world: World, customer: Customer, request: pytest.FixtureRequest) -> None:
         world.configure(api_authorizer=request.param, jwt_admin_scope=ADMIN)
 
-    def test_is_of_subject(self, world: World, route: OwnRoute) -> None:
+    def test_is_of_subject(self, world: World, route: MeRoute) -> None:
         event = route.event({"sub": "u-1", "scope": "openid"})
         response = world.call(route.function, event)
         assert (response["statusCode"], response["json"]["user_id"]) == (200, "u-1")
 
-    def test_admin_scope_has_no_effect(self, world: World, route: OwnRoute) -> None:
+    def test_admin_scope_has_no_effect(self, world: World, route: MeRoute) -> None:
         admin = {"sub": "u-2", "scope": ADMIN}
         response = world.call(route.function, route.event(admin))
         if route.function is create_customer:
@@ -276,7 +276,7 @@ class TestOwnRoutes:
         ],
     )
     def test_request_that_names_user_is_refused(
-        self, world: World, route: OwnRoute, changes: Json
+        self, world: World, route: MeRoute, changes: Json
     ) -> None:
         before = world.items()
         event = {**route.event(CLAIMS), **changes}
@@ -286,7 +286,7 @@ class TestOwnRoutes:
         assert world.items() == before
 
     @pytest.mark.parametrize("subject", [None, "", 7, ["u-1"]])
-    def test_needs_subject(self, world: World, route: OwnRoute, subject: Any) -> None:
+    def test_needs_subject(self, world: World, route: MeRoute, subject: Any) -> None:
         before = world.items()
         event = route.event({"sub": subject})
         assert problem_of(world.call(route.function, event)) == (403, "forbidden")
@@ -296,12 +296,33 @@ class TestOwnRoutes:
         "authorizer",
         [None, {}, {"iam": IAM}, {"iam": IAM, "jwt": ADMIN_TOKEN}, {"lambda": ADMIN_TOKEN}],
     )
-    def test_needs_jwt(self, world: World, route: OwnRoute, authorizer: Any) -> None:
+    def test_needs_jwt(self, world: World, route: MeRoute, authorizer: Any) -> None:
         before = world.items()
         event = route.event(CLAIMS)
         event["requestContext"]["authorizer"] = authorizer
         assert problem_of(world.call(route.function, event)) == (403, "forbidden")
         assert world.items() == before
+
+
+@pytest.mark.parametrize("required", Authorizer)
+@pytest.mark.parametrize(
+    ("function", "method", "path"),
+    [
+        (soft_delete_customer, "DELETE", "/me"),
+        (get_customer, "GET", "/me/sync"),
+        (get_customer, "GET", "/me/"),
+    ],
+)
+def test_other_route_is_not_for_the_user_of_a_token(
+    world: World, required: Authorizer, function: Any, method: str, path: str
+) -> None:
+    """A soft delete is the backend's, even if a route for it is added by mistake."""
+    world.create()
+    world.configure(api_authorizer=required)
+    before = world.items()
+    response = world.call(function, api_event(method, path, claims=CLAIMS))
+    assert response["statusCode"] == (403 if required is Authorizer.IAM else 422)
+    assert world.items() == before
 
 
 def test_jwt_is_refused_under_customers(world: World, customer: Customer) -> None:
