@@ -122,8 +122,8 @@ class Stack:
         frozen = found.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
-    def background_states(self) -> tuple[str, str]:
-        """Return the states of the stream's mapping and of the schedule's rule."""
+    def background_states(self) -> tuple[str, ...]:
+        """Return the states of the stream's mapping, the schedule's rule and Stripe's, if any."""
         client = self.session.client("cloudformation")
         pages = client.get_paginator("list_stack_resources").paginate(StackName=self.name)
         ids = {
@@ -134,8 +134,15 @@ class Stack:
         mapping = self.session.client("lambda").get_event_source_mapping(
             UUID=ids["ApplyEventStoredEvents"]
         )
-        rule = self.session.client("events").describe_rule(Name=ids["ReconcileEventsSchedule"])
-        return mapping["State"], rule["State"]
+        events = self.session.client("events")
+        schedule = events.describe_rule(Name=ids["ReconcileEventsSchedule"])
+        states = (mapping["State"], schedule["State"])
+        if "StripeEventsRule" not in ids:
+            return states
+        # The id of a rule on another bus than the default is BUS|RULE.
+        rule = ids["StripeEventsRule"].rpartition("|")[2]
+        bus = self.parameters["StripeEventSource"]
+        return (*states, events.describe_rule(Name=rule, EventBusName=bus)["State"])
 
     def signing_secret(self) -> str:
         """The first of the webhook's signing secrets."""
@@ -392,12 +399,17 @@ class Run:
                 self._wait_for_states("Enabled", "ENABLED")
                 self._wait_for_status(path, 200)
 
-    def _wait_for_states(self, *wanted: str) -> None:
-        """Wait for the states of the stream's mapping and the schedule's rule."""
+    def _wait_for_states(self, of_mapping: str, of_rules: str) -> None:
+        """Wait for the states of the stream's mapping and of the rules."""
+
+        def are_reached() -> bool:
+            mapping, *rules = self.stack.background_states()
+            return mapping == of_mapping and set(rules) == {of_rules}
+
         self._wait(
-            lambda: self.stack.background_states() == wanted,
+            are_reached,
             CHANGE_SECONDS,
-            lambda: f"mapping and rule are {' and '.join(self.stack.background_states())}",
+            lambda: f"mapping and rules are {', '.join(self.stack.background_states())}",
         )
 
     def _wait_for_status(self, path: str, *statuses: int) -> None:

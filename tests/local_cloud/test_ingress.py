@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 
-from local.cloud import STACK, Cloud, http, local_cloud, local_url, stack_outputs
+from local.cloud import (
+    STACK,
+    Cloud,
+    http,
+    local_cloud,
+    local_url,
+    sam_environment,
+    stack_outputs,
+)
 from local.stripe_double.webhooks import sign
 from tests.local_cloud.test_events import create
 from tools.lambda_events import event_bridge_event
+from tools.smoke import Stack
 
 SOURCE = "local.partner/stripe.com/ed_test_1"
 
@@ -153,7 +162,7 @@ def test_rule_matches_stripes_source_alone(cloud: Cloud, ingress: str) -> None:
 def test_ingress_can_be_changed(cloud: Cloud, ingress: str) -> None:
     """Another ingress keeps table and API; switching back to `function-url` gives a working URL."""
     before = stack_outputs(cloud.endpoint)
-    change_ingress(cloud, "function-url")
+    change(cloud, WebhookIngress="function-url")
     outputs = stack_outputs(cloud.endpoint)
     assert (outputs["TableName"], outputs["ApiUrl"]) == (before["TableName"], before["ApiUrl"])
     url = local_url(cloud.endpoint, outputs["WebhookUrl"])
@@ -161,25 +170,41 @@ def test_ingress_can_be_changed(cloud: Cloud, ingress: str) -> None:
     headers = {"Stripe-Signature": sign(body, cloud.stripe.webhook_secret, time.time())}
     assert http("POST", url, body, headers).status == 200
 
-    change_ingress(cloud, ingress)
+    change(cloud, WebhookIngress=ingress)
 
     assert stack_outputs(cloud.endpoint).keys() == before.keys()
     assert http("POST", url, body, headers).status in (403, 404)
 
 
-def change_ingress(cloud: Cloud, ingress: str) -> None:
-    """Change the parameter of the running stack, as `sam deploy` does."""
+def test_closed_stack_takes_no_event(
+    cloud: Cloud, ingress: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in sam_environment(cloud.endpoint).items():
+        monkeypatch.setenv(name, value)
+    stack = Stack(STACK)
+    rules = 2 if ingress == "eventbridge" else 1
+    change(cloud, Closed="true")
+    assert stack.background_states() == ("Disabled", *["DISABLED"] * rules)
+    change(cloud, Closed="false")
+    assert stack.background_states() == ("Enabled", *["ENABLED"] * rules)
+
+
+def change(cloud: Cloud, **parameters: str) -> None:
+    """Change parameters of the running stack, as `sam deploy` does."""
     formation = cloud.client("cloudformation")
     (stack,) = formation.describe_stacks(StackName=STACK)["Stacks"]
     kept = [
         {"ParameterKey": p["ParameterKey"], "UsePreviousValue": True}
         for p in stack["Parameters"]
-        if p["ParameterKey"] != "WebhookIngress"
+        if p["ParameterKey"] not in parameters
     ]
     formation.update_stack(
         StackName=STACK,
         UsePreviousTemplate=True,
-        Parameters=[*kept, {"ParameterKey": "WebhookIngress", "ParameterValue": ingress}],
+        Parameters=[
+            *kept,
+            *({"ParameterKey": name, "ParameterValue": parameters[name]} for name in parameters),
+        ],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
     formation.get_waiter("stack_update_complete").wait(
