@@ -315,6 +315,9 @@ class TestAccess:
             assert re.fullmatch(pattern, given)
         for other in ("app.example.com", f"{app}/", "https://*.example.com", f"{app},", f"{app},*"):
             assert not re.fullmatch(pattern, other)
+        # No browser sends these: it writes an origin in lower case.
+        for other in ("https://App.example.com", f"{app},https://WWW.example.com", "HTTPS://a"):
+            assert not re.fullmatch(pattern, other)
 
     def test_api_is_throttled(self) -> None:
         stage = only("AWS::ApiGatewayV2::Stage")
