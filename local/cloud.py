@@ -413,7 +413,7 @@ def adapt(template: Path) -> None:
         del document["Resources"][policy]
     for resource in document["Resources"].values():
         metrics = resource["Properties"].pop("Metrics", ())
-        for watched in (metric["MetricStat"] for metric in metrics[1:2]):
+        for watched in [metric["MetricStat"] for metric in metrics if "MetricStat" in metric][:1]:
             resource["Properties"] |= watched["Metric"]
             resource["Properties"] |= {"Period": watched["Period"], "Statistic": watched["Stat"]}
     template.write_text(yaml.safe_dump(document, sort_keys=False))

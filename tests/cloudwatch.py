@@ -4,7 +4,11 @@ An alarm looks at more periods than `EvaluationPeriods`, its evaluation range; A
 many more. The data points that exist in the range are used first; missing ones are only filled in
 if these are too few. Each minute is evaluated with the periods that end at it.
 
-Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html.
+Metric math has a result for each period in which one of its metrics has a value, and takes a
+missing value as 0; a division by zero has no result.
+
+Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html and
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html.
 """
 
 from __future__ import annotations
@@ -42,11 +46,14 @@ class Measurement(NamedTuple):
         The metric.
     value : float
         In the metric's unit.
+    route : str
+        The route of the API whose metric it is, such as `GET /me`; empty for other metrics.
     """
 
     seconds: float
     name: str
     value: float = 1
+    route: str = ""
 
 
 class Transition(NamedTuple):
@@ -85,12 +92,6 @@ def transitions(
             found.append(Transition(minute, new))
         state = new
     return found
-
-
-def state_at(changes: Sequence[Transition], minute: int) -> AlarmState:
-    """Return the state after these changes at a minute."""
-    states = [change.state for change in changes if change.minute <= minute]
-    return states[-1] if states else AlarmState.INSUFFICIENT_DATA
 
 
 def evaluate(
@@ -153,17 +154,17 @@ def _count_until(measurements: Sequence[Measurement], seconds: float) -> int:
 
 
 def _data_point(alarm: Mapping[str, Any], measurements: Sequence[Measurement]) -> float | None:
-    values: dict[str, float | None] = {}
+    queries: dict[str, str | float | None] = {}
     for metric in metrics_of(alarm):
-        own = [m.value for m in measurements if m.name == metric["MetricName"]]
-        values[metric["Id"]] = _STATISTICS[metric["Stat"]](own) if own else None
+        watched = (metric["MetricName"], route_of(metric))
+        own = [m.value for m in measurements if (m.name, m.route) == watched]
+        queries[metric["Id"]] = _STATISTICS[metric["Stat"]](own) if own else None
     if "Metrics" not in alarm:
-        (value,) = values.values()
-        return value
-    (expression,) = (m["Expression"] for m in alarm["Metrics"] if m.get("ReturnData", True))
-    # Metric math has no result for a period in which one of its metrics has no data.
-    known = {name: value for name, value in values.items() if value is not None}
-    return _result(ast.parse(expression, mode="eval").body, known) if known == values else None
+        (only,) = queries
+        return result(only, queries)
+    queries |= {m["Id"]: m["Expression"] for m in alarm["Metrics"] if "Expression" in m}
+    (returned,) = (m["Id"] for m in alarm["Metrics"] if m.get("ReturnData", True))
+    return result(returned, queries)
 
 
 def chosen(value: Any, holds: Callable[[str], bool]) -> Any:
@@ -204,29 +205,83 @@ def metrics_of(alarm: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def route_of(metric: Mapping[str, Any]) -> str:
+    """Return the route of the API whose metric it is, such as `GET /me`; empty for others."""
+    values = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+    return f"{values['Method']} {values['Resource']}" if "Method" in values else ""
+
+
 _STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "Sum": sum,
     "Maximum": max,
     "SampleCount": len,
 }
 _OPERATORS: Mapping[type[ast.AST], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.Eq: operator.eq,
     ast.GtE: operator.ge,
+    ast.Or: lambda left, right: left or right,
 }
 
 
-def _result(node: ast.expr, values: Mapping[str, float]) -> float:
-    """Evaluate the metric math that the template uses."""
+def result(expression: str, queries: Mapping[str, str | float | None]) -> float | None:
+    """Return the result of metric math for one period, or None if it has none.
+
+    Parameters
+    ----------
+    expression : str
+        It may use what the template's expressions use.
+    queries : mapping
+        By id, an expression, or the value of a metric in the period; None where it has no data.
+
+    Raises
+    ------
+    NotImplementedError
+        The expression uses something else.
+    """
+    return _result(ast.parse(expression.replace(" OR ", " or "), mode="eval").body, queries)
+
+
+def _result(node: ast.expr, queries: Mapping[str, str | float | None]) -> float | None:
     match node:
         case ast.Constant(value=int(number)):
             return number
         case ast.Name(id=name):
-            return values[name]
-        case ast.BinOp(left=left, op=op, right=right):
-            return _OPERATORS[type(op)](_result(left, values), _result(right, values))
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
-            return _OPERATORS[type(op)](_result(left, values), _result(right, values))
+            query = queries[name]
+            return result(query, queries) if isinstance(query, str) else query
+        case (
+            ast.BinOp(left=left, op=op, right=right)
+            | ast.Compare(left=left, ops=[op], comparators=[right])
+            | ast.BoolOp(op=op, values=[left, right])
+        ):
+            return _combined(_OPERATORS[type(op)], (left, right), queries)
         case ast.Call(func=ast.Name(id="IF"), args=[condition, yes, no]):
-            return _result(yes if _result(condition, values) else no, values)
+            match _result(condition, queries):
+                case None:
+                    return None
+                case 0:
+                    return _result(no, queries)
+            return _result(yes, queries) or 0
     raise NotImplementedError(ast.unparse(node))
+
+
+def _combined(
+    combine: Callable[[float, float], float],
+    nodes: Sequence[ast.expr],
+    queries: Mapping[str, str | float | None],
+) -> float | None:
+    """Combine two values: a missing one is 0, unless no metric of the two has a value."""
+    left, right = operands = [_result(node, queries) for node in nodes]
+    of_metrics = [
+        operand
+        for node, operand in zip(nodes, operands, strict=True)
+        if not isinstance(node, ast.Constant)
+    ]
+    if all(operand is None for operand in of_metrics):
+        return None
+    try:
+        return combine(left or 0, right or 0)
+    except ZeroDivisionError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +21,8 @@ from tests.cloudwatch import (
     chosen,
     evaluate,
     metrics_of,
-    state_at,
+    result,
+    route_of,
     transitions,
 )
 from tests.roles import Deployment
@@ -37,9 +38,14 @@ RETRIEVE = "GET /v1/customers/*"
 INTERVALS = (SHORTEST, 5, LONGEST)
 COUNTED = {"5xx": "Count", "Url5xxCount": "UrlRequestCount", "Errors": "Invocations"}
 RATES = {
-    name: alarm
-    for name, alarm in ALARMS.items()
-    if name.endswith("Errors") and "Metrics" in alarm and name != "LinkCustomerErrors"
+    f"{function}Errors": ALARMS[f"{function}Errors"]
+    for function in (
+        "CreateCustomer",
+        "GetCustomer",
+        "SyncCustomer",
+        "SoftDeleteCustomer",
+        "ApplyEvent",
+    )
 } | {
     f"LinkCustomerErrors, {ingress}": chosen(
         ALARMS["LinkCustomerErrors"], Deployment(WebhookIngress=ingress).holds
@@ -174,6 +180,42 @@ class TestEvaluation:
             )
         # A quota: a longer evaluation is refused.
         assert period * alarm["EvaluationPeriods"] <= 86_400
+
+
+class TestMetricMath:
+    """The rules and the examples of AWS's documentation."""
+
+    @pytest.mark.parametrize(
+        ("expression", "first", "second", "expected"),
+        [
+            ("m1 + m2", 20, 2, 22),
+            ("m1 + m2", 20, None, 20),
+            ("m1 + m2", None, None, None),
+            ("100 * m1 / m2", None, 5, 0),
+            ("100 * m1 / m2", 5, None, None),
+            ("100 * m1 / m2", 0, 0, None),
+            ("m1 >= 30", 30, None, 1),
+            ("m1 >= 30", None, 30, None),
+            ("m1 == m2", 20, 20, 1),
+            ("m1 == m2", 20, None, 0),
+            ("m1 == m2", 0, None, 1),
+            ("m1 == m2", None, None, None),
+            ("m1 >= 15 OR m2 >= 15", None, 20, 1),
+            ("m1 >= 15 OR m2 >= 15", None, 10, 0),
+            ("m1 >= 15 OR m2 >= 15", None, None, None),
+            ("IF(m1, m2, 5)", 1, 30, 30),
+            ("IF(m1, m2, 5)", 1, None, 0),
+            ("IF(m1, m2, 5)", 0, None, 5),
+            ("IF(m1, m2, 5)", None, 30, None),
+            ("IF(m1, 5, m2)", 0, None, None),
+            ("IF(e1 >= 3, e1, 0)", 1, 2, 3),
+        ],
+    )
+    def test_follows_documentation(
+        self, expression: str, first: float | None, second: float | None, expected: float | None
+    ) -> None:
+        queries = {"m1": first, "m2": second, "e1": "m1 + m2"}
+        assert result(expression, queries) == expected
 
 
 @pytest.mark.parametrize("interval", INTERVALS)
@@ -408,32 +450,109 @@ def test_one_error_of_new_version_raises_alarm(name: str, extra_periods: int) ->
 
 @pytest.mark.parametrize("name", RATES)
 class TestRates:
-    """Alarms on a share of 5xx responses or failed invocations, from a minimum number of them."""
+    """Alarms on a share of 5xx responses or failed invocations."""
 
-    def state(self, name: str, errors: int, requests: int, extra_periods: int) -> AlarmState:
-        failed, counted = (metric["MetricName"] for metric in metrics_of(RATES[name]))
-        measurements = [
-            *(Measurement(120 + n / requests, failed, float(n < errors)) for n in range(requests)),
-            *(Measurement(120 + n / requests, counted) for n in range(requests)),
+    def requests(
+        self, name: str, minutes: Iterable[int], errors: int, requests: int = 1, route: int = 0
+    ) -> list[Measurement]:
+        """Requests to one of the alarm's routes in each of some minutes, and the errors among them.
+
+        A minute without errors has no measurement of them.
+        """
+        metrics = metrics_of(RATES[name])
+        failed, counted = metrics[route], metrics[route + len(metrics) // 2]
+        return [
+            Measurement(minute * MINUTE - 30, metric["MetricName"], number, route_of(metric))
+            for minute in minutes
+            for metric, number in ((failed, errors), (counted, requests))
+            if number
         ]
-        changes = transitions(RATES[name], measurements, 60, extra_periods)
-        # Without further requests it is OK when the evaluation range no longer has the errors.
-        assert state_at(changes, 3 + 5 * (1 + extra_periods)) is OK
-        return state_at(changes, 4)
 
-    def test_raise_alarm_from_minimum_count_and_share(self, name: str, extra_periods: int) -> None:
-        assert self.state(name, 3, 3, extra_periods) is ALARM
-        assert self.state(name, 3, 60, extra_periods) is ALARM
-        assert self.state(name, 2, 2, extra_periods) is OK
-        assert self.state(name, 3, 61, extra_periods) is OK
+    def changes(self, name: str, measurements: list[Measurement], extra: int) -> list[Transition]:
+        """The changes of the alarm's state in the first two hours of operation."""
+        first, *changes = transitions(RATES[name], measurements, 120, extra)
+        assert first == Transition(1, OK)
+        return changes
 
-    def test_compare_errors_and_requests_of_one_resource(
+    def test_outage_at_one_request_in_five_minutes_raises_alarm(
         self, name: str, extra_periods: int
     ) -> None:
-        errors, requests = metrics_of(RATES[name])
-        assert requests["MetricName"] == COUNTED[errors["MetricName"]]
-        for key in ("Namespace", "Dimensions", "Period", "Stat"):
-            assert errors[key] == requests[key]
+        measurements = [
+            *self.requests(name, range(1, 31, 5), errors=0),
+            *self.requests(name, range(31, 61, 5), errors=1),
+            *self.requests(name, range(61, 121, 5), errors=0),
+        ]
+        raised, cleared = self.changes(name, measurements, extra_periods)
+        # By the second request that fails, and until the second that succeeds.
+        assert raised == Transition(36, ALARM)
+        assert cleared == Transition(66, OK)
+
+    def test_outage_without_further_requests_ends(self, name: str, extra_periods: int) -> None:
+        measurements = self.requests(name, range(31, 61, 5), errors=1)
+        raised, cleared = self.changes(name, measurements, extra_periods)
+        assert raised == Transition(36, ALARM)
+        assert cleared.state is OK
+        assert cleared.minute <= 56 + 5 * (3 + extra_periods)
+
+    def test_one_failed_request_raises_no_alarm(self, name: str, extra_periods: int) -> None:
+        alone = self.requests(name, [31], errors=1)
+        assert self.changes(name, alone, extra_periods) == []
+        among_others = [
+            *self.requests(name, range(1, 31, 5), errors=0),
+            *alone,
+            *self.requests(name, range(36, 120, 5), errors=0),
+        ]
+        assert self.changes(name, among_others, extra_periods) == []
+
+    def test_failed_request_among_successful_ones_raises_no_alarm(
+        self, name: str, extra_periods: int
+    ) -> None:
+        """Up to two of each period fail, which is more than 5 %."""
+        measurements = self.requests(name, range(1, 120, 3), errors=1, requests=2)
+        assert self.changes(name, measurements, extra_periods) == []
+
+    def test_five_percent_of_many_requests_raise_alarm(self, name: str, extra_periods: int) -> None:
+        measurements = [
+            *self.requests(name, range(1, 31), errors=4, requests=100),
+            *self.requests(name, range(31, 61), errors=5, requests=100),
+            *self.requests(name, range(61, 121), errors=0, requests=100),
+        ]
+        raised, cleared = self.changes(name, measurements, extra_periods)
+        assert raised.state is ALARM
+        assert 36 <= raised.minute <= 40
+        assert cleared.state is OK
+        assert 61 <= cleared.minute <= 70
+
+    def test_few_errors_need_further_ones(self, name: str, extra_periods: int) -> None:
+        """In each period at least three requests fail, or all."""
+        for errors, requests, is_raised in ((3, 60, True), (2, 3, False), (3, 61, False)):
+            measurements = self.requests(name, range(31, 61, 5), errors, requests)
+            assert bool(self.changes(name, measurements, extra_periods)) is is_raised
+
+    def test_one_short_burst_raises_no_alarm(self, name: str, extra_periods: int) -> None:
+        measurements = self.requests(name, [31], errors=100, requests=100)
+        assert self.changes(name, measurements, extra_periods) == []
+
+    def test_routes_are_added_up(self, name: str, extra_periods: int) -> None:
+        routes = range(len(metrics_of(RATES[name])) // 2)
+        for failing in routes:
+            measurements = self.requests(name, range(31, 61, 5), 5, 5, failing)
+            assert self.changes(name, measurements, extra_periods)[0].state is ALARM
+        others = [
+            measurement
+            for route in routes[1:]
+            for measurement in self.requests(name, range(31, 61, 5), 0, 100, route)
+        ]
+        measurements = [*others, *self.requests(name, range(31, 61, 5), 4, 4)]
+        assert bool(self.changes(name, measurements, extra_periods)) is (not others)
+
+    def test_compare_errors_and_requests_of_the_same_resources(self, name: str) -> None:
+        metrics = metrics_of(RATES[name])
+        half = len(metrics) // 2
+        for errors, requests in zip(metrics[:half], metrics[half:], strict=True):
+            assert requests["MetricName"] == COUNTED[errors["MetricName"]]
+            for key in ("Namespace", "Dimensions", "Period", "Stat"):
+                assert errors[key] == requests[key]
 
 
 def test_alarms_on_own_metrics_are_of_this_stack() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -12,26 +13,15 @@ import pytest
 
 from stripe_integrations.config import WebhookIngress
 from stripe_integrations.observability import NAMESPACE, Metric
-from tests.cloudwatch import chosen, metrics_of
+from tests.cloudwatch import chosen, metrics_of, route_of
 from tests.replacement import Change, document, identity, transformed
 from tests.roles import Deployment
 from tools.template import ROOT, of_type, template
 
 ALARMS = {name: r["Properties"] for name, r in of_type("AWS::CloudWatch::Alarm").items()}
-RATES = sorted(name for name, alarm in ALARMS.items() if "Metrics" in alarm)
+ON_EXPRESSIONS = sorted(name for name, alarm in ALARMS.items() if "Metrics" in alarm)
 FUNCTIONS = of_type("AWS::Serverless::Function")
-BY_ROUTE = {
-    "CreateCustomer": ("POST", "/customers"),
-    "GetCustomer": ("GET", "/customers/{user_id}"),
-    "SyncCustomer": ("POST", "/customers/{user_id}/sync"),
-    "SoftDeleteCustomer": ("DELETE", "/customers/{user_id}"),
-    "GetCustomerByQuery": ("GET", "/customers"),
-    "SyncCustomerByQuery": ("POST", "/customers/sync"),
-    "SoftDeleteCustomerByQuery": ("DELETE", "/customers"),
-    "CreateCustomerByToken": ("POST", "/me"),
-    "GetCustomerByToken": ("GET", "/me"),
-    "SyncCustomerByToken": ("POST", "/me/sync"),
-}
+OF_API = ("CreateCustomer", "GetCustomer", "SyncCustomer", "SoftDeleteCustomer")
 OF_LINK_CUSTOMER = {"FunctionName": {"Ref": "LinkCustomer"}}
 OF_WEBHOOK_ROUTE = {
     "ApiId": {"Ref": "Api"},
@@ -51,49 +41,75 @@ def metric(alarm: str) -> tuple[str, str]:
 
 
 def dimensions(alarm: str) -> dict[str, Any]:
-    return {d["Name"]: d["Value"] for d in metrics_of(ALARMS[alarm])[0]["Dimensions"]}
+    return dimensions_of(metrics_of(ALARMS[alarm])[0])
+
+
+def dimensions_of(watched: Mapping[str, Any]) -> dict[str, Any]:
+    return {d["Name"]: d["Value"] for d in watched["Dimensions"]}
+
+
+def routes_of(function: str) -> set[str]:
+    """The routes of the API that invoke a function."""
+    return {
+        route["Properties"]["RouteKey"]
+        for route in of_type("AWS::ApiGatewayV2::Route").values()
+        if f"${{{function}Integration}}" in route["Properties"]["Target"]["Sub"]
+    }
 
 
 class TestAlarms:
-    @pytest.mark.parametrize("name", ALARMS)
+    @pytest.mark.parametrize("name", sorted(ALARMS.keys() - VERSION_ALARMS))
     def test_notify_the_topic(self, name: str) -> None:
         alarm = ALARMS[name]
-        assert alarm["TreatMissingData"] in {"breaching", "notBreaching", "ignore"}
         notified = {"If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
         assert alarm["AlarmActions"] == alarm["OKActions"] == notified
 
-    @pytest.mark.parametrize("name", RATES)
-    def test_are_on_one_expression_of_two_metrics(self, name: str) -> None:
-        """The local AWS, which has no metric math, uses the first of them."""
-        expression, watched, counted = ALARMS[name]["Metrics"]
-        assert "Expression" in expression
-        assert "ReturnData" not in expression
-        assert not watched["ReturnData"]
-        assert not counted["ReturnData"]
+    @pytest.mark.parametrize("name", ALARMS)
+    def test_say_how_missing_data_is_treated(self, name: str) -> None:
+        assert ALARMS[name]["TreatMissingData"] in {"breaching", "notBreaching", "ignore"}
+
+    @pytest.mark.parametrize("name", ON_EXPRESSIONS)
+    def test_watch_one_expression_within_cloudwatchs_quota(self, name: str) -> None:
+        queries = ALARMS[name]["Metrics"]
+        expressions = [query for query in queries if "Expression" in query]
+        metrics = [query for query in queries if "MetricStat" in query]
+        assert [q for q in queries if q.get("ReturnData", True)] == expressions[:1]
+        assert max(len(expressions), len(metrics)) <= 10
+        assert len({query["Id"] for query in queries}) == len(queries)
+
+    @pytest.mark.parametrize("name", ON_EXPRESSIONS)
+    def test_first_metric_counts_failures(self, name: str) -> None:
+        """The local AWS has no metric math: it watches the first metric instead."""
+        alarm = chosen(ALARMS[name], Deployment().holds)
+        failures = {"5xx", "Url5xxCount", "Errors", Metric.EVENTS_RECOVERED.title}
+        assert metrics_of(alarm)[0]["MetricName"] in failures
 
     @pytest.mark.parametrize("name", ALARMS)
     def test_name_the_runbook(self, name: str) -> None:
         described = ALARMS[name]["AlarmDescription"]
         assert described.endswith(f" See {name} in docs/operate.md.")
 
-    @pytest.mark.parametrize("name", BY_ROUTE)
-    def test_count_5xx_of_each_route(self, name: str) -> None:
+    @pytest.mark.parametrize("function", OF_API)
+    def test_count_5xx_of_each_route_of_a_function(self, function: str) -> None:
         """Handlers catch their failures and respond, so Lambda counts no error."""
-        alarm, (method, path) = f"{name}Errors", BY_ROUTE[name]
-        assert metric(alarm) == ("AWS/ApiGateway", "5xx")
-        assert dimensions(alarm) == {
-            "ApiId": {"Ref": "Api"},
-            "Stage": {"Ref": "ApiStage"},
-            "Method": method,
-            "Resource": path,
-        }
-        route = of_type("AWS::ApiGatewayV2::Route")[f"{name}Route"]["Properties"]["RouteKey"]
-        assert route == f"{method} {path}"
+        watched = metrics_of(ALARMS[f"{function}Errors"])
+        for counted in ("5xx", "Count"):
+            metrics = [metric for metric in watched if metric["MetricName"] == counted]
+            assert {metric["Namespace"] for metric in metrics} == {"AWS/ApiGateway"}
+            assert {route_of(metric) for metric in metrics} == routes_of(function) != set()
+        for metric in watched:
+            of_stage = {"ApiId": {"Ref": "Api"}, "Stage": {"Ref": "ApiStage"}}
+            assert dimensions_of(metric).keys() == {"ApiId", "Stage", "Method", "Resource"}
+            assert of_stage.items() <= dimensions_of(metric).items()
         # Metrics by route exist only where this is on.
         stage = of_type("AWS::ApiGatewayV2::Stage")["ApiStage"]["Properties"]
         assert stage["DefaultRouteSettings"]["DetailedMetricsEnabled"]
 
-    @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - BY_ROUTE.keys() - {"LinkCustomer"}))
+    def test_count_errors_of_each_route(self) -> None:
+        routes = {r["Properties"]["RouteKey"] for r in of_type("AWS::ApiGatewayV2::Route").values()}
+        assert routes == {"POST /webhook"}.union(*map(routes_of, OF_API))
+
+    @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - {*OF_API, "LinkCustomer"}))
     def test_count_errors_of_each_other_function(self, name: str) -> None:
         assert metric(f"{name}Errors") == ("AWS/Lambda", "Errors")
         assert dimensions(f"{name}Errors") == {"FunctionName": {"Ref": name}}
@@ -114,7 +130,7 @@ class TestAlarms:
         alarm = chosen(ALARMS["LinkCustomerErrors"], Deployment(WebhookIngress=ingress).holds)
         watched = metrics_of(alarm)[0]
         assert (watched["Namespace"], watched["MetricName"]) == (namespace, errors)
-        assert {d["Name"]: d["Value"] for d in watched["Dimensions"]} == dimensions
+        assert dimensions_of(watched) == dimensions
 
     @pytest.mark.parametrize("name", FUNCTIONS)
     def test_count_throttles_of_each_function(self, name: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.observability import Metric
+from tests.cloudwatch import metrics_of
 from tests.world import World
 from tools.template import ROOT, of_type, template
 
@@ -128,16 +129,25 @@ def test_the_runbooks_invocations_fail_if_the_function_fails() -> None:
 
 def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
     secrets = [name for name in template()["Parameters"] if re.fullmatch(r"Stripe\w+Name", name)]
+    always, of_a_canary = (
+        [
+            len(metrics_of(alarm["Properties"]))
+            for alarm in of_type("AWS::CloudWatch::Alarm").values()
+            if ("Condition" in alarm) is is_conditional
+        ]
+        for is_conditional in (False, True)
+    )
     charged = {
-        "alarms": sum("Condition" not in r for r in of_type("AWS::CloudWatch::Alarm").values()),
+        "alarms": len(always),
         "custom metrics": len(Metric),
         "routes": sum("Condition" not in r for r in of_type("AWS::ApiGatewayV2::Route").values()),
         "secrets": len(secrets),
     }
-    of_a_canary = sum("Condition" in r for r in of_type("AWS::CloudWatch::Alarm").values())
-    assert f"{of_a_canary} more with `Canary=true`" in DEPLOY
+    words = " ".join(DEPLOY.split())
+    assert f"each of the {sum(always)} metrics that they watch" in words
+    assert f"{len(of_a_canary)} more with `Canary=true` ({sum(of_a_canary)} metrics)" in words
     for what, count in charged.items():
-        assert f" {count} {what}" in DEPLOY
+        assert f" {count} {what}" in words
     assert len(of_type("AWS::CloudWatch::Dashboard")) == 1
     assert " a dashboard," in DEPLOY
 
