@@ -438,12 +438,16 @@ class TestInternalError:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ALARMS if n.endswith(("VersionErrors", "VersionInternalErrors"))]
+    ("name", "failure"),
+    [
+        (name, metric["MetricName"])
+        for name in ALARMS
+        if name.endswith("VersionErrors")
+        for metric in metrics_of(ALARMS[name])
+    ],
 )
-def test_one_error_of_new_version_raises_alarm(name: str, extra_periods: int) -> None:
-    (metric,) = metrics_of(ALARMS[name])
-    error = [Measurement(150, metric["MetricName"])]
-    changes = transitions(ALARMS[name], error, 30, extra_periods)
+def test_one_error_of_new_version_raises_alarm(name: str, failure: str, extra_periods: int) -> None:
+    changes = transitions(ALARMS[name], [Measurement(150, failure)], 30, extra_periods)
     cleared = Transition(3 + 1 + extra_periods, OK)
     assert changes == [Transition(1, OK), Transition(3, ALARM), cleared]
 

@@ -30,7 +30,6 @@ OF_WEBHOOK_ROUTE = {
     "Resource": "/webhook",
 }
 VERSION_ALARMS = {n for n, r in of_type("AWS::CloudWatch::Alarm").items() if "Condition" in r}
-VERSION_DIMENSIONS = {"AWS/Lambda": "ExecutedVersion", NAMESPACE: "function_version"}
 CONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
 
 
@@ -230,23 +229,32 @@ class TestRollout:
         condition, alarms, otherwise = group["AlarmConfiguration"]["Fn::If"]
         assert (condition, otherwise) == ("ShiftsTraffic", {})
         assert alarms["Enabled"]
-        watched = [resources[alarm["Name"]["Ref"]] for alarm in alarms["Alarms"]]
-        for alarm in watched:
-            assert alarm["Condition"] == "ShiftsTraffic"
-            dimensions = {d["Name"]: d["Value"] for d in alarm["Properties"]["Dimensions"]}
-            assert dimensions[VERSION_DIMENSIONS[alarm["Properties"]["Namespace"]]] == new_version
-        metrics = {alarm["Properties"]["MetricName"] for alarm in watched}
+        (alarm,) = (resources[alarm["Name"]["Ref"]] for alarm in alarms["Alarms"])
+        assert alarm["Condition"] == "ShiftsTraffic"
+        errors, *internal = metrics_of(alarm["Properties"])
+        # The dimensions of a version behind a weighted alias.
+        assert dimensions_of(errors) == {
+            "FunctionName": {"Ref": name},
+            "Resource": {"Fn::Sub": f"${{{name}}}:live"},
+            "ExecutedVersion": new_version,
+        }
+        assert (errors["Namespace"], errors["MetricName"]) == ("AWS/Lambda", "Errors")
         # The others respond with their error, which Lambda does not count; this one raises it.
         raises = name == "RebuildCustomers"
-        assert metrics == {"Errors"} if raises else {"Errors", Metric.INTERNAL_ERRORS.title}
-
-    def test_alarms_have_the_dimensions_of_a_weighted_alias(self) -> None:
-        for name in FUNCTIONS:
-            assert dimensions(f"{name}VersionErrors") == {
-                "FunctionName": {"Ref": name},
-                "Resource": {"Sub": f"${{{name}}}:live"},
-                "ExecutedVersion": {"GetAtt": f"{name}.Version.Version"},
+        assert len(internal) == (0 if raises else 1)
+        for metric in internal:
+            assert metric["Namespace"] == NAMESPACE
+            assert metric["MetricName"] == Metric.INTERNAL_ERRORS.title
+            assert dimensions_of(metric) == {
+                "service": {"Ref": "AWS::StackName"},
+                "function_name": {"Ref": name},
+                "function_version": new_version,
             }
+
+    @pytest.mark.parametrize("name", sorted(VERSION_ALARMS))
+    def test_alarms_have_no_actions(self, name: str) -> None:
+        """CodeDeploy reads their state; later errors of the version have alarms of their own."""
+        assert not {"AlarmActions", "OKActions"} & ALARMS[name].keys()
 
     def test_new_version_has_new_alarms(self) -> None:
         """An alarm that is changed keeps its state, which is that of the old version."""
