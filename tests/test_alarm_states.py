@@ -279,8 +279,8 @@ class TestSchedule:
 class TestWebhookIsBypassed:
     """Stripe does not deliver events: the schedule finds them in Stripe's list."""
 
-    def hours(self, monitor: Monitor, interval: int, hours: float, *, enabled: bool) -> None:
-        for _ in range(int(hours * 60 / interval)):
+    def minutes(self, monitor: Monitor, interval: int, number: int, *, enabled: bool) -> None:
+        for _ in range(number // interval):
             if not enabled:
                 monitor.world.stripe.webhooks.drop_next()
             rename(monitor.world)
@@ -292,11 +292,11 @@ class TestWebhookIsBypassed:
 
     @pytest.mark.parametrize("interval", [*INTERVALS, 15])
     def test_disabled_endpoint_raises_alarm(self, monitor: Monitor, interval: int) -> None:
-        self.hours(monitor, interval, 2, enabled=True)
+        self.minutes(monitor, interval, max(2 * interval, 20), enabled=True)
         assert monitor.states("EventsRecovered") == [OK]
-        self.hours(monitor, interval, 2, enabled=False)
+        self.minutes(monitor, interval, max(2 * interval, 20), enabled=False)
         assert monitor.states("EventsRecovered") == [OK, ALARM]
-        self.hours(monitor, interval, 3, enabled=True)
+        self.minutes(monitor, interval, 180, enabled=True)
         assert monitor.states("EventsRecovered") == [OK, ALARM, OK]
         assert monitor.states("EventsLeftByStream") == [OK]
 
@@ -314,9 +314,9 @@ class TestWebhookIsBypassed:
         assert monitor.states("EventsRecovered") == [OK, ALARM]
 
     def test_one_lost_delivery_raises_no_alarm(self, monitor: Monitor) -> None:
-        self.hours(monitor, 5, 1 / 12, enabled=False)
+        self.minutes(monitor, 5, 5, enabled=False)
         assert monitor.states("EventsRecovered") == [OK]
-        self.hours(monitor, 5, 1, enabled=True)
+        self.minutes(monitor, 5, 60, enabled=True)
         assert monitor.states("EventsRecovered") == [OK]
 
     def test_event_in_delivery_raises_no_alarm(self, monitor: Monitor) -> None:
@@ -335,8 +335,8 @@ class TestStreamIsBypassed:
 
     @pytest.mark.parametrize("interval", [*INTERVALS, 15])
     def test_disabled_mapping_raises_alarm(self, monitor: Monitor, interval: int) -> None:
-        def hours(number: int, *, enabled: bool) -> None:
-            for _ in range(number * 60 // interval):
+        def minutes(number: int, *, enabled: bool) -> None:
+            for _ in range(number // interval):
                 rename(monitor.world)
                 monitor.world.deliver()
                 if enabled:
@@ -344,11 +344,11 @@ class TestStreamIsBypassed:
                 monitor.wait(interval)
                 monitor.world.reconcile()
 
-        hours(2, enabled=True)
+        minutes(max(2 * interval, 20), enabled=True)
         assert monitor.states("EventsLeftByStream") == [OK]
-        hours(2, enabled=False)
+        minutes(max(2 * interval, 20), enabled=False)
         assert monitor.states("EventsLeftByStream") == [OK, ALARM]
-        hours(3, enabled=True)
+        minutes(180, enabled=True)
         assert monitor.states("EventsLeftByStream") == [OK, ALARM, OK]
         assert monitor.states("EventsRecovered") == [OK]
 
