@@ -90,8 +90,10 @@ class Monitor:
     def states(self, alarm: str) -> list[AlarmState]:
         """The states that an alarm has had; they are the same for every evaluation range."""
         self.wait(0)
+        ingress = self.world.settings.webhook_ingress
+        watched = chosen(ALARMS[alarm], Deployment(WebhookIngress=ingress).holds)
         changes = [
-            [c.state for c in transitions(ALARMS[alarm], self.measurements, self.minute, extra)]
+            [c.state for c in transitions(watched, self.measurements, self.minute, extra)]
             for extra in EXTRA_PERIODS
         ]
         assert changes == changes[:1] * len(changes)
@@ -312,6 +314,11 @@ class TestWebhookIsBypassed:
             monitor.wait(10 / MINUTE)
             monitor.world.reconcile()
         assert monitor.states("EventsRecovered") == [OK, ALARM]
+
+    def test_finding_all_events_without_an_ingress_raises_no_alarm(self, monitor: Monitor) -> None:
+        monitor.world.configure(webhook_ingress=WebhookIngress.NONE)
+        self.minutes(monitor, 15, 180, enabled=False)
+        assert monitor.states("EventsRecovered") == [OK]
 
     def test_one_lost_delivery_raises_no_alarm(self, monitor: Monitor) -> None:
         self.minutes(monitor, 5, 5, enabled=False)
