@@ -300,7 +300,7 @@ class TestWebhookIsBypassed:
         assert monitor.states("EventsRecovered") == [OK, ALARM]
         self.minutes(monitor, interval, 180, enabled=True)
         assert monitor.states("EventsRecovered") == [OK, ALARM, OK]
-        assert monitor.states("EventsLeftByStream") == [OK]
+        assert monitor.states("EventsMissedByStream") == [OK]
 
     def test_disabled_endpoint_raises_alarm_if_most_events_are_found_at_once(
         self, monitor: Monitor
@@ -352,11 +352,11 @@ class TestStreamIsBypassed:
                 monitor.world.reconcile()
 
         minutes(max(2 * interval, 20), enabled=True)
-        assert monitor.states("EventsLeftByStream") == [OK]
+        assert monitor.states("EventsMissedByStream") == [OK]
         minutes(max(2 * interval, 20), enabled=False)
-        assert monitor.states("EventsLeftByStream") == [OK, ALARM]
+        assert monitor.states("EventsMissedByStream") == [OK, ALARM]
         minutes(180, enabled=True)
-        assert monitor.states("EventsLeftByStream") == [OK, ALARM, OK]
+        assert monitor.states("EventsMissedByStream") == [OK, ALARM, OK]
         assert monitor.states("EventsRecovered") == [OK]
 
     def test_retries_raise_no_alarm(self, monitor: Monitor) -> None:
@@ -367,7 +367,7 @@ class TestStreamIsBypassed:
             monitor.world.stream()
             monitor.wait(5)
             monitor.world.reconcile()
-        assert monitor.states("EventsLeftByStream") == [OK]
+        assert monitor.states("EventsMissedByStream") == [OK]
 
 
 class TestOtherApiVersion:

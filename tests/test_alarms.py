@@ -153,7 +153,7 @@ class TestAlarms:
                 "SampleCount",
             ),
             ("EventsRecovered", (NAMESPACE, Metric.EVENTS_RECOVERED.title), "Sum"),
-            ("EventsLeftByStream", (NAMESPACE, Metric.EVENTS_LEFT_BY_STREAM.title), "Sum"),
+            ("EventsMissedByStream", (NAMESPACE, Metric.EVENTS_MISSED_BY_STREAM.title), "Sum"),
             ("StripeRateLimited", (NAMESPACE, Metric.STRIPE_RATE_LIMITED.title), "Sum"),
             ("ApiVersionMismatches", (NAMESPACE, Metric.API_VERSION_MISMATCHES.title), "Sum"),
         ],

@@ -49,8 +49,8 @@ class Metric(Enum):
         "EventsRecovered",
         "events that had not arrived after a minute, and were found in Stripe's list",
     )
-    EVENTS_LEFT_BY_STREAM = (
-        "EventsLeftByStream",
+    EVENTS_MISSED_BY_STREAM = (
+        "EventsMissedByStream",
         "events that apply_event had not attempted after two minutes, applied by the schedule",
     )
     API_VERSION_MISMATCHES = (

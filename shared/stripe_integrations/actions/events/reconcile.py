@@ -113,7 +113,7 @@ def retry_due(result: Reconciliation) -> None:
     due = event_queue.due()
     while batch := list(islice(due, _BATCH_EVENTS)):
         if left := sum(entry.is_unattempted for entry in batch):
-            current().add_metric(Metric.EVENTS_LEFT_BY_STREAM, left)
+            current().add_metric(Metric.EVENTS_MISSED_BY_STREAM, left)
         for stripe_ids in grouped(batch):
             if not _attempt(stripe_ids, result):
                 return
