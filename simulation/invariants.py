@@ -149,10 +149,11 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
 
 
 def check_replay(final: FinalState) -> Iterator[Violation]:
-    """Check that failed events are applied by a replay once their cause has gone."""
+    """Check that a replay applies and publishes failed events once their cause has gone."""
     for stripe_id, event in final.watch.events.items():
         if text(event, "state") not in ("applied", "ignored"):
             yield Violation("a failed event can be replayed", f"{text(event, 'kind')} {stripe_id}")
+    yield from _check_published(final)
 
 
 def users_with_failed_events(final: FinalState) -> set[str]:
@@ -202,10 +203,9 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
     soft_deleted = {call.user_id for call in final.calls if call.kind == "soft_delete"}
     for stripe_id, event in final.watch.events.items():
         user_id = text(event, "user_id")
-        # An event that failed before its effect is published after a successful replay.
-        has_failed_early = text(event, "state") == "failed" and "effected_at" not in event
+        has_failed = text(event, "state") == "failed"  # a successful replay publishes it
         names_none = not event.keys() & {"customer_id", "payment_method_id"}
-        if user_id in soft_deleted or has_failed_early or (user_id is None and not names_none):
+        if user_id in soft_deleted or has_failed or (user_id is None and not names_none):
             continue
         payload = final.double.account.events.get(stripe_id)
         if payload is None or not _is_to_be_published(final, payload):
