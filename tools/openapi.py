@@ -20,7 +20,7 @@ from typing import Any
 
 from local.stripe_double import StripeDouble
 from stripe_integrations import errors
-from stripe_integrations.actions.customers import create_request
+from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
@@ -467,16 +467,16 @@ def customer_to_create() -> Json:
     }
     settable["metadata"] |= {
         "description": "Your own keys and values.",
-        "maxProperties": create_request.MAX_METADATA_KEYS,
+        "maxProperties": request.MAX_METADATA_KEYS,
         "propertyNames": {
             "minLength": 1,
-            "maxLength": create_request.MAX_METADATA_KEY_LENGTH,
+            "maxLength": request.MAX_METADATA_KEY_LENGTH,
             "not": {"enum": [USER_KEY, TOKEN_KEY]},
         },
         "additionalProperties": {
             "type": ["string", "number", "boolean"],
             "description": "Stored as text.",
-            "maxLength": create_request.MAX_METADATA_VALUE_LENGTH,
+            "maxLength": request.MAX_METADATA_VALUE_LENGTH,
         },
     }
     settable["default_source"]["description"] = "Sent to Stripe as `source`."
@@ -485,7 +485,7 @@ def customer_to_create() -> Json:
     return {
         "description": "The user, and the customer's values on Stripe. What Stripe refuses is"
         " refused here too, with the name of the field. Objects may be nested"
-        f" {create_request.MAX_DEPTH} levels deep.",
+        f" {request.MAX_DEPTH} levels deep.",
         "type": "object",
         "properties": {
             "user_id": user_id_schema(),

@@ -35,6 +35,7 @@
     ├── NewerSchemaError
     └── StripeError
         ├── StripeRefusedError
+        ├── StripeKeyReusedError
         ├── StripeAccessError
         └── StripeUnavailableError
             └── StripeObjectChangedError
@@ -240,6 +241,10 @@ class StripeError(StripeIntegrationsError):
 
 class StripeRefusedError(StripeError):
     """Stripe refused the request; the same request will be refused again."""
+
+
+class StripeKeyReusedError(StripeError):
+    """An idempotency key was used with other parameters before."""
 
 
 class StripeAccessError(StripeError):

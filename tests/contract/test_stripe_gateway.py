@@ -15,8 +15,9 @@ import pytest
 import stripe
 
 import stripe_integrations
+from stripe_integrations.actions.customers.request import update_request
 from stripe_integrations.actions.events.event_types import applied_event_types
-from stripe_integrations.adapters.stripe_gateway import StripeGateway
+from stripe_integrations.adapters.stripe_gateway import StripeGateway, StripeResponse
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeRefusedError
@@ -27,6 +28,7 @@ from stripe_integrations.models.tax_id import TaxId
 
 CUSTOMER = "cus_contract"
 KEY = "idempotency-key-of-the-contract-test"
+RECORD = Customer(stripe_id=CUSTOMER, metadata={"plan": "gold"})
 SETTABLE = {
     "email": "jane@example.com",
     "name": "Jane Doe",
@@ -46,6 +48,7 @@ with use(Context(Settings(table_name="none"))):
     KINDS = applied_event_types()
 CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
+    "update_customer": lambda gateway: gateway.update_customer(CUSTOMER, SETTABLE, KEY),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),
     "list_customers": lambda gateway: list(
         gateway.list_customers(1, "jane@example.com", created_until=2)
@@ -154,6 +157,19 @@ def test_fields_of_create_are_parameters(gateway: StripeGateway) -> None:
         gateway.create_customer({param: SETTABLE[param]}, KEY)
 
 
+def test_fields_of_update_are_parameters(gateway: StripeGateway) -> None:
+    for name, field in fields_of(Customer).items():
+        if field.param is None:
+            continue
+        values = [SETTABLE[field.param], *([None] if field.clearable else ())]
+        if name == "default_source":
+            values.append("card_contract")
+        for value in values:
+            caller_name = "billing_email" if name == "email" else name
+            params = update_request(RECORD, {caller_name: value})
+            gateway.update_customer(CUSTOMER, params, KEY)
+
+
 def test_unknown_parameter_is_refused(gateway: StripeGateway) -> None:
     with pytest.raises(StripeRefusedError):
         gateway.create_customer({"billing_email": "jane@example.com"}, KEY)
@@ -182,6 +198,7 @@ NOT_ALWAYS_SENT = {
     [
         (Customer, "customer", "create_customer"),
         (Customer, "customer", "retrieve_customer"),
+        (Customer, "customer", "update_customer"),
         (Card, "payment_method", "list_payment_methods"),
         (Subscription, "subscription", "list_subscriptions"),
         (TaxId, "tax_id", "list_tax_ids"),
@@ -190,6 +207,7 @@ NOT_ALWAYS_SENT = {
 )
 def test_field_paths_exist(gateway: StripeGateway, model: Any, shape: str, method: str) -> None:
     response = CALLS[method](gateway)
+    response = response.data if isinstance(response, StripeResponse) else response
     obj = response[0] if isinstance(response, list) else response
     lost = {
         name

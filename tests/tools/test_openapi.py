@@ -20,7 +20,7 @@ import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
-from stripe_integrations.actions.customers import create_request
+from stripe_integrations.actions.customers import request
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import Authorizer
 from stripe_integrations.context import _of_process, use
@@ -366,7 +366,7 @@ def is_taken(body: Json) -> bool:
     """Return whether the fields of a body pass before Stripe, or anything else, is called."""
     fields = {name: value for name, value in body.items() if name not in BODY}
     try:
-        create_request.create_request(body["billing_email"], fields)
+        request.create_request(body["billing_email"], fields)
     except InvalidFieldError:
         return False
     return True

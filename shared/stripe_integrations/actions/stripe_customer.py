@@ -14,6 +14,7 @@ from stripe_integrations.actions.customers.sync import (
     sync_customer,
     sync_from_stripe_data,
 )
+from stripe_integrations.actions.customers.update import update_customer
 from stripe_integrations.actions.events.receive import link_customer
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
@@ -213,6 +214,65 @@ class StripeCustomer:
         """
         check_deployment()
         return sync_customer(require_type("customer", customer, Customer), stripe_customer)
+
+    @staticmethod
+    def update(
+        customer: Customer, /, *, idempotency_key: str | None = None, **fields: Any
+    ) -> Customer:
+        """Update a customer on Stripe and its record; None clears a field.
+
+        Concurrent changes, here and on Stripe, are safe: the record ends with the state that Stripe
+        has.
+
+        Parameters
+        ----------
+        customer : Customer
+            The record, as it was read.
+        idempotency_key : str, optional
+            1 to 200 printable ASCII characters. A repeated call with the same key and values takes
+            effect once within a day, and returns the current customer. By default, each call takes
+            effect.
+        **fields
+            What `create` takes, `billing_email` included, except `currency` and `delinquent`.
+            `balance`, `default_source`, `invoice_prefix` and `preferred_locales` can't be cleared.
+            `metadata` changes the given keys only; None clears a key, and in place of the mapping
+            all keys of the record but the reserved ones. `default_source` is a token, which becomes
+            a new source in place of the default one, or the id of an attached source.
+
+        Returns
+        -------
+        Customer
+            The updated record, with its children.
+
+        Raises
+        ------
+        InvalidFieldError
+            A field is unknown, read-only, of the wrong type, or can't be cleared: Stripe was not
+            called. Or Stripe refused a field, or the key was used with other values: nothing was
+            changed.
+        CustomerSoftDeletedError
+            The record is soft-deleted, or Stripe has deleted the customer, which soft-deletes the
+            record.
+        StripeUnavailableError
+            Stripe can't be reached or fails. The update may have taken effect; its event, or a
+            repeated call, updates the record.
+        ConflictError
+            The update took effect, and concurrent writers changed the record every time it was
+            fetched.
+
+        Examples
+        --------
+        >>> StripeCustomer.update(customer, name="Jane", phone=None)  # doctest: +SKIP
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/update and
+        https://docs.stripe.com/api/idempotent_requests.
+        """
+        check_deployment()
+        return update_customer(
+            require_type("customer", customer, Customer), fields, idempotency_key
+        )
 
     @staticmethod
     def link_customer(event: Event) -> Event:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,22 @@ class StripeCall:
     seconds: float
     status: int | None
     request_id: str | None
+
+
+@dataclass(frozen=True)
+class StripeResponse:
+    """A response of Stripe.
+
+    Parameters
+    ----------
+    data : dict
+        Its JSON.
+    is_replayed : bool
+        Whether Stripe has stored it for the idempotency key: it may be a day old.
+    """
+
+    data: Json = field(repr=False)
+    is_replayed: bool
 
 
 class StripeGateway:
@@ -124,9 +140,25 @@ class StripeGateway:
 
     def create_customer(self, params: Any, idempotency_key: str) -> Json:
         """Create a customer: https://docs.stripe.com/api/customers/create."""
-        return self._object(
+        return self._response(
             "create a customer",
             lambda client: client.v1.customers.create(params, {"idempotency_key": idempotency_key}),
+        ).data
+
+    def update_customer(self, stripe_id: str, params: Any, idempotency_key: str) -> StripeResponse:
+        """Update a customer: https://docs.stripe.com/api/customers/update.
+
+        Raises
+        ------
+        StripeKeyReusedError
+            The key was used with other parameters.
+        """
+        return self._response(
+            f"update {stripe_id}",
+            lambda client: client.v1.customers.update(
+                stripe_id, params, {"idempotency_key": idempotency_key}
+            ),
+            stripe_id,
         )
 
     def retrieve_customer(self, stripe_id: str) -> Json:
@@ -134,12 +166,11 @@ class StripeGateway:
 
         Stripe returns a deleted one too: ``{"id": …, "object": "customer", "deleted": true}``.
         """
-        customer = self._object(
+        customer = self._response(
             f"retrieve {stripe_id}",
             lambda client: client.v1.customers.retrieve(stripe_id, {"expand": ["sources"]}),
-        )
-        if customer["id"] != stripe_id:
-            raise errors.StripeUnavailableError(f"Stripe returned another object than {stripe_id}")
+            stripe_id,
+        ).data
         if not customer.get("deleted"):
             self._complete_sources(stripe_id, customer)
         return customer
@@ -245,7 +276,7 @@ class StripeGateway:
             params["types"] = list(types)
         if starting_after:
             params["starting_after"] = starting_after
-        listed = self._call("list events", lambda client: client.v1.events.list(params))
+        listed = self._call("list events", lambda client: client.v1.events.list(params)).data
         data = listed.get("data")
         if not isinstance(data, list) or (listed.get("has_more") and not _ids(data[-1:])):
             raise errors.StripeUnavailableError("Stripe's response is malformed: list events")
@@ -283,7 +314,7 @@ class StripeGateway:
         page = first = {**params, "limit": _PAGE}
         while True:
             try:
-                listed = self._call(operation, partial(call, params=page))
+                listed = self._call(operation, partial(call, params=page)).data
             except errors.StripeRefusedError as error:
                 if page is first:
                     raise
@@ -299,11 +330,14 @@ class StripeGateway:
                 return
             page = {**page, "starting_after": data[-1]["id"]}
 
-    def _object(self, operation: str, call: Call) -> Json:
+    def _response(self, operation: str, call: Call, stripe_id: str | None = None) -> StripeResponse:
+        """Call Stripe for one object; for the one with this id, if there is one."""
         response = self._call(operation, call)
-        if not isinstance(response.get("id"), str):
+        found = response.data.get("id")
+        if not isinstance(found, str) or found != (stripe_id or found):
             raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
-        return self._checked(response)
+        self._checked(response.data)
+        return response
 
     def _checked(self, obj: Json) -> Json:
         livemode = obj.get("livemode", self._settings.livemode)
@@ -311,7 +345,7 @@ class StripeGateway:
             raise errors.WrongModeError(f"{obj.get('id')} is of the other mode")
         return obj
 
-    def _call(self, operation: str, call: Call) -> Json:
+    def _call(self, operation: str, call: Call) -> StripeResponse:
         for _ in range(_RATE_ATTEMPTS):
             self._wait_for_rate_limit(operation)
             try:
@@ -341,7 +375,7 @@ class StripeGateway:
             )
         self._pause(wait)
 
-    def _request(self, operation: str, call: Call) -> Json:
+    def _request(self, operation: str, call: Call) -> StripeResponse:
         try:
             try:
                 returned = self._timed(operation, call)
@@ -352,10 +386,11 @@ class StripeGateway:
             # Not chained: Stripe's message quotes values, and a traceback would contain it.
             raise self._translated(operation, error) from None
         # The JSON as Stripe sent it: the library's objects turn some strings into decimals.
-        data = getattr(getattr(returned, "last_response", None), "data", None)
+        response = getattr(returned, "last_response", None)
+        data = getattr(response, "data", None)
         if not isinstance(data, dict):
             raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
-        return data
+        return StripeResponse(data, is_replayed=_is_replayed(getattr(response, "headers", None)))
 
     def _timed(self, operation: str, call: Call) -> stripe.StripeObject:
         client = self._client_in_time(operation)
@@ -396,6 +431,8 @@ class StripeGateway:
         kind: type[errors.StripeError] = errors.StripeUnavailableError
         if isinstance(error, self._stripe.AuthenticationError | self._stripe.PermissionError):
             kind = errors.StripeAccessError
+        elif isinstance(error, self._stripe.IdempotencyError):
+            kind = errors.StripeKeyReusedError
         elif isinstance(error, self._stripe.InvalidRequestError | self._stripe.CardError):
             kind = errors.StripeRefusedError
         translated = kind(
@@ -406,9 +443,13 @@ class StripeGateway:
             request_id=error.request_id,
         )
         if isinstance(translated, errors.StripeUnavailableError):
-            replayed = (error.headers or {}).get("idempotent-replayed")
-            translated.replayed = replayed == "true" and (status or 0) >= 500
+            translated.replayed = _is_replayed(error.headers) and (status or 0) >= 500
         return translated
+
+
+def _is_replayed(headers: Mapping[str, str] | None) -> bool:
+    """Return whether Stripe has stored the response that has these headers for its key."""
+    return (headers or {}).get("idempotent-replayed") == "true"
 
 
 def _ids(objects: list[Any]) -> list[str]:

@@ -38,6 +38,8 @@ class StripeField(Attribute[T]):
         The parameter of Stripe's create call that takes this field.
     settable : bool, optional
         Whether `create` takes the field; by default, whether Stripe does.
+    clearable : bool
+        Whether Stripe's update call can clear it.
     private : bool, optional
         For internal use: no HTTP response contains it.
     **paths : str
@@ -49,12 +51,14 @@ class StripeField(Attribute[T]):
         *,
         param: str | None = None,
         settable: bool | None = None,
+        clearable: bool = True,
         private: bool = False,
         **paths: str,
     ) -> None:
         super().__init__(null=True)
         self.param = param
         self.settable = param is not None if settable is None else settable
+        self.clearable = clearable
         self.private = private
         self.paths: Mapping[Shape, str] = paths
 

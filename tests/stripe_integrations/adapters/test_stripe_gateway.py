@@ -16,6 +16,7 @@ from stripe_integrations.adapters.stripe_gateway import RETRIES, StripeGateway
 from stripe_integrations.errors import (
     StripeAccessError,
     StripeError,
+    StripeKeyReusedError,
     StripeNotInstalledError,
     StripeRefusedError,
     StripeUnavailableError,
@@ -33,6 +34,13 @@ def stripe_id(world: World) -> str:
 @pytest.fixture
 def gateway(world: World) -> StripeGateway:
     return world.context.stripe
+
+
+class TestIdempotencyKey:
+    def test_stored_response_is_marked(self, gateway: StripeGateway, stripe_id: str) -> None:
+        responses = [gateway.update_customer(stripe_id, {"name": "Jane"}, "key") for _ in range(2)]
+        assert [response.is_replayed for response in responses] == [False, True]
+        assert responses[0].data == responses[1].data
 
 
 class TestErrors:
@@ -61,6 +69,13 @@ class TestErrors:
         assert raised.value.request_id
         assert raised.value.__suppress_context__
         assert "jane@example.com" not in "".join(traceback.format_exception(raised.value))
+
+    def test_reused_idempotency_key_is_error_of_its_own(
+        self, gateway: StripeGateway, stripe_id: str
+    ) -> None:
+        gateway.update_customer(stripe_id, {"name": "Jane"}, "key")
+        with pytest.raises(StripeKeyReusedError):
+            gateway.update_customer(stripe_id, {"name": "Jane Roe"}, "key")
 
     def test_timeout_has_no_status(self, world: World, gateway: StripeGateway) -> None:
         world.stripe.faults.time_out(None)
@@ -106,6 +121,8 @@ class TestErrors:
         before = world.items()
 
         assert world.sync()["statusCode"] == 503
+        with pytest.raises(StripeUnavailableError):
+            gateway.update_customer(customer.stripe_id, {"name": "Jane"}, "key")
         with pytest.raises(StripeUnavailableError):
             gateway.list_subscriptions(customer.stripe_id)
         with pytest.raises(StripeUnavailableError, match="malformed"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from stripe_integrations import errors
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
-from stripe_integrations.actions.customers.create_request import create_request, refused_field
+from stripe_integrations.actions.customers.request import caller_error, create_request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.context import current
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
@@ -81,7 +81,7 @@ def _advance(user_id: str, claim: CustomerClaim, *, is_acquired: bool) -> Custom
         claim.release()
         if state is ClaimState.ABANDONED:
             return None  # the next attempt calls Stripe with this caller's own parameters
-        raise refusal.for_caller() from None
+        raise caller_error(refusal.error) from None
     return complete_create(user_id, claim, snapshot) if snapshot else None
 
 
@@ -152,14 +152,6 @@ class _ParametersRefusedError(Exception):
     def __init__(self, error: errors.StripeRefusedError) -> None:
         super().__init__(str(error))
         self.error = error
-
-    def for_caller(self) -> errors.StripeRefusedError | errors.InvalidFieldError:
-        """The error with the caller's own name of the refused field, if there is one."""
-        field = refused_field(self.error)
-        if field is None:
-            return self.error
-        code = f" ({self.error.code})" if self.error.code else ""
-        return errors.InvalidFieldError(field, f"rejected by Stripe{code}")
 
 
 def _create_on_stripe(user_id: str, claim: CustomerClaim) -> CustomerSnapshot | None:

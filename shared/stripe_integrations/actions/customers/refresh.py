@@ -158,6 +158,37 @@ def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None)
     fetch_from_stripe(customer, stripe_customer).write()
 
 
+def refresh_until_written(customer: Customer) -> Customer:
+    """Fetch a customer and its children, and write them; after a conflict, read and fetch again.
+
+    Parameters
+    ----------
+    customer : Customer
+        The record as it was read.
+
+    Returns
+    -------
+    Customer
+        The record that was written.
+
+    Raises
+    ------
+    ConflictError
+        Concurrent writers changed the record every time.
+    CustomerSoftDeletedError
+        The record is soft-deleted.
+    StripeError
+        Stripe did not respond.
+    """
+
+    def attempt(number: int) -> Customer:
+        record = read_again(customer) if number else customer
+        refresh_from_stripe(record)
+        return record
+
+    return retry_on_conflict(attempt)
+
+
 def fetch_missing_children(user_id: str, stripe_id: str) -> None:
     """Fetch a customer whose children were never listed because it was stored late.
 

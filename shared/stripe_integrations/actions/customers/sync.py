@@ -11,6 +11,7 @@ from stripe_integrations.actions.customers.refresh import (
     observation_of_given,
     read_again,
     refresh_from_stripe,
+    refresh_until_written,
 )
 from stripe_integrations.context import current
 from stripe_integrations.models import Card, Customer, Subscription, stored_kinds
@@ -31,13 +32,7 @@ def sync_customer(customer: Customer, stripe_customer: object = None) -> Custome
         given = _json_of(customer, stripe_customer)
         refresh_from_stripe(customer, given)
         return customer
-
-    def attempt(number: int) -> Customer:
-        record = read_again(customer) if number else customer
-        refresh_from_stripe(record)
-        return record
-
-    return retry_on_conflict(attempt)
+    return refresh_until_written(customer)
 
 
 def sync_from_stripe_data(customer: Customer, stripe_customer: object) -> Customer:
