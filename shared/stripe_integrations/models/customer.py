@@ -107,6 +107,10 @@ class Customer(Record, discriminator="Customer"):
     test_clock = Text(customer="test_clock", private=True)
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
+    update_key = Text(private=True)
+    """The idempotency key of the last update whose response was written."""
+    update_observed_to = Integer(private=True)
+    """The end of the interval of that response: a key may be used again a day later."""
     listings = Document(private=True)
     """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
     version = VersionAttribute()
@@ -199,6 +203,19 @@ class Customer(Record, discriminator="Customer"):
     def observation(self) -> Observation | None:
         """When the record's own fields were observed."""
         return observation_of(self.observed_from, self.observed_to)
+
+    def includes_update(self, idempotency_key: str | None, created: int) -> bool:
+        """Return whether the state includes an update of ours, whose event names its key.
+
+        Parameters
+        ----------
+        idempotency_key : str or None
+            The key in the event's request.
+        created : int
+            The event's second.
+        """
+        is_last = idempotency_key is not None and idempotency_key == self.update_key
+        return is_last and created <= (self.update_observed_to or 0)
 
     def listing_observation(self, kind: type[Child]) -> Observation | None:
         """When all children of a kind were last listed; None where they never were."""

@@ -211,6 +211,12 @@ class Event(Record, discriminator="Event"):
         """The id of its customer, or else of its PaymentMethod, which may have a pointer."""
         return self.customer_id or self.payment_method_id
 
+    @property
+    def idempotency_key(self) -> str | None:
+        """The key of the request that caused it; None where there was no request, or no key."""
+        key = value_at(self.request, "idempotency_key")
+        return key if isinstance(key, str) else None
+
     def age(self) -> timedelta:
         """The time since the event was received, or replayed."""
         return current().now() - (self.replayed_at or self.received_at)

@@ -18,7 +18,8 @@ class Freshness(Enum):
 
     NEWER = "newer"
     CURRENT = "current"
-    """No event precedes this one: the stored state includes it, or is later."""
+    """The stored state includes it, or is later: no event precedes it, or an update of ours caused
+    it."""
     OLDER = "older"
     AMBIGUOUS = "ambiguous"
 

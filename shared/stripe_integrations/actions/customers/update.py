@@ -54,8 +54,14 @@ def update_customer(
         # Stripe's response has no children: a new source is one, and a replaced one is removed.
         return refresh_until_written(customer)
     observation = Observation.of_fetch(sent, received=current().clock())
+    values = {
+        **Customer.values_of(response.data),
+        **observation.as_fields(),
+        "update_key": key,
+        "update_observed_to": observation.observed_to,
+    }
     try:
-        customer.update_with({**Customer.values_of(response.data), **observation.as_fields()})
+        customer.update_with(values)
     except errors.StaleRecordError:
         return refresh_until_written(read_again(customer))
     return customer

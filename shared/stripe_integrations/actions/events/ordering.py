@@ -109,6 +109,8 @@ class PendingChanges:
         return Freshness.AMBIGUOUS
 
     def _add_customer(self, event: Event) -> Freshness:
+        if self._customer.includes_update(event.idempotency_key, event.created):
+            return Freshness.CURRENT
         observation = self._customer.observation
         if self._values:
             observation = observation_of(self._values["observed_from"], self._values["observed_to"])

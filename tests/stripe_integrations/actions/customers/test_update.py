@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer
+from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import (
     ConflictError,
     CustomerSoftDeletedError,
@@ -19,7 +19,7 @@ from stripe_integrations.errors import (
 )
 from stripe_integrations.models import Customer
 from tests.stripe_integrations.actions.customers.helpers import during_sleep
-from tests.world import EMAIL, USER, Json, World
+from tests.world import EMAIL, USER, Json, World, stored_event
 
 POST = "POST /v1/customers/*"
 DAY = 86_400
@@ -376,6 +376,46 @@ class TestConcurrency:
         with pytest.raises(ConflictError):
             StripeCustomer.update(customer, name="Jane Roe")
         assert len(posts(world, customer)) == 1
+
+
+class TestOwnEvent:
+    @pytest.mark.parametrize("key", [None, "k-1"])
+    def test_needs_no_fetch(self, world: World, customer: Customer, key: str | None) -> None:
+        StripeCustomer.update(customer, name="Jane Roe", idempotency_key=key)
+        event = world.receive()
+        with world.counting() as counts:
+            world.stream_events(event)
+        assert counts.stripe == 0
+        assert stored_event(event).state == "applied"
+        assert stored().name == "Jane Roe"
+
+    def test_does_not_hide_another_change_of_its_second(
+        self, world: World, customer: Customer
+    ) -> None:
+        StripeCustomer.update(customer, name="Jane Roe")
+        own = world.receive()
+        world.rename(customer.stripe_id, "Newest")
+        world.stream_events(own, world.receive())
+        assert stored().name == "Newest"
+
+    def test_of_key_that_is_used_again_a_day_later_is_applied(
+        self, world: World, customer: Customer
+    ) -> None:
+        StripeCustomer.update(customer, name="Jane Roe", idempotency_key="k-1")
+        world.time += 2 * DAY
+        lose_response(world, stored(), name="Newest", idempotency_key="k-1")
+        event = world.receive()
+        StripeCustomer.sync_from_stripe_data(stored(), {"id": customer.stripe_id, "name": "Old"})
+        world.stream_events(event)
+        assert stored().name == "Newest"
+
+    def test_replayed_one_is_fetched(self, world: World, customer: Customer) -> None:
+        StripeCustomer.update(customer, name="Jane Roe")
+        event = world.receive()
+        world.stream_events(event)
+        StripeEvent.replay(event)
+        assert stored_event(event).state == "applied"
+        assert world.stripe.requests[-1].method == "GET"
 
 
 class TestDeletedOnStripe:
