@@ -6,6 +6,7 @@ PYTHON ?= $(shell sh tools/find-python.sh)
 
 build-CreateCustomer: function = create_customer
 build-GetCustomer: function = get_customer
+build-UpdateCustomer: function = update_customer
 build-SyncCustomer: function = sync_customer
 build-SoftDeleteCustomer: function = soft_delete_customer
 build-LinkCustomer: function = link_customer
@@ -15,7 +16,7 @@ build-ReplayEvents: function = replay_events
 build-RebuildCustomers: function = rebuild_customers
 
 requirements = function
-build-CreateCustomer build-SyncCustomer: requirements = function-stripe
+build-CreateCustomer build-UpdateCustomer build-SyncCustomer: requirements = function-stripe
 build-ApplyEvent build-ReconcileEvents build-ReplayEvents: requirements = function-stripe
 build-RebuildCustomers: requirements = function-stripe
 

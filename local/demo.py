@@ -99,6 +99,7 @@ class Demo:
         customer = self.create()
         self.create_again(customer)
         self.webhook_arrives(customer)
+        self.update(customer)
         self.card_and_subscription(customer)
         self.change_on_stripe(customer)
         if self.cloud.stripe.double:
@@ -141,6 +142,19 @@ class Demo:
         )
         self.output.request("Stripe POSTs customer.created to the Function URL")
         self.wait_for_event("customer.created", customer)
+        self.show_table()
+
+    def update(self, customer: str) -> None:
+        self.output.step(
+            "Update the customer", "The change is made on Stripe, and its response is stored."
+        )
+        response = self.call("PATCH", f"/customers/{USER}", {"phone": "+32 2 555 01 02"})
+        self.expect(response.status == 200, "200")
+        on_stripe = self.stripe.v1.customers.retrieve(customer)
+        self.expect(
+            response.body["phone"] == on_stripe.phone == "+32 2 555 01 02",
+            "the record and Stripe have the new phone number",
+        )
         self.show_table()
 
     def card_and_subscription(self, customer: str) -> None:

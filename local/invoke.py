@@ -25,6 +25,7 @@ NEED_CUSTOMER = (
     "link_customer",
     "soft_delete_customer",
     "sync_customer",
+    "update_customer",
 )
 """The functions whose examples name a customer, or its user."""
 

@@ -40,7 +40,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_BODY_BYTES = 1024 * 1024
-FORWARDED_HEADERS = ("retry-after",)
+REQUEST_HEADERS = ("Idempotency-Key",)
+RESPONSE_HEADERS = ("retry-after",)
+"""The headers that are forwarded, besides the content type."""
 
 Send = Callable[[str, str, bytes, Mapping[str, str]], Response]
 """Sends a call to the API: method, path, body and headers, as `Cloud.request` does."""
@@ -111,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.respond(404, b"not found\n")
 
-    do_GET = do_POST = do_DELETE = dispatch  # noqa: N815 - the names that the base class calls
+    do_GET = do_POST = do_PATCH = do_DELETE = dispatch  # noqa: N815 - the names that the base class calls
 
     def is_same_origin(self) -> bool:
         """Return whether the request comes from this page and not from another page in the browser.
@@ -130,12 +132,13 @@ class Handler(BaseHTTPRequestHandler):
             self.respond(415, b"the body must be application/json\n")
             return
         try:
-            response = self.send(self.command, self.path, body, {})
+            given = {name: self.headers[name] for name in REQUEST_HEADERS if name in self.headers}
+            response = self.send(self.command, self.path, body, given)
         except (OSError, ValueError, HTTPException):
             self.respond(502, b"the local cloud does not respond\n")
             return
         headers = {name.lower(): value for name, value in response.headers.items()}
-        forwarded = {name: headers[name] for name in FORWARDED_HEADERS if name in headers}
+        forwarded = {name: headers[name] for name in RESPONSE_HEADERS if name in headers}
         text = response.body if isinstance(response.body, str) else json.dumps(response.body)
         self.respond(response.status, text.encode(), headers.get("content-type"), forwarded)
 

@@ -206,7 +206,9 @@ def welcome(cloud: Cloud, page: str) -> str:
         lines += ["The events of this Stripe account are forwarded to the webhook."]
     lines += [
         "",
-        "Refresh it from Stripe, and soft-delete it:",
+        "Update it, refresh it from Stripe, and soft-delete it:",
+        f"  {signed} -X PATCH '{api}/user-1' \\",
+        "    -H 'Content-Type: application/json' -d '{\"phone\": \"+32 2 555 01 02\"}'",
         f"  {signed} -X POST '{api}/user-1/sync'",
         f"  {signed} -X DELETE '{api}/user-1'",
         "",

@@ -29,6 +29,7 @@ import functions.get_customer.app as get_customer
 import functions.link_customer.app as link_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+import functions.update_customer.app as update_customer
 from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
@@ -107,6 +108,16 @@ def sync(world: FailingWorld) -> None:
     world.sync(ANN)
 
 
+def update(world: FailingWorld) -> None:
+    key = {"Idempotency-Key": mark("idempotency key")}
+    world.update(ANN, key, **customer_fields("new"))
+    world.update(ANN, key, name=mark("later name"))
+
+
+def update_source(world: FailingWorld) -> None:
+    world.update(ANN, metadata=None, default_source="tok_visa")
+
+
 def soft_delete(world: FailingWorld) -> None:
     world.delete(ANN)
 
@@ -133,6 +144,8 @@ def create_with_invalid_fields(world: FailingWorld) -> None:
         (secret, secret),
     ):
         create(world, **{name: value})
+        world.update(ANN, None, **{name: value})
+    world.update(ANN, {"Idempotency-Key": f"{secret}é"}, name=secret)
 
 
 def call_with_token(world: FailingWorld) -> None:
@@ -146,15 +159,17 @@ def call_with_token(world: FailingWorld) -> None:
             call(world, create_customer, "POST", "/customers", body=body, claims=claims)
         for claims in (CLAIMS, {**CLAIMS, "sub": ""}):
             call(world, get_customer, "GET", path, ANN, claims=claims)
+            call(world, update_customer, "PATCH", path, ANN, body=body, claims=claims)
             call(world, sync_customer, "POST", f"{path}/sync", ANN, claims=claims)
             call(world, soft_delete_customer, "DELETE", path, ANN, claims=claims)
             call(world, create_customer, "POST", "/me", body=body, claims=claims)
             call(world, get_customer, "GET", "/me", query=f"user_id={ANN}", claims=claims)
+            call(world, update_customer, "PATCH", "/me", body=body, claims=claims)
             call(world, sync_customer, "POST", "/me/sync", body=body, claims=claims)
 
 
 def call_for_unknown_user(world: FailingWorld) -> None:
-    for operation in (world.get, world.sync, world.delete):
+    for operation in (world.get, world.update, world.sync, world.delete):
         operation(NEW)
         operation(NEW * 40)
 
@@ -286,6 +301,8 @@ STORIES: list[Story] = [
     create_after_a_day,
     get,
     sync,
+    update,
+    update_source,
     soft_delete,
     a_webhook,
     apply_ambiguous_event,

@@ -154,7 +154,13 @@ class TestWorker:
     def test_may_do_what_the_functions_of_the_api_may(self) -> None:
         roles = [
             Deployment().role(name)
-            for name in ("create_customer", "get_customer", "soft_delete_customer", "sync_customer")
+            for name in (
+                "create_customer",
+                "get_customer",
+                "soft_delete_customer",
+                "sync_customer",
+                "update_customer",
+            )
         ]
         functions = {
             grant

@@ -42,7 +42,13 @@ TABLE = "arn:aws:dynamodb:eu-west-1:123456789012:table/customers"
 STORES = ("secretsmanager", "ssm")
 SECRETS = {"stripe/api-key": "sk_test_double", "stripe/webhook-secret": WEBHOOK_SECRET}
 FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if path.is_dir())
-BEHIND_THE_API = ("create_customer", "get_customer", "soft_delete_customer", "sync_customer")
+BEHIND_THE_API = (
+    "create_customer",
+    "get_customer",
+    "soft_delete_customer",
+    "sync_customer",
+    "update_customer",
+)
 REPORTING = ("apply_event", "reconcile_events", "replay_events")
 # What Lambda does with network interfaces of a function in a VPC, as its documentation lists it:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
@@ -186,6 +192,15 @@ def sync_customer(stage: Stage) -> None:
     stage.sync()
 
 
+def update_customer(stage: Stage) -> None:
+    stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
+    stage.update(name="Jane")
+    stage.attach_card(stripe_id)
+    stage.update(default_source="tok_visa")
+    stage.request("DELETE", f"/v1/customers/{stripe_id}")
+    stage.update(name="Jane Roe")
+
+
 def soft_delete_customer(stage: Stage) -> None:
     StripeCustomer.create(USER, EMAIL)
     stage.delete()
@@ -254,6 +269,7 @@ SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
         replay_events,
         soft_delete_customer,
         sync_customer,
+        update_customer,
     )
 }
 

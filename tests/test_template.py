@@ -204,6 +204,7 @@ STRIPE = SECRET + WORST_DATABASE_CALL + CONNECT_SECONDS + READ_SECONDS
         ("CreateCustomer", STRIPE),
         ("ApplyEvent", SECRET + 4 * WORST_DATABASE_CALL),
         ("SyncCustomer", STRIPE),
+        ("UpdateCustomer", STRIPE),
     ],
 )
 def test_timeouts_of_calls_fit_into_the_function(name: str, worst: float) -> None:
@@ -253,9 +254,11 @@ class TestAccess:
         assert {route["RouteKey"] for route in always.values()} == {
             "POST /customers",
             "GET /customers/{user_id}",
+            "PATCH /customers/{user_id}",
             "POST /customers/{user_id}/sync",
             "DELETE /customers/{user_id}",
             "GET /customers",
+            "PATCH /customers",
             "POST /customers/sync",
             "DELETE /customers",
         }
@@ -265,6 +268,7 @@ class TestAccess:
         assert {route["RouteKey"] for route in by_token.values()} == {
             "POST /me",
             "GET /me",
+            "PATCH /me",
             "POST /me/sync",
         }
         for route in by_token.values():
@@ -304,8 +308,9 @@ class TestAccess:
         assert (condition, otherwise) == ("HasCors", NOTHING)
         origins = {"Ref": "CorsAllowedOrigins"}
         assert cors["AllowOrigins"] == {"Split": [",", origins]}
-        assert cors["AllowMethods"]["If"][1:] == [["DELETE", "GET", "POST"], ["GET", "POST"]]
-        assert cors["AllowHeaders"] == ["authorization", "content-type"]
+        of_users = ["GET", "PATCH", "POST"]
+        assert cors["AllowMethods"]["If"][1:] == [["DELETE", *of_users], of_users]
+        assert cors["AllowHeaders"] == ["authorization", "content-type", "idempotency-key"]
         assert "AllowCredentials" not in cors
         assert template()["Conditions"]["HasCors"] == {"Not": [{"Equals": [origins, ""]}]}
         assert PARAMETERS["CorsAllowedOrigins"]["Default"] == ""

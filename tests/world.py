@@ -24,6 +24,7 @@ import functions.reconcile_events.app as reconcile_events
 import functions.replay_events.app as replay_events
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+import functions.update_customer.app as update_customer
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import StripeDouble
 from stripe_integrations.actions import StripeEvent, User
@@ -145,6 +146,13 @@ class World:
     def sync(self, user_id: str = "u-1") -> Json:
         """POST /customers/{user_id}/sync."""
         return self.call(sync_customer, user_event("POST", user_id, "/sync"))
+
+    def update(
+        self, user_id: str = "u-1", headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> Json:
+        """PATCH /customers/{user_id}."""
+        event = user_event("PATCH", user_id, body=json.dumps(fields), headers=headers)
+        return self.call(update_customer, event)
 
     def delete(self, user_id: str = "u-1") -> Json:
         """DELETE /customers/{user_id}."""

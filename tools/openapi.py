@@ -12,7 +12,7 @@ import json
 import random
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +22,7 @@ from local.stripe_double import StripeDouble
 from stripe_integrations import errors
 from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.actions.customers.update import MAX_KEY_LENGTH
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.entrypoints import http
@@ -40,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "openapi.json"
 
 ABOUT = f"""\
-Creates, reads, synchronizes and soft-deletes the Stripe customers of your users.
+Creates, reads, updates, synchronizes and soft-deletes the Stripe customers of your users.
 
 Fields are Stripe's, under Stripe's names. Stripe's times are Unix seconds and amounts are in the
 currency's smallest unit, as Stripe gives them; `created_at`, `modified_at` and `date_purged` are
@@ -62,6 +63,7 @@ EXAMPLE_REQUEST: Json = {
 EXAMPLE_REQUEST_BY_TOKEN: Json = {
     name: value for name, value in EXAMPLE_REQUEST.items() if name in OWN_FIELDS
 }
+EXAMPLE_UPDATE: Json = {"name": "Jenny Rosen", "phone": "+32 2 555 01 02", "address": None}
 EXAMPLE_TOKEN = "stripe-customers/00000000-0000-4000-8000-000000000000"  # noqa: S105 - an id
 MOMENT = 1_767_607_200
 """When the customer of the examples was created."""
@@ -81,6 +83,11 @@ OF_STRIPE: Kinds = (
     errors.SecretUnavailableError,
 )
 OF_WRITING: Kinds = (errors.ConflictError, errors.DatabaseRefusedError)
+OF_BODY: Kinds = (
+    errors.MalformedRequestError,
+    errors.RequestTooLargeError,
+    errors.UnsupportedMediaTypeError,
+)
 OF_REQUIRING: Kinds = (errors.CustomerNotFoundError, errors.CustomerBeingCreatedError)
 
 MEANINGS = {
@@ -154,7 +161,13 @@ class Route:
     @property
     def takes_body(self) -> bool:
         """Whether a request has a body."""
-        return self.operation.startswith("create_customer")
+        return self.method == "PATCH" or self.operation.startswith("create_customer")
+
+    @property
+    def body(self) -> str:
+        """The name of the schema of the request body."""
+        action = "Update" if self.method == "PATCH" else "Create"
+        return f"CustomerTo{action}" + ("ByToken" if self.is_by_token else "")
 
     @property
     def is_by_token(self) -> bool:
@@ -185,9 +198,7 @@ _ROUTES = (
             *EVERYWHERE,
             *OF_STRIPE,
             *OF_WRITING,
-            errors.MalformedRequestError,
-            errors.RequestTooLargeError,
-            errors.UnsupportedMediaTypeError,
+            *OF_BODY,
         ),
     ),
     Route(
@@ -198,6 +209,22 @@ _ROUTES = (
         "With its cards and subscriptions, as stored in the table. Stripe is not called.",
         {200: "The customer."},
         (*EVERYWHERE, errors.CustomerNotFoundError),
+    ),
+    Route(
+        "PATCH",
+        "/customers/{user_id}",
+        "update_customer",
+        "Update a user's customer",
+        "On Stripe and here. Only the given fields change; null clears a field. After a 503 the"
+        " update may have taken effect, and after a 409 of type `conflict` it has.",
+        {200: "The updated customer."},
+        (
+            *EVERYWHERE,
+            *OF_STRIPE,
+            *OF_WRITING,
+            *OF_REQUIRING,
+            *OF_BODY,
+        ),
     ),
     Route(
         "POST",
@@ -237,7 +264,7 @@ ROUTES = (
             summary=f"{route.summary}, by any id",
         )
         for route in _ROUTES
-        if not route.takes_body
+        if "{" in route.path
     ),
     *(
         replace(
@@ -284,9 +311,11 @@ def document() -> Json:
             "examples": {
                 "CustomerToCreate": {"value": EXAMPLE_REQUEST},
                 "CustomerToCreateByToken": {"value": EXAMPLE_REQUEST_BY_TOKEN},
+                "CustomerToUpdate": {"value": EXAMPLE_UPDATE},
+                "CustomerToUpdateByToken": {"value": EXAMPLE_UPDATE},
                 "Customer": {"value": example_customer()},
             },
-            "parameters": user_id_parameters(),
+            "parameters": {**user_id_parameters(), "IdempotencyKey": idempotency_key_parameter()},
             "headers": {
                 "RetryAfter": {
                     "description": "Seconds after which to try again.",
@@ -307,17 +336,24 @@ def operation(route: Route) -> Json:
         "summary": route.summary,
         "description": route.description,
     }
+    parameters = list(parameter_names(route))
+    if parameters:
+        described["parameters"] = [reference("parameters", name) for name in parameters]
     if route.is_by_token:
         described["security"] = [{"jwt": []}]
-    elif not route.takes_body:
-        place = "UserIdInPath" if "{" in route.path else "UserIdInQuery"
-        described["parameters"] = [reference("parameters", place)]
     if route.takes_body:
-        described["requestBody"] = {
-            "required": True,
-            "content": json_content("CustomerToCreate" + ("ByToken" if route.is_by_token else "")),
-        }
+        described["requestBody"] = {"required": True, "content": json_content(route.body)}
     return {**described, "responses": responses(route)}
+
+
+def parameter_names(route: Route) -> Iterator[str]:
+    """Yield the names of the parameters of a route: the user, and the idempotency key."""
+    if "{" in route.path:
+        yield "UserIdInPath"
+    elif route.operation.endswith(BY_QUERY):
+        yield "UserIdInQuery"
+    if route.method == "PATCH":
+        yield "IdempotencyKey"
 
 
 def responses(route: Route) -> Json:
@@ -405,7 +441,9 @@ def schemas() -> Json:
             customer["required"].append(kind.COLLECTION)
     return {
         "CustomerToCreate": customer_to_create(),
-        "CustomerToCreateByToken": customer_to_create_by_token(),
+        "CustomerToCreateByToken": by_token(customer_to_create()),
+        "CustomerToUpdate": customer_to_update(),
+        "CustomerToUpdateByToken": by_token(customer_to_update()),
         "Customer": customer,
         **{kind.__name__: record_schema(kind) for kind in KINDS},
         "Problem": {
@@ -465,7 +503,65 @@ def customer_to_create() -> Json:
         for name, field in table.items()
         if field.settable and not field.private
     }
-    settable["metadata"] |= {
+    settable["metadata"] |= metadata_schema("string", "number", "boolean")
+    settable["default_source"]["description"] = "Sent to Stripe as `source`."
+    for name in ("currency", "delinquent"):
+        settable[name]["description"] = "Stored in the record until Stripe reports it."
+    return {
+        "description": f"The user, and the customer's values on Stripe. {_REFUSALS}",
+        "type": "object",
+        "properties": {
+            "user_id": user_id_schema(),
+            "billing_email": {"type": "string", **_BILLING_EMAIL},
+            **settable,
+        },
+        "required": ["user_id", "billing_email"],
+        "additionalProperties": False,
+    }
+
+
+def customer_to_update() -> Json:
+    """Return the schema of the request body of an update."""
+    table = fields_of(Customer)
+    changeable = {
+        name: field.update_schema
+        for name, field in table.items()
+        if field.settable and field.param and not field.private
+    }
+    changeable["metadata"] |= metadata_schema("string", "number", "boolean", "null")
+    changeable["metadata"]["description"] = (
+        "The keys to change: null clears a key. null in place of the object clears all keys but the"
+        " reserved ones."
+    )
+    changeable["default_source"]["description"] = (
+        "A token (`tok_…`, `btok_…`), which becomes a new source in place of the default one, or"
+        " the id of an attached source."
+    )
+    return {
+        "description": f"The values to change; null clears. {_REFUSALS}",
+        "type": "object",
+        "properties": {
+            "billing_email": {"type": ["string", "null"], **_BILLING_EMAIL},
+            **changeable,
+        },
+        "additionalProperties": False,
+    }
+
+
+_REFUSALS = (
+    "What Stripe refuses is refused here too, with the name of the field. Objects may be nested"
+    f" {request.MAX_DEPTH} levels deep."
+)
+_BILLING_EMAIL = {
+    "description": "Becomes Stripe's `email`; Stripe checks its syntax.",
+    "maxLength": Text.MAX_LENGTH,
+    "pattern": r"\S",
+}
+
+
+def metadata_schema(*types: str) -> Json:
+    """Return what the schema of a caller's metadata has besides its type."""
+    return {
         "description": "Your own keys and values.",
         "maxProperties": request.MAX_METADATA_KEYS,
         "propertyNames": {
@@ -474,44 +570,22 @@ def customer_to_create() -> Json:
             "not": {"enum": [USER_KEY, TOKEN_KEY]},
         },
         "additionalProperties": {
-            "type": ["string", "number", "boolean"],
+            "type": list(types),
             "description": "Stored as text.",
             "maxLength": request.MAX_METADATA_VALUE_LENGTH,
         },
     }
-    settable["default_source"]["description"] = "Sent to Stripe as `source`."
-    for name in ("currency", "delinquent"):
-        settable[name]["description"] = "Stored in the record until Stripe reports it."
-    return {
-        "description": "The user, and the customer's values on Stripe. What Stripe refuses is"
-        " refused here too, with the name of the field. Objects may be nested"
-        f" {request.MAX_DEPTH} levels deep.",
-        "type": "object",
-        "properties": {
-            "user_id": user_id_schema(),
-            "billing_email": {
-                "type": "string",
-                "description": "Becomes Stripe's `email`; Stripe checks its syntax.",
-                "maxLength": Text.MAX_LENGTH,
-                "pattern": r"\S",
-            },
-            **settable,
-        },
-        "required": ["user_id", "billing_email"],
-        "additionalProperties": False,
-    }
 
 
-def customer_to_create_by_token() -> Json:
-    """Return the schema of the request body of a create for the token's user."""
-    whole = customer_to_create()
+def by_token(whole: Json) -> Json:
+    """Return the schema of a request body for the token's user."""
     fields = {name: field for name, field in whole["properties"].items() if name in OWN_FIELDS}
+    required = [name for name in whole.get("required", ()) if name in fields]
     return {
         **whole,
-        "description": "The user's own values. What Stripe refuses is refused here too, with the"
-        " name of the field.",
+        "description": f"The user's own values. {whole['description'].partition('. ')[2]}",
         "properties": fields,
-        "required": [name for name in whole["required"] if name in fields],
+        **({"required": required} if required else {}),
     }
 
 
@@ -541,6 +615,25 @@ def user_id_parameters() -> Json:
         "schema": user_id_schema(),
     }
     return {"UserIdInPath": {**common, **in_path}, "UserIdInQuery": {**common, **in_query}}
+
+
+def idempotency_key_parameter() -> Json:
+    """Return the parameter by which a repeated update takes effect once."""
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "A repeated request with the same key and body takes effect once within a"
+        " day, and returns the current customer. A key is that of one customer. Without one, each"
+        " request takes effect.",
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_KEY_LENGTH,
+            "pattern": "^[ -~]*$",
+        },
+        "example": "5f1d3c52-7a0c-4a3e-9f5e-1f2d3c4b5a69",
+    }
 
 
 def security_schemes() -> Json:

@@ -273,6 +273,7 @@ class Run:
         with self.check(f"every route, with the id {user_id!r} in the path"):
             stripe_id = self._create(user_id)
             self._expect(self._call("GET", path), 200, stripe_id)
+            self._update(path, stripe_id)
             self._expect(self._call("POST", f"{path}/sync"), 200, stripe_id)
         if self.stack.parameters.get("WebhookIngress") == "none":
             print("not run  Stripe's event of the new customer: WebhookIngress is none")
@@ -291,6 +292,7 @@ class Run:
         with self.check(f"every route, with the id {user_id!r} in the query"):
             stripe_id = self._create(user_id)
             self._expect(self._call("GET", f"/customers{query}"), 200, stripe_id)
+            self._update(f"/customers{query}", stripe_id)
             self._expect(self._call("POST", f"/customers/sync{query}"), 200, stripe_id)
             self._expect(self._call("DELETE", f"/customers{query}"), 204)
             self._created.discard(user_id)
@@ -430,6 +432,14 @@ class Run:
         stripe_id: str = created.body["stripe_id"]
         self._expect(self._call("POST", "/customers", body), 200, stripe_id)
         return stripe_id
+
+    def _update(self, path: str, stripe_id: str) -> None:
+        """Set a field of a customer, and clear it again."""
+        for value in (self.name, None):
+            updated = self._call("PATCH", path, {"description": value})
+            self._expect(updated, 200, stripe_id)
+            if updated.body["description"] != value:
+                raise SmokeTestError("the update returned another description")
 
     def _soft_delete_what_is_left(self) -> None:
         for user_id in sorted(self._created):

@@ -1,4 +1,4 @@
-"""The four functions behind the API, as their callers see them."""
+"""The five functions behind the API, as their callers see them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 import functions.create_customer.app as create_customer
 import functions.sync_customer.app as sync_customer
+import functions.update_customer.app as update_customer
 from stripe_integrations.models import Customer, CustomerClaim
 from tests.world import EMAIL, World, problem_of
 from tools.lambda_events import api_event
@@ -21,6 +22,12 @@ def test_life_of_customer(world: World) -> None:
     assert created["json"] == again["json"] == world.get()["json"]
     assert created["json"]["name"] == "Jane"
     assert created["headers"]["content-type"] == "application/json"
+
+    updated = world.update(phone="+32", metadata={"plan": "pro"})
+    assert updated["statusCode"] == 200
+    assert updated["json"] == world.get()["json"]
+    assert (updated["json"]["phone"], updated["json"]["name"]) == ("+32", "Jane")
+    assert world.update(phone=None)["json"]["phone"] is None
 
     world.rename(created["json"]["stripe_id"], "Jane Roe")
     assert world.sync()["json"]["name"] == "Jane Roe"
@@ -35,12 +42,12 @@ def test_life_of_customer(world: World) -> None:
 
 
 class TestState:
-    @pytest.mark.parametrize("operation", ["get", "sync", "delete"])
+    @pytest.mark.parametrize("operation", ["get", "update", "sync", "delete"])
     def test_unknown_user_is_not_found(self, world: World, operation: str) -> None:
         assert problem_of(getattr(world, operation)("u-none")) == (404, "customer-not-found")
         assert world.items() == []
 
-    @pytest.mark.parametrize("operation", ["sync", "delete"])
+    @pytest.mark.parametrize("operation", ["update", "sync", "delete"])
     def test_customer_being_created_is_conflict(self, world: World, operation: str) -> None:
         CustomerClaim.acquire("u-1", {"stripe": {}, "local": {}})
         assert problem_of(getattr(world, operation)()) == (409, "customer-being-created")
@@ -101,6 +108,53 @@ class TestFields:
             {"field": "email", "detail": "must be passed as billing_email"},
             {"field": "balance", "detail": "must be a whole number"},
         ]
+
+
+class TestUpdate:
+    @pytest.mark.parametrize(
+        ("fields", "named"),
+        [
+            ({"email": EMAIL}, "email"),
+            ({"user_id": "u-1"}, "user_id"),
+            ({"user_id": "u-2", "name": "Jane"}, "user_id"),
+            ({"idempotency_key": "k-1"}, "idempotency_key"),
+            ({"customer": {}}, "customer"),
+            ({"self": 1}, "self"),
+            ({"currency": "eur"}, "currency"),
+            ({"balance": None}, "balance"),
+            ({"tax_exempt": "perhaps"}, "tax_exempt"),
+            ({"name": "\ud800"}, "name"),
+        ],
+    )
+    def test_invalid_field_is_named(
+        self, world: World, customer: Customer, fields: dict[str, Any], named: str
+    ) -> None:
+        before = world.items()
+        event = api_event("PATCH", "/customers/u-1", "u-1", body=json.dumps(fields))
+        response = world.call(update_customer, event)
+        assert problem_of(response) == (422, "invalid-field")
+        assert response["json"]["field"] == named
+        assert world.items() == before
+
+    def test_deleted_customer_is_not_found(self, world: World, customer: Customer) -> None:
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
+        assert problem_of(world.update(name="Jane")) == (404, "customer-not-found")
+        assert problem_of(world.get()) == (404, "customer-not-found")
+
+    def test_header_is_the_idempotency_key(self, world: World, customer: Customer) -> None:
+        key = {"Idempotency-Key": "k-1"}
+        assert world.update(headers=key, name="Jane")["json"]["name"] == "Jane"
+        world.rename(customer.stripe_id, "Newest")
+        assert world.update(headers=key, name="Jane")["json"]["name"] == "Newest"
+
+        response = world.update(headers=key, name="Other")
+        assert problem_of(response) == (422, "invalid-field")
+        assert response["json"]["field"] == "idempotency_key"
+
+    def test_malformed_body_is_refused(self, world: World, customer: Customer) -> None:
+        for body in (None, "{", "[]"):
+            event = api_event("PATCH", "/customers/u-1", "u-1", body=body)
+            assert problem_of(world.call(update_customer, event)) == (400, "malformed-request")
 
 
 class TestStripeFailures:

@@ -29,12 +29,13 @@ _COMMON = {400, 403, 409, 413, 415, 422}
 STATUSES = {
     "create_customer": {200, 201, *_COMMON},
     "get_customer": {200, 403, 404, 422},
+    "update_customer": {200, 404, *_COMMON},
     "sync_customer": {200, 403, 404, 409, 422},
     "soft_delete_customer": {204, 403, 404, 409, 422},
     "link_customer": {200, 400},
 }
 """What the functions behind HTTP may return while Stripe and the database are well."""
-TAKE_JSON = ("create_customer", "link_customer")
+TAKE_JSON = ("create_customer", "update_customer", "link_customer")
 MAY_RAISE = ("replay_events", "rebuild_customers")
 """Functions that are invoked by hand: they refuse their input with an error of the product."""
 _PROBLEM = "urn:stripe-integrations:problem:"
@@ -131,7 +132,7 @@ def _carried(event: Any) -> tuple[bytes | None, str | None]:
 
 def _of_accepted_body(body: bytes, function: str) -> Iterator[str]:
     """What is wrong with it: it is too large, or Python's parser takes it and RFC 8259 does not."""
-    if function == "create_customer" and len(body) > MAX_API_BODY_BYTES:
+    if function != "link_customer" and len(body) > MAX_API_BODY_BYTES:
         yield f"accepted a body of {len(body)} bytes"
     try:
         json.dumps(json.loads(body), allow_nan=False)

@@ -29,7 +29,15 @@ USERS = ("ann", "bob")
 """Who has a customer from the beginning."""
 _SENDER = "sender"
 """Whose the marks are in the bodies of requests."""
-_ODD_FIELDS = ["user", "self", "fields", "created_at", *fields_of(Customer)]
+_ODD_FIELDS = [
+    "user",
+    "customer",
+    "idempotency_key",
+    "self",
+    "fields",
+    "created_at",
+    *fields_of(Customer),
+]
 _NEAR_ADMIN = (
     "stripe-customers/admin2",
     "stripe-customers/Admin",
@@ -77,6 +85,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (11, _with_path("get_customer")),
         (5, _to_me_route()),
         (24, _create()),
+        (10, _update()),
         (8, _with_path("sync_customer")),
         (4, _with_path("soft_delete_customer")),
         (38, _webhook(world)),
@@ -126,9 +135,23 @@ def _create(draw: st.DrawFn) -> Invocation:
 
 
 @st.composite
-def _with_path(draw: st.DrawFn, function: str) -> Invocation:
+def _update(draw: st.DrawFn) -> Invocation:
+    fields = customer_fields(_SENDER)
+    names = draw(st.lists(st.sampled_from(sorted({*fields} - {"invoice_prefix"})), max_size=3))
+    body: Any = {name: draw(st.sampled_from((fields[name], None))) for name in names}
+    odd_fields = st.dictionaries(st.sampled_from(_ODD_FIELDS), JUNK, max_size=1)
+    body = draw(mostly(body | draw(mostly({}, odd_fields)), mangled(body), JUNK))
+    event = deepcopy(example("update_customer"))
+    key = draw(mostly(event["headers"].pop("idempotency-key"), st.just(None), JUNK))
+    if key is not None:
+        event["headers"]["idempotency-key"] = key
+    return draw(_with_path("update_customer", {**event, **draw(_carried(_json_bytes(body)))}))
+
+
+@st.composite
+def _with_path(draw: st.DrawFn, function: str, given: Json | None = None) -> Invocation:
     user = draw(_USER_IDS)
-    event = deepcopy(example(function))
+    event = deepcopy(given or example(function))
     ids = st.fixed_dictionaries({"user_id": JUNK | spliced_text(user) | st.just([user])})
     if draw(st.booleans()):
         event["pathParameters"] = draw(mostly({"user_id": user}, ids, JUNK))
@@ -145,16 +168,16 @@ def _with_path(draw: st.DrawFn, function: str) -> Invocation:
 def _to_me_route(draw: st.DrawFn) -> Invocation:
     """A request to a route `/me`, sometimes with a user id where none is accepted."""
     user = draw(_USER_IDS)
-    function, tail = draw(
-        st.sampled_from((("get_customer", ""), ("create_customer", ""), ("sync_customer", "/sync")))
-    )
+    functions = ("get_customer", "create_customer", "update_customer", "sync_customer")
+    function = draw(st.sampled_from(functions))
+    tail = "/sync" if function == "sync_customer" else ""
     event = deepcopy(example(function))
     method = event["requestContext"]["http"]["method"]
     event |= {"routeKey": f"{method} /me{tail}", "rawPath": f"/me{tail}", "rawQueryString": ""}
     event.pop("pathParameters", None)
     fields = {"billing_email": customer_fields(_SENDER)["billing_email"]}
     named = {**fields, "user_id": user}
-    if function == "create_customer":
+    if function in ("create_customer", "update_customer"):
         body = draw(mostly(fields, st.just(named), mangled(fields)))
         event |= {"body": json.dumps(body), "isBase64Encoded": False}
     elif draw(st.integers(0, 4)) == 4:

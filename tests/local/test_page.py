@@ -21,10 +21,12 @@ class Api:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, bytes]] = []
+        self.headers: Mapping[str, str] = {}
         self.response = Response(200, {"Content-Type": "application/json"}, {"stripe_id": "cus_1"})
 
-    def send(self, method: str, path: str, body: bytes, _: Mapping[str, str]) -> Response:
+    def send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         self.calls.append((method, path, body))
+        self.headers = headers
         return self.response
 
 
@@ -79,6 +81,11 @@ class TestCalls:
         assert api.calls == [("POST", path, b'{"user_id": "u"}')]
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(body) == {"stripe_id": "cus_1"}
+
+    def test_forwards_idempotency_key_alone(self, page: str, api: Api) -> None:
+        headers = {**JSON, "Idempotency-Key": "k-1", "Authorization": "Basic eDp5"}
+        assert request(page, "PATCH", "/customers/u", b"{}", headers)[0] == 200
+        assert api.headers == {"Idempotency-Key": "k-1"}
 
     @pytest.mark.parametrize(
         "headers", [{"Host": "rebound.example"}, {"Host": "127.0.0.1:1"}, {"Origin": "null"}]

@@ -18,6 +18,7 @@ API = "/_aws/execute-api/0a1b2c3d/$default"
         (f"POST {API}/customers 201 9000", "create_customer", "201", "POST /customers"),
         (f"GET {API}/customers/u 404 9000", "get_customer", "404", "GET /customers/u"),
         (f"POST {API}/customers/u/sync 200 9", "sync_customer", "200", "POST /customers/u/sync"),
+        (f"PATCH {API}/customers/u 200 9", "update_customer", "200", "PATCH /customers/u"),
         (f"DELETE {API}/customers/u 204 9", "soft_delete_customer", "204", "DELETE /customers/u"),
         ("POST /_aws/lambda-url/abc/ 400 9000", "link_customer", "400", "POST webhook"),
         (f"POST {API}/webhook 200 9000", "link_customer", "200", "POST /webhook"),

@@ -92,15 +92,19 @@ def of_b(cloud: Cloud, issuer: Issuer, customer_of_b: str) -> Iterator[str]:
 ROUTES = [
     ("POST", "/customers"),
     ("GET", f"/customers/{B}"),
+    ("PATCH", f"/customers/{B}"),
     ("POST", f"/customers/{B}/sync"),
     ("DELETE", f"/customers/{B}"),
     ("GET", f"/customers?user_id={B}"),
+    ("PATCH", f"/customers?user_id={B}"),
     ("POST", f"/customers/sync?user_id={B}"),
     ("DELETE", f"/customers?user_id={B}"),
 ]
 
 
-def body_for(path: str) -> object:
+def body_for(method: str, path: str) -> object:
+    if method == "PATCH":
+        return {"name": "Other"}
     return body_of(B, name="Other") if path == "/customers" else None
 
 
@@ -108,7 +112,7 @@ def body_for(path: str) -> object:
 def test_other_user_is_forbidden(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
-    response = call(cloud, issuer.token(A), method, path, body_for(path))
+    response = call(cloud, issuer.token(A), method, path, body_for(method, path))
 
     assert response.status == 403
     assert response.body["type"] == "urn:stripe-integrations:problem:forbidden"
@@ -126,6 +130,9 @@ def test_own_customer(cloud: Cloud, issuer: Issuer) -> None:
     in_query = "/customers?user_id=user%2Down"
     assert call(cloud, token, "GET", in_query).body["name"] == "Jenny"
     refused = call(cloud, token, "POST", "/customers", {**body, "balance": -100_000})
+    assert (refused.status, refused.body["field"]) == (403, "balance")
+    assert call(cloud, token, "PATCH", path, {"name": "Jane"}).body["name"] == "Jane"
+    refused = call(cloud, token, "PATCH", path, {"balance": -100_000})
     assert (refused.status, refused.body["field"]) == (403, "balance")
     assert call(cloud, token, "POST", f"{path}/sync").status == 200
     assert call(cloud, token, "DELETE", path).status == 204
@@ -182,7 +189,7 @@ def test_bad_token_is_unauthorized(
     cloud: Cloud, issuer: Issuer, of_b: str, method: str, path: str
 ) -> None:
     responses = {
-        why: call(cloud, token, method, path, body_for(path)).status
+        why: call(cloud, token, method, path, body_for(method, path)).status
         for why, token in bad_tokens(issuer).items()
     }
     assert responses == dict.fromkeys(responses, 401)

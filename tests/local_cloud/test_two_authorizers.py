@@ -46,6 +46,7 @@ def test_user_and_backend_reach_the_same_customer(cloud: Cloud, issuer: Issuer) 
     assert (created.status, created.body["user_id"]) == (201, "auth0|1")
     assert call(cloud, token, "POST", "/me", BODY).status == 200
     assert call(cloud, token, "GET", "/me").body["name"] == "Jenny"
+    assert call(cloud, token, "PATCH", "/me", {"phone": "+32"}).body["phone"] == "+32"
     by_backend = cloud.request("GET", "/customers?user_id=auth0%7C1")
     assert by_backend.body["stripe_id"] == created.body["stripe_id"]
     cloud.stripe.client().v1.customers.update(created.body["stripe_id"], {"name": "Jane"})
@@ -60,25 +61,28 @@ def test_token_reaches_no_other_user(cloud: Cloud, issuer: Issuer) -> None:
         token = issuer.token("user-a", **claims)
         assert call(cloud, token, "GET", "/me").status == 404
         assert call(cloud, token, "POST", "/me/sync").status == 404
+        assert call(cloud, token, "PATCH", "/me", {"name": "Jane"}).status == 404
         for path in ("/me?user_id=user-b", "/me?x=1"):
             assert call(cloud, token, "GET", path).status == 422
         for body in ({**BODY, "user_id": "user-b"}, {**BODY, "user_id": "user-a"}):
             assert call(cloud, token, "POST", "/me", body).status == 422
         assert call(cloud, token, "POST", "/me/sync", {"user_id": "user-b"}).status == 422
+        assert call(cloud, token, "PATCH", "/me", {"user_id": "user-b"}).status == 422
         for other in ("/me/user-b", "/me%2Fuser-b", "/me/../customers/user-b"):
             assert call(cloud, token, "GET", other).status in (403, 404)
-        forbidden = call(cloud, token, "POST", "/me", {**BODY, "balance": -100_000})
-        assert (forbidden.status, forbidden.body["field"]) == (403, "balance")
+        for method in ("POST", "PATCH"):
+            forbidden = call(cloud, token, method, "/me", {**BODY, "balance": -100_000})
+            assert (forbidden.status, forbidden.body["field"]) == (403, "balance")
     assert call(cloud, issuer.token("user-a"), "DELETE", "/me").status == 404
     users = {item["pk"] for item in cloud.items() if item["pk"].startswith("USER#user-")}
     assert users == {"USER#user-b"}
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/me"), ("POST", "/me"), ("POST", "/me/sync")]
+    ("method", "path"), [("GET", "/me"), ("POST", "/me"), ("PATCH", "/me"), ("POST", "/me/sync")]
 )
 def test_iam_signature_is_refused_under_me(cloud: Cloud, method: str, path: str) -> None:
-    body = BODY if path == "/me" and method == "POST" else None
+    body = BODY if path == "/me" and method != "GET" else None
     assert cloud.request(method, path, body).status == 401
 
 
@@ -87,6 +91,7 @@ def test_iam_signature_is_refused_under_me(cloud: Cloud, method: str, path: str)
     [
         ("POST", "/customers"),
         ("GET", "/customers/user-c"),
+        ("PATCH", "/customers/user-c"),
         ("POST", "/customers/user-c/sync"),
         ("DELETE", "/customers/user-c"),
         ("GET", "/customers?user_id=user-c"),
@@ -130,13 +135,13 @@ def cors(cloud: Cloud) -> dict[str, Any]:
 class TestCors:
     def test_is_that_of_the_parameter(self, cors: dict[str, Any]) -> None:
         assert cors["AllowOrigins"] == [ORIGIN, "http://localhost:3000"]
-        assert cors["AllowMethods"] == ["GET", "POST"]
+        assert cors["AllowMethods"] == ["GET", "PATCH", "POST"]
 
     def preflight(self, cloud: Cloud, origin: str) -> dict[str, Any]:
         asked = {
             "Origin": origin,
-            "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "authorization,content-type",
+            "Access-Control-Request-Method": "PATCH",
+            "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
         }
         response = call(cloud, None, "OPTIONS", "/me", **asked)
         return {name.lower(): value for name, value in response.headers.items()}
@@ -146,9 +151,9 @@ class TestCors:
     def test_preflight_of_named_origin(self, cloud: Cloud, origin: str) -> None:
         headers = self.preflight(cloud, origin)
         assert headers["access-control-allow-origin"] == origin
-        assert "POST" in headers["access-control-allow-methods"]
+        assert "PATCH" in headers["access-control-allow-methods"]
         allowed = headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
-        assert set(allowed) == {"authorization", "content-type"}
+        assert set(allowed) == {"authorization", "content-type", "idempotency-key"}
         assert "access-control-allow-credentials" not in headers
 
     @pytest.mark.usefixtures("cors")

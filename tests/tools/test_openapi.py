@@ -20,6 +20,7 @@ import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+import functions.update_customer.app as update_customer
 from stripe_integrations.actions.customers import request
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import Authorizer
@@ -38,6 +39,7 @@ DOCUMENT = openapi.document()
 FUNCTIONS = {
     "create_customer": create_customer,
     "get_customer": get_customer,
+    "update_customer": update_customer,
     "sync_customer": sync_customer,
     "soft_delete_customer": soft_delete_customer,
 }
@@ -59,27 +61,28 @@ def validator(schema: Json) -> Draft202012Validator:
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=50)
 REQUEST = validator(DOCUMENT["components"]["schemas"]["CustomerToCreate"])
+UPDATE = validator(DOCUMENT["components"]["schemas"]["CustomerToUpdate"])
+RECORD = Customer(stripe_id="cus_1", metadata={"plan": "pro"})
 
 
 def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Json:
     """Call a route, and check that its response is one that the document promises."""
     (route,) = (route for route in openapi.ROUTES if route.operation == function)
+    own = {name: value for name, value in BODY.items() if name != "user_id"}
+    names_user = route.operation == "create_customer"
+    if route.takes_body:
+        event = {"body": json.dumps({**own, "user_id": user_id} if names_user else own), **event}
     if route.is_by_token:
-        own = {name: value for name, value in BODY.items() if name != "user_id"}
         event = {"claims": {"sub": user_id}, **event}
-        if route.takes_body:
-            event = {"body": json.dumps(own), **event}
         sent = api_event(route.method, route.path, **event)
         response = world.call(FUNCTIONS[function.removesuffix(openapi.BY_TOKEN)], sent)
         check(function, response)
         return response
-    if route.takes_body:
-        event = {"body": json.dumps({**BODY, "user_id": user_id}), **event}
     path = route.path.replace("{user_id}", user_id)
     if "{" in route.path:
         sent = api_event(route.method, path, user_id, **event)
     else:
-        query = "" if route.takes_body else f"user_id={quote(user_id, safe='')}"
+        query = "" if names_user else f"user_id={quote(user_id, safe='')}"
         sent = api_event(route.method, path, query=query, **event)
     response = world.call(FUNCTIONS[function.removesuffix(openapi.BY_QUERY)], sent)
     check(function, response)
@@ -370,6 +373,57 @@ def is_taken(body: Json) -> bool:
     except InvalidFieldError:
         return False
     return True
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["billing_email", *SETTABLE])
+@REPEATABLE
+@given(value=JSON)
+def test_field_of_update_takes_its_schema(name: str, value: Any) -> None:
+    fields = {name: value}
+    try:
+        request.update_request(RECORD, fields)
+    except InvalidFieldError:
+        taken = False
+    else:
+        taken = True
+    assert UPDATE.is_valid(fields) is taken, value
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({}, True),
+        ({"billing_email": None}, True),
+        ({"billing_email": ""}, False),
+        ({"metadata": {"plan": None}}, True),
+        ({"metadata": {"stripe_integrations_token": None}}, False),
+        ({"preferred_locales": ["de"]}, True),
+        ({"preferred_locales": []}, False),
+        ({"invoice_prefix": ""}, False),
+        ({"user_id": "u-1"}, False),
+        ({"email": "jane@example.com"}, False),
+        ({"idempotency_key": "k-1"}, False),
+        *(
+            ({name: None}, bool(field.param) and field.clearable)
+            for name, field in SETTABLE.items()
+        ),
+        *(({name: True}, False) for name in fields_of(Customer) if name not in SETTABLE),
+    ],
+)
+def test_update_takes_its_schema(world: World, fields: Json, taken: bool) -> None:
+    world.create()
+    response = call(world, "update_customer", body=json.dumps(fields))
+    assert UPDATE.is_valid(fields) is taken
+    assert response["statusCode"] == (200 if taken else 422)
+
+
+@pytest.mark.parametrize("key", ["k", "k" * 200, "k" * 201, "a b", "", "ü"])
+def test_idempotency_key_takes_its_schema(world: World, key: str) -> None:
+    world.create()
+    schema = validator(DOCUMENT["components"]["parameters"]["IdempotencyKey"]["schema"])
+    response = call(world, "update_customer", headers={"idempotency-key": key})
+    assert response["statusCode"] == (200 if schema.is_valid(key) else 422)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,11 @@ class Request:
             return {}
         return {str(name).lower(): str(value) for name, value in headers.items()}
 
+    @property
+    def idempotency_key(self) -> str | None:
+        """The header Idempotency-Key."""
+        return self.headers.get("idempotency-key")
+
     @cached_property
     def body(self) -> bytes:
         """The raw bytes of the body, base64-decoded if necessary."""
@@ -118,13 +123,19 @@ class Request:
             The URL has no valid user id; or, on the routes `/me`, there is a query or a body, which
             might name a user.
         """
-        if not is_me_route(self.event):
-            return self.caller.authorize_user(user_id_in_url(self.event))
-        if self.event.get("body"):
+        if is_me_route(self.event) and self.event.get("body"):
             raise errors.InvalidFieldError(
                 "user_id", "is taken from the token's sub: the body must be empty"
             )
-        return self._own_user()
+        return self.user_id_beside({})
+
+    def user_id_beside(self, fields: Json) -> str:
+        """The user in the URL, as in `user_id`, of a request whose body has other fields."""
+        if "user_id" in fields:
+            raise errors.InvalidFieldError("user_id", "must not be in the body")
+        if is_me_route(self.event):
+            return self._own_user()
+        return self.caller.authorize_user(user_id_in_url(self.event))
 
     def take_user_id(self, fields: Json) -> str:
         """Remove `user_id` from a body's fields and return it, if the caller may act for this user.
@@ -139,13 +150,9 @@ class Request:
             The body has no valid `user_id`; or, on the routes `/me`, it has the field, or the
             request has a query.
         """
-        if not is_me_route(self.event):
-            return self.caller.authorize_user(fields.pop("user_id", None))
-        if "user_id" in fields:
-            raise errors.InvalidFieldError(
-                "user_id", "is taken from the token's sub and must not be in the body"
-            )
-        return self._own_user()
+        if is_me_route(self.event):
+            return self.user_id_beside(fields)
+        return self.caller.authorize_user(fields.pop("user_id", None))
 
     def _own_user(self) -> str:
         if self.event.get("rawQueryString") or self.event.get("pathParameters"):

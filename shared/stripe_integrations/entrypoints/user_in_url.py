@@ -18,7 +18,7 @@ from stripe_integrations.models.fields import value_at
 
 PATH_PATTERN = "^[A-Za-z0-9_~@:-][A-Za-z0-9._~@:-]*$"
 """The ids that are accepted in a path; none begins with a dot, since clients resolve `..`."""
-_ME_ROUTES = ("POST /me", "GET /me", "POST /me/sync")
+_ME_ROUTES = ("POST /me", "GET /me", "PATCH /me", "POST /me/sync")
 """Their whole keys: a soft delete is the backend's, and has no such route."""
 _NOT_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 _IN_PATH = re.compile(PATH_PATTERN.strip("^$"))

@@ -66,11 +66,20 @@ class StripeField(Attribute[T]):
     """The JSON Schema type of a value."""
     JSON_LIMITS: ClassVar[Mapping[str, Any]] = {}
     """What `refusal` requires of a value besides its type, as JSON Schema keywords."""
+    JSON_NOT_EMPTY: ClassVar[Mapping[str, Any]] = {}
+    """The JSON Schema keywords that exclude an empty value."""
 
     @property
     def request_schema(self) -> dict[str, Any]:
         """The JSON Schema of a caller's value: what `refusal` accepts, or null for none."""
         return {"type": [self.JSON_TYPE, "null"], **self.JSON_LIMITS}
+
+    @property
+    def update_schema(self) -> dict[str, Any]:
+        """The JSON Schema of a caller's value in an update, where null clears."""
+        if self.clearable:
+            return self.request_schema
+        return {**self.request_schema, "type": self.JSON_TYPE, **self.JSON_NOT_EMPTY}
 
     @property
     def response_schema(self) -> dict[str, Any]:
@@ -98,6 +107,7 @@ class Text(StripeField[str | None]):
     """Stripe's own limit on the longest of its strings, in characters."""
     JSON_TYPE = "string"
     JSON_LIMITS: ClassVar[Mapping[str, Any]] = {"maxLength": MAX_LENGTH}
+    JSON_NOT_EMPTY: ClassVar[Mapping[str, Any]] = {"minLength": 1}
 
     def refusal(self, value: object) -> str | None:
         if not isinstance(value, str):
@@ -199,6 +209,7 @@ class Listing(Document):
 
     JSON_TYPE = "array"
     JSON_LIMITS: ClassVar[Mapping[str, Any]] = {"items": {"type": "string"}}
+    JSON_NOT_EMPTY: ClassVar[Mapping[str, Any]] = {"minItems": 1}
 
     def refusal(self, value: object) -> str | None:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):

@@ -13,6 +13,7 @@ import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+import functions.update_customer.app as update_customer
 from stripe_integrations.config import Authorizer
 from stripe_integrations.entrypoints.caller import OWN_FIELDS
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
@@ -22,6 +23,7 @@ from tests.world import EMAIL, Json, World, problem_of
 from tools.lambda_events import api_event
 
 BODY = json.dumps({"user_id": "u-1", "billing_email": EMAIL})
+OWN = json.dumps({"billing_email": EMAIL, "name": "Jane"})
 ADMIN = "customers/admin"
 
 
@@ -68,6 +70,7 @@ def requests_of(user_id: str, claims: dict[str, Any] | None = None) -> list[tupl
     return [
         (create_customer, api_event("POST", "/customers", body=body, claims=claims)),
         (get_customer, api_event("GET", path, user_id, claims=claims)),
+        (update_customer, api_event("PATCH", path, user_id, body=OWN, claims=claims)),
         (sync_customer, api_event("POST", f"{path}/sync", user_id, claims=claims)),
         (soft_delete_customer, api_event("DELETE", path, user_id, claims=claims)),
     ]
@@ -164,6 +167,23 @@ class TestFieldsOfToken:
         assert named == {name, "balance"}
         assert (world.items(), world.stripe_customers()) == ([], [])
 
+    @pytest.mark.parametrize("path", ["/customers/u-1", "/me"])
+    def test_are_those_of_an_update(self, world: World, customer: Customer, path: str) -> None:
+        world.configure(api_authorizer=Authorizer.JWT, jwt_admin_scope=ADMIN)
+        user_id = None if path == "/me" else "u-1"
+
+        def update(**fields: Any) -> Json:
+            body = json.dumps(fields)
+            event = api_event("PATCH", path, user_id, body=body, claims={"sub": "u-1"})
+            return world.call(update_customer, event)
+
+        assert update(**self.OWN, billing_email=None)["json"]["name"] == "Jane"
+        before = world.items()
+        refused = update(name="Jane Roe", balance=-100000, metadata=None)
+        assert problem_of(refused) == (403, "forbidden")
+        assert {e["field"] for e in refused["json"]["errors"]} == {"balance", "metadata"}
+        assert world.items() == before
+
     def test_are_all_with_the_admin_scope(self, world: World) -> None:
         claims = {"sub": "machine", "scope": ADMIN}
         created = self.create(world, claims, balance=-100000, metadata={"plan": "pro"})
@@ -216,7 +236,6 @@ class TestAuthorization:
 
 
 CLAIMS = {"sub": "u-1"}
-OWN = json.dumps({"billing_email": EMAIL, "name": "Jane"})
 
 
 class MeRoute(NamedTuple):
@@ -236,9 +255,10 @@ class MeRoute(NamedTuple):
     [
         MeRoute(create_customer, "POST", "/me", OWN),
         MeRoute(get_customer, "GET", "/me", None),
+        MeRoute(update_customer, "PATCH", "/me", OWN),
         MeRoute(sync_customer, "POST", "/me/sync", None),
     ],
-    ids=["create", "get", "sync"],
+    ids=["create", "get", "update", "sync"],
 )
 class TestMeRoutes:
     """The routes `/me`: the customer of the user to whom the token belongs, in every deployment."""

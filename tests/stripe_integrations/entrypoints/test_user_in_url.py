@@ -9,25 +9,31 @@ import pytest
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
+import functions.update_customer.app as update_customer
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.config import Authorizer
 from stripe_integrations.models import Customer
-from tests.world import EMAIL, World, problem_of
+from tests.world import EMAIL, Json, World, problem_of
 from tools.lambda_events import api_event
 
 
 class Route(NamedTuple):
-    """A route, by what it has after the user's id, and its function."""
+    """A route, by what it has after the user's id, with its function and a body for it."""
 
     method: str
     function: Any
     tail: str
+    body: str | None = None
+
+    def event(self, path: str, user_id: str | None = None, **more: Any) -> Json:
+        return api_event(self.method, path, user_id, body=self.body, **more)
 
 
 ROUTES = pytest.mark.parametrize(
     "route",
     [
         Route("GET", get_customer, ""),
+        Route("PATCH", update_customer, "", '{"name": "Jane"}'),
         Route("POST", sync_customer, "/sync"),
         Route("DELETE", soft_delete_customer, ""),
     ],
@@ -76,14 +82,14 @@ class TestPath:
     def test_safe_id_is_accepted(self, world: World, route: Route, user_id: str) -> None:
         StripeCustomer.create(User(user_id), EMAIL)
         for prefix in ("", "/v1"):
-            event = api_event(route.method, f"{prefix}/customers/{user_id}{route.tail}", user_id)
+            event = route.event(f"{prefix}/customers/{user_id}{route.tail}", user_id)
             status = world.call(route.function, event)["statusCode"]
             assert status < 300 or (route.method == "DELETE" and prefix and status == 404)
 
     @ROUTES
     @pytest.mark.parametrize("user_id", UNSAFE)
     def test_other_id_is_refused(self, world: World, route: Route, user_id: str) -> None:
-        event = api_event(route.method, f"/customers/{user_id}{route.tail}", user_id)
+        event = route.event(f"/customers/{user_id}{route.tail}", user_id)
         response = world.call(route.function, event)
         assert problem_of(response) == (422, "invalid-field")
         assert response["json"]["field"] == "user_id"
@@ -114,7 +120,7 @@ class TestPath:
         path: Any,
         query: Any,
     ) -> None:
-        event = api_event(route.method, "/customers/u-1", "u-1")
+        event = route.event("/customers/u-1", "u-1")
         event |= {"rawPath": path and path + route.tail, "rawQueryString": query}
         assert problem_of(world.call(route.function, event)) == (422, "invalid-field")
         assert StripeCustomer.require(User("u-1"))
@@ -127,9 +133,7 @@ class TestQuery:
         customer = StripeCustomer.create(User(user_id), EMAIL)
         other = StripeCustomer.create(User("u-other"), EMAIL)
         query = "user_id=" + "".join(f"%{byte:02X}" for byte in user_id.encode())
-        response = world.call(
-            route.function, api_event(route.method, f"/customers{route.tail}", query=query)
-        )
+        response = world.call(route.function, route.event(f"/customers{route.tail}", query=query))
         assert response["statusCode"] < 300
         if route.method == "DELETE":
             assert StripeCustomer.get(User(user_id)) is None
@@ -142,7 +146,7 @@ class TestQuery:
     def test_is_decoded_once(
         self, world: World, customer: Customer, route: Route, query: str
     ) -> None:
-        event = api_event(route.method, f"/customers{route.tail}", query=query)
+        event = route.event(f"/customers{route.tail}", query=query)
         assert world.call(route.function, event)["statusCode"] < 300
 
     @ROUTES
@@ -150,7 +154,7 @@ class TestQuery:
     def test_other_query_is_refused(
         self, world: World, customer: Customer, route: Route, query: str
     ) -> None:
-        event = api_event(route.method, f"/customers{route.tail}", query=query)
+        event = route.event(f"/customers{route.tail}", query=query)
         # What API Gateway has parsed is not used.
         event["queryStringParameters"] = {"user_id": "u-1"}
         response = world.call(route.function, event)
@@ -162,7 +166,5 @@ class TestQuery:
         world.configure(api_authorizer=Authorizer.JWT)
         for subject, status in (("u-2", 403), ("u-1", 200 if route.method != "DELETE" else 204)):
             claims = {"sub": subject}
-            event = api_event(
-                route.method, f"/customers{route.tail}", query="user_id=u-1", claims=claims
-            )
+            event = route.event(f"/customers{route.tail}", query="user_id=u-1", claims=claims)
             assert world.call(route.function, event)["statusCode"] == status
