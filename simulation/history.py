@@ -201,6 +201,18 @@ _PUBLISH_TYPES = ("invoice.*", "customer.tax_id.*", "payment_method.*", "product
 
 _NAMES = ("Ada", "Bob", "Cy")
 _EMAILS = ("a@example.com", "b@example.com")
+_UPDATES: dict[str, Sequence[Any]] = {
+    "name": (*_NAMES, None),
+    "billing_email": (*_EMAILS, None),
+    "phone": ("1", "2", None),
+    "metadata": ({"plan": "pro"}, {"plan": None}, None),
+    "description": (*_NAMES, None),
+    "balance": (0, -500, 2000),
+    "address": ({"city": "Ada", "country": "DE"}, None),
+    "invoice_settings": ({"footer": "Ada"}, {"default_payment_method": None}, None),
+    "default_source": ("tok_visa", "tok_amex"),
+}
+"""The fields that the backend updates."""
 _CARDS = ("visa", "mastercard", "amex", "chargeCustomerFail")
 _FIELDS: dict[str, Sequence[Any]] = {
     "name": _NAMES,
@@ -278,7 +290,7 @@ def generate(seed: int) -> History:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
     return History(
         seed,
-        _with_foreign_customers(random, actions, users),
+        _with_updates(seed, _with_foreign_customers(random, actions, users)),
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.5,
@@ -300,6 +312,27 @@ def _with_foreign_customers(
         values = {**burst.values, "customers": _FOREIGN_CUSTOMERS * users}
         actions.append(replace(burst, values=values))
     return tuple(sorted(actions, key=lambda action: action.at))
+
+
+def _with_updates(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Add updates by the backend, shortly after other actions; some are repeated with their key.
+
+    They are drawn by themselves, so that the other actions of a seed do not depend on them.
+    """
+    random = chance("updates", seed)
+    updates: list[Action] = []
+    for number in range(random.choice((0, 1, 2, 4, 8))):
+        before = random.choice(actions)
+        at = before.at + random.choice((0.0, 0.01, 0.3, 3.0, 30.0))
+        field = random.choice(tuple(_UPDATES))
+        values = {"field": field, "value": random.choice(_UPDATES[field])}
+        values["key"] = f"key-{number}" if random.random() < 0.6 else None
+        update = Action(f"u{number:02}", round(at, 3), "api_update", before.user, values)
+        updates.append(update)
+        if random.random() < 0.5:
+            again = round(at + between(0.05, 7200.0, random.random()), 3)
+            updates.append(replace(update, name=f"{update.name}'", at=again))
+    return tuple(sorted((*actions, *updates), key=lambda action: action.at))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

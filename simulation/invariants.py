@@ -40,13 +40,15 @@ class ApiCall:
     Parameters
     ----------
     kind : str
-        ``create``, ``get``, ``sync``, ``soft_delete`` or ``refused``.
+        ``create``, ``get``, ``api_update``, ``sync``, ``soft_delete`` or ``refused``.
     user_id : str
         The user that it is about.
     begun, ended : float
         Unix times; ``ended`` is infinite while there is no response.
     status : int
         HTTP status of the response.
+    name : str
+        The name of the invocation.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class ApiCall:
     begun: float
     ended: float = float("inf")
     status: int = 0
+    name: str = ""
 
 
 @dataclass
@@ -129,6 +132,19 @@ def check_events(final: FinalState) -> Iterator[Violation]:
     yield from _check_recovered(final)
     yield from _check_failures(final)
     yield from _check_crafted(final)
+
+
+def check_updates(final: FinalState) -> Iterator[Violation]:
+    """Check that an update is sent to Stripe with one key, and that a successful one was made."""
+    for call in final.calls:
+        if call.kind != "api_update":
+            continue
+        sent = final.stripe.updates[call.name]
+        keys = {key for key, _ in sent}
+        if len(keys) > 1:
+            yield Violation("an update is made once", f"{call.name}: {', '.join(sorted(keys))}")
+        if call.status == 200 and all(status != 200 for _, status in sent):
+            yield Violation("a successful update was made on Stripe", call.name)
 
 
 def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Iterator[Violation]:

@@ -341,6 +341,36 @@ MUTANTS = (
         "                cursor.finish()\n                return\n",
     ),
     Mutant(
+        "replayed response of an update written",
+        f"{_CUSTOMERS}/update.py",
+        'if response.is_replayed or "default_source" in fields:',
+        'if "default_source" in fields:',
+    ),
+    Mutant(
+        "update repeated after a conflict",
+        f"{_CUSTOMERS}/update.py",
+        "        return refresh_until_written(read_again(customer))\n",
+        "        return update_customer(read_again(customer), fields, idempotency_key)\n",
+    ),
+    Mutant(
+        "response of an update written without its version",
+        f"{_CUSTOMERS}/update.py",
+        "        customer.update_with(values)\n",
+        "        customer = read_again(customer)\n        customer.update_with(values)\n",
+    ),
+    Mutant(
+        "new source of an update not fetched",
+        f"{_CUSTOMERS}/update.py",
+        'if response.is_replayed or "default_source" in fields:',
+        "if response.is_replayed:",
+    ),
+    Mutant(
+        "every event taken for that of an own update",
+        f"{_MODELS}/customer.py",
+        "idempotency_key is not None and idempotency_key == self.update_key",
+        "self.update_key is not None",
+    ),
+    Mutant(
         "custom handler's failure ignored",
         f"{_EVENTS}/side_effects.py",
         "            handle(self.event, customer)\n",

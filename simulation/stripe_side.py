@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +46,8 @@ class SimulatedStripe:
         Called with each new event at the time when it is created.
     calls : list of str
         The path of each call of the product, and the customer in its parameters.
+    updates : dict
+        The idempotency key and the status of each update that the product sent, by invocation.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class SimulatedStripe:
         self.double.account.emits_lost_defaults = emits_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None
         self.calls: list[str] = []
+        self.updates: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         self._seed = seed
         self._schedule = schedule
         self._list_lag = list_lag
@@ -166,6 +170,9 @@ class StripeConnection:
         name = f"{invocation.name}/{invocation.calls}"
         response = self._stripe.request(name, method, path, given, headers)
         self._stripe.double.faults.clear()
+        if method.upper() == "POST" and path.startswith("/v1/customers/"):
+            key = headers["Idempotency-Key"]
+            self._stripe.updates[invocation.name].append((key, response.status))
         trace(call.name, call.fault, response.status, response.body.get("id"))
         if call.fault == "lost response":
             return _lost(READ_SECONDS)

@@ -28,6 +28,7 @@ from simulation.invariants import (
     check_events,
     check_replay,
     check_state,
+    check_updates,
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
@@ -219,6 +220,7 @@ class World:
         self.schedule.at(end + _FAULTS_STOP_AFTER_SECONDS, self._stop_faults)
         self._run_until_quiet(end + _LONGEST_SECONDS)
         self._report_violations(check_events(self.final))
+        self._report_violations(check_updates(self.final))
         skipped_users = users_with_failed_events(self.final)
         self._report_violations(check_state(self.final, skipped_users))
         if self._replay_failed():
@@ -262,7 +264,7 @@ class World:
             self.fleet.invoke("rebuild_customers", {}, action.name, check)
             return
         function, event = _api_call(action, user_id)
-        call = ApiCall(action.kind, user_id, self.schedule.now)
+        call = ApiCall(action.kind, user_id, self.schedule.now, name=action.name)
         self.final.calls.append(call)
 
         def then(outcome: Outcome) -> None:
@@ -424,6 +426,12 @@ def _api_call(action: Action, user_id: str) -> tuple[str, Json]:
             return "create_customer", api_event("POST", "/customers", body=json.dumps(body))
         case "get":
             return "get_customer", api_event("GET", path, user_id)
+        case "api_update":
+            body = {action.values["field"]: action.values["value"]}
+            key = action.values["key"]
+            headers = {"Idempotency-Key": key} if key else {}
+            event = api_event("PATCH", path, user_id, body=json.dumps(body), headers=headers)
+            return "update_customer", event
         case "sync":
             return "sync_customer", api_event("POST", f"{path}/sync", user_id)
         case "soft_delete":

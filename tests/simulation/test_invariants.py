@@ -20,6 +20,7 @@ from simulation.invariants import (
     check_events,
     check_replay,
     check_state,
+    check_updates,
     users_with_failed_events,
 )
 from simulation.processes import Invocation
@@ -128,7 +129,8 @@ class Scene:
         return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
 
     def verdict(self) -> set[str]:
-        violations = [*self.found, *check_events(self.final), *check_state(self.final)]
+        checks = (check_events, check_updates, check_state)
+        violations = [*self.found, *(found for check in checks for found in check(self.final))]
         return {violation.promise for violation in violations}
 
 
@@ -216,6 +218,16 @@ def lose_the_customer(scene: Scene) -> None:
     sk, image = scene.customer
     gone = {**image, "is_active": {"BOOL": False}, "version": {"N": "2"}}
     scene.write((sk, gone), ("CLAIM", None))
+
+
+def update_twice(scene: Scene) -> None:
+    scene.final.calls.append(ApiCall("api_update", "u-0", START, START + 1, 200, "u00"))
+    scene.stripe.updates["u00"] = [("cus_1/key-1", 200), ("cus_1/key-2", 200)]
+
+
+def update_nothing(scene: Scene) -> None:
+    scene.final.calls.append(ApiCall("api_update", "u-0", START, START + 1, 200, "u00"))
+    scene.stripe.updates["u00"] = [("cus_1/key-1", 500)]
 
 
 def restore_removed_card(scene: Scene) -> None:
@@ -408,6 +420,8 @@ def accept_a_forged_event(scene: Scene) -> None:
         (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
         (lose_the_customer, "a created customer stays"),
+        (update_twice, "an update is made once"),
+        (update_nothing, "a successful update was made on Stripe"),
         (restore_removed_card, "a removed object is not restored"),
         (apply_the_other_mode, "modes and accounts never mix"),
         (lose_an_accepted_event, "an accepted event is stored"),
