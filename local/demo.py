@@ -131,6 +131,7 @@ class Demo:
         )
         response = self.call("POST", "/customers", {"user_id": USER, "billing_email": EMAIL})
         self.expect(response.status == 200, "200: it existed already")
+        self.expect(response.body["existing"] is True, "and the response says so")
         self.expect(response.body["stripe_id"] == customer, "it is the same customer")
         self.expect(self.customers_on_stripe() == {customer}, "Stripe still has one")
         self.show_table()

@@ -193,7 +193,7 @@ _ROUTES = (
         "Created on Stripe and stored here. An existing customer is returned unchanged."
         " Parallel calls, and calls after a crash, return the same customer. null means"
         " that a field is absent.",
-        {200: "The user's existing customer.", 201: "The customer that was created."},
+        {200: "The user's existing customer, unchanged.", 201: "The customer that was created."},
         (
             *EVERYWHERE,
             *OF_STRIPE,
@@ -284,6 +284,7 @@ again for the user of a token, who can't delete."""
 def document() -> Json:
     """Return the whole document."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    customer = example_customer()
     paths: dict[str, Json] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = operation(route)
@@ -313,7 +314,9 @@ def document() -> Json:
                 "CustomerToCreateByToken": {"value": EXAMPLE_REQUEST_BY_TOKEN},
                 "CustomerToUpdate": {"value": EXAMPLE_UPDATE},
                 "CustomerToUpdateByToken": {"value": EXAMPLE_UPDATE},
-                "Customer": {"value": example_customer()},
+                "Customer": {"value": customer},
+                "CreatedCustomer": {"value": {**customer, "existing": False}},
+                "ExistingCustomer": {"value": {**customer, "existing": True}},
             },
             "parameters": {**user_id_parameters(), "IdempotencyKey": idempotency_key_parameter()},
             "headers": {
@@ -360,7 +363,11 @@ def responses(route: Route) -> Json:
     """Return the responses of a route, by status."""
     done: dict[int, Json] = {
         status: {"description": meaning}
-        | ({} if status == HTTPStatus.NO_CONTENT else {"content": json_content("Customer")})
+        | (
+            {}
+            if status == HTTPStatus.NO_CONTENT
+            else {"content": json_content(returned(route, status))}
+        )
         | ({"links": links()} if route.operation == "create_customer" else {})
         for status, meaning in route.responses.items()
     }
@@ -374,6 +381,13 @@ def responses(route: Route) -> Json:
     }
     everything = done | failed
     return {str(status): everything[status] for status in sorted(everything)}
+
+
+def returned(route: Route, status: int) -> str:
+    """Return the name of the schema of a successful response."""
+    if not route.operation.startswith("create_customer"):
+        return "Customer"
+    return "CreatedCustomer" if status == HTTPStatus.CREATED else "ExistingCustomer"
 
 
 def links() -> Json:
@@ -445,6 +459,8 @@ def schemas() -> Json:
         "CustomerToUpdate": customer_to_update(),
         "CustomerToUpdateByToken": by_token(customer_to_update()),
         "Customer": customer,
+        "CreatedCustomer": customer_of_create(existing=False),
+        "ExistingCustomer": customer_of_create(existing=True),
         **{kind.__name__: record_schema(kind) for kind in KINDS},
         "Problem": {
             "description": "Problem details (RFC 9457).",
@@ -492,6 +508,18 @@ def record_schema(model: type[Record]) -> Json:
         "type": "object",
         "properties": properties,
         "required": list(properties),
+    }
+
+
+def customer_of_create(*, existing: bool) -> Json:
+    """Return the schema of a create's response: the customer, and whether it existed already."""
+    described = "Whether the user had this customer already: it is returned unchanged."
+    whether = {"type": "boolean", "const": existing, "description": described}
+    return {
+        "allOf": [
+            reference("schemas", "Customer"),
+            {"type": "object", "properties": {"existing": whether}, "required": ["existing"]},
+        ]
     }
 
 

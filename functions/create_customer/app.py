@@ -15,4 +15,5 @@ def handler(request: Request) -> Response:
     if "user" in fields:
         raise InvalidFieldError("user", "is not a field of a customer")
     customer = StripeCustomer.create(user, billing_email, **fields)
-    return Response(201 if customer.is_new else 200, customer_to_json(customer))
+    body = {**customer_to_json(customer), "existing": not customer.is_new}
+    return Response(201 if customer.is_new else 200, body)

@@ -19,8 +19,9 @@ def test_life_of_customer(world: World) -> None:
     created = world.create(name="Jane")
     again = world.create(name="Other")
     assert (created["statusCode"], again["statusCode"]) == (201, 200)
-    assert created["json"] == again["json"] == world.get()["json"]
+    assert created["json"] == {**world.get()["json"], "existing": False}
     assert created["json"]["name"] == "Jane"
+    assert again["json"] == {**created["json"], "existing": True}
     assert created["headers"]["content-type"] == "application/json"
 
     updated = world.update(phone="+32", metadata={"plan": "pro"})
