@@ -349,7 +349,7 @@ MUTANTS = (
     Mutant(
         "update repeated after a conflict",
         f"{_CUSTOMERS}/update.py",
-        "        return refresh_until_written(read_again(customer))\n",
+        "        return _fetch(read_again(customer))\n",
         "        return update_customer(read_again(customer), fields, idempotency_key)\n",
     ),
     Mutant(

@@ -47,12 +47,12 @@ def update_customer(
     except errors.StripeRefusedError as error:
         refused = (refused_field(error) or "").partition("[")[0]
         if error.status == HTTPStatus.NOT_FOUND and refused not in fields:
-            _raise_if_deleted(customer)
+            _fetch(customer)
             raise
         raise caller_error(error) from None
     if response.is_replayed or "default_source" in fields:
         # Stripe's response has no children: a new source is one, and a replaced one is removed.
-        return refresh_until_written(customer)
+        return _fetch(customer)
     observation = Observation.of_fetch(sent, received=current().clock())
     values = {
         **Customer.values_of(response.data),
@@ -63,7 +63,7 @@ def update_customer(
     try:
         customer.update_with(values)
     except errors.StaleRecordError:
-        return refresh_until_written(read_again(customer))
+        return _fetch(read_again(customer))
     return customer
 
 
@@ -78,7 +78,9 @@ def _key_of(customer: Customer, idempotency_key: object) -> str:
     return f"{customer.stripe_id}/{idempotency_key}"
 
 
-def _raise_if_deleted(customer: Customer) -> None:
-    """Write what Stripe has, since it does not find the customer, and raise if it deleted it."""
-    if not refresh_until_written(customer).is_active:
+def _fetch(customer: Customer) -> Customer:
+    """Write what Stripe has, and raise an error if it has deleted the customer."""
+    fetched = refresh_until_written(customer)
+    if not fetched.is_active:
         raise errors.CustomerSoftDeletedError(f"Stripe has deleted {customer.stripe_id}")
+    return fetched

@@ -431,6 +431,23 @@ class TestDeletedOnStripe:
         (subscription,) = world.items(record_type="Subscription")
         assert subscription["status"] == "canceled"
 
+    def test_after_update_is_not_success(self, world: World, customer: Customer) -> None:
+        def change_and_delete() -> None:
+            StripeCustomer.sync(stored())
+            world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
+
+        during_post(world, change_and_delete)
+        with pytest.raises(CustomerSoftDeletedError):
+            StripeCustomer.update(customer, name="Jane Roe")
+        assert StripeCustomer.get(USER) is None
+
+    def test_before_repeated_call_is_not_success(self, world: World, customer: Customer) -> None:
+        StripeCustomer.update(customer, name="Jane Roe", idempotency_key="k-1")
+        world.request("DELETE", f"/v1/customers/{customer.stripe_id}")
+        with pytest.raises(CustomerSoftDeletedError):
+            StripeCustomer.update(stored(), name="Jane Roe", idempotency_key="k-1")
+        assert StripeCustomer.get(USER) is None
+
     def test_404_with_existing_customer_is_no_deletion(
         self, world: World, customer: Customer
     ) -> None:
