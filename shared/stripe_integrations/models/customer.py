@@ -108,7 +108,8 @@ class Customer(Record, discriminator="Customer"):
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
     update_key = Text(private=True)
-    """The idempotency key of the last update whose response was written."""
+    """The idempotency key of the last update whose response was written; None after an object of
+    unknown age, which may lack the update."""
     update_observed_to = Integer(private=True)
     """The end of the interval of that response: a key may be used again a day later."""
     listings = Document(private=True)

@@ -37,12 +37,15 @@ class FetchedCustomer:
         The objects of each kind that is stored.
     observation : Observation
         When this state was observed.
+    update_key : str or None
+        The idempotency key of the last update that this state certainly includes.
     """
 
     customer: Customer
     stripe_customer: Json
     objects: Mapping[type[Child], Sequence[Json]]
     observation: Observation
+    update_key: str | None
 
     @property
     def is_deleted(self) -> bool:
@@ -71,6 +74,7 @@ class FetchedCustomer:
         values = {
             **Customer.values_of(self.stripe_customer),
             **self.observation.as_fields(),
+            "update_key": self.update_key,
             **customer.listed(self.objects, self.observation),
         }
         stored = {child.sk: child for child in customer.children}
@@ -135,7 +139,8 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         if is_given
         else Observation.of_fetch(sent, received=current().clock())
     )
-    return FetchedCustomer(customer, stripe_customer, objects, observation)
+    update_key = None if is_given else customer.update_key
+    return FetchedCustomer(customer, stripe_customer, objects, observation, update_key)
 
 
 def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> None:

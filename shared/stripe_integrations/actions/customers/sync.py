@@ -41,8 +41,8 @@ def sync_from_stripe_data(customer: Customer, stripe_customer: object) -> Custom
     if given.get("deleted"):
         customer.soft_delete_as_deleted_on_stripe()
     else:
-        observation = observation_of_given(customer)
-        customer.update_with({**Customer.values_of(given), **observation.as_fields()})
+        observed = observation_of_given(customer).as_fields()
+        customer.update_with({**Customer.values_of(given), **observed, "update_key": None})
     return customer
 
 

@@ -405,9 +405,20 @@ class TestOwnEvent:
         world.time += 2 * DAY
         lose_response(world, stored(), name="Newest", idempotency_key="k-1")
         event = world.receive()
-        StripeCustomer.sync_from_stripe_data(stored(), {"id": customer.stripe_id, "name": "Old"})
         world.stream_events(event)
         assert stored().name == "Newest"
+
+    @pytest.mark.parametrize("sync", [StripeCustomer.sync, StripeCustomer.sync_from_stripe_data])
+    def test_replaces_older_object_that_caller_passed(
+        self, world: World, customer: Customer, sync: Callable[[Customer, Json], Customer]
+    ) -> None:
+        path = f"/v1/customers/{customer.stripe_id}"
+        older = world.request("GET", path, {"expand": ["sources"]})
+        StripeCustomer.update(customer, name="Jane Roe")
+        event = world.receive()
+        sync(stored(), older)
+        world.stream_events(event)
+        assert stored().name == "Jane Roe"
 
     def test_replayed_one_is_fetched(self, world: World, customer: Customer) -> None:
         StripeCustomer.update(customer, name="Jane Roe")
