@@ -359,12 +359,6 @@ MUTANTS = (
         "        customer = read_again(customer)\n        customer.update_with(values)\n",
     ),
     Mutant(
-        "new source of an update not fetched",
-        f"{_CUSTOMERS}/update.py",
-        'if response.is_replayed or "default_source" in fields:',
-        "if response.is_replayed:",
-    ),
-    Mutant(
         "every event taken for that of an own update",
         f"{_MODELS}/customer.py",
         "idempotency_key is not None and idempotency_key == self.update_key",
