@@ -559,7 +559,7 @@ def customer_to_update() -> Json:
     changeable["metadata"] |= metadata_schema("string", "number", "boolean", "null")
     changeable["metadata"]["description"] = (
         "The keys to change: null clears a key. null in place of the object clears all keys but the"
-        " reserved ones."
+        " reserved ones, and is refused with an Idempotency-Key."
     )
     changeable["default_source"]["description"] = (
         "A token (`tok_…`, `btok_…`), which becomes a new source in place of the default one, or"

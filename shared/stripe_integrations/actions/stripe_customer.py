@@ -236,8 +236,9 @@ class StripeCustomer:
             What `create` takes, `billing_email` included, except `currency` and `delinquent`.
             `balance`, `default_source`, `invoice_prefix` and `preferred_locales` can't be cleared.
             `metadata` changes the given keys only; None clears a key, and in place of the mapping
-            all keys of the record but the reserved ones. `default_source` is a token, which becomes
-            a new source in place of the default one, or the id of an attached source.
+            all keys of the record but the reserved ones, which needs a call without
+            `idempotency_key`. `default_source` is a token, which becomes a new source in place of
+            the default one, or the id of an attached source.
 
         Returns
         -------

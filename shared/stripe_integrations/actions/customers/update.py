@@ -35,6 +35,11 @@ def update_customer(
     """Update a customer on Stripe and its record: see `StripeCustomer.update`."""
     params = update_request(customer, fields)
     key = _key_of(customer, idempotency_key)
+    if idempotency_key is not None and fields.get("metadata", "") is None:
+        # The parameters depend on the record's keys: a repeated call would have others.
+        raise errors.InvalidFieldError(
+            "metadata", "with an idempotency key, must be cleared key by key"
+        )
     if not customer.is_active:
         raise errors.CustomerSoftDeletedError(f"{customer.stripe_id} is soft-deleted")
     sent = current().clock()

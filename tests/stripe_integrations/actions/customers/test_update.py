@@ -505,6 +505,15 @@ class TestIdempotencyKey:
         assert refusal.value.field == "idempotency_key"
         assert stored().name == on_stripe(world, customer)["name"] == "Jane Roe"
 
+    def test_metadata_is_cleared_by_naming_its_keys(self, world: World, customer: Customer) -> None:
+        with world.counting() as counts, pytest.raises(InvalidFieldError) as refusal:
+            StripeCustomer.update(customer, metadata=None, idempotency_key="k-1")
+        assert (refusal.value.field, counts.stripe) == ("metadata", 0)
+        for _ in range(2):
+            StripeCustomer.update(stored(), metadata={"plan": None}, idempotency_key="k-1")
+        assert "plan" not in stored().metadata
+        assert posts(world, customer) == [f"{customer.stripe_id}/k-1"]
+
     def test_key_of_another_customer_is_another_key(self, world: World, customer: Customer) -> None:
         StripeCustomer.update(customer, name="Jane Roe", idempotency_key="k-1")
         StripeCustomer.soft_delete(stored())
