@@ -215,12 +215,15 @@ def _without_none(values: Mapping[Any, object]) -> dict[Any, object]:
 
 
 def _with_empty_strings(value: object) -> object:
-    """Replace None by what Stripe takes for it, in nested values as well."""
+    """Replace None and empty lists by what Stripe takes for them, in nested values as well.
+
+    Form encoding has no empty list: Stripe would not get the parameter.
+    """
     if isinstance(value, Mapping):
         return {key: _with_empty_strings(nested) for key, nested in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         return [_with_empty_strings(nested) for nested in value]
-    return "" if value is None else value
+    return "" if value in (None, []) else value
 
 
 def _unencodable(value: object) -> str | None:

@@ -173,6 +173,14 @@ class TestClearing:
         found = on_stripe(world, customer)["invoice_settings"]
         assert stored().invoice_settings == found == dict.fromkeys(settings)
 
+    def test_empty_list_clears(self, world: World, customer: Customer) -> None:
+        fields = [{"name": "PO", "value": "1"}]
+        StripeCustomer.update(customer, invoice_settings={"custom_fields": fields})
+        StripeCustomer.update(stored(), invoice_settings={"custom_fields": []})
+        found = on_stripe(world, customer)["invoice_settings"]
+        assert stored().invoice_settings == found
+        assert found["custom_fields"] is None
+
     def test_metadata_is_cleared_key_by_key(self, world: World, customer: Customer) -> None:
         ours = {key: text for key, text in (customer.metadata or {}).items() if key != "plan"}
         StripeCustomer.update(customer, metadata={"plan": None, "seats": 3, "trial": True})
