@@ -256,7 +256,8 @@ class StripeCustomer:
             record.
         StripeUnavailableError
             Stripe can't be reached or fails. The update may have taken effect; its event, or a
-            repeated call, updates the record.
+            repeated call, updates the record. A failure of Stripe's that it has stored for an
+            idempotency key is replayed for a day: then only another key makes the call.
         ConflictError
             The update took effect, and concurrent writers changed the record every time it was
             fetched.

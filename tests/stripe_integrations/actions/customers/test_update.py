@@ -529,6 +529,14 @@ class TestIdempotencyKey:
         StripeCustomer.update(other, name="Other", idempotency_key="k-1")
         assert stored().name == "Other"
 
+    def test_stored_failure_is_that_of_its_key(self, world: World, customer: Customer) -> None:
+        world.stripe.faults.fail_next(1, status=500, match=POST)
+        for _ in range(2):
+            with pytest.raises(StripeUnavailableError):
+                StripeCustomer.update(stored(), name="Jane Roe", idempotency_key="k-1")
+        StripeCustomer.update(stored(), name="Jane Roe", idempotency_key="k-2")
+        assert stored().name == "Jane Roe"
+
     def test_key_in_use_is_retried_later(self, world: World, customer: Customer) -> None:
         world.stripe.faults.fail_next(None, status=409, match=POST)
         with pytest.raises(StripeUnavailableError):
