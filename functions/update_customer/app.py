@@ -9,7 +9,7 @@ from stripe_integrations.errors import InvalidFieldError
 @api_handler
 def handler(request: Request) -> Response:
     fields = request.api_json()
-    user = User(request.user_id_beside(fields))
+    user = User(request.user_id_for(fields))
     request.caller.require_fields(fields)
     if "idempotency_key" in fields:
         raise InvalidFieldError("idempotency_key", "is passed as the header Idempotency-Key")

@@ -127,9 +127,9 @@ class Request:
             raise errors.InvalidFieldError(
                 "user_id", "is taken from the token's sub: the body must be empty"
             )
-        return self.user_id_beside({})
+        return self.user_id_for({})
 
-    def user_id_beside(self, fields: Json) -> str:
+    def user_id_for(self, fields: Json) -> str:
         """The user in the URL, as in `user_id`, of a request whose body has other fields."""
         if "user_id" in fields:
             raise errors.InvalidFieldError("user_id", "must not be in the body")
@@ -151,7 +151,7 @@ class Request:
             request has a query.
         """
         if is_me_route(self.event):
-            return self.user_id_beside(fields)
+            return self.user_id_for(fields)
         return self.caller.authorize_user(fields.pop("user_id", None))
 
     def _own_user(self) -> str:
