@@ -364,6 +364,7 @@ MUTANTS = (
         f"{_MODELS}/customer.py",
         "idempotency_key is not None and idempotency_key == self.update_key",
         "self.update_key is not None",
+        seed=380,
     ),
     Mutant(
         "custom handler's failure ignored",
