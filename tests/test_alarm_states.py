@@ -405,6 +405,14 @@ class TestStripeLimitsTheRate:
 
 
 class TestInternalError:
+    def attempt_event(self, monitor: Monitor) -> None:
+        """Let an event be attempted within a minute, and the minute end."""
+        monitor.wait(1.5)
+        rename(monitor.world)
+        monitor.world.deliver()
+        monitor.world.stream()
+        monitor.wait(1)
+
     def test_of_request_raises_alarm(self, monitor: Monitor) -> None:
         monitor.wait(1.5)
         monitor.world.configure(deployment_name="another")
@@ -417,21 +425,13 @@ class TestInternalError:
 
     def test_of_event_raises_alarm(self, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(apply, "_plan", None)  # a bug: it can't be called
-        monitor.wait(1.5)
-        rename(monitor.world)
-        monitor.world.deliver()
-        monitor.world.stream()
-        monitor.wait(1)
+        self.attempt_event(monitor)
         assert monitor.states("InternalErrors") == [OK, ALARM]
 
     def test_handler_that_cannot_be_imported_raises_alarm(self, monitor: Monitor) -> None:
         reference = "tests.stripe_integrations.actions.events.broken_handlers:on_customer_updated"
         monitor.world.configure(event_handlers={"customer.updated": reference})
-        monitor.wait(1.5)
-        rename(monitor.world)
-        monitor.world.deliver()
-        monitor.world.stream()
-        monitor.wait(1)
+        self.attempt_event(monitor)
         assert monitor.states("InternalErrors") == [OK, ALARM]
 
     def test_outage_raises_no_alarm(self, monitor: Monitor) -> None:
