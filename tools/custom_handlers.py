@@ -14,7 +14,6 @@ import pprint
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +33,14 @@ services = getattr(stripe_event_handlers, "SERVICES", ())
 print(json.dumps([dict(custom_handlers()), services]), file=result)
 """
 
-_READ_TYPES = """
+_READ_UNKNOWN_TYPES = """
 import json, sys, typing
-sys.path.insert(0, sys.argv[1])
+patterns = json.loads(sys.argv[1])
+sys.path[:0] = sys.argv[2:]
 from stripe import Event
-print(json.dumps(typing.get_args(Event.__annotations__["type"])))
+from stripe_integrations.config import matches_pattern
+types = typing.get_args(Event.__annotations__["type"])
+print(json.dumps([p for p in patterns if not any(matches_pattern(t, p) for t in types)]))
 """
 
 
@@ -122,19 +124,23 @@ class CustomHandlers:
         copy.write_text(f"HANDLERS = {pprint.pformat(self.handlers)}\n")
         return [copy]
 
-    def check_types(self, target: Path) -> None:
+    def check_types(self, *paths: Path) -> None:
         """Check the types of event against those that the bundled release of Stripe's library has.
 
         Webhooks and Stripe's list of events have snapshot events only. A thin event (``v1.…``,
         ``v2.…``) reaches an event destination of another kind: its handler would never be called.
+
+        Parameters
+        ----------
+        *paths : Path
+            Folders that have Stripe's library and `stripe_integrations`: the bundle's.
 
         Raises
         ------
         SystemExit
             A handler is declared for a type that no snapshot event has.
         """
-        known: list[str] = _isolated(_READ_TYPES, target)
-        unknown = [pattern for pattern in self.handlers if not _matches_any(pattern, known)]
+        unknown: list[str] = _isolated(_READ_UNKNOWN_TYPES, json.dumps([*self.handlers]), *paths)
         if unknown:
             raise SystemExit(
                 f"{DECLARATION}.HANDLERS: no snapshot event matches {', '.join(unknown)}: the type "
@@ -142,14 +148,9 @@ class CustomHandlers:
             )
 
 
-def _matches_any(pattern: str, types: Iterable[str]) -> bool:
-    family, star, _ = pattern.partition("*")
-    return any(known.startswith(family) if star else known == family for known in types)
-
-
-def _isolated(code: str, *paths: Path) -> list[Any]:
-    """Run code with only the standard library and these paths; return the JSON that it prints."""
-    command = [sys.executable, "-I", "-S", "-B", "-c", code, *map(str, paths)]
+def _isolated(code: str, *arguments: str | Path) -> list[Any]:
+    """Run code with the standard library alone; return the JSON that it prints."""
+    command = [sys.executable, "-I", "-S", "-B", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"

@@ -221,6 +221,12 @@ def _retention(days: str) -> int:
     return int(days)
 
 
+def matches_pattern(event_type: str, pattern: str) -> bool:
+    """Return whether a type of event matches a pattern: a type, or a family like ``invoice.*``."""
+    family, star, _ = pattern.partition("*")
+    return event_type.startswith(family) if star else event_type == pattern
+
+
 def custom_handlers() -> Mapping[str, str]:
     """Read the declaration of the custom handlers.
 

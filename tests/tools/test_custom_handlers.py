@@ -205,7 +205,7 @@ class TestTypes:
 
     def check(self, *patterns: str) -> None:
         handlers = dict.fromkeys(patterns, "billing:on")
-        CustomHandlers(Path(), handlers, ()).check_types(PACKAGES)
+        CustomHandlers(Path(), handlers, ()).check_types(PACKAGES, ROOT / "shared")
 
     def test_types_of_snapshot_events_are_accepted(self) -> None:
         assert "customer.subscription.updated" in SNAPSHOT_TYPES

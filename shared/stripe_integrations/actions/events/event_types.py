@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stripe_integrations.config import matches_pattern
 from stripe_integrations.context import current
 from stripe_integrations.models import KINDS, Event, applied_roles, kind_of_event
 
@@ -34,12 +35,6 @@ def changes_records(event: Event) -> bool:
         return True  # without the payload a fetch decides
     kind = kind_of_event(event.kind, event.data_object)
     return kind is not None and kind.EVENTS[event.kind] in applied_roles(kind)
-
-
-def matches_pattern(event_type: str, pattern: str) -> bool:
-    """Return whether a type of event matches a pattern: a type, or a family like ``invoice.*``."""
-    family, star, _ = pattern.partition("*")
-    return event_type.startswith(family) if star else event_type == pattern
 
 
 def is_publish_type(event_type: str) -> bool:

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from functools import cache
 
-from stripe_integrations.actions.events.event_types import matches_pattern
+from stripe_integrations.config import matches_pattern
 from stripe_integrations.context import current
 from stripe_integrations.errors import EventHandlerNotFoundError
 from stripe_integrations.models import Customer, Event

@@ -9,7 +9,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.actions.events.apply import apply_events
-from stripe_integrations.actions.events.event_types import matches_pattern
+from stripe_integrations.config import matches_pattern
 from stripe_integrations.context import use
 from stripe_integrations.errors import MessageNotSentError, SideEffectFailedError
 from stripe_integrations.models import Customer
