@@ -293,7 +293,7 @@ MUTANTS = (
     ),
     Mutant(
         "family of event types without its dot",
-        f"{_EVENTS}/event_types.py",
+        "shared/stripe_integrations/config.py",
         'pattern.partition("*")',
         'pattern.partition(".*")',
         seed=115,
