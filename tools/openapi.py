@@ -96,6 +96,7 @@ MEANINGS = {
     " `errors`; or the request was not authorized by its route's authorizer.",
     "customer-not-found": "This user has no customer.",
     "customer-being-created": "This user's customer is being created.",
+    "customer-of-another-user": "The Stripe customer is another user's.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The Content-Type is not application/json.",
@@ -199,6 +200,7 @@ _ROUTES = (
             *OF_STRIPE,
             *OF_WRITING,
             *OF_BODY,
+            errors.CustomerOfAnotherUserError,
         ),
     ),
     Route(

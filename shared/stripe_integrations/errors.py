@@ -18,6 +18,7 @@
     ├── CustomerNotFoundError
     ├── CustomerBeingCreatedError
     ├── CustomerSoftDeletedError
+    ├── CustomerOfAnotherUserError
     ├── EventNotFoundError
     ├── EventHandlerNotFoundError
     ├── UnprocessableEventError
@@ -132,6 +133,10 @@ class CustomerBeingCreatedError(StripeIntegrationsError):
 
 class CustomerSoftDeletedError(StripeIntegrationsError):
     """The record is soft-deleted, and a soft-deleted record never changes."""
+
+
+class CustomerOfAnotherUserError(StripeIntegrationsError):
+    """The Stripe customer is another user's; nothing was written."""
 
 
 class ConflictError(StripeIntegrationsError):

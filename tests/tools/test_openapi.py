@@ -27,7 +27,7 @@ from stripe_integrations.config import Authorizer
 from stripe_integrations.context import _of_process, use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.models import Card, Customer, CustomerClaim, Subscription
+from stripe_integrations.models import Card, Customer, CustomerClaim, Pointer, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
 from tests.world import Json, World
@@ -278,11 +278,23 @@ def being_created(world: World, stack: ExitStack) -> Json:
     return {"user_id": "u-claimed"}
 
 
+def of_another_user(world: World, stack: ExitStack) -> None:
+    """The customer that Stripe creates is another user's when the call returns."""
+
+    def take_all() -> None:
+        for customer in world.stripe_customers():
+            Pointer.to(customer["id"], "u-2").save()
+
+    world.stripe.faults.delay(1, match="POST /v1/customers")
+    world.during_sleep = take_all
+
+
 PROBLEMS: dict[str, Setting] = {
     "malformed-request": lambda world, stack: {"body": "{"},
     "forbidden": forbidden,
     "customer-not-found": nobody,
     "customer-being-created": being_created,
+    "customer-of-another-user": of_another_user,
     "conflict": refusing(
         "TransactionCanceledException", "TransactWriteItems", ["ConditionalCheckFailed"]
     ),

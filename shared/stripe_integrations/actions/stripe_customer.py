@@ -80,6 +80,9 @@ class StripeCustomer:
             Stripe can't be reached or fails. The next call resumes this one.
         ConflictError
             Concurrent writers created and deleted this user's customer every time.
+        CustomerOfAnotherUserError
+            Another user has adopted the customer that was created for this one: the next call
+            creates another.
 
         Examples
         --------

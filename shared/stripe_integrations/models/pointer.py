@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.exceptions import PynamoDBException
+from pynamodb.expressions.condition import Condition
+from pynamodb.transactions import TransactWrite
 
-from stripe_integrations.models.table import Record, unavailable
+from stripe_integrations.models.table import ConditionFailedError, Record, unavailable
 
 _SK = "POINTER"
 
@@ -56,6 +58,28 @@ class Pointer(Record, discriminator="Pointer"):
             The token that a customer was created with: its metadata on Stripe may lose it.
         """
         return cls(_key(stripe_id), _SK, user_id=user_id, customer_id=customer_id, token=token)
+
+    def add_to(self, transaction: TransactWrite) -> None:
+        """Add the write of a customer's pointer, on condition that no other user has the customer.
+
+        The pointer alone decides whose a customer is: claims of two users don't exclude each other.
+        A failure returns the pointer that is stored instead: see `is_of_another_user`.
+        """
+        is_free: Condition = Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id)
+        transaction.save(self, is_free, return_values="ALL_OLD")
+
+    def is_of_another_user(self, error: ConditionFailedError, position: int) -> bool:
+        """Return whether a transaction failed because another user has the customer.
+
+        Parameters
+        ----------
+        error : ConditionFailedError
+            The failure.
+        position : int
+            The place of `add_to` in the transaction.
+        """
+        stored = error.old_item(position, Pointer)
+        return stored is not None and stored.user_id != self.user_id
 
     @classmethod
     def find(cls, stripe_id: str) -> Owner | None:

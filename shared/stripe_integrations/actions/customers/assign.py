@@ -8,7 +8,11 @@ from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.context import current
-from stripe_integrations.errors import CustomerSoftDeletedError, StaleRecordError
+from stripe_integrations.errors import (
+    CustomerOfAnotherUserError,
+    CustomerSoftDeletedError,
+    StaleRecordError,
+)
 from stripe_integrations.models import Customer, CustomerClaim, Pointer, UserRecords
 from stripe_integrations.models.claim import ClaimReplacement
 from stripe_integrations.models.table import ConditionFailedError, transact
@@ -34,6 +38,11 @@ def complete_create(
     -------
     Customer or None
         None where the claim is stored no longer: read the user's records again.
+
+    Raises
+    ------
+    CustomerOfAnotherUserError
+        Another user has the customer by now. The claim is deleted, since it can't be completed.
     """
     customer = Customer.new(user_id, snapshot.stripe_id, current().now())
     for name, value in claim.parameters["local"].items():
@@ -44,6 +53,9 @@ def complete_create(
         # A backup that was made during writes has the claim as it was before its customer.
         claim.release()
         return None
+    except CustomerOfAnotherUserError:
+        claim.release()
+        raise
 
 
 def assign_customer(
@@ -65,6 +77,11 @@ def assign_customer(
     -------
     Customer or None
         None where another claim is stored by now: read the user's records again.
+
+    Raises
+    ------
+    CustomerOfAnotherUserError
+        Another user has the customer.
     """
     replacement = CustomerClaim.assigned(user_id, snapshot.stripe_id, str(snapshot.token), replaced)
     with suppress(CustomerSoftDeletedError):
@@ -79,12 +96,15 @@ def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None
     ------
     CustomerSoftDeletedError
         Its record exists, and is soft-deleted.
+    CustomerOfAnotherUserError
+        Another user has it.
     """
+    pointer = _pointer(customer, replacement)
 
     def compose(transaction: TransactWrite) -> None:
         replacement.add_to(transaction)
         transaction.save(customer)
-        transaction.save(_pointer(customer, replacement))
+        pointer.add_to(transaction)
 
     try:
         transact(compose)
@@ -92,6 +112,8 @@ def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None
         claim = error.old_item(0, CustomerClaim)
         if claim and claim.stripe_id == customer.stripe_id:
             return UserRecords.read(customer.user_id).active_customer
+        if pointer.is_of_another_user(error, 2):
+            raise _of_another_user(customer) from error
         is_claim_unchanged = error.reasons[0] is None
         return _use_existing_record(customer, replacement) if is_claim_unchanged else None
     customer.is_new = True
@@ -104,7 +126,13 @@ def _use_existing_record(customer: Customer, replacement: ClaimReplacement) -> C
     if record is None:
         return None
     # In a transaction of its own: roles that may update a customer can't update its pointer.
-    transact(lambda t: t.save(_pointer(customer, replacement)))
+    pointer = _pointer(customer, replacement)
+    try:
+        transact(pointer.add_to)
+    except ConditionFailedError as error:
+        if pointer.is_of_another_user(error, 0):
+            raise _of_another_user(customer) from error
+        return None
     with suppress(StaleRecordError):
         record.update_with({}, extra_items=[replacement.add_to])
         return record
@@ -113,3 +141,7 @@ def _use_existing_record(customer: Customer, replacement: ClaimReplacement) -> C
 
 def _pointer(customer: Customer, replacement: ClaimReplacement) -> Pointer:
     return Pointer.to(customer.stripe_id, customer.user_id, token=replacement.pointer.token)
+
+
+def _of_another_user(customer: Customer) -> CustomerOfAnotherUserError:
+    return CustomerOfAnotherUserError(f"{customer.stripe_id} is another user's")

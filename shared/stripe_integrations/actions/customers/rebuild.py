@@ -117,15 +117,23 @@ def _restore(snapshot: CustomerSnapshot) -> bool:
 
     def attempt(_: int) -> bool:
         records = UserRecords.read(user_id)
+        owner = Pointer.find(snapshot.stripe_id)
+        if owner and owner.user_id != user_id:
+            raise errors.CustomerOfAnotherUserError("its pointer names another user")
         record = records.customer(snapshot.stripe_id)
         if record:
             return _complete(user_id, records, record, snapshot, str(snapshot.token))
-        owner = Pointer.find(snapshot.stripe_id)
-        if owner and owner.user_id != user_id:
-            return False  # its metadata was changed on Stripe
         return _add(user_id, records, snapshot)
 
-    return retry_on_conflict(attempt)
+    try:
+        return retry_on_conflict(attempt)
+    except errors.CustomerOfAnotherUserError as error:
+        # Its metadata was changed on Stripe.
+        logger.warning(
+            "skipped: another user has it",
+            extra={"stripe_customer_id": snapshot.stripe_id, **error_log_fields(error)},
+        )
+        return False
 
 
 def _add(user_id: str, records: UserRecords, snapshot: CustomerSnapshot) -> bool:
@@ -250,7 +258,7 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
 
     def compose(transaction: TransactWrite) -> None:
         transaction.save(customer)
-        transaction.save(Pointer.to(snapshot.stripe_id, user_id, token=str(snapshot.token)))
+        Pointer.to(snapshot.stripe_id, user_id, token=str(snapshot.token)).add_to(transaction)
 
     _transact_unless_changed(compose)
 
@@ -278,7 +286,7 @@ def _complete(
     if not is_pointed_to or not Pointer.find(stripe_id):
         replacement = CustomerClaim.assigned(user_id, stripe_id, token, replaced)
         pointer = Pointer.to(stripe_id, user_id, token=replacement.pointer.token)
-        record.update_with({}, extra_items=(replacement.add_to, lambda t: t.save(pointer)))
+        record.update_with({}, extra_items=(replacement.add_to, pointer.add_to))
         return True
     if record.is_listed:
         return False

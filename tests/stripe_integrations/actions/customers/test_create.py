@@ -12,12 +12,13 @@ from stripe_integrations.context import use
 from stripe_integrations.errors import (
     ConfigurationError,
     ConflictError,
+    CustomerOfAnotherUserError,
     InvalidFieldError,
     StripeAccessError,
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import Customer
+from stripe_integrations.models import Customer, CustomerClaim, Pointer
 from tests.stripe_integrations.actions.customers.helpers import (
     POST,
     acquire_claim,
@@ -450,3 +451,30 @@ class TestClaim:
         with pytest.raises(ConflictError):
             StripeCustomer.create(USER, EMAIL)
         assert_all_recorded(world)
+
+    def test_of_customer_that_another_user_has_is_released(self, world: World) -> None:
+        acquire_claim()
+        world.time += 20
+        world.stripe.faults.delay(1, match=POST)
+        during_sleep(world, lambda: Pointer.to(ids_on_stripe(world)[0], "u-2").save())
+
+        with pytest.raises(CustomerOfAnotherUserError):
+            StripeCustomer.create(USER, EMAIL)
+
+        (taken,) = ids_on_stripe(world)
+        assert [item["user_id"] for item in world.items(record_type="Pointer")] == ["u-2"]
+        assert world.items(pk="USER#u-1") == []
+        assert StripeCustomer.create(USER, EMAIL).stripe_id != taken
+
+    def test_of_stored_record_whose_customer_another_user_has_is_released(
+        self, world: World
+    ) -> None:
+        claim = acquire_claim()
+        stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
+        CustomerClaim.read_one("USER#u-1", "CLAIM").delete()
+        claim.save()  # a backup that was made during the create has the claim as it was before
+        Pointer.to(stripe_id, "u-2").save()
+        with pytest.raises(CustomerOfAnotherUserError):
+            StripeCustomer.create(USER, EMAIL)
+        assert [item["user_id"] for item in world.items(record_type="Pointer")] == ["u-2"]
+        assert world.items(sk="CLAIM") == []

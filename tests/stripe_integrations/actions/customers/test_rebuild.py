@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +22,8 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
 )
 from stripe_integrations.models import Customer, Pointer, UserRecords
+from stripe_integrations.models.table import ConditionFailedError, transact
+from tests import roles
 from tests.stripe_integrations.actions.customers.helpers import (
     acquire_claim,
     crash_create,
@@ -405,6 +407,42 @@ class TestCopy:
         world.request("POST", f"/v1/customers/{stripe_id}", {"metadata": {USER_KEY: "u-2"}})
         assert world.rebuild()["rebuilt"] == 0
         assert (active(world), active(world, "u-2")) == (stripe_id, None)
+
+
+class TestOfAnotherUser:
+    """A customer whose pointer names another user than its metadata."""
+
+    @pytest.mark.parametrize("lost", [("CLAIM",), ("CUSTOMER",), ("CLAIM", "CUSTOMER")])
+    def test_is_skipped_and_logged(
+        self, world: World, log: io.StringIO, lost: tuple[str, ...]
+    ) -> None:
+        stripe_id = create(world)
+        forget(world, *lost)
+        Pointer.to(stripe_id, "u-2").save()
+        before = world.images()
+        assert world.rebuild() == whole(listed=1, rebuilt=0)
+        assert world.images() == before
+        warning = next(line for line in log.getvalue().splitlines() if "skipped" in line)
+        assert stripe_id in warning
+
+    @pytest.mark.parametrize("lost", ["CLAIM", "CUSTOMER", ""])
+    def test_is_skipped_if_it_is_taken_during_run(self, world: World, lost: str) -> None:
+        stripe_id = create(world)
+        forget(world, lost, "POINTER")
+        backup = world.images()
+        calls = count_calls(world)
+        for number in range(1, calls + 1):
+            put_back(world, backup)
+            with at_call(world, number, lambda: take(stripe_id)):
+                world.rebuild()
+            # Whichever of the two came first has it.
+            assert owner_of(stripe_id) == "u-2" or active(world) == stripe_id
+
+
+def take(stripe_id: str) -> None:
+    """Store the pointer of a customer for another user, if it has none."""
+    with roles.acting_freely(), suppress(ConditionFailedError):
+        transact(Pointer.to(stripe_id, "u-2").add_to)
 
 
 def half_activate(world: World) -> str:
