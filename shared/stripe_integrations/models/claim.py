@@ -170,6 +170,13 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         return bool(rest) and name == deployment_name()
 
     @staticmethod
+    def second_of(token: object) -> int:
+        """When a token was made, in Unix seconds by our clock; 0 where it does not say."""
+        name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
+        second = rest.partition("-")[0]
+        return int(second) if name and second.isascii() and second.isdecimal() else 0
+
+    @staticmethod
     def remove_pointer(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
         """Delete the pointer, on condition that it points to this customer."""
         transaction.delete(
@@ -211,5 +218,5 @@ class ClaimReplacement:
 
 
 def _new_token() -> str:
-    """A unique token by which this deployment recognizes its own customers."""
-    return f"{deployment_name()}/{current().new_token()}"
+    """A unique token by which this deployment recognizes its own customers, and when it made it."""
+    return f"{deployment_name()}/{int(current().clock())}-{current().new_token()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stripe_integrations.models import CustomerClaim
 from tests.world import World
 
@@ -31,3 +33,22 @@ def test_renewal_and_release_require_current_token(world: World) -> None:
     assert stored.token == renewed.token
     renewed.release()
     assert CustomerClaim.read("u-1") is None
+
+
+class TestToken:
+    def test_says_when_it_was_made(self, world: World) -> None:
+        world.configure(deployment_name="shop-1-prod")
+        world.time += 7.9
+        claim, _ = CustomerClaim.acquire("u-1", {})
+        assert CustomerClaim.second_of(claim.token) == int(world.time)
+        world.time += 60
+        renewed = claim.renew_token()
+        assert renewed
+        assert CustomerClaim.second_of(renewed.token) == int(world.time)
+
+    @pytest.mark.parametrize(
+        "token",
+        [None, 7, "", "/", "12", "12-a", "/12-a", "shop/", "shop/a-12", "shop/-12", "shop/²"],
+    )
+    def test_of_others_says_nothing(self, token: object) -> None:
+        assert CustomerClaim.second_of(token) == 0

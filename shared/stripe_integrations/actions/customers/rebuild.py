@@ -5,10 +5,10 @@ it, and the next `create` would create a second one on Stripe. So Stripe's custo
 those that this deployment created and the table lacks are stored. Stored records are not changed:
 the sweep of Stripe's events updates them.
 
-A user gets another customer only after the previous one was soft-deleted. So of several the newest
-is the active one, and the others are soft-deleted. Metadata can be copied on Stripe, but a token
-creates one customer: claim and pointer have that of their customer, and another one that has it is
-a copy, which is skipped.
+A user gets another customer only after the previous one was soft-deleted. So of several the one
+that the user got last is the active one, and the others are soft-deleted. The token of an adopted
+customer says when that was. Metadata can be copied on Stripe, but a token is of one customer: claim
+and pointer have that of their customer, and another one that has it is a copy, which is skipped.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stripe_integrations.actions.customers.assign import assign_customer, comple
 from stripe_integrations.actions.customers.refresh import refresh_from_stripe
 from stripe_integrations.actions.customers.snapshot import (
     CustomerSnapshot,
+    assigned_second,
     created_second,
     token_of,
 )
@@ -214,26 +215,36 @@ def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
         claim
         and claim.is_creating
         and not snapshot.is_for_claim(claim)
-        and snapshot.created < claim.claimed_at - limits.CLOCK_SKEW_SECONDS
+        and snapshot.assigned < claim.claimed_at - limits.CLOCK_SKEW_SECONDS
     ):
         return True
     return any(
-        not _is_newer(snapshot, than=customer)
+        not _is_newer(snapshot, customer, _token_of_record(records, customer))
         for customer in records.customers.values()
         if customer.stripe_id != snapshot.stripe_id
     )
 
 
-def _is_newer(snapshot: CustomerSnapshot, *, than: Customer) -> bool:
-    """Return whether Stripe created a customer after that of a record."""
-    created = snapshot.created
-    other = created_second(_fetch(than.stripe_id))
-    if not other:
+def _token_of_record(records: UserRecords, customer: Customer) -> object:
+    """The newest token of a stored customer: its own metadata may have a former one, or none."""
+    claim = records.claim
+    if claim and claim.stripe_id == customer.stripe_id:
+        return claim.token
+    return Pointer.token_of(customer.stripe_id) or token_of({"metadata": customer.metadata})
+
+
+def _is_newer(snapshot: CustomerSnapshot, than: Customer, token: object) -> bool:
+    """Return whether the user got a customer after that of a record, which has this token."""
+    created = created_second(_fetch(than.stripe_id))
+    if not created:
         # Stripe has its date no longer. The record was made by our clock, or has Stripe's date.
         # Where that is ambiguous the snapshot counts as newer: Stripe still has its customer.
-        return created >= int(than.created_at.timestamp()) - limits.CLOCK_SKEW_SECONDS
-    if created != other:
-        return created > other
+        made = int(than.created_at.timestamp())
+        return snapshot.assigned >= made - limits.CLOCK_SKEW_SECONDS
+    own = (snapshot.assigned, snapshot.created)
+    other = (assigned_second(created, token), created)
+    if own != other:
+        return own > other
     listed = current().stripe.list_customers(created, created_until=created)
     places = {customer["id"]: place for place, customer in enumerate(listed)}
     last = len(places)

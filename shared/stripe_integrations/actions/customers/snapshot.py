@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stripe_integrations.context import current
+from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, stored_kinds
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.observation import Observation
@@ -72,6 +73,11 @@ class CustomerSnapshot:
         return created_second(self.stripe_customer)
 
     @property
+    def assigned(self) -> int:
+        """When its user got it, in Unix seconds: see `assigned_second`."""
+        return assigned_second(self.created, self.token)
+
+    @property
     def user_id(self) -> str | None:
         """The user that it was created for; None where its metadata names none."""
         user_id = value_at(self.stripe_customer, "metadata", USER_KEY)
@@ -95,8 +101,8 @@ class CustomerSnapshot:
         return {**Customer.values_of(self.stripe_customer), **self.observation.as_fields()}
 
     def new_record(self, user_id: str) -> Customer:
-        """Make its record, dated by Stripe and not stored yet."""
-        moment = datetime.fromtimestamp(self.created, UTC)
+        """Make its record, dated by when its user got it and not stored yet."""
+        moment = datetime.fromtimestamp(self.assigned, UTC)
         return self.fill(Customer.new(user_id, self.stripe_id, moment))
 
     def fill(self, customer: Customer) -> Customer:
@@ -113,6 +119,21 @@ def created_second(stripe_customer: Json) -> int:
     """When Stripe created a customer, in Unix seconds; 0 where it does not say."""
     created = stripe_customer.get("created")
     return created if isinstance(created, int) else 0
+
+
+def assigned_second(created: int, token: object) -> int:
+    """Return when a user got a customer, in Unix seconds.
+
+    Parameters
+    ----------
+    created : int
+        When Stripe created it, by Stripe's clock. Of a customer that was created for the user this
+        is the answer.
+    token : object
+        Its token, which an adopted customer gets by our clock.
+    """
+    made = CustomerClaim.second_of(token)
+    return made if made > created + CLOCK_SKEW_SECONDS else created
 
 
 def carries_our_token(stripe_customer: Json) -> bool:

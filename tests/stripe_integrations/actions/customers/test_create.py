@@ -18,7 +18,7 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import Customer, CustomerClaim, Pointer
+from stripe_integrations.models import Customer, Pointer
 from tests.stripe_integrations.actions.customers.helpers import (
     POST,
     acquire_claim,
@@ -471,7 +471,7 @@ class TestClaim:
     ) -> None:
         claim = acquire_claim()
         stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
-        CustomerClaim.read_one("USER#u-1", "CLAIM").delete()
+        stored_claim().delete()
         claim.save()  # a backup that was made during the create has the claim as it was before
         Pointer.to(stripe_id, "u-2").save()
         with pytest.raises(CustomerOfAnotherUserError):

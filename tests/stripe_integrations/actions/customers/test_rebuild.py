@@ -288,6 +288,90 @@ class TestSeveralCustomers:
         assert world.create()["json"]["stripe_id"] == new
 
 
+def adopt_by_hand(world: World, stripe_id: str) -> None:
+    """Give a customer the metadata that an adoption gives it, a minute after the previous step."""
+    world.time += 60
+    token = f"stripe-customers/{int(world.time)}-adopted"
+    metadata = {USER_KEY: "u-1", TOKEN_KEY: token}
+    world.request("POST", f"/v1/customers/{stripe_id}", {"metadata": metadata})
+
+
+class TestAdopted:
+    """A customer that Stripe created before its user got it."""
+
+    @pytest.fixture
+    def existing(self, world: World) -> str:
+        return add_by_hand(world, "", "")
+
+    @pytest.mark.parametrize("lost", ["", "CUSTOMER", "POINTER", "nothing"])
+    def test_last_assigned_is_active(self, world: World, existing: str, lost: str) -> None:
+        created = create(world)
+        world.delete()
+        adopt_by_hand(world, existing)
+        forget(world, lost)
+
+        world.rebuild()
+
+        assert customers(world) == {created: False, existing: True}
+        assert world.rebuild()["rebuilt"] == 0
+
+    def test_abandoned_is_soft_deleted(self, world: World, existing: str) -> None:
+        adopt_by_hand(world, existing)
+        world.rebuild()
+        assert active(world) == existing
+        world.delete()
+        world.time += 60
+        created = create(world)
+        forget(world)
+        world.rebuild()
+        assert customers(world) == {created: True, existing: False}
+
+    def test_is_newer_than_stored_without_pointer(self, world: World, existing: str) -> None:
+        created = create(world)
+        forget(world, "CLAIM", "POINTER")
+        adopt_by_hand(world, existing)
+        world.rebuild()
+        assert customers(world) == {created: False, existing: True}
+
+    def test_stored_is_newer_than_created(self, world: World, existing: str) -> None:
+        created = create(world)
+        world.delete()
+        adopt_by_hand(world, existing)
+        forget(world)
+        world.stripe.account.deleted_customers.add(created)
+        world.rebuild()
+        world.stripe.account.deleted_customers.clear()
+        for forgotten in (("CLAIM",), ("POINTER",), ("CLAIM", "POINTER")):
+            forget(world, *forgotten)
+            world.rebuild()
+            assert customers(world) == {created: False, existing: True}
+
+    def test_unknown_to_stripe_is_compared_by_its_date(self, world: World, existing: str) -> None:
+        adopt_by_hand(world, existing)
+        world.rebuild()
+        backup = world.images()
+        world.delete()
+        world.time += 60
+        created = create(world)
+        put_back(world, backup)
+        delete_on_stripe(world, existing)
+        world.rebuild()
+        assert customers(world) == {created: True, existing: False}
+
+    def test_requested_after_it_is_superseded_by_claim(self, world: World, existing: str) -> None:
+        world.time += 60
+        acquire_claim()
+        adopt_by_hand(world, existing)
+        world.rebuild()
+        assert active(world) == existing
+        forget(world)
+        world.time += 60
+        claim = acquire_claim()
+        world.rebuild()
+        assert customers(world) == {existing: False}
+        assert stored_claim().token == claim.token
+
+
 def move_metadata(world: World, stripe_id: str, copy: str | None = None) -> str:
     """Copy a customer's metadata to another, new by default, and remove it; the other's id."""
     metadata = {USER_KEY: "u-1", TOKEN_KEY: token_of(world, stripe_id)}
