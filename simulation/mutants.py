@@ -313,8 +313,8 @@ MUTANTS = (
     Mutant(
         "waiting events before pending ones",
         "shared/stripe_integrations/actions/stripe_event.py",
-        "for part in (sweep, retry_due, look_up_waiting):",
-        "for part in (sweep, look_up_waiting, retry_due):",
+        "for part in (sweep, retry_due, look_up_waiting,",
+        "for part in (sweep, look_up_waiting, retry_due,",
     ),
     Mutant(
         "fetch of a foreign customer",

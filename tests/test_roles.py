@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 import functions.link_customer.app as link_customer_function
-from stripe_integrations.actions import StripeCustomer
+from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import WebhookIngress
@@ -230,9 +230,15 @@ def reconcile_events(stage: Stage) -> None:
             stage.time += 130
 
     change_everything(stage, deliver)
-    stage.request("POST", "/v1/customers", {"email": EMAIL})  # foreign: looked up, not found
+    stripe_id = stage.request("POST", "/v1/customers", {"email": EMAIL})["id"]
     for _ in range(2):
-        deliver()
+        deliver()  # foreign: looked up, not found
+    stage.stripe.faults.fail_next(None, match="POST *", status=503)
+    with pytest.raises(StripeUnavailableError):
+        StripeCustomer.adopt(User("u-2"), stripe_id)
+    stage.stripe.faults.clear()
+    stage.time += 130
+    deliver()
 
 
 def replay_events(stage: Stage) -> None:

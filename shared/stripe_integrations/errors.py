@@ -19,6 +19,8 @@
     ├── CustomerBeingCreatedError
     ├── CustomerSoftDeletedError
     ├── CustomerOfAnotherUserError
+    ├── UserHasAnotherCustomerError
+    ├── TakeOverRequiredError
     ├── EventNotFoundError
     ├── EventHandlerNotFoundError
     ├── UnprocessableEventError
@@ -137,6 +139,17 @@ class CustomerSoftDeletedError(StripeIntegrationsError):
 
 class CustomerOfAnotherUserError(StripeIntegrationsError):
     """The Stripe customer is another user's; nothing was written."""
+
+
+class UserHasAnotherCustomerError(StripeIntegrationsError):
+    """The user has another customer than the one to adopt; nothing was written."""
+
+
+class TakeOverRequiredError(StripeIntegrationsError):
+    """The metadata of the customer names another deployment, or another user.
+
+    It is adopted only with `take_over`; nothing was written.
+    """
 
 
 class ConflictError(StripeIntegrationsError):

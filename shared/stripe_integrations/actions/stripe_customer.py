@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from stripe_integrations.actions.arguments import HasId, StripeData, require_type, user_id_of
+from stripe_integrations.actions.customers.adopt import adopt_customer
 from stripe_integrations.actions.customers.create import create_customer
 from stripe_integrations.actions.customers.rebuild import Rebuild, rebuild_customers
+from stripe_integrations.actions.customers.release import release_customer
 from stripe_integrations.actions.customers.sync import (
     soft_delete_customer,
     sync_customer,
@@ -97,6 +99,61 @@ class StripeCustomer:
         is_new = customer.is_new
         current().add_metric(Metric.CUSTOMERS_CREATED if is_new else Metric.CUSTOMERS_RETURNED)
         return customer
+
+    @staticmethod
+    def adopt(user: HasId, stripe_id: str, *, take_over: bool = False) -> Customer:
+        """Make a customer that exists on Stripe the user's, with its children.
+
+        It is stored first. Then its metadata on Stripe gets the user's id and a token, as that of a
+        created customer has, so that a rebuild finds it; if this fails, the schedule completes it.
+        Of parallel calls for one customer, or for one user, one succeeds; the others change nothing
+        on Stripe. A repeated call returns the customer.
+
+        Parameters
+        ----------
+        user : object
+            Any object with an `id`: a non-empty string, an integer or a UUID.
+        stripe_id : str
+            The Stripe customer, ``cus_…``.
+        take_over : bool
+            Whether to adopt it although its metadata names another deployment, or another user.
+
+        Returns
+        -------
+        Customer
+            With `is_new` True if this call stored it.
+
+        Raises
+        ------
+        InvalidFieldError
+            The user's `id` or `stripe_id` is invalid.
+        CustomerNotFoundError
+            Stripe has no such customer, or has deleted it.
+        CustomerSoftDeletedError
+            The customer was this user's, and is soft-deleted.
+        CustomerBeingCreatedError
+            A customer of this user is being created.
+        UserHasAnotherCustomerError
+            This user has another customer.
+        CustomerOfAnotherUserError
+            The customer is another user's, or was soft-deleted for that one.
+        TakeOverRequiredError
+            Its metadata names another deployment or another user, and `take_over` is false.
+        WrongModeError
+            The customer is of the other mode.
+        ConflictError
+            Concurrent writers changed the user's records every time.
+
+        Examples
+        --------
+        >>> StripeCustomer.adopt(User("u-1"), "cus_NffrFeUfNV2Hib")  # doctest: +SKIP
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/retrieve and
+        https://docs.stripe.com/api/customers/update.
+        """
+        return adopt_customer(user_id_of(user), stripe_id, take_over=take_over)
 
     @staticmethod
     def get(user: HasId) -> Customer | None:
@@ -321,6 +378,36 @@ class StripeCustomer:
         """
         check_deployment()
         soft_delete_customer(require_type("customer", customer, Customer))
+
+    @staticmethod
+    def release(user: HasId) -> None:
+        """Make the user's active customer unknown to this deployment, to undo an adoption.
+
+        Its keys are removed from the metadata on Stripe; nothing else changes there. Then the
+        record, its children and its pointers are deleted. Events that arrive later are ignored,
+        and any user may adopt the customer.
+
+        Parameters
+        ----------
+        user : object
+            Any object with an `id`: a non-empty string, an integer or a UUID.
+
+        Raises
+        ------
+        CustomerNotFoundError
+            The user has none.
+        CustomerBeingCreatedError
+            The user's customer is being created.
+        ConflictError
+            The metadata is being written by an adoption or another release, or concurrent writers
+            changed the record every time: the customer is still the user's.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/update.
+        """
+        check_deployment()
+        release_customer(user_id_of(user))
 
     @staticmethod
     def rebuild(created_from: int | None = None, resume_from: str | None = None) -> Rebuild:

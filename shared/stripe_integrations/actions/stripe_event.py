@@ -14,6 +14,7 @@ from stripe_integrations.actions.events.reconcile import (
     look_up_waiting,
     retry_due,
     sweep,
+    write_due_metadata,
 )
 from stripe_integrations.actions.events.replay import (
     Replay,
@@ -117,6 +118,8 @@ class StripeEvent:
     def reconcile() -> Reconciliation:
         """Recover what was lost: sweep Stripe's list of events, and retry what is due.
 
+        The metadata of adopted customers is written, where the adoption has not done it.
+
         It takes as long as the invocation lasts if there is so much to do; the next run resumes.
 
         Returns
@@ -130,7 +133,7 @@ class StripeEvent:
             emit_backlog_metrics()
         except Exception as error:
             result.failures.append(error)
-        for part in (sweep, retry_due, look_up_waiting):
+        for part in (sweep, retry_due, look_up_waiting, write_due_metadata):
             try:
                 part(result)
             except Exception as error:

@@ -256,6 +256,8 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.CustomerSoftDeletedError: (404, "customer-not-found", None),
     errors.CustomerBeingCreatedError: (409, "customer-being-created", None),
     errors.CustomerOfAnotherUserError: (409, "customer-of-another-user", None),
+    errors.UserHasAnotherCustomerError: (409, "user-has-another-customer", None),
+    errors.TakeOverRequiredError: (409, "take-over-required", None),
     errors.ConflictError: (409, "conflict", None),
     errors.RequestTooLargeError: (413, "request-too-large", None),
     errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", None),

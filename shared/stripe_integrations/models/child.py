@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ from stripe_integrations.models.fields import (
 from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.pointer import Pointer
-from stripe_integrations.models.table import Record
+from stripe_integrations.models.table import ConditionFailedError, Record, transact
 
 if TYPE_CHECKING:
     from stripe_integrations.adapters.stripe_gateway import StripeGateway
@@ -239,6 +240,17 @@ class Child(Record):
             removed_at=current().now(),
             **observation.as_fields(),
         )
+
+    def delete_orphan(self, user_id: str) -> None:
+        """Delete the record of a customer that was released, and its pointer, if it still has it.
+
+        Another user may have adopted the customer since: that one's pointers remain.
+        """
+        pointer = self.pointer(user_id)
+        if pointer:
+            with suppress(ConditionFailedError):
+                transact(pointer.remove_in)
+        transact(lambda t: t.delete(self))
 
     def has_state_of(self, other: Record | None) -> bool:
         """Return whether another record has the same state, whenever it was observed."""

@@ -64,7 +64,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         claim = cls(
             user_key(user_id),
             _SK,
-            token=_new_token(),
+            token=new_token(),
             former_tokens=[],
             parameters=parameters,
             claimed_at=current().clock(),
@@ -104,12 +104,12 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
     def assigned(
         cls, user_id: str, stripe_id: str, token: str, replaced: CustomerClaim | None
     ) -> ClaimReplacement:
-        """A pointer to a customer whose own claim is lost.
+        """A pointer to a customer that has no claim of its own: it is lost, or there was none.
 
         Parameters
         ----------
         user_id, stripe_id, token : str
-            The user, the customer, and the token in the customer's metadata.
+            The user, the customer, and the token that the customer's metadata has, or will have.
         replaced : CustomerClaim or None
             What the pointer replaces, on condition that it is still stored: an earlier claim, or a
             pointer to the same customer, which keeps its token.
@@ -150,7 +150,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         renewed = CustomerClaim(
             self.pk,
             self.sk,
-            token=_new_token(),
+            token=new_token(),
             former_tokens=self.tokens,
             parameters=self.parameters,
             claimed_at=self.claimed_at,
@@ -217,6 +217,6 @@ class ClaimReplacement:
         transaction.save(self.pointer, self.condition, return_values="ALL_OLD")
 
 
-def _new_token() -> str:
+def new_token() -> str:
     """A unique token by which this deployment recognizes its own customers, and when it made it."""
     return f"{deployment_name()}/{int(current().clock())}-{current().new_token()}"

@@ -45,6 +45,7 @@ from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.kinds import stored_kinds
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.payment_method import PaymentMethod
+from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
@@ -66,9 +67,9 @@ ExtraItem = Callable[[TransactWrite], None]
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
-_ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 2
+_ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 3
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
-"""What is left in a transaction besides those, the customer and the claim."""
+"""What is left in a transaction besides those, the customer, the claim and the pointer."""
 
 
 class Customer(Record, discriminator="Customer"):
@@ -355,6 +356,51 @@ class Customer(Record, discriminator="Customer"):
         rest = self._write_most(list(children))
         self._write({"modified_at": current().now()}, rest, extra_items)
 
+    def release(self, extra_items: Iterable[ExtraItem] = ()) -> None:
+        """Delete the record, its children and its pointers, and free the user and the customer.
+
+        Children that don't fit into one transaction remain as `UserRecords.orphans`.
+
+        Parameters
+        ----------
+        extra_items : iterable of callable
+            Written in the same transaction, 20 at most.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read. Read again and decide again.
+        """
+        pointers = {child.sk: child.pointer(self.user_id) for child in self.children}
+        owners = Pointer.find_all({pointer.stripe_id for pointer in pointers.values() if pointer})
+        children, own_pointers = [], []
+        items = size = 0
+        for child in self.children:
+            pointer = pointers[child.sk]
+            is_own = pointer and owners.get(pointer.stripe_id) == (self.user_id, self.stripe_id)
+            items += 2 if is_own else 1
+            size += child.size
+            if items > _ROOM_ITEMS or size > _ROOM_BYTES:
+                break
+            children.append(child)
+            own_pointers += [pointer] if pointer and is_own else []
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.delete(self)
+            CustomerClaim.remove_pointer(transaction, self.user_id, self.stripe_id)
+            Pointer.to(self.stripe_id, self.user_id).remove_in(transaction)
+            for child in children:
+                transaction.delete(child)
+            for pointer in own_pointers:
+                pointer.remove_in(transaction)
+            for add_item in extra_items:
+                add_item(transaction)
+
+        try:
+            transact(compose)
+        except ConditionFailedError as error:
+            raise StaleRecordError(f"{self.stripe_id} was changed since it was read") from error
+
     def _soft_delete(
         self,
         moment: datetime,
@@ -474,6 +520,8 @@ class UserRecords:
 
     claim: CustomerClaim | None = None
     customers: dict[str, Customer] = field(default_factory=dict)
+    orphans: list[Child] = field(default_factory=list)
+    """The children whose customer was released, and that are not deleted yet."""
 
     _READS = 3
 
@@ -508,8 +556,10 @@ class UserRecords:
             raise unavailable(error) from error
         for child in children:
             parent = records.customers.get(customer_key(child.customer_id))
+            if parent is None:
+                records.orphans.append(child)
             # Tombstones are read for every kind: the customer may name a removed default.
-            if parent and (isinstance(child, stored_kinds()) or not child.is_attached):
+            elif isinstance(child, stored_kinds()) or not child.is_attached:
                 parent.children.append(child)
         return records
 

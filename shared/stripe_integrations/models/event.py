@@ -54,6 +54,7 @@ from stripe_integrations.models.fields import (
     value_at,
 )
 from stripe_integrations.models.pointer import Owner
+from stripe_integrations.models.retry import claim_expires_at
 from stripe_integrations.models.table import CONDITION_FAILED, Record, error_code, unavailable
 
 MAX_ATTEMPTS = 40
@@ -67,8 +68,6 @@ FAILED_QUEUE = "failed"
 _MAX_REQUEST_BYTES = 10_000
 _STREAM_SECONDS = 120
 """How long the stream has to invoke apply_event for a new event, before the schedule does."""
-_CLAIM_SECONDS = 120
-"""How long an attempt may take, unless the invocation ends before."""
 WAITING_SECONDS = 24 * 3600
 """The time after which an unknown customer is looked up for the last time."""
 UNKNOWN_CUSTOMER = "not a customer of ours"
@@ -345,7 +344,7 @@ class Event(Record, discriminator="Event"):
         actions: list[Action] = [
             Event.attempts.add(1),
             Event.turn.add(1),
-            Event.next_attempt.set(_claim_expires_at()),
+            Event.next_attempt.set(claim_expires_at()),
             Event.claimed_at.set(current().now()),
         ]
         try:
@@ -369,14 +368,14 @@ class Event(Record, discriminator="Event"):
         actions: list[Action] = [
             Event.effected_at.set(current().now()),
             Event.turn.set(self.turn + 1),
-            Event.next_attempt.set(_claim_expires_at()),
+            Event.next_attempt.set(claim_expires_at()),
         ]
         transaction.update(self, actions, self._holds_turn())
 
     def take_next_turn(self) -> None:
         """Set the turn to the one that `note_effect` has written."""
         self.turn += 1
-        self.next_attempt = _claim_expires_at()
+        self.next_attempt = claim_expires_at()
 
     def is_claim_valid(self) -> bool:
         """Return whether no other worker has claimed the event, even if this one was slow."""
@@ -576,12 +575,6 @@ _UNFINISHED = (EventState.PENDING, EventState.WAITING)
 
 def _queue_of(stripe_id: str) -> str:
     return QUEUES[zlib.crc32(stripe_id.encode()) % len(QUEUES)]
-
-
-def _claim_expires_at() -> int:
-    """Return when a claim made now expires: by then the attempt has ended, or its process died."""
-    seconds = min(_CLAIM_SECONDS, current().remaining_seconds())
-    return int(current().clock() + seconds + 2 * CLOCK_SKEW_SECONDS)
 
 
 def _is_unfinished() -> Condition:

@@ -1,4 +1,4 @@
-"""The keys of the items in a user's partition."""
+"""The keys of a customer's items."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def user_key(user_id: str) -> str:
 def customer_key(stripe_id: str) -> str:
     """The sort key of a Stripe customer, and the prefix of the sort keys of its children."""
     return f"CUSTOMER#{stripe_id}"
+
+
+def stripe_key(stripe_id: str) -> str:
+    """The partition key of a Stripe id's pointer, and of the work item of its metadata."""
+    return f"STRIPE#{stripe_id}"

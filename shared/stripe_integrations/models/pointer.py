@@ -10,6 +10,7 @@ from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
+from stripe_integrations.models.keys import stripe_key
 from stripe_integrations.models.table import ConditionFailedError, Record, unavailable
 
 _SK = "POINTER"
@@ -57,7 +58,14 @@ class Pointer(Record, discriminator="Pointer"):
         token : str, optional
             The token that a customer was created with: its metadata on Stripe may lose it.
         """
-        return cls(_key(stripe_id), _SK, user_id=user_id, customer_id=customer_id, token=token)
+        return cls(
+            stripe_key(stripe_id), _SK, user_id=user_id, customer_id=customer_id, token=token
+        )
+
+    @property
+    def stripe_id(self) -> str:
+        """The id that it leads from, which is part of the key."""
+        return self.pk.removeprefix(stripe_key(""))
 
     def add_to(self, transaction: TransactWrite) -> None:
         """Add the write of a customer's pointer, on condition that no other user has the customer.
@@ -81,29 +89,34 @@ class Pointer(Record, discriminator="Pointer"):
         stored = error.old_item(position, Pointer)
         return stored is not None and stored.user_id != self.user_id
 
+    def remove_in(self, transaction: TransactWrite) -> None:
+        """Delete the pointer, on condition that it names this user, or is deleted already."""
+        transaction.delete(self, Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id))
+
+    @classmethod
+    def read(cls, stripe_id: str) -> Pointer | None:
+        """The pointer of a Stripe id, strongly consistent."""
+        return cls.read_one(stripe_key(stripe_id), _SK)
+
     @classmethod
     def find(cls, stripe_id: str) -> Owner | None:
         """The owner of a Stripe id, strongly consistent; None if there is none."""
-        pointer = cls.read_one(_key(stripe_id), _SK)
+        pointer = cls.read(stripe_id)
         return Owner(pointer.user_id, pointer.customer_id or stripe_id) if pointer else None
 
     @classmethod
     def token_of(cls, stripe_id: str) -> str | None:
         """The token that a customer was created with, strongly consistent; None if unknown."""
-        pointer = cls.read_one(_key(stripe_id), _SK)
+        pointer = cls.read(stripe_id)
         return pointer.token if pointer else None
 
     @classmethod
     def find_all(cls, stripe_ids: Iterable[str]) -> dict[str, Owner]:
         """Return the owners of those Stripe ids that have one, by id; strongly consistent."""
-        keys = [(_key(stripe_id), _SK) for stripe_id in stripe_ids]
+        keys = [(stripe_key(stripe_id), _SK) for stripe_id in stripe_ids]
         try:
             pointers = list(cls.batch_get(keys, consistent_read=True))
         except PynamoDBException as error:
             raise unavailable(error) from error
-        owners = ((p.pk.removeprefix(_key("")), p.user_id, p.customer_id) for p in pointers)
+        owners = ((p.stripe_id, p.user_id, p.customer_id) for p in pointers)
         return {name: Owner(user_id, customer or name) for name, user_id, customer in owners}
-
-
-def _key(stripe_id: str) -> str:
-    return f"STRIPE#{stripe_id}"

@@ -1,4 +1,4 @@
-"""Retries after conflicts with concurrent writers."""
+"""Retries after conflicts with concurrent writers, and claims on work that expire."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TypeVar
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StaleRecordError
+from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 
 R = TypeVar("R")
 
 _ATTEMPTS = 8
 _FIRST_PAUSE_SECONDS = 0.05
+_CLAIM_SECONDS = 120
+"""How long an attempt may take, unless the invocation ends before."""
 
 
 def attempts(limit: int = _ATTEMPTS) -> Iterator[int]:
@@ -48,3 +51,9 @@ def retry_on_conflict(attempt: Callable[[int], R]) -> R:
         except StaleRecordError:
             continue
     raise ConflictError("concurrent writers changed the same record every time")
+
+
+def claim_expires_at() -> int:
+    """Return when a claim made now expires: by then the attempt has ended, or its process died."""
+    seconds = min(_CLAIM_SECONDS, current().remaining_seconds())
+    return int(current().clock() + seconds + 2 * CLOCK_SKEW_SECONDS)

@@ -1,7 +1,8 @@
-"""Storing the customer that Stripe has created for a user: claim, record and pointer together."""
+"""Storing the customer that a user gets: claim, record and pointer together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from pynamodb.transactions import TransactWrite
@@ -14,7 +15,9 @@ from stripe_integrations.errors import (
     StaleRecordError,
 )
 from stripe_integrations.models import Customer, CustomerClaim, Pointer, UserRecords
-from stripe_integrations.models.claim import ClaimReplacement
+from stripe_integrations.models.claim import ClaimReplacement, new_token
+from stripe_integrations.models.customer import ExtraItem
+from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.table import ConditionFailedError, transact
 
 
@@ -89,7 +92,43 @@ def assign_customer(
     return None
 
 
-def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None:
+def assign_adopted(
+    user_id: str, replaced: CustomerClaim | None, snapshot: CustomerSnapshot, update: MetadataUpdate
+) -> Customer | None:
+    """Store a customer of Stripe's that a user adopts.
+
+    Parameters
+    ----------
+    user_id : str
+        The user.
+    replaced : CustomerClaim or None
+        The stored claim, as it was read: a pointer to this very customer.
+    snapshot : CustomerSnapshot
+        The customer.
+    update : MetadataUpdate
+        The work item of its metadata, which is stored with it.
+
+    Returns
+    -------
+    Customer or None
+        With `is_new` True if this call stored it. None where another claim is stored by now: read
+        the user's records again.
+
+    Raises
+    ------
+    CustomerSoftDeletedError
+        Its record exists, and is soft-deleted.
+    CustomerOfAnotherUserError
+        Another user has the customer.
+    """
+    replacement = CustomerClaim.assigned(user_id, snapshot.stripe_id, new_token(), replaced)
+    customer = snapshot.fill(Customer.new(user_id, snapshot.stripe_id, current().now()))
+    return _store(customer, replacement, [update.add_to])
+
+
+def _store(
+    customer: Customer, replacement: ClaimReplacement, extra_items: Iterable[ExtraItem] = ()
+) -> Customer | None:
     """Store a new customer with its pointer and claim.
 
     Raises
@@ -105,6 +144,8 @@ def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None
         replacement.add_to(transaction)
         transaction.save(customer)
         pointer.add_to(transaction)
+        for add_item in extra_items:
+            add_item(transaction)
 
     try:
         transact(compose)
@@ -115,20 +156,30 @@ def _store(customer: Customer, replacement: ClaimReplacement) -> Customer | None
         if pointer.is_of_another_user(error, 2):
             raise _of_another_user(customer) from error
         is_claim_unchanged = error.reasons[0] is None
-        return _use_existing_record(customer, replacement) if is_claim_unchanged else None
+        if not is_claim_unchanged:
+            return None
+        return _use_existing_record(customer, replacement, extra_items)
     customer.is_new = True
     return customer
 
 
-def _use_existing_record(customer: Customer, replacement: ClaimReplacement) -> Customer | None:
+def _use_existing_record(
+    customer: Customer, replacement: ClaimReplacement, extra_items: Iterable[ExtraItem]
+) -> Customer | None:
     """Point to a record that exists already, as a backup that was made during a create has it."""
     record = UserRecords.read(customer.user_id).customer(customer.stripe_id)
     if record is None:
         return None
     # In a transaction of its own: roles that may update a customer can't update its pointer.
     pointer = _pointer(customer, replacement)
+
+    def compose(transaction: TransactWrite) -> None:
+        pointer.add_to(transaction)
+        for add_item in extra_items:
+            add_item(transaction)
+
     try:
-        transact(pointer.add_to)
+        transact(compose)
     except ConditionFailedError as error:
         if pointer.is_of_another_user(error, 0):
             raise _of_another_user(customer) from error

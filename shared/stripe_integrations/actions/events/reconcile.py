@@ -1,6 +1,7 @@
 """The schedule: recovers what the webhook and the stream have lost.
 
-It lists Stripe's events for those that never arrived, and retries unfinished events that are due.
+It lists Stripe's events for those that never arrived, retries unfinished events that are due, and
+writes the metadata that is due on Stripe.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from stripe_integrations import errors, limits
+from stripe_integrations.actions.customers.metadata import write_metadata
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.event_types import applied_event_types, is_publish_type
 from stripe_integrations.actions.events.handlers import has_handlers
@@ -21,6 +23,7 @@ from stripe_integrations.models import Event, Pointer, SweepCursor, event_queue
 from stripe_integrations.models.event_payload import event_second
 from stripe_integrations.models.event_queue import QueueEntry, WaitingEvent
 from stripe_integrations.models.lookup_cursor import LookupCursor
+from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.observability import Metric
 
 Json = dict[str, Any]
@@ -135,6 +138,20 @@ def look_up_waiting(result: Reconciliation) -> None:
             return
     if has_found_any:
         cursor.advance(until)
+
+
+def write_due_metadata(result: Reconciliation) -> None:
+    """Write the metadata that is due on Stripe, while there is time and Stripe responds."""
+    for update in MetadataUpdate.due():
+        if not current().has_time_for(limits.APPLY_SECONDS):
+            return
+        try:
+            if update.claim_due():
+                write_metadata(update)
+        except errors.StripeError as error:
+            result.failures.append(error)
+            if errors.is_stripe_outage(error):
+                return
 
 
 def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:

@@ -1,0 +1,165 @@
+"""Adopting a customer that exists on Stripe: it becomes a user's, with its children.
+
+One transaction stores the claim, the record and the pointer, as for a customer that was created,
+and the work item by which the metadata on Stripe is written after it. Nothing is changed on Stripe
+before that transaction, so that those who lose a race change nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from stripe_integrations import errors
+from stripe_integrations.actions.customers.assign import assign_adopted
+from stripe_integrations.actions.customers.metadata import write_metadata
+from stripe_integrations.actions.customers.refresh import fetch_missing_children
+from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
+from stripe_integrations.context import current
+from stripe_integrations.models import (
+    Customer,
+    CustomerClaim,
+    Pointer,
+    UserRecords,
+    stored_kinds,
+)
+from stripe_integrations.models.deployment import store_deployment_name
+from stripe_integrations.models.metadata_update import MetadataUpdate
+from stripe_integrations.models.observation import Observation
+from stripe_integrations.models.retry import retry_on_conflict
+
+ID_PATTERN = "^cus_[A-Za-z0-9]+$"
+"""The ids of Stripe's customers."""
+MAX_ID_LENGTH = 255
+_ID = re.compile(ID_PATTERN.strip("^$"))
+
+
+def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Customer:
+    """Make an existing Stripe customer a user's: see `StripeCustomer.adopt`."""
+    name = _valid_id(stripe_id)
+    if not isinstance(take_over, bool):
+        raise errors.InvalidFieldError("take_over", "must be true or false")
+    stored_kinds()  # an invalid setting is raised before anything is written
+    store_deployment_name()
+    update = MetadataUpdate.of(name)
+
+    def attempt(_: int) -> Customer:
+        return _assign(user_id, name, update, take_over=take_over)
+
+    customer = retry_on_conflict(attempt)
+    if customer.is_new or update.claim_due():
+        write_metadata(update)
+    return customer if customer.is_listed else _with_children(customer)
+
+
+def _valid_id(stripe_id: object) -> str:
+    is_valid = isinstance(stripe_id, str) and len(stripe_id) <= MAX_ID_LENGTH
+    if not is_valid or not _ID.fullmatch(str(stripe_id)):
+        raise errors.InvalidFieldError("stripe_id", "must be the id of a Stripe customer, cus_…")
+    return str(stripe_id)
+
+
+def _assign(user_id: str, stripe_id: str, update: MetadataUpdate, *, take_over: bool) -> Customer:
+    """Read, decide and store.
+
+    Raises
+    ------
+    StaleRecordError
+        The user's claim was changed since it was read.
+    """
+    records = UserRecords.read(user_id)
+    stored = _stored_customer(records, stripe_id)
+    if stored:
+        return stored
+    owner = Pointer.find(stripe_id)
+    if owner and owner.user_id != user_id:
+        raise _of_another_user(stripe_id)
+    snapshot = _retrieve(stripe_id)
+    if not _is_named_by_metadata(snapshot, user_id):
+        _check_other_owner(snapshot, take_over=take_over)
+    customer = assign_adopted(user_id, records.claim, snapshot, update)
+    if customer is None:
+        raise errors.StaleRecordError("the user has another claim by now")
+    return customer
+
+
+def _stored_customer(records: UserRecords, stripe_id: str) -> Customer | None:
+    """The user's active customer if it is this one; None where the user may adopt it.
+
+    Raises
+    ------
+    CustomerSoftDeletedError, CustomerBeingCreatedError, UserHasAnotherCustomerError
+        The user may not.
+    """
+    record, claim = records.customer(stripe_id), records.claim
+    if record and not record.is_active:
+        raise errors.CustomerSoftDeletedError(f"{stripe_id} is soft-deleted")
+    if claim is None:
+        return None
+    if claim.is_creating:
+        raise errors.CustomerBeingCreatedError("the customer of this user is being created")
+    if claim.stripe_id != stripe_id:
+        raise errors.UserHasAnotherCustomerError("this user has another customer")
+    return record
+
+
+def _retrieve(stripe_id: str) -> CustomerSnapshot:
+    sent = current().clock()
+    try:
+        stripe_customer: Mapping[str, Any] = current().stripe.retrieve_customer(stripe_id)
+    except errors.StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        raise errors.CustomerNotFoundError(f"Stripe has no customer {stripe_id}") from error
+    if stripe_customer.get("deleted"):
+        raise _deleted(stripe_id)
+    observation = Observation.of_fetch(sent, received=current().clock())
+    return CustomerSnapshot(stripe_customer, observation, is_initial=False)
+
+
+def _is_named_by_metadata(snapshot: CustomerSnapshot, user_id: str) -> bool:
+    """Return whether the metadata names no owner, or this user of this deployment."""
+    token = snapshot.token
+    return not token or (snapshot.user_id == user_id and CustomerClaim.is_ours(token))
+
+
+def _check_other_owner(snapshot: CustomerSnapshot, *, take_over: bool) -> None:
+    """Raise if the metadata names another owner, unless it is to be taken from that one.
+
+    Raises
+    ------
+    CustomerOfAnotherUserError
+        Stripe has created it for a user whose record is not stored yet.
+    TakeOverRequiredError
+        It is another deployment's; or the metadata was copied, or is left of a lost record.
+    """
+    token, owner = snapshot.token, snapshot.user_id
+    claim = CustomerClaim.read(owner) if owner else None
+    if claim and (claim.stripe_id == snapshot.stripe_id or snapshot.is_for_claim(claim)):
+        raise _of_another_user(snapshot.stripe_id)
+    if not take_over:
+        whose = "user" if CustomerClaim.is_ours(token) else "deployment"
+        raise errors.TakeOverRequiredError(
+            f"the metadata of {snapshot.stripe_id} names another {whose}:"
+            " it is adopted only with take_over"
+        )
+
+
+def _with_children(customer: Customer) -> Customer:
+    """Fetch the children of a customer whose children were never listed."""
+    fetch_missing_children(customer.user_id, customer.stripe_id)
+    stored = UserRecords.read(customer.user_id).customer(customer.stripe_id)
+    if stored is None or not stored.is_active:
+        raise _deleted(customer.stripe_id)
+    stored.is_new = customer.is_new
+    return stored
+
+
+def _of_another_user(stripe_id: str) -> errors.CustomerOfAnotherUserError:
+    return errors.CustomerOfAnotherUserError(f"{stripe_id} is another user's")
+
+
+def _deleted(stripe_id: str) -> errors.CustomerNotFoundError:
+    return errors.CustomerNotFoundError(f"Stripe has deleted {stripe_id}")

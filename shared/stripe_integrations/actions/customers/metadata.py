@@ -1,0 +1,64 @@
+"""A customer's metadata on Stripe: the user and the token, as its pointer has them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from stripe_integrations import errors
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.context import current
+from stripe_integrations.models import CustomerClaim, Pointer
+from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.metadata_update import MetadataUpdate
+from stripe_integrations.observability import error_log_fields, logger
+
+
+def write_metadata(update: MetadataUpdate) -> None:
+    """Write what the pointer has, and delete the work item.
+
+    What Stripe refuses, such as a 51st key, is logged and not attempted again: the customer is the
+    user's without it, but a rebuild after a restore does not find it.
+
+    Parameters
+    ----------
+    update : MetadataUpdate
+        The work item, claimed by this worker.
+
+    Raises
+    ------
+    StripeError
+        Stripe did not respond, or refused the API key: the schedule attempts it again.
+    """
+    pointer = Pointer.read(update.stripe_id)
+    if pointer:
+        try:
+            _update(update.stripe_id, {USER_KEY: pointer.user_id, TOKEN_KEY: pointer.token or ""})
+        except errors.StripeRefusedError as error:
+            logger.warning(
+                "metadata refused",
+                extra={"stripe_customer_id": update.stripe_id, **error_log_fields(error)},
+            )
+    update.finish()
+
+
+def remove_metadata(stripe_id: str) -> None:
+    """Remove the keys of this deployment; does nothing where Stripe has deleted the customer.
+
+    Raises
+    ------
+    StripeError
+        Stripe did not respond, or refused it.
+    """
+    try:
+        stripe_customer = current().stripe.retrieve_customer(stripe_id)
+        token = value_at(stripe_customer, "metadata", TOKEN_KEY)
+        if CustomerClaim.is_ours(token):
+            _update(stripe_id, {USER_KEY: "", TOKEN_KEY: ""})
+    except errors.StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+
+
+def _update(stripe_id: str, metadata: dict[str, str]) -> None:
+    key = f"{stripe_id}/{current().new_token()}"
+    current().stripe.update_customer(stripe_id, {"metadata": metadata}, key)

@@ -1,0 +1,42 @@
+"""Releasing a customer: this deployment forgets it, and any user may adopt it.
+
+While the metadata is removed on Stripe, the work item of the metadata is claimed. If the process
+dies before the records are deleted, the schedule writes the metadata again, as they still have it.
+"""
+
+from __future__ import annotations
+
+from stripe_integrations import errors
+from stripe_integrations.actions.customers.metadata import remove_metadata
+from stripe_integrations.models import UserRecords
+from stripe_integrations.models.metadata_update import MetadataUpdate
+from stripe_integrations.models.retry import retry_on_conflict
+
+
+def release_customer(user_id: str) -> None:
+    """Delete what is stored of a user's customer: see `StripeCustomer.release`."""
+    records = UserRecords.read(user_id)
+    customer = records.active_customer
+    if customer is None and not records.orphans:
+        if records.claim and records.claim.is_creating:
+            raise errors.CustomerBeingCreatedError("the customer of this user is being created")
+        raise errors.CustomerNotFoundError("this user has no customer")
+    if customer:
+        _release(user_id, customer.stripe_id)
+    for child in UserRecords.read(user_id).orphans:
+        child.delete_orphan(user_id)
+
+
+def _release(user_id: str, stripe_id: str) -> None:
+    update = MetadataUpdate.acquire(stripe_id)
+    if update is None:
+        raise errors.ConflictError(f"the metadata of {stripe_id} is being written: try again later")
+    remove_metadata(stripe_id)
+
+    def attempt(_: int) -> None:
+        customer = UserRecords.read(user_id).active_customer
+        if customer is None or customer.stripe_id != stripe_id:
+            raise errors.CustomerNotFoundError("this user has the customer no longer")
+        customer.release([update.remove_in])
+
+    retry_on_conflict(attempt)

@@ -1,0 +1,297 @@
+"""`StripeCustomer.release`: the deployment forgets a customer, and any user may adopt it."""
+
+from __future__ import annotations
+
+import pytest
+
+from local.stripe_double.client import ClientKilledError
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.context import use
+from stripe_integrations.errors import (
+    ConflictError,
+    CustomerBeingCreatedError,
+    CustomerNotFoundError,
+    StripeRefusedError,
+    StripeUnavailableError,
+)
+from stripe_integrations.models import Customer, Pointer
+from stripe_integrations.models.metadata_update import MetadataUpdate
+from tests.stripe_integrations.actions.customers.helpers import acquire_claim, during_sleep
+from tests.stripe_integrations.actions.customers.test_adopt import (
+    OTHER,
+    UPDATE,
+    assert_is_owned,
+    changes_on_stripe,
+    existing,
+    on_stripe,
+    set_metadata,
+)
+from tests.stripe_integrations.actions.customers.test_rebuild import at_call, die, put_back
+from tests.world import EMAIL, USER, World
+
+__all__ = ["existing"]
+
+
+@pytest.fixture
+def adopted(world: World, existing: str) -> str:
+    """The customer of the first user, with a pointer for one of its payment methods."""
+    world.configure(stored_records=frozenset({"Card", "Subscription", "PaymentMethod"}))
+    StripeCustomer.adopt(USER, existing)
+    world.time += 60
+    return existing
+
+
+def left(world: World) -> set[str]:
+    """The types of what the table has besides events."""
+    return {item["record_type"] for item in world.items()} - {"Event"}
+
+
+class TestReleased:
+    def test_is_unknown(self, world: World, adopted: str) -> None:
+        assert left(world) > {"Customer", "CustomerClaim", "Pointer", "Card", "Subscription"}
+        StripeCustomer.release(USER)
+        assert left(world) == {"Deployment"}
+        assert StripeCustomer.get(USER) is None
+        found = on_stripe(world, adopted)
+        assert (found["metadata"], found["name"]) == ({}, "Jane")
+
+    def test_keeps_metadata_of_others(self, world: World, adopted: str) -> None:
+        set_metadata(world, adopted, plan="gold")
+        StripeCustomer.release(USER)
+        assert on_stripe(world, adopted)["metadata"] == {"plan": "gold"}
+
+    def test_of_another_deployment_keeps_its_metadata(self, world: World, adopted: str) -> None:
+        theirs = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        set_metadata(world, adopted, **theirs)
+        StripeCustomer.release(USER)
+        assert on_stripe(world, adopted)["metadata"] == theirs
+        assert left(world) == {"Deployment"}
+
+    def test_is_adopted_by_another_user_with_children(self, world: World, adopted: str) -> None:
+        StripeCustomer.release(USER)
+        StripeCustomer.adopt(OTHER, adopted)
+        assert_is_owned(world, adopted, "u-2")
+        customer = StripeCustomer.require(OTHER)
+        assert len(customer.cards) == len(customer.subscriptions) == 1
+        assert StripeCustomer.create(USER, EMAIL).stripe_id != adopted
+
+    def test_is_adopted_again(self, world: World, adopted: str) -> None:
+        StripeCustomer.release(USER)
+        assert StripeCustomer.adopt(USER, adopted).is_new
+        assert_is_owned(world, adopted)
+
+    def test_gets_no_events(self, world: World, adopted: str) -> None:
+        StripeCustomer.release(USER)
+        world.deliver_and_apply()
+        world.time += 60
+        world.rename(adopted, "Later")
+        world.deliver_and_apply()
+        world.time += 86_400
+        world.reconcile()
+        assert set(world.event_states().values()) == {"ignored"}
+        assert left(world) == {"Deployment", "SweepCursor", "LookupCursor"}
+
+    def test_with_pending_event_ends_it(self, world: World, adopted: str) -> None:
+        world.rename(adopted, "Later")
+        event_id = world.receive()
+        StripeCustomer.release(USER)
+        world.stream_events(event_id)
+        assert world.event_states() == {"customer.updated": "waiting"}
+        world.time += 86_400
+        world.reconcile()
+        assert world.event_states()["customer.updated"] == "ignored"
+        assert left(world) == {"Deployment", "SweepCursor", "LookupCursor"}
+
+    def test_with_pending_event_gives_it_to_next_user(self, world: World, adopted: str) -> None:
+        world.rename(adopted, "Later")
+        event_id = world.receive()
+        StripeCustomer.release(USER)
+        world.stream_events(event_id)
+        StripeCustomer.adopt(OTHER, adopted)
+        world.stream()
+        (event,) = world.items(record_type="Event", kind="customer.updated")
+        assert (event["state"], event["user_id"]) == ("applied", "u-2")
+        assert StripeCustomer.require(OTHER).name == "Later"
+
+    def test_of_created_customer_is_not_rebuilt(self, world: World) -> None:
+        StripeCustomer.create(USER, EMAIL)
+        StripeCustomer.release(USER)
+        StripeCustomer.rebuild()
+        assert left(world) == {"Deployment"}
+
+    @pytest.mark.parametrize("is_unknown", [True, False])
+    def test_that_stripe_has_no_longer(self, world: World, adopted: str, is_unknown: bool) -> None:
+        world.request("DELETE", f"/v1/customers/{adopted}")
+        if is_unknown:
+            world.stripe.faults.fail_next(None, status=404, code="resource_missing")
+        StripeCustomer.release(USER)
+        assert left(world) == {"Deployment"}
+
+    def test_with_more_children_than_fit_into_transaction(
+        self, world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 1)
+        StripeCustomer.release(USER)
+        assert left(world) == {"Deployment"}
+
+    def test_leaves_children_pointers_of_next_user(
+        self, world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 0)
+        (card,) = StripeCustomer.require(USER).cards
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        StripeCustomer.adopt(USER, adopted)
+        number = next(n for n in range(len(calls), 0, -1) if self.is_released(world, adopted, n))
+
+        def adopt() -> None:
+            with use(world.new_context()):
+                StripeCustomer.adopt(OTHER, adopted)
+
+        with at_call(world, number, adopt):
+            StripeCustomer.release(USER)
+        assert Pointer.find(card.stripe_id) == ("u-2", adopted)
+        assert StripeCustomer.require(OTHER).cards
+        assert world.items(pk="USER#u-1") == []
+
+    def is_released(self, world: World, adopted: str, number: int) -> bool:
+        """Return whether the customer is released at a call, and its children are there."""
+        backup = world.images()
+        with (
+            use(world.new_context()),
+            at_call(world, number, die),
+            pytest.raises(ClientKilledError),
+        ):
+            StripeCustomer.release(USER)
+        has_released = Pointer.find(adopted) is None and bool(world.items(record_type="Card"))
+        put_back(world, backup)
+        world.time += 300
+        world.reconcile()
+        StripeCustomer.adopt(USER, adopted)
+        return has_released
+
+
+class TestRefusal:
+    def test_of_user_without_customer(self, world: World, adopted: str) -> None:
+        StripeCustomer.release(USER)
+        for user in (USER, OTHER):
+            with pytest.raises(CustomerNotFoundError):
+                StripeCustomer.release(user)
+
+    def test_of_customer_that_is_being_created(self, world: World) -> None:
+        acquire_claim()
+        with pytest.raises(CustomerBeingCreatedError):
+            StripeCustomer.release(USER)
+
+    def test_while_metadata_is_written(self, world: World, adopted: str) -> None:
+        assert MetadataUpdate.acquire(adopted)
+        before = len(world.stripe.requests)
+        with pytest.raises(ConflictError):
+            StripeCustomer.release(USER)
+        assert changes_on_stripe(world, before) == []
+        assert StripeCustomer.require(USER).stripe_id == adopted
+
+    @pytest.mark.parametrize(
+        ("status", "error"), [(400, StripeRefusedError), (503, StripeUnavailableError)]
+    )
+    def test_by_stripe_leaves_customer(
+        self, world: World, adopted: str, status: int, error: type[Exception]
+    ) -> None:
+        world.stripe.faults.fail_next(None, match=UPDATE, status=status)
+        with pytest.raises(error):
+            StripeCustomer.release(USER)
+        world.stripe.faults.clear()
+        world.time += 300
+        world.reconcile()
+        assert_is_owned(world, adopted)
+
+
+class TestRaces:
+    def test_with_own_events(self, world: World, adopted: str) -> None:
+        world.stripe.faults.delay(1, match=UPDATE)
+
+        def rename() -> None:
+            world.rename(adopted, "Later")
+            world.deliver_and_apply()
+
+        during_sleep(world, rename)
+        StripeCustomer.release(USER)
+        assert left(world) == {"Deployment"}
+
+    def test_with_soft_delete(self, world: World, adopted: str) -> None:
+        world.stripe.faults.delay(1, match=UPDATE)
+        during_sleep(world, lambda: StripeCustomer.soft_delete(StripeCustomer.require(USER)))
+        with pytest.raises(CustomerNotFoundError):
+            StripeCustomer.release(USER)
+        world.time += 300
+        world.reconcile()
+        assert on_stripe(world, adopted)["metadata"][USER_KEY] == "u-1"
+
+    def test_with_adoption_by_another_user(self, world: World, adopted: str) -> None:
+        """Whatever call of the release the adoption meets, the customer has one owner."""
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        owners = set()
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+
+            def adopt() -> None:
+                with use(world.new_context()):
+                    try:
+                        StripeCustomer.adopt(OTHER, adopted)
+                    except Exception as error:
+                        owners.add(type(error).__name__)
+
+            with use(world.new_context()), at_call(world, number, adopt):
+                StripeCustomer.release(USER)
+            assert StripeCustomer.get(USER) is None
+            if StripeCustomer.get(OTHER):
+                owners.add("u-2")
+                assert_is_owned(world, adopted, "u-2")
+            else:
+                assert on_stripe(world, adopted)["metadata"] == {}
+        assert owners == {"CustomerOfAnotherUserError", "u-2"}
+
+    def test_killed_at_any_call_is_undone_or_completed(self, world: World, adopted: str) -> None:
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+            process = use(world.new_context())
+            with process, at_call(world, number, die), pytest.raises(ClientKilledError):
+                StripeCustomer.release(USER)
+            world.time += 300
+            world.reconcile()
+            customer: Customer | None = StripeCustomer.get(USER)
+            if customer:
+                assert_is_owned(world, adopted)
+                StripeCustomer.release(USER)
+            assert StripeCustomer.get(USER) is None
+            assert on_stripe(world, adopted)["metadata"] == {}
+            assert StripeCustomer.adopt(User("u-3"), adopted).is_new
+
+
+def test_interrupted_deletion_of_children_is_completed(
+    world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 0)
+
+    def fail(_: object, user_id: str) -> None:
+        raise ClientKilledError(user_id)
+
+    with monkeypatch.context() as patch, pytest.raises(ClientKilledError):
+        patch.setattr("stripe_integrations.models.child.Child.delete_orphan", fail)
+        StripeCustomer.release(USER)
+    assert left(world) > {"Card", "Subscription"}
+    assert StripeCustomer.get(USER) is None
+    StripeCustomer.release(USER)
+    assert left(world) == {"Deployment"}
+    with pytest.raises(CustomerNotFoundError):
+        StripeCustomer.release(USER)
