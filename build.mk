@@ -9,6 +9,7 @@ build-GetCustomer: function = get_customer
 build-UpdateCustomer: function = update_customer
 build-SyncCustomer: function = sync_customer
 build-SoftDeleteCustomer: function = soft_delete_customer
+build-AdoptCustomer: function = adopt_customer
 build-LinkCustomer: function = link_customer
 build-ApplyEvent: function = apply_event
 build-ReconcileEvents: function = reconcile_events
@@ -17,6 +18,7 @@ build-RebuildCustomers: function = rebuild_customers
 
 requirements = function
 build-CreateCustomer build-UpdateCustomer build-SyncCustomer: requirements = function-stripe
+build-AdoptCustomer: requirements = function-stripe
 build-ApplyEvent build-ReconcileEvents build-ReplayEvents: requirements = function-stripe
 build-RebuildCustomers: requirements = function-stripe
 

@@ -42,7 +42,7 @@ SIGNATURE = (
     f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/20260101/{REGION}/execute-api/aws4_request,"
     " SignedHeaders=host, Signature=0"
 )
-OPERATIONS = 9
+OPERATIONS = 11
 """The number of operations that are called; each gets an equal share of the requests."""
 NOT_DEPLOYED = "^/me"
 """The paths that only a stack with an issuer of JWTs has."""

@@ -20,6 +20,7 @@ EXAMPLE_CUSTOMER = "cus_ExampleJenny01"
 """The customer in the examples, replaced by the one that create_customer.json creates."""
 
 NEED_CUSTOMER = (
+    "adopt_customer",
     "apply_event",
     "get_customer",
     "link_customer",

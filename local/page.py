@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.respond(404, b"not found\n")
 
-    do_GET = do_POST = do_PATCH = do_DELETE = dispatch  # noqa: N815 - the names that the base class calls
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = dispatch  # noqa: N815 - the names that the base class calls
 
     def is_same_origin(self) -> bool:
         """Return whether the request comes from this page and not from another page in the browser.

@@ -21,7 +21,14 @@ from tools.template import ROOT, of_type, template
 ALARMS = {name: r["Properties"] for name, r in of_type("AWS::CloudWatch::Alarm").items()}
 ON_EXPRESSIONS = sorted(name for name, alarm in ALARMS.items() if "Metrics" in alarm)
 FUNCTIONS = of_type("AWS::Serverless::Function")
-OF_API = ("CreateCustomer", "GetCustomer", "UpdateCustomer", "SyncCustomer", "SoftDeleteCustomer")
+OF_API = (
+    "CreateCustomer",
+    "GetCustomer",
+    "UpdateCustomer",
+    "SyncCustomer",
+    "SoftDeleteCustomer",
+    "AdoptCustomer",
+)
 OF_LINK_CUSTOMER = {"FunctionName": {"Ref": "LinkCustomer"}}
 OF_WEBHOOK_ROUTE = {
     "ApiId": {"Ref": "Api"},

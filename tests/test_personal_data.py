@@ -24,6 +24,7 @@ from unittest import mock
 import pytest
 from moto.core.models import botocore_stubber
 
+import functions.adopt_customer.app as adopt_customer
 import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.link_customer.app as link_customer
@@ -122,6 +123,12 @@ def soft_delete(world: FailingWorld) -> None:
     world.delete(ANN)
 
 
+def adopt(world: FailingWorld) -> None:
+    fields = customer_fields("new")
+    existing = {"email": fields["billing_email"], "name": fields["name"]}
+    world.adopt(world.request("POST", "/v1/customers", existing)["id"], NEW)
+
+
 def leave_a_claim(world: FailingWorld) -> None:
     fields = customer_fields("new")
     stripe = {"email": fields["billing_email"], "name": fields["name"]}
@@ -162,6 +169,7 @@ def call_with_token(world: FailingWorld) -> None:
             call(world, update_customer, "PATCH", path, ANN, body=body, claims=claims)
             call(world, sync_customer, "POST", f"{path}/sync", ANN, claims=claims)
             call(world, soft_delete_customer, "DELETE", path, ANN, claims=claims)
+            call(world, adopt_customer, "PUT", path, ANN, body=body, claims=claims)
             call(world, create_customer, "POST", "/me", body=body, claims=claims)
             call(world, get_customer, "GET", "/me", query=f"user_id={ANN}", claims=claims)
             call(world, update_customer, "PATCH", "/me", body=body, claims=claims)
@@ -304,6 +312,7 @@ STORIES: list[Story] = [
     update,
     update_source,
     soft_delete,
+    adopt,
     a_webhook,
     apply_ambiguous_event,
     apply_newer_event,

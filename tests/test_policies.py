@@ -155,6 +155,7 @@ class TestWorker:
         roles = [
             Deployment().role(name)
             for name in (
+                "adopt_customer",
                 "create_customer",
                 "get_customer",
                 "soft_delete_customer",

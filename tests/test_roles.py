@@ -12,7 +12,7 @@ import pytest
 
 import functions.link_customer.app as link_customer_function
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import WebhookIngress
 from stripe_integrations.context import Context, use
@@ -43,6 +43,7 @@ STORES = ("secretsmanager", "ssm")
 SECRETS = {"stripe/api-key": "sk_test_double", "stripe/webhook-secret": WEBHOOK_SECRET}
 FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if path.is_dir())
 BEHIND_THE_API = (
+    "adopt_customer",
     "create_customer",
     "get_customer",
     "soft_delete_customer",
@@ -180,6 +181,21 @@ def create_customer(stage: Stage) -> None:
     stage.create("u-2")
 
 
+def adopt_customer(stage: Stage) -> None:
+    customer = {"email": EMAIL, "metadata": {TOKEN_KEY: "other/1", USER_KEY: "u-1"}}
+    stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
+    stage.attach_card(stripe_id)
+    stage.adopt(stripe_id)
+    stage.stripe.faults.fail_next(None, match="POST *", status=503)
+    stage.adopt(stripe_id, take_over=True)
+    stage.stripe.faults.clear()
+    stage.time += 130
+    stage.adopt(stripe_id)
+    StripeCustomer.require(USER).update([Customer.listings.remove()])
+    stage.request("DELETE", f"/v1/customers/{stripe_id}")
+    stage.adopt(stripe_id)
+
+
 def get_customer(stage: Stage) -> None:
     stage.get()
 
@@ -266,6 +282,7 @@ def rebuild_customers(stage: Stage) -> None:
 SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
     scenario.__name__: scenario
     for scenario in (
+        adopt_customer,
         apply_event,
         create_customer,
         get_customer,

@@ -227,6 +227,7 @@ STRIPE = SECRET + WORST_DATABASE_CALL + CONNECT_SECONDS + READ_SECONDS
         ("ApplyEvent", SECRET + 4 * WORST_DATABASE_CALL),
         ("SyncCustomer", STRIPE),
         ("UpdateCustomer", STRIPE),
+        ("AdoptCustomer", STRIPE),
     ],
 )
 def test_timeouts_of_calls_fit_into_the_function(name: str, worst: float) -> None:
@@ -283,6 +284,8 @@ class TestAccess:
             "PATCH /customers",
             "POST /customers/sync",
             "DELETE /customers",
+            "PUT /customers/{user_id}",
+            "PUT /customers",
         }
         for route in always.values():
             assert route["AuthorizationType"] == {"If": ["UseJwt", "JWT", "AWS_IAM"]}

@@ -15,6 +15,7 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+import functions.adopt_customer.app as adopt_customer
 import functions.apply_event.app as apply_event
 import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
@@ -153,6 +154,11 @@ class World:
         """PATCH /customers/{user_id}."""
         event = user_event("PATCH", user_id, body=json.dumps(fields), headers=headers)
         return self.call(update_customer, event)
+
+    def adopt(self, stripe_id: str, user_id: str = "u-1", **fields: Any) -> Json:
+        """PUT /customers/{user_id}."""
+        body = json.dumps({"stripe_id": stripe_id, **fields})
+        return self.call(adopt_customer, user_event("PUT", user_id, body=body))
 
     def delete(self, user_id: str = "u-1") -> Json:
         """DELETE /customers/{user_id}."""

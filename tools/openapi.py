@@ -21,6 +21,7 @@ from typing import Any
 from local.stripe_double import StripeDouble
 from stripe_integrations import errors
 from stripe_integrations.actions.customers import request
+from stripe_integrations.actions.customers.adopt import ID_PATTERN, MAX_ID_LENGTH
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.actions.customers.update import MAX_KEY_LENGTH
 from stripe_integrations.config import Settings
@@ -41,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "openapi.json"
 
 ABOUT = f"""\
-Creates, reads, updates, synchronizes and soft-deletes the Stripe customers of your users.
+Creates, adopts, reads, updates, synchronizes and soft-deletes the Stripe customers of your users.
 
 Fields are Stripe's, under Stripe's names. Stripe's times are Unix seconds and amounts are in the
 currency's smallest unit, as Stripe gives them; `created_at`, `modified_at` and `date_purged` are
@@ -64,6 +65,7 @@ EXAMPLE_REQUEST_BY_TOKEN: Json = {
     name: value for name, value in EXAMPLE_REQUEST.items() if name in OWN_FIELDS
 }
 EXAMPLE_UPDATE: Json = {"name": "Jenny Rosen", "phone": "+32 2 555 01 02", "address": None}
+EXAMPLE_ADOPTION: Json = {"stripe_id": "cus_NffrFeUfNV2Hib"}
 EXAMPLE_TOKEN = "stripe-customers/00000000-0000-4000-8000-000000000000"  # noqa: S105 - an id
 MOMENT = 1_767_607_200
 """When the customer of the examples was created."""
@@ -94,9 +96,13 @@ MEANINGS = {
     "malformed-request": "The body is not a JSON object in UTF-8.",
     "forbidden": "The token belongs to another user, or does not permit setting the fields in"
     " `errors`; or the request was not authorized by its route's authorizer.",
-    "customer-not-found": "This user has no customer.",
+    "customer-not-found": "This user has no customer; or Stripe does not have the one to adopt, or"
+    " it was soft-deleted here.",
     "customer-being-created": "This user's customer is being created.",
     "customer-of-another-user": "The Stripe customer is another user's.",
+    "user-has-another-customer": "This user has another customer.",
+    "take-over-required": "The metadata of the Stripe customer names another deployment, or another"
+    " user: adopting it takes `take_over`.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The Content-Type is not application/json.",
@@ -162,12 +168,12 @@ class Route:
     @property
     def takes_body(self) -> bool:
         """Whether a request has a body."""
-        return self.method == "PATCH" or self.operation.startswith("create_customer")
+        return self.method in ("PATCH", "PUT") or self.operation.startswith("create_customer")
 
     @property
     def body(self) -> str:
         """The name of the schema of the request body."""
-        action = "Update" if self.method == "PATCH" else "Create"
+        action = {"PATCH": "Update", "PUT": "Adopt"}.get(self.method, "Create")
         return f"CustomerTo{action}" + ("ByToken" if self.is_by_token else "")
 
     @property
@@ -254,6 +260,26 @@ _ROUTES = (
         {204: "The customer is soft-deleted."},
         (*EVERYWHERE, *OF_WRITING, *OF_REQUIRING),
     ),
+    Route(
+        "PUT",
+        "/customers/{user_id}",
+        "adopt_customer",
+        "Make an existing Stripe customer a user's customer",
+        "It is stored with its cards and subscriptions; on Stripe only its metadata changes."
+        " Callers need IAM, or a token with the admin scope. After a 503 it may be stored: the same"
+        " request completes it.",
+        {200: "The user's customer, which it was already.", 201: "The adopted customer."},
+        (
+            *EVERYWHERE,
+            *OF_STRIPE,
+            *OF_WRITING,
+            *OF_REQUIRING,
+            *OF_BODY,
+            errors.CustomerOfAnotherUserError,
+            errors.UserHasAnotherCustomerError,
+            errors.TakeOverRequiredError,
+        ),
+    ),
 )
 
 ROUTES = (
@@ -276,11 +302,11 @@ ROUTES = (
             summary=route.summary.replace("a user's customer", "the caller's customer"),
         )
         for route in _ROUTES
-        if route.method != "DELETE"
+        if route.method not in ("DELETE", "PUT")
     ),
 )
 """The routes of the template: those with a user's id in the path, again with it in the query, and
-again for the user of a token, who can't delete."""
+again for the user of a token, who can neither delete nor adopt."""
 
 
 def document() -> Json:
@@ -316,6 +342,7 @@ def document() -> Json:
                 "CustomerToCreateByToken": {"value": EXAMPLE_REQUEST_BY_TOKEN},
                 "CustomerToUpdate": {"value": EXAMPLE_UPDATE},
                 "CustomerToUpdateByToken": {"value": EXAMPLE_UPDATE},
+                "CustomerToAdopt": {"value": EXAMPLE_ADOPTION},
                 "Customer": {"value": customer},
                 "CreatedCustomer": {"value": {**customer, "existing": False}},
                 "ExistingCustomer": {"value": {**customer, "existing": True}},
@@ -460,6 +487,7 @@ def schemas() -> Json:
         "CustomerToCreateByToken": by_token(customer_to_create()),
         "CustomerToUpdate": customer_to_update(),
         "CustomerToUpdateByToken": by_token(customer_to_update()),
+        "CustomerToAdopt": customer_to_adopt(),
         "Customer": customer,
         "CreatedCustomer": customer_of_create(existing=False),
         "ExistingCustomer": customer_of_create(existing=True),
@@ -616,6 +644,30 @@ def by_token(whole: Json) -> Json:
         "description": f"The user's own values. {whole['description'].partition('. ')[2]}",
         "properties": fields,
         **({"required": required} if required else {}),
+    }
+
+
+def customer_to_adopt() -> Json:
+    """Return the schema of the request body of an adoption."""
+    return {
+        "description": "The Stripe customer that becomes the user's.",
+        "type": "object",
+        "properties": {
+            "stripe_id": {
+                "type": "string",
+                "description": "Stripe's id of the customer.",
+                "maxLength": MAX_ID_LENGTH,
+                "pattern": ID_PATTERN,
+            },
+            "take_over": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether to adopt it although its metadata names another deployment,"
+                " or another user.",
+            },
+        },
+        "required": ["stripe_id"],
+        "additionalProperties": False,
     }
 
 

@@ -17,7 +17,7 @@ from schemathesis.generation.meta import TestPhase
 from schemathesis.specs.openapi.checks import ensure_resource_availability
 
 USERS = [f"user-{number}" for number in range(8)]
-REQUIRED = ("user_id", "billing_email")
+REQUIRED = ("user_id", "billing_email", "stripe_id")
 
 
 @schemathesis.hook("before_call")  # type: ignore[untyped-decorator]

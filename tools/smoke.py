@@ -275,6 +275,7 @@ class Run:
             self._expect(self._call("GET", path), 200, stripe_id)
             self._update(path, stripe_id)
             self._expect(self._call("POST", f"{path}/sync"), 200, stripe_id)
+            self._expect(self._call("PUT", path, {"stripe_id": stripe_id}), 200, stripe_id)
         if self.stack.parameters.get("WebhookIngress") == "none":
             print("not run  Stripe's event of the new customer: WebhookIngress is none")
         else:
@@ -294,6 +295,8 @@ class Run:
             self._expect(self._call("GET", f"/customers{query}"), 200, stripe_id)
             self._update(f"/customers{query}", stripe_id)
             self._expect(self._call("POST", f"/customers/sync{query}"), 200, stripe_id)
+            adoption = {"stripe_id": stripe_id}
+            self._expect(self._call("PUT", f"/customers{query}", adoption), 200, stripe_id)
             self._expect(self._call("DELETE", f"/customers{query}"), 204)
             self._created.discard(user_id)
             self._expect(self._call("GET", f"/customers{query}"), 404)

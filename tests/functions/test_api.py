@@ -10,6 +10,7 @@ import pytest
 import functions.create_customer.app as create_customer
 import functions.sync_customer.app as sync_customer
 import functions.update_customer.app as update_customer
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.models import Customer, CustomerClaim
 from tests.world import EMAIL, World, problem_of
 from tools.lambda_events import api_event
@@ -40,6 +41,36 @@ def test_life_of_customer(world: World) -> None:
     new = world.create()
     assert new["statusCode"] == 201
     assert new["json"]["stripe_id"] != created["json"]["stripe_id"]
+
+
+def test_existing_customer_is_adopted(world: World) -> None:
+    made = world.request("POST", "/v1/customers", {"email": EMAIL, "name": "Jane"})
+    adopted, again = world.adopt(made["id"]), world.adopt(made["id"], take_over=True)
+    assert (adopted["statusCode"], again["statusCode"]) == (201, 200)
+    assert adopted["json"] == again["json"] == world.get()["json"]
+    assert (adopted["json"]["stripe_id"], adopted["json"]["name"]) == (made["id"], "Jane")
+    assert problem_of(world.adopt(made["id"], "u-2")) == (409, "customer-of-another-user")
+    other = world.request("POST", "/v1/customers", {"metadata": {TOKEN_KEY: "shop-prod/1-a"}})
+    assert problem_of(world.adopt(other["id"])) == (409, "user-has-another-customer")
+    assert problem_of(world.adopt(other["id"], "u-2")) == (409, "take-over-required")
+    assert world.adopt(other["id"], "u-2", take_over=True)["statusCode"] == 201
+    assert problem_of(world.adopt("cus_unknown", "u-3")) == (404, "customer-not-found")
+
+
+class TestAdoptedFields:
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"stripe_id": None}, "stripe_id"),
+            ({"take_over": "yes"}, "take_over"),
+            ({"name": "Jane"}, "name"),
+        ],
+    )
+    def test_invalid_one_is_named(self, world: World, fields: Any, field: str) -> None:
+        response = world.adopt(**{"stripe_id": "cus_1", **fields})
+        assert problem_of(response) == (422, "invalid-field")
+        assert response["json"]["field"] == field
+        assert world.items() == []
 
 
 class TestState:

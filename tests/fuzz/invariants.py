@@ -32,10 +32,11 @@ STATUSES = {
     "update_customer": {200, 404, *_COMMON},
     "sync_customer": {200, 403, 404, 409, 422},
     "soft_delete_customer": {204, 403, 404, 409, 422},
+    "adopt_customer": {200, 201, 400, 403, 404, 409, 413, 415, 422},
     "link_customer": {200, 400},
 }
 """What the functions behind HTTP may return while Stripe and the database are well."""
-TAKE_JSON = ("create_customer", "update_customer", "link_customer")
+TAKE_JSON = ("adopt_customer", "create_customer", "update_customer", "link_customer")
 MAY_RAISE = ("replay_events", "rebuild_customers")
 """Functions that are invoked by hand: they refuse their input with an error of the product."""
 _PROBLEM = "urn:stripe-integrations:problem:"

@@ -88,6 +88,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (10, _update()),
         (8, _with_path("sync_customer")),
         (4, _with_path("soft_delete_customer")),
+        (4, _adopt(world)),
         (38, _webhook(world)),
         (9, _stream(world)),
         (4, _by_hand("replay_events", _replays(world))),
@@ -162,6 +163,17 @@ def _with_path(draw: st.DrawFn, function: str, given: Json | None = None) -> Inv
         query = f"user_id={quote(user)}"
         event["rawQueryString"] = draw(mostly(query, spliced_text(query), JUNK))
     return draw(_of_api(function, event, user))
+
+
+@st.composite
+def _adopt(draw: st.DrawFn, world: MarkedWorld) -> Invocation:
+    """An adoption of a customer that Stripe has, of a user's own or another's, or of none."""
+    known = [customer["id"] for customer in world.stripe_customers()]
+    stripe_id = draw(st.sampled_from(known or ["cus_unknown"]))
+    body: Any = {"stripe_id": draw(mostly(stripe_id, JUNK)), "take_over": draw(mostly(True, JUNK))}
+    body = draw(mostly(body, mangled(body), JUNK))
+    event = {**deepcopy(example("adopt_customer")), **draw(_carried(_json_bytes(body)))}
+    return draw(_with_path("adopt_customer", event))
 
 
 @st.composite

@@ -54,7 +54,7 @@ class TestEventFor:
 
     @pytest.mark.parametrize("function", ["", "GetCustomer", "../get_customer"])
     def test_unknown_function_is_refused(self, function: str) -> None:
-        with pytest.raises(UsageError, match="The functions are apply_event, create_customer"):
+        with pytest.raises(UsageError, match="The functions are adopt_customer, apply_event"):
             event_for(UNREACHABLE, function)
 
     @pytest.mark.parametrize("content", [None, "", "{", "[]", "null"])

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+import functions.adopt_customer.app as adopt_customer
 import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 import functions.update_customer.app as update_customer
 from stripe_integrations.actions.customers import request
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import Authorizer
 from stripe_integrations.context import _of_process, use
@@ -37,6 +39,7 @@ from tools.template import of_type
 
 DOCUMENT = openapi.document()
 FUNCTIONS = {
+    "adopt_customer": adopt_customer,
     "create_customer": create_customer,
     "get_customer": get_customer,
     "update_customer": update_customer,
@@ -63,15 +66,17 @@ REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_exampl
 REQUEST = validator(DOCUMENT["components"]["schemas"]["CustomerToCreate"])
 UPDATE = validator(DOCUMENT["components"]["schemas"]["CustomerToUpdate"])
 RECORD = Customer(stripe_id="cus_1", metadata={"plan": "pro"})
+ADOPTION = validator(DOCUMENT["components"]["schemas"]["CustomerToAdopt"])
 
 
 def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Json:
     """Call a route, and check that its response is one that the document promises."""
     (route,) = (route for route in openapi.ROUTES if route.operation == function)
-    own = {name: value for name, value in BODY.items() if name != "user_id"}
     names_user = route.operation == "create_customer"
     if route.takes_body:
-        event = {"body": json.dumps({**own, "user_id": user_id} if names_user else own), **event}
+        own = {name: value for name, value in BODY.items() if name != "user_id"}
+        body = {"stripe_id": existing_customer(world)} if route.method == "PUT" else own
+        event = {"body": json.dumps({**body, "user_id": user_id} if names_user else body), **event}
     if route.is_by_token:
         event = {"claims": {"sub": user_id}, **event}
         sent = api_event(route.method, route.path, **event)
@@ -87,6 +92,12 @@ def call(world: World, function: str, user_id: str = "u-1", **event: Any) -> Jso
     response = world.call(FUNCTIONS[function.removesuffix(openapi.BY_QUERY)], sent)
     check(function, response)
     return response
+
+
+def existing_customer(world: World) -> str:
+    """The id of the customer that exists on Stripe alone."""
+    customers = world.stripe.account.customers.values()
+    return next((each["id"] for each in customers if each.get("name") == "Existing"), "cus_1")
 
 
 def operation_of(function: str) -> Json:
@@ -270,6 +281,7 @@ def newer_schema(world: World, stack: ExitStack) -> Json:
 
 
 def nobody(world: World, stack: ExitStack) -> Json:
+    world.request("DELETE", f"/v1/customers/{existing_customer(world)}")
     return {"user_id": "u-none"}
 
 
@@ -279,24 +291,34 @@ def being_created(world: World, stack: ExitStack) -> Json:
 
 
 def of_another_user(world: World, stack: ExitStack) -> None:
-    """The customer that Stripe creates is another user's when the call returns."""
+    """Every customer is another user's, also the one that Stripe creates when its call returns."""
 
     def take_all() -> None:
         for customer in world.stripe_customers():
             Pointer.to(customer["id"], "u-2").save()
 
+    take_all()
     world.stripe.faults.delay(1, match="POST /v1/customers")
     world.during_sleep = take_all
 
 
+def of_another_deployment(world: World, stack: ExitStack) -> None:
+    path = f"/v1/customers/{existing_customer(world)}"
+    world.request("POST", path, {"metadata": {TOKEN_KEY: "shop-prod/1-a"}})
+
+
 PROBLEMS: dict[str, Setting] = {
+    "take-over-required": of_another_deployment,
+    "user-has-another-customer": lambda world, stack: {"user_id": "u-1"},
     "malformed-request": lambda world, stack: {"body": "{"},
     "forbidden": forbidden,
     "customer-not-found": nobody,
     "customer-being-created": being_created,
     "customer-of-another-user": of_another_user,
     "conflict": refusing(
-        "TransactionCanceledException", "TransactWriteItems", ["ConditionalCheckFailed"]
+        "TransactionCanceledException",
+        "TransactWriteItems",
+        ["ConditionalCheckFailed", *["None"] * 9],
     ),
     "request-too-large": lambda world, stack: {"body": " " * (MAX_API_BODY_BYTES + 1)},
     "unsupported-media-type": lambda world, stack: {"headers": {"content-type": "text/plain"}},
@@ -325,8 +347,10 @@ PROBLEMS: dict[str, Setting] = {
     ],
 )
 def test_problem_of_route_is_as_described(world: World, function: str, kind: str) -> None:
-    asked: Json = {"user_id": "u-new"} if function.startswith("create_customer") else {}
+    is_new = function.startswith(("create_customer", "adopt_customer"))
+    asked: Json = {"user_id": "u-new"} if is_new else {}
     world.create()
+    world.request("POST", "/v1/customers", {"name": "Existing"})
     with ExitStack() as stack:
         asked |= PROBLEMS[kind](world, stack) or {}
         response = call(world, function, **asked)
@@ -467,6 +491,28 @@ def test_request_takes_its_schema(world: World, changes: Json, taken: bool) -> N
     response = call(world, "create_customer", body=json.dumps(body))
     assert REQUEST.is_valid(body) is taken
     assert response["statusCode"] == (201 if taken else 422)
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({}, True),
+        ({"take_over": True}, True),
+        ({"take_over": None}, False),
+        ({"take_over": 1}, False),
+        ({"stripe_id": None}, False),
+        ({"stripe_id": ""}, False),
+        ({"stripe_id": "sub_1"}, False),
+        ({"stripe_id": "cus_" + "1" * 251}, True),
+        ({"stripe_id": "cus_" + "1" * 252}, False),
+        ({"user_id": "u-1"}, False),
+    ],
+)
+def test_adoption_takes_its_schema(world: World, fields: Json, taken: bool) -> None:
+    body = {"stripe_id": "cus_1", **fields}
+    response = call(world, "adopt_customer", body=json.dumps(body))
+    assert ADOPTION.is_valid(body) is taken
+    assert response["statusCode"] == (404 if taken else 422)
 
 
 @pytest.mark.parametrize("missing", ["user_id", "billing_email"])

@@ -74,6 +74,17 @@ class Caller:
             raise InvalidFieldError("user_id", reason)
         return user_id
 
+    def require_trusted(self) -> None:
+        """Refuse a user's token.
+
+        Raises
+        ------
+        ForbiddenError
+            The caller's token has no admin scope.
+        """
+        if not self.is_trusted:
+            raise ForbiddenError("only a backend may do this, or a token with the admin scope")
+
     def own_user(self) -> str:
         """Return the id of the user to whom the caller's token belongs.
 

@@ -371,19 +371,17 @@ class Customer(Record, discriminator="Customer"):
         StaleRecordError
             The record was changed since it was read. Read again and decide again.
         """
-        pointers = {child.sk: child.pointer(self.user_id) for child in self.children}
-        owners = Pointer.find_all({pointer.stripe_id for pointer in pointers.values() if pointer})
-        children, own_pointers = [], []
+        children, pointers = [], []
         items = size = 0
         for child in self.children:
-            pointer = pointers[child.sk]
-            is_own = pointer and owners.get(pointer.stripe_id) == (self.user_id, self.stripe_id)
-            items += 2 if is_own else 1
+            pointer = child.pointer(self.user_id)
+            items += 2 if pointer else 1
             size += child.size
             if items > _ROOM_ITEMS or size > _ROOM_BYTES:
                 break
             children.append(child)
-            own_pointers += [pointer] if pointer and is_own else []
+            if pointer and Pointer.find(pointer.stripe_id) == (self.user_id, self.stripe_id):
+                pointers.append(pointer)
 
         def compose(transaction: TransactWrite) -> None:
             transaction.delete(self)
@@ -391,7 +389,7 @@ class Customer(Record, discriminator="Customer"):
             Pointer.to(self.stripe_id, self.user_id).remove_in(transaction)
             for child in children:
                 transaction.delete(child)
-            for pointer in own_pointers:
+            for pointer in pointers:
                 pointer.remove_in(transaction)
             for add_item in extra_items:
                 add_item(transaction)

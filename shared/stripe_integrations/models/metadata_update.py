@@ -2,8 +2,8 @@
 
 The metadata names the user and the token that the customer's pointer has, so that a rebuild finds
 the customer after a restore. It can't be written in the transaction that stores the pointer. So
-that transaction stores this item, which remains until the metadata is written: whoever finds it
-makes the metadata equal to the pointer.
+that transaction stores this item, which remains until the metadata is written: any worker that
+finds it makes the metadata equal to the pointer.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
+import functions.adopt_customer.app as adopt_customer
 import functions.create_customer.app as create_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
@@ -76,6 +77,13 @@ def requests_of(user_id: str, claims: dict[str, Any] | None = None) -> list[tupl
     ]
 
 
+def adoption(user_id: str, claims: dict[str, Any] | None = None) -> tuple[Any, Json]:
+    """A request to adopt a customer that Stripe does not have, and the function that it invokes."""
+    body = json.dumps({"stripe_id": "cus_1"})
+    event = api_event("PUT", f"/customers/{user_id}", user_id, body=body, claims=claims)
+    return adopt_customer, event
+
+
 IAM = {"accountId": "123456789012"}
 ADMIN_TOKEN = {"claims": {"sub": "u-1", "scope": ADMIN}, "scopes": None}
 
@@ -108,7 +116,7 @@ class TestAuthorizer:
     ) -> None:
         world.configure(api_authorizer=required, jwt_admin_scope=ADMIN)
         before = world.items()
-        for function, event in requests_of("u-1"):
+        for function, event in [*requests_of("u-1"), adoption("u-1")]:
             event["requestContext"]["authorizer"] = authorizer
             assert problem_of(world.call(function, event)) == (403, "forbidden")
             del event["requestContext"]["authorizer"]
@@ -196,10 +204,20 @@ class TestAuthorization:
 
     def test_token_permits_own_user_only(self, world: World, customer: Customer) -> None:
         world.configure(api_authorizer=Authorizer.JWT)
-        for function, event in requests_of("u-1", {"sub": "u-2"}):
+        for function, event in [
+            *requests_of("u-1", {"sub": "u-2"}),
+            adoption("u-1", {"sub": "u-2"}),
+        ]:
             assert problem_of(world.call(function, event)) == (403, "forbidden")
         own = api_event("GET", "/customers/u-1", "u-1", claims={"sub": "u-1"})
         assert world.call(get_customer, own)["statusCode"] == 200
+
+    def test_token_permits_no_adoption(self, world: World) -> None:
+        world.configure(api_authorizer=Authorizer.JWT, jwt_admin_scope=ADMIN)
+        function, event = adoption("u-1", {"sub": "u-1"})
+        assert problem_of(world.call(function, event)) == (403, "forbidden")
+        function, event = adoption("u-1", {"sub": "u-1", "scope": ADMIN})
+        assert problem_of(world.call(function, event)) == (404, "customer-not-found")
 
     @pytest.mark.parametrize(
         ("scope", "claims", "status"),

@@ -184,6 +184,19 @@ class TestAdopted:
         assert_is_owned(world, existing)
 
 
+class TestBudget:
+    def test_new(self, world: World, existing: str) -> None:
+        StripeCustomer.create(OTHER, EMAIL)  # the process has the deployment's name now
+        with world.counting() as counts:
+            StripeCustomer.adopt(USER, existing)
+        assert (counts.database, counts.stripe) == (8, 5)
+
+    def test_again(self, world: World, customer: Customer) -> None:
+        with world.counting() as counts:
+            StripeCustomer.adopt(USER, customer.stripe_id)
+        assert (counts.database, counts.stripe) == (2, 0)
+
+
 class TestRefusal:
     @pytest.mark.parametrize(
         "stripe_id",
