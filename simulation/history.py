@@ -290,7 +290,9 @@ def generate(seed: int) -> History:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
     return History(
         seed,
-        _with_updates(seed, _with_foreign_customers(random, actions, users)),
+        _with_adoptions(
+            seed, _with_updates(seed, _with_foreign_customers(random, actions, users)), users
+        ),
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.5,
@@ -333,6 +335,28 @@ def _with_updates(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
             again = round(at + between(0.05, 7200.0, random.random()), 3)
             updates.append(replace(update, name=f"{update.name}'", at=again))
     return tuple(sorted((*actions, *updates), key=lambda action: action.at))
+
+
+def _with_adoptions(seed: int, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
+    """Add customers that exist on Stripe, and adoptions of them, many of them at the same time.
+
+    They are drawn by themselves, so that the other actions of a seed do not depend on them.
+    """
+    random = chance("adoptions", seed)
+    length = actions[-1].at
+    added: list[Action] = []
+    existing = random.choice((0, 0, 1, 1, 2))
+    for number in range(existing):
+        at = round(length * random.random() / 2, 3)
+        added.append(Action(f"e{number:02}", at, "existing_customer", 0))
+        at += random.choice((0.0, 1.0, 900.0))
+        for again in range(random.choice((1, 2, 3, 5))):
+            at += random.choice((0.0, 0.001, 0.05, 0.3, 10.0))
+            values = {"which": random.randrange(existing), "take_over": random.random() < 0.2}
+            user = random.randrange(users)
+            name = f"p{number:02}{again:02}"
+            added.append(Action(name, round(at, 3), "adopt", user, values))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from simulation.processes import Invocation
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
 from simulation.watch import ENDED, Violation, Watch, text
-from stripe_integrations.actions.customers.snapshot import USER_KEY
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
 from stripe_integrations.models import KINDS, Card, Customer, Subscription
 from stripe_integrations.models.child import Child
@@ -40,7 +40,7 @@ class ApiCall:
     Parameters
     ----------
     kind : str
-        ``create``, ``get``, ``api_update``, ``sync``, ``soft_delete`` or ``refused``.
+        ``create``, ``adopt``, ``get``, ``api_update``, ``sync``, ``soft_delete`` or ``refused``.
     user_id : str
         The user that it is about.
     begun, ended : float
@@ -162,6 +162,7 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
         yield from _check_user(final, user_id)
     yield from _check_deleted(final, skipped_users)
     yield from _check_duplicates(final, skipped_users)
+    yield from _check_owners(final, skipped_users)
 
 
 def check_replay(final: FinalState) -> Iterator[Violation]:
@@ -317,7 +318,9 @@ def _check_user(final: FinalState, user_id: str) -> Iterator[Violation]:
     elif _was_created_last(final, user_id):
         customers = final.double.account.customers
         deleted = final.double.account.deleted_customers - final.stripe_actor.foreign
-        if not any(customers[name]["metadata"].get(USER_KEY) == user_id for name in deleted):
+        owners = {_pointer(final, name).get("user_id", {}).get("S") for name in deleted}
+        owners |= {customers[name]["metadata"].get(USER_KEY) for name in deleted}
+        if user_id not in owners:
             yield Violation("a created customer stays", f"{user_id} has none")
 
 
@@ -493,6 +496,32 @@ def _compare_without_mapping(
         ),
     }
     yield from _differences(record.stripe_id, pairs)
+
+
+def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:
+    """Check that claim, record, pointer and Stripe's metadata name the same owner."""
+    for (pk, sk), image in final.watch.images.items():
+        if text(image, "record_type") != "Customer" or not image["is_active"]["BOOL"]:
+            continue
+        user_id, stripe_id = pk.removeprefix("USER#"), sk.removeprefix("CUSTOMER#")
+        claim = text(final.watch.images.get((pk, "CLAIM"), {}), "stripe_id")
+        owner = text(_pointer(final, stripe_id), "user_id")
+        if user_id not in skipped_users and (claim, owner) != (stripe_id, user_id):
+            detail = f"{stripe_id} of {user_id}: claim {claim}, pointer {owner}"
+            yield Violation("a customer has one owner", detail)
+    actor, account = final.stripe_actor, final.double.account
+    for stripe_id in set(actor.existing) - actor.moved - account.deleted_customers:
+        pointer = _pointer(final, stripe_id)
+        metadata = account.customers[stripe_id]["metadata"]
+        expected = (text(pointer, "user_id"), text(pointer, "token"))
+        found = (metadata.get(USER_KEY), metadata.get(TOKEN_KEY))
+        if found != expected:
+            detail = f"{stripe_id}: {found} instead of {expected}"
+            yield Violation("the metadata of an adopted customer names its owner", detail)
+
+
+def _pointer(final: FinalState, stripe_id: str) -> Json:
+    return final.watch.images.get((f"STRIPE#{stripe_id}", "POINTER"), {})
 
 
 def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Violation]:

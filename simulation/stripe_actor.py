@@ -57,6 +57,10 @@ class StripeActor:
     ----------
     foreign : set of str
         Ids of customers that this deployment did not create.
+    existing : list of str
+        The customers of Stripe's that users may adopt.
+    moved : set of str
+        The customers that have lost their metadata to a copy.
     copies : set of str
         The foreign customers that have the metadata, and so the token, of one that it created.
     crafted : dict
@@ -70,6 +74,8 @@ class StripeActor:
         self._stripe = stripe_side
         self._deliveries = deliveries
         self.foreign: set[str] = set()
+        self.existing: list[str] = []
+        self.moved: set[str] = set()
         self.copies: set[str] = set()
         self._burst_customers: list[str] = []
         self.crafted: dict[str, str] = {}
@@ -144,6 +150,12 @@ class StripeActor:
         made = self._ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Eve"})
         self.foreign.add(made["id"])
 
+    def _existing_customer(self, action: Action) -> None:
+        made = self._ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Ada"})
+        self.existing.append(made["id"])
+        self._attach_method(replace(action, values={"card": "visa", "default": True}), made["id"])
+        self._subscribe(replace(action, values={"how": "invoice"}), made["id"])
+
     def _foreign_burst(self, action: Action) -> None:
         """Change foreign customers, which the first burst creates."""
         for number in range(action.values["customers"]):
@@ -184,6 +196,7 @@ class StripeActor:
             made = double.request("POST", "/v1/customers", params, AUTHORIZATION).body
             self.foreign.add(made["id"])
             self.copies.add(made["id"])
+            self.moved.add(customer)
         self._change_customer(action, customer, {"metadata": dict.fromkeys(metadata, "")})
 
     def _test_clock(self, action: Action, customer: str) -> None:
@@ -388,6 +401,7 @@ class StripeActor:
 
 _ON_ACCOUNT: dict[str, Callable[[StripeActor, Action], None]] = {
     "unrelated_customer": StripeActor._unrelated_customer,
+    "existing_customer": StripeActor._existing_customer,
     "other_stack": StripeActor._other_stack,
     "foreign_burst": StripeActor._foreign_burst,
 }

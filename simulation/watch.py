@@ -121,6 +121,11 @@ class Watch:
         """The events that are still pending or waiting."""
         return [e for e in self.events.values() if text(e, "state") in UNFINISHED]
 
+    @property
+    def metadata_updates(self) -> list[Json]:
+        """The work items of metadata that is due on Stripe."""
+        return [image for (_, sk), image in self.images.items() if sk == "METADATA"]
+
     def check_changes(self) -> None:
         """Check the changes since the last call: those of one request, as a whole."""
         new_records = self._records[self._position :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -237,6 +237,8 @@ class World:
             pass
         elif action.kind in ACTIONS:
             self.stripe_actor.do(action)
+        elif action.kind == "adopt" and action.values["which"] >= len(self.stripe_actor.existing):
+            pass  # the customer does not exist yet
         else:
             self._call(action)
         self._note_change()
@@ -263,7 +265,7 @@ class World:
             check = partial(self._check_outcome, "rebuild_customers")
             self.fleet.invoke("rebuild_customers", {}, action.name, check)
             return
-        function, event = _api_call(action, user_id)
+        function, event = _api_call(action, user_id, self.stripe_actor.existing)
         call = ApiCall(action.kind, user_id, self.schedule.now, name=action.name)
         self.final.calls.append(call)
 
@@ -348,6 +350,7 @@ class World:
             self.faults.is_stopped
             and self._is_quiet()
             and not self.watch.unfinished
+            and not self.watch.metadata_updates
             and self.timer.has_run_since(self._last_change)
         )
 
@@ -355,7 +358,8 @@ class World:
         """Maximum pause of the schedule in seconds: while idle, until something is due."""
         if not self._is_stream_idle() or self.fleet.is_busy():
             return EVERY_SECONDS
-        times = [float(event["next_attempt"]["N"]) for event in self.watch.unfinished]
+        due = [*self.watch.unfinished, *self.watch.metadata_updates]
+        times = [float(item["next_attempt"]["N"]) for item in due]
         if not self.deliveries.is_idle:
             times.append(self.deliveries.next_at())
         until = min(times, default=self.schedule.now + _IDLE_SECONDS) - self.schedule.now
@@ -417,13 +421,27 @@ class World:
             self.report.log.append(line)
 
 
-def _api_call(action: Action, user_id: str) -> tuple[str, Json]:
-    """The function that serves a call of the backend, and its event."""
+def _api_call(action: Action, user_id: str, existing: Sequence[str]) -> tuple[str, Json]:
+    """The function that serves a call of the backend, and its event.
+
+    Parameters
+    ----------
+    action : Action
+        The call.
+    user_id : str
+        The user that it is about.
+    existing : sequence of str
+        The customers of Stripe's that users may adopt.
+    """
     path = f"/customers/{user_id}"
     match action.kind:
         case "create" | "refused":
             body = {"user_id": user_id, "billing_email": action.values["email"], **_fields(action)}
             return "create_customer", api_event("POST", "/customers", body=json.dumps(body))
+        case "adopt":
+            which, take_over = action.values["which"], action.values["take_over"]
+            body = {"stripe_id": existing[which], "take_over": take_over}
+            return "adopt_customer", api_event("PUT", path, user_id, body=json.dumps(body))
         case "get":
             return "get_customer", api_event("GET", path, user_id)
         case "api_update":

@@ -76,6 +76,7 @@ class Scene:
             poisonous=set(),
         )
         self.write(*self.true_items())
+        self.write(("POINTER", {"user_id": {"S": "u-0"}}), pk=f"STRIPE#{self.stripe_id}")
 
     def true_items(self) -> list[tuple[str, Json]]:
         """The items that hold no violation."""
@@ -212,6 +213,16 @@ def write_under_a_soft_deleted_record(scene: Scene) -> None:
 def activate_a_second_customer(scene: Scene) -> None:
     _, image = scene.customer
     scene.write(("CUSTOMER#cus_2", image))
+
+
+def point_to_another_user(scene: Scene) -> None:
+    scene.write(("POINTER", {"user_id": {"S": "u-1"}}), pk=f"STRIPE#{scene.stripe_id}")
+
+
+def forget_the_metadata(scene: Scene) -> None:
+    adopted = {"user_id": {"S": "u-0"}, "token": {"S": "stripe-customers/1-a"}}
+    scene.write(("POINTER", adopted), pk=f"STRIPE#{scene.stripe_id}")
+    scene.final.stripe_actor.existing.append(scene.stripe_id)
 
 
 def lose_the_customer(scene: Scene) -> None:
@@ -419,6 +430,8 @@ def accept_a_forged_event(scene: Scene) -> None:
         (write_without_raising_the_version, "the version is raised by every write"),
         (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
+        (point_to_another_user, "a customer has one owner"),
+        (forget_the_metadata, "the metadata of an adopted customer names its owner"),
         (lose_the_customer, "a created customer stays"),
         (update_twice, "an update is made once"),
         (update_nothing, "a successful update was made on Stripe"),
