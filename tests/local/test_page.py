@@ -82,6 +82,11 @@ class TestCalls:
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(body) == {"stripe_id": "cus_1"}
 
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def test_forwards_every_method(self, page: str, api: Api, method: str) -> None:
+        assert request(page, method, "/customers/u", headers=JSON)[0] == 200
+        assert [call[0] for call in api.calls] == [method]
+
     def test_forwards_idempotency_key_alone(self, page: str, api: Api) -> None:
         headers = {**JSON, "Idempotency-Key": "k-1", "Authorization": "Basic eDp5"}
         assert request(page, "PATCH", "/customers/u", b"{}", headers)[0] == 200

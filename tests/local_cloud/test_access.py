@@ -95,16 +95,20 @@ ROUTES = [
     ("PATCH", f"/customers/{B}"),
     ("POST", f"/customers/{B}/sync"),
     ("DELETE", f"/customers/{B}"),
+    ("PUT", f"/customers/{B}"),
     ("GET", f"/customers?user_id={B}"),
     ("PATCH", f"/customers?user_id={B}"),
     ("POST", f"/customers/sync?user_id={B}"),
     ("DELETE", f"/customers?user_id={B}"),
+    ("PUT", f"/customers?user_id={B}"),
 ]
 
 
 def body_for(method: str, path: str) -> object:
     if method == "PATCH":
         return {"name": "Other"}
+    if method == "PUT":
+        return {"stripe_id": "cus_1"}
     return body_of(B, name="Other") if path == "/customers" else None
 
 
@@ -134,6 +138,8 @@ def test_own_customer(cloud: Cloud, issuer: Issuer) -> None:
     assert call(cloud, token, "PATCH", path, {"name": "Jane"}).body["name"] == "Jane"
     refused = call(cloud, token, "PATCH", path, {"balance": -100_000})
     assert (refused.status, refused.body["field"]) == (403, "balance")
+    adoption = {"stripe_id": call(cloud, token, "GET", path).body["stripe_id"]}
+    assert call(cloud, token, "PUT", path, adoption).status == 403
     assert call(cloud, token, "POST", f"{path}/sync").status == 200
     assert call(cloud, token, "DELETE", path).status == 204
     assert call(cloud, token, "GET", path).status == 404
@@ -155,7 +161,8 @@ def test_admin_scope_gives_access_to_every_user(
     path = "/customers/user-of-admin"
 
     assert call(cloud, token, "POST", "/customers", body_of("user-of-admin")).status == 201
-    assert call(cloud, token, "GET", path).status == 200
+    adoption = {"stripe_id": call(cloud, token, "GET", path).body["stripe_id"]}
+    assert call(cloud, token, "PUT", path, adoption).status == 200
     assert call(cloud, token, "POST", f"{path}/sync").status == 200
     assert call(cloud, token, "DELETE", path).status == 204
 

@@ -74,7 +74,7 @@ class TestInvoke:
     def test_examples_use_the_same_customer(self, opened: Terminal, cloud: RunningCloud) -> None:
         created = body(opened.response("make invoke FUNCTION=create_customer"))
         assert created["user_id"] == "user-1"
-        for function in ("get_customer", "update_customer", "sync_customer"):
+        for function in ("get_customer", "update_customer", "sync_customer", "adopt_customer"):
             found = body(opened.response(f"make invoke FUNCTION={function}"))
             assert found["stripe_id"] == created["stripe_id"]
 

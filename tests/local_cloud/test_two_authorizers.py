@@ -94,6 +94,7 @@ def test_iam_signature_is_refused_under_me(cloud: Cloud, method: str, path: str)
         ("PATCH", "/customers/user-c"),
         ("POST", "/customers/user-c/sync"),
         ("DELETE", "/customers/user-c"),
+        ("PUT", "/customers/user-c"),
         ("GET", "/customers?user_id=user-c"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import functions.adopt_customer.app as adopt_customer
 import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
@@ -29,16 +30,19 @@ class Route(NamedTuple):
         return api_event(self.method, path, user_id, body=self.body, **more)
 
 
-ROUTES = pytest.mark.parametrize(
-    "route",
-    [
+def routes(*others: Route) -> pytest.MarkDecorator:
+    """Run a test for each route of a user's own customer, and for these others."""
+    of_own = [
         Route("GET", get_customer, ""),
         Route("PATCH", update_customer, "", '{"name": "Jane"}'),
         Route("POST", sync_customer, "/sync"),
         Route("DELETE", soft_delete_customer, ""),
-    ],
-    ids=lambda route: route.method,
-)
+    ]
+    return pytest.mark.parametrize("route", [*of_own, *others], ids=lambda route: route.method)
+
+
+ROUTES = routes()
+ALL_ROUTES = routes(Route("PUT", adopt_customer, "", '{"stripe_id": "cus_1"}'))
 SAFE = ["u-1", "sync", "customers", "5", "a@b.c", "auth:1~2_3", "-", "A" * 500]
 ANY = [
     *SAFE,
@@ -86,7 +90,7 @@ class TestPath:
             status = world.call(route.function, event)["statusCode"]
             assert status < 300 or (route.method == "DELETE" and prefix and status == 404)
 
-    @ROUTES
+    @ALL_ROUTES
     @pytest.mark.parametrize("user_id", UNSAFE)
     def test_other_id_is_refused(self, world: World, route: Route, user_id: str) -> None:
         event = route.event(f"/customers/{user_id}{route.tail}", user_id)
@@ -94,7 +98,7 @@ class TestPath:
         assert problem_of(response) == (422, "invalid-field")
         assert response["json"]["field"] == "user_id"
 
-    @ROUTES
+    @ALL_ROUTES
     @pytest.mark.parametrize(
         ("path", "query"),
         [
@@ -149,7 +153,7 @@ class TestQuery:
         event = route.event(f"/customers{route.tail}", query=query)
         assert world.call(route.function, event)["statusCode"] < 300
 
-    @ROUTES
+    @ALL_ROUTES
     @pytest.mark.parametrize("query", INVALID_QUERIES)
     def test_other_query_is_refused(
         self, world: World, customer: Customer, route: Route, query: str
