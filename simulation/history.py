@@ -340,7 +340,8 @@ def _with_updates(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
 def _with_adoptions(seed: int, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
     """Add customers that exist on Stripe, and adoptions of them, many of them at the same time.
 
-    They are drawn by themselves, so that the other actions of a seed do not depend on them.
+    Two users have no other customer, so that they compete for these. The adoptions are drawn by
+    themselves, so that the other actions of a seed do not depend on them.
     """
     random = chance("adoptions", seed)
     length = actions[-1].at
@@ -353,7 +354,7 @@ def _with_adoptions(seed: int, actions: tuple[Action, ...], users: int) -> tuple
         for again in range(random.choice((1, 2, 3, 5))):
             at += random.choice((0.0, 0.001, 0.05, 0.3, 10.0))
             values = {"which": random.randrange(existing), "take_over": random.random() < 0.2}
-            user = random.randrange(users)
+            user = random.randrange(users + 2)
             name = f"p{number:02}{again:02}"
             added.append(Action(name, round(at, 3), "adopt", user, values))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))

@@ -329,6 +329,35 @@ MUTANTS = (
         "    if original is False:\n",
     ),
     Mutant(
+        "pointer of another user overwritten",
+        f"{_MODELS}/pointer.py",
+        'transaction.save(self, is_free, return_values="ALL_OLD")',
+        "transaction.save(self)",
+    ),
+    Mutant(
+        "claim overwritten by an adoption",
+        f"{_MODELS}/claim.py",
+        "            return ClaimReplacement(pointer, cls.pk.does_not_exist())\n",
+        "            return ClaimReplacement(pointer, cls.pk.does_not_exist() | cls.pk.exists())\n",
+    ),
+    Mutant(
+        "metadata of an adoption never due",
+        f"{_CUSTOMERS}/assign.py",
+        "_store(customer, replacement, [update.add_to])",
+        "_store(customer, replacement)",
+    ),
+    Mutant(
+        "metadata written before an adoption is stored",
+        f"{_CUSTOMERS}/adopt.py",
+        "    customer = assign_adopted(",
+        "    current().stripe.update_customer(\n"
+        "        stripe_id,\n"
+        '        {"metadata": {"stripe_integrations_user_id": user_id}},\n'
+        "        current().new_token(),\n"
+        "    )\n"
+        "    customer = assign_adopted(",
+    ),
+    Mutant(
         "oversized object not stored",
         f"{_CUSTOMERS}/refresh.py",
         "        keys = {child.sk for child in listed}\n",
