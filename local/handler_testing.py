@@ -69,7 +69,7 @@ def stripe_customer(user_id: str = "user-1", **fields: Any) -> Customer:
             child
             for kind, objects in fetched.objects.items()
             for child in kind.from_stripe(
-                user_id, fetched.stripe_customer, objects, fetched.observation
+                customer.pk, fetched.stripe_customer, objects, fetched.observation
             )
         ]
     return customer

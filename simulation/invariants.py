@@ -408,7 +408,7 @@ def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterat
     )
     objects = {kind: _LISTS[kind](final.double, stripe_id) for kind in KINDS}
     for kind in final.kinds:
-        on_stripe = kind.from_stripe(user_id, customer, objects[kind], _ANY_TIME)
+        on_stripe = kind.from_stripe(record.pk, customer, objects[kind], _ANY_TIME)
         yield from _compare(kind.COLLECTION, record.attached(kind), on_stripe)
     yield from _compare_without_mapping(record, customer, objects)
 

@@ -99,7 +99,7 @@ MUTANTS = (
         "fetch before the read of the version",
         f"{_CUSTOMERS}/refresh.py",
         "        stored = {child.sk: child for child in customer.children}\n",
-        "        read = UserRecords.read(customer.user_id).customer(customer.stripe_id)\n"
+        "        read = read_customer(customer.owner)\n"
         "        customer.version = read.version if read else customer.version\n"
         "        stored = {child.sk: child for child in customer.children}\n",
     ),

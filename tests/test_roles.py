@@ -17,7 +17,7 @@ from stripe_integrations.adapters import secrets
 from stripe_integrations.config import WebhookIngress
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
-from stripe_integrations.models import Customer, CustomerClaim, Event, Pointer
+from stripe_integrations.models import Customer, CustomerClaim, Event, Owner, Pointer
 from stripe_integrations.models.table import Record
 from tests.roles import (
     DEAD_LETTERS,
@@ -227,7 +227,7 @@ def link_customer(stage: Stage) -> None:
     stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
     (delivery,) = stage.stripe.webhooks.due()
     stage.webhook(delivery.body, delivery.headers)
-    Pointer.to(stripe_id, "u-1").save()
+    Pointer.to(Owner("u-1", stripe_id)).save()
     stage.webhook(delivery.body, delivery.headers)
 
 
@@ -437,7 +437,7 @@ class TestEventBridge:
         stripe_id = stage.request("POST", "/v1/customers", customer)["id"]
         event = event_bridge_event(stage.payload("customer.created"), source)
         stage.invoke(link_customer_function, event)
-        Pointer.to(stripe_id, "u-1").save()
+        Pointer.to(Owner("u-1", stripe_id)).save()
         stage.invoke(link_customer_function, event)
 
         # Lambda sends the events of failed invocations to the queue.

@@ -30,7 +30,7 @@ from stripe_integrations.entrypoints import http
 from stripe_integrations.entrypoints.caller import OWN_FIELDS
 from stripe_integrations.entrypoints.serialization import customer_to_json
 from stripe_integrations.entrypoints.user_in_url import PATH_PATTERN
-from stripe_integrations.models import KINDS, Card, Customer, Pointer, Subscription
+from stripe_integrations.models import KINDS, Card, Customer, Owner, Pointer, Subscription
 from stripe_integrations.models.fields import Text, fields_of
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.table import Record
@@ -477,6 +477,8 @@ def slug_of(problem: Json) -> str:
 def schemas() -> Json:
     """Return the schemas of the request and response bodies."""
     customer = record_schema(Customer)
+    # Unassigned customers have none, and no route returns them.
+    customer["properties"]["user_id"]["type"] = "string"
     for kind in KINDS:
         items = {"type": "array", "items": reference("schemas", kind.__name__)}
         customer["properties"][kind.COLLECTION] = items
@@ -778,12 +780,12 @@ def example_customer() -> Json:
 
     observation = Observation.of_event(MOMENT)
     with use(Context(Settings(table_name="unused"), clock=lambda: MOMENT)) as context:
-        customer = Customer.new(user_id, stripe_id, context.now())
+        customer = Customer.new(Owner(user_id, stripe_id), context.now())
         for name, value in Customer.values_of(fetched).items():
             setattr(customer, name, value)
         customer.children = [
-            *Card.from_stripe(user_id, fetched, [method], observation),
-            *Subscription.from_stripe(user_id, fetched, [subscription], observation),
+            *Card.from_stripe(customer.pk, fetched, [method], observation),
+            *Subscription.from_stripe(customer.pk, fetched, [subscription], observation),
         ]
         return customer_to_json(customer)
 

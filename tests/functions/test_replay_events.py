@@ -14,7 +14,7 @@ from stripe_integrations.errors import (
     EventNotFoundError,
     InvalidFieldError,
 )
-from stripe_integrations.models import Customer, Event, Pointer, event_queue
+from stripe_integrations.models import Customer, Event, Owner, Pointer, event_queue
 from tests.stripe_changes import rename_later
 from tests.world import (
     EMAIL,
@@ -241,7 +241,7 @@ class TestReplayRange:
     def test_stops_in_time(self, world: World) -> None:
         with Pointer.batch_write() as batch:
             for number in range(5000):
-                batch.save(Pointer.to(f"cus_{number}", "u-2"))
+                batch.save(Pointer.to(Owner("u-2", f"cus_{number}")))
 
         def take_long(request: Any, **_: Any) -> None:
             if "Scan" in str(request.headers["X-Amz-Target"]):

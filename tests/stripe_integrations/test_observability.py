@@ -17,7 +17,7 @@ from stripe_integrations import observability
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.entrypoints import invocation
 from stripe_integrations.errors import ConfigurationError, InvocationFailedError
-from stripe_integrations.models import Customer, Event, Pointer, event_queue
+from stripe_integrations.models import Customer, Event, Owner, Pointer, event_queue
 from stripe_integrations.observability import Metric
 from tests.world import WEBHOOK_SECRET, Json, World, stripe_event
 from tools.lambda_events import api_event
@@ -244,7 +244,7 @@ class TestBacklogMetrics:
         assert world.event_states() == {"customer.updated": "waiting"}
         world.time += 7000
         assert self.age(world) == 0
-        Pointer.to("cus_unknown", "u-1").save()
+        Pointer.to(Owner("u-1", "cus_unknown")).save()
         for _ in range(30):
             world.time += 7300
             world.reconcile()

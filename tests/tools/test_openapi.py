@@ -29,7 +29,7 @@ from stripe_integrations.config import Authorizer
 from stripe_integrations.context import _of_process, use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.models import Card, Customer, CustomerClaim, Pointer, Subscription
+from stripe_integrations.models import Card, Customer, CustomerClaim, Owner, Pointer, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
 from tests.world import Json, World
@@ -295,7 +295,7 @@ def of_another_user(world: World, stack: ExitStack) -> None:
 
     def take_all() -> None:
         for customer in world.stripe_customers():
-            Pointer.to(customer["id"], "u-2").save()
+            Pointer.to(Owner("u-2", customer["id"])).save()
 
     take_all()
     world.stripe.faults.delay(1, match="POST /v1/customers")

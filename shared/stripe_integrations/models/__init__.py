@@ -2,7 +2,7 @@
 
 from stripe_integrations.models.card import Card
 from stripe_integrations.models.claim import CustomerClaim
-from stripe_integrations.models.customer import Customer, UserRecords
+from stripe_integrations.models.customer import Customer, UserRecords, read_customer
 from stripe_integrations.models.event import Event, EventState
 from stripe_integrations.models.kinds import (
     KINDS,
@@ -10,7 +10,7 @@ from stripe_integrations.models.kinds import (
     kind_of_event,
     stored_kinds,
 )
-from stripe_integrations.models.pointer import Pointer
+from stripe_integrations.models.pointer import Owner, Pointer
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.sweep_cursor import SweepCursor
 
@@ -21,11 +21,13 @@ __all__ = [
     "CustomerClaim",
     "Event",
     "EventState",
+    "Owner",
     "Pointer",
     "Subscription",
     "SweepCursor",
     "UserRecords",
     "applied_roles",
     "kind_of_event",
+    "read_customer",
     "stored_kinds",
 ]

@@ -65,7 +65,7 @@ class Card(Chargeable, discriminator="Card"):
 
     @classmethod
     def from_stripe(
-        cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
+        cls, pk: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
     ) -> list[Self]:
         """Make the records of PaymentMethods and of the customer's sources.
 
@@ -81,9 +81,7 @@ class Card(Chargeable, discriminator="Card"):
                     if name not in card or value not in (None, {})
                 )
                 card["livemode"] = stripe_customer.get("livemode")
-        return [
-            cls.under(user_id, stripe_customer["id"], card, observation) for card in values.values()
-        ]
+        return [cls.under(pk, stripe_customer["id"], card, observation) for card in values.values()]
 
     @classmethod
     def concerns(cls, obj: Json) -> bool:

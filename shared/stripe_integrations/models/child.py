@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import (
@@ -20,7 +23,7 @@ from stripe_integrations.models.fields import (
     read_stripe,
     required,
 )
-from stripe_integrations.models.keys import customer_key, user_key
+from stripe_integrations.models.keys import customer_key
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.pointer import Pointer
 from stripe_integrations.models.table import ConditionFailedError, Record, transact
@@ -102,14 +105,14 @@ class Child(Record):
 
     @classmethod
     def from_stripe(
-        cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
+        cls, pk: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
     ) -> list[Self]:
         """Make the records of all of a customer's objects, each once.
 
         Parameters
         ----------
-        user_id : str
-            The customer's user.
+        pk : str
+            The customer's partition.
         stripe_customer : mapping
             Stripe's customer with its `sources`.
         objects : iterable of mapping
@@ -118,8 +121,7 @@ class Child(Record):
             When they were observed.
         """
         return [
-            cls.under(user_id, stripe_customer["id"], cls.values_of(obj), observation)
-            for obj in objects
+            cls.under(pk, stripe_customer["id"], cls.values_of(obj), observation) for obj in objects
         ]
 
     @classmethod
@@ -177,23 +179,21 @@ class Child(Record):
 
     @classmethod
     def under(
-        cls, user_id: str, customer_id: str, values: dict[str, Any], observation: Observation
+        cls, pk: str, customer_id: str, values: dict[str, Any], observation: Observation
     ) -> Self:
         """Make the record of one of a customer's objects, not stored yet.
 
         Parameters
         ----------
-        user_id, customer_id : str
-            The customer, and its user.
+        pk, customer_id : str
+            The customer, and its partition.
         values : dict
             Field name to value; `stripe_id` among them.
         observation : Observation
             When the values were observed.
         """
         key = cls.key_under(customer_id, values["stripe_id"])
-        child = cls(
-            user_key(user_id), key, customer_id=customer_id, **values, **observation.as_fields()
-        )
+        child = cls(pk, key, customer_id=customer_id, **values, **observation.as_fields())
         return child.reduced() if child.size > MAX_BYTES else child
 
     @property
@@ -241,16 +241,22 @@ class Child(Record):
             **observation.as_fields(),
         )
 
-    def delete_orphan(self, user_id: str) -> None:
-        """Delete the record of a customer that was released, and its pointer, if it still has it.
+    def delete_orphan(self) -> None:
+        """Delete the record of a customer that was released, and its pointer.
 
-        Another user may have adopted the customer since: that one's pointers remain.
+        The pointer remains where the customer has been adopted since: it is that one's then.
         """
-        pointer = self.pointer(user_id)
+        pointer = self.pointer()
         if pointer:
             with suppress(ConditionFailedError):
-                transact(pointer.remove_in)
+                transact(partial(self._delete_with, pointer))
+                return
         transact(lambda t: t.delete(self))
+
+    def _delete_with(self, pointer: Pointer, transaction: TransactWrite) -> None:
+        transaction.delete(self)
+        transaction.delete(pointer)
+        Pointer.check_is_free(transaction, self.customer_id)
 
     def has_state_of(self, other: Record | None) -> bool:
         """Return whether another record has the same state, whenever it was observed."""
@@ -262,8 +268,8 @@ class Child(Record):
             if name not in ("observed_from", "observed_to")
         )
 
-    def pointer(self, user_id: str) -> Pointer | None:
+    def pointer(self) -> Pointer | None:
         """The pointer from its id to its customer, where events may need one."""
         if not self.POINTER_PREFIX or not self.stripe_id.startswith(self.POINTER_PREFIX):
             return None
-        return Pointer.to(self.stripe_id, user_id, customer_id=self.customer_id)
+        return Pointer.of_payment_method(self.stripe_id, self.customer_id)

@@ -177,11 +177,17 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         return int(second) if name and second.isascii() and second.isdecimal() else 0
 
     @staticmethod
-    def remove_pointer(transaction: TransactWrite, user_id: str, stripe_id: str) -> None:
-        """Delete the pointer, on condition that it points to this customer."""
-        transaction.delete(
-            CustomerClaim(user_key(user_id), _SK), CustomerClaim.stripe_id == stripe_id
-        )
+    def remove_pointer(transaction: TransactWrite, pk: str, stripe_id: str) -> None:
+        """Delete a user's pointer, on condition that it points to this customer.
+
+        Parameters
+        ----------
+        transaction : TransactWrite
+            Gets the write.
+        pk, stripe_id : str
+            The user's partition, and the customer.
+        """
+        transaction.delete(CustomerClaim(pk, _SK), CustomerClaim.stripe_id == stripe_id)
 
     def _is_owner(self) -> Condition:
         is_creating: Condition = CustomerClaim.stripe_id.does_not_exist()

@@ -45,7 +45,7 @@ from stripe_integrations.models.keys import customer_key, user_key
 from stripe_integrations.models.kinds import stored_kinds
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.payment_method import PaymentMethod
-from stripe_integrations.models.pointer import Pointer
+from stripe_integrations.models.pointer import Owner, Pointer
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
@@ -79,7 +79,8 @@ class Customer(Record, discriminator="Customer"):
     `created_at` and `modified_at`. Follows https://docs.stripe.com/api/customers/object.
     """
 
-    user_id = required(Text())
+    user_id = Text()
+    """None where the customer is unassigned."""
     stripe_id = required(Text(customer="id"))
     livemode = required(Flag(customer="livemode"))
     metadata = Document(customer="metadata", param="metadata")
@@ -132,13 +133,13 @@ class Customer(Record, discriminator="Customer"):
         self.children = []
 
     @classmethod
-    def new(cls, user_id: str, stripe_id: str, moment: datetime) -> Customer:
+    def new(cls, owner: Owner, moment: datetime) -> Customer:
         """Make a record that is not stored yet."""
         return cls(
-            user_key(user_id),
-            customer_key(stripe_id),
-            user_id=user_id,
-            stripe_id=stripe_id,
+            owner.pk,
+            customer_key(owner.customer_id),
+            user_id=owner.user_id,
+            stripe_id=owner.customer_id,
             livemode=current().settings.livemode,
             is_active=True,
             created_at=moment,
@@ -156,6 +157,11 @@ class Customer(Record, discriminator="Customer"):
             if values[computed] is None:
                 del values[computed]
         return values
+
+    @property
+    def owner(self) -> Owner:
+        """The customer, and its user."""
+        return Owner(self.user_id, self.stripe_id)
 
     @property
     def cards(self) -> list[Card]:
@@ -371,26 +377,21 @@ class Customer(Record, discriminator="Customer"):
         StaleRecordError
             The record was changed since it was read. Read again and decide again.
         """
-        children, pointers = [], []
-        items = size = 0
+        deleted: list[Record] = []
+        size = 0
         for child in self.children:
-            pointer = child.pointer(self.user_id)
-            items += 2 if pointer else 1
+            pointer = child.pointer()
             size += child.size
-            if items > _ROOM_ITEMS or size > _ROOM_BYTES:
+            if len(deleted) + 2 > _ROOM_ITEMS or size > _ROOM_BYTES:
                 break
-            children.append(child)
-            if pointer and Pointer.find(pointer.stripe_id) == (self.user_id, self.stripe_id):
-                pointers.append(pointer)
+            deleted += [child, pointer] if pointer else [child]
 
         def compose(transaction: TransactWrite) -> None:
             transaction.delete(self)
-            CustomerClaim.remove_pointer(transaction, self.user_id, self.stripe_id)
-            Pointer.to(self.stripe_id, self.user_id).remove_in(transaction)
-            for child in children:
-                transaction.delete(child)
-            for pointer in pointers:
-                pointer.remove_in(transaction)
+            CustomerClaim.remove_pointer(transaction, self.pk, self.stripe_id)
+            Pointer.to(self.owner).remove_in(transaction)
+            for item in deleted:
+                transaction.delete(item)
             for add_item in extra_items:
                 add_item(transaction)
 
@@ -413,12 +414,13 @@ class Customer(Record, discriminator="Customer"):
         rest = self._write_most(children)
 
         def free_user(transaction: TransactWrite) -> None:
-            CustomerClaim.remove_pointer(transaction, self.user_id, self.stripe_id)
+            CustomerClaim.remove_pointer(transaction, self.pk, self.stripe_id)
 
+        is_assigned = self.user_id is not None
         try:
-            self._write(changes, rest, [free_user, *extra_items])
+            self._write(changes, rest, [*([free_user] if is_assigned else []), *extra_items])
         except StaleRecordError:
-            claim = UserRecords.read(self.user_id).claim
+            claim = UserRecords.of_partition(self.pk).claim
             if claim and claim.stripe_id == self.stripe_id:
                 raise
             # Storing a pointer raises the version: at the version read here there is none.
@@ -454,7 +456,7 @@ class Customer(Record, discriminator="Customer"):
     def _items_of(self, child: Child) -> list[Record]:
         """The items of a child: a new one may need a pointer."""
         is_new = child.is_attached and all(known.sk != child.sk for known in self.children)
-        pointer = child.pointer(self.user_id) if is_new else None
+        pointer = child.pointer() if is_new else None
         return [child, pointer] if pointer else [child]
 
     def _write(
@@ -512,9 +514,14 @@ def _setting(name: str, value: object) -> Action:
     return action
 
 
+def read_customer(owner: Owner) -> Customer | None:
+    """Read a customer with its children, soft-deleted or not, strongly consistent."""
+    return UserRecords.of_partition(owner.pk).customer(owner.customer_id)
+
+
 @dataclass
 class UserRecords:
-    """The items of one user's partition, as one query read them."""
+    """The items of one partition, of a user or an unassigned customer, as one query read them."""
 
     claim: CustomerClaim | None = None
     customers: dict[str, Customer] = field(default_factory=dict)
@@ -525,24 +532,29 @@ class UserRecords:
 
     @classmethod
     def read(cls, user_id: str) -> UserRecords:
-        """Read a user's partition, strongly consistent.
+        """Read a user's partition: see `of_partition`."""
+        return cls.of_partition(user_key(user_id))
+
+    @classmethod
+    def of_partition(cls, pk: str) -> UserRecords:
+        """Read the partition of a user, or of an unassigned customer, strongly consistent.
 
         A query is not isolated from a concurrent transaction: where the claim points to a customer
         that the query did not see, or saw deleted, the partition is read again.
         """
-        records = cls._query(user_id)
+        records = cls._query(pk)
         for _ in range(cls._READS - 1):
             if records.is_consistent:
                 break
-            records = cls._query(user_id)
+            records = cls._query(pk)
         return records
 
     @classmethod
-    def _query(cls, user_id: str) -> UserRecords:
+    def _query(cls, pk: str) -> UserRecords:
         records = cls()
         children: list[Child] = []
         try:
-            for item in Record.query(user_key(user_id), consistent_read=True):
+            for item in Record.query(pk, consistent_read=True):
                 match item:
                     case CustomerClaim():
                         records.claim = item

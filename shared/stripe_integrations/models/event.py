@@ -287,6 +287,9 @@ class Event(Record, discriminator="Event"):
     def link(self, owner: Owner) -> Event:
         """Link the event to its customer, and store it unless it is stored.
 
+        One of an unassigned customer is linked to no user: the customer may have one when the event
+        is applied.
+
         Returns
         -------
         Event
@@ -302,7 +305,7 @@ class Event(Record, discriminator="Event"):
             self._update_if(self._link_actions(), Event.pk.exists())
             return self
         stored = self.store()
-        return stored if stored.user_id else stored.link(owner)
+        return stored if stored is self or stored._is_linked_to(owner) else stored.link(owner)
 
     @classmethod
     def find(cls, stripe_id: str) -> Event | None:
@@ -554,10 +557,17 @@ class Event(Record, discriminator="Event"):
             *self._link_actions(),
         ]
 
+    def _is_linked_to(self, owner: Owner) -> bool:
+        """Return whether it is linked to a user already, or needs no link to one."""
+        if owner.user_id is not None or self.state is EventState.WAITING:
+            return self.user_id is not None
+        return self.customer_id == owner.customer_id
+
     def _link_actions(self) -> list[Action]:
-        if self.user_id is None:
+        if self.customer_id is None:
             return []
-        return [Event.user_id.set(self.user_id), Event.customer_id.set(self.customer_id)]
+        to_user = [] if self.user_id is None else [Event.user_id.set(self.user_id)]
+        return [*to_user, Event.customer_id.set(self.customer_id)]
 
     def _update_if(self, actions: list[Action], condition: Condition) -> bool:
         """Write under a condition, and return whether it held."""

@@ -8,6 +8,11 @@ def user_key(user_id: str) -> str:
     return f"USER#{user_id}"
 
 
+def unassigned_key(customer_id: str) -> str:
+    """The partition key of everything that belongs to a customer of no user."""
+    return f"UNASSIGNED#{customer_id}"
+
+
 def customer_key(stripe_id: str) -> str:
     """The sort key of a Stripe customer, and the prefix of the sort keys of its children."""
     return f"CUSTOMER#{stripe_id}"

@@ -39,7 +39,7 @@ class PaymentMethod(Chargeable, discriminator="PaymentMethod"):
 
     @classmethod
     def from_stripe(
-        cls, user_id: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
+        cls, pk: str, stripe_customer: Json, objects: Iterable[Json], observation: Observation
     ) -> list[Self]:
         """Make the records of PaymentMethods, and of the customer's sources that are not cards."""
         sources = [
@@ -48,7 +48,7 @@ class PaymentMethod(Chargeable, discriminator="PaymentMethod"):
             if cls.concerns(source)
         ]
         by_id = {obj["id"]: obj for obj in [*sources, *objects]}
-        return super().from_stripe(user_id, stripe_customer, by_id.values(), observation)
+        return super().from_stripe(pk, stripe_customer, by_id.values(), observation)
 
     @classmethod
     def values_of(cls, obj: Json) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a Stripe id to its user: how an event finds its customer."""
+"""From a Stripe id to its customer, and to the customer's user: how an event finds its records."""
 
 from __future__ import annotations
 
@@ -10,57 +10,66 @@ from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
-from stripe_integrations.models.keys import stripe_key
+from stripe_integrations.models.keys import stripe_key, unassigned_key, user_key
 from stripe_integrations.models.table import ConditionFailedError, Record, unavailable
 
 _SK = "POINTER"
 
 
 class Owner(NamedTuple):
-    """The user and the Stripe customer that an object on Stripe belongs to."""
+    """The Stripe customer that an object on Stripe belongs to, and its user.
 
-    user_id: str
+    Parameters
+    ----------
+    user_id : str or None
+        The user; None where the customer is unassigned.
+    customer_id : str
+        The Stripe customer.
+    """
+
+    user_id: str | None
     customer_id: str
+
+    @property
+    def pk(self) -> str:
+        """The partition that has the customer's records."""
+        if self.user_id is None:
+            return unassigned_key(self.customer_id)
+        return user_key(self.user_id)
 
 
 class Pointer(Record, discriminator="Pointer"):
-    """The owner of a Stripe customer, or of one of its PaymentMethods.
+    """The user of a Stripe customer, or the customer of a PaymentMethod.
 
-    It remains after a soft delete, since events still arrive.
+    A customer's pointer without a user says that the customer is unassigned. It remains after a
+    soft delete, since events still arrive. A PaymentMethod's has the customer alone, whose user may
+    change.
     """
 
     MAX_USER_ID_LENGTH = 500
     """In characters: a user id has to fit a value of Stripe's metadata, and a key of ours."""
 
-    user_id = UnicodeAttribute()
+    user_id = UnicodeAttribute(null=True)
     customer_id = UnicodeAttribute(null=True)
     token = UnicodeAttribute(null=True)
 
     @classmethod
-    def to(
-        cls,
-        stripe_id: str,
-        user_id: str,
-        *,
-        customer_id: str | None = None,
-        token: str | None = None,
-    ) -> Pointer:
-        """A new pointer, not stored yet.
+    def to(cls, owner: Owner, token: str | None = None) -> Pointer:
+        """A customer's pointer, not stored yet.
 
         Parameters
         ----------
-        stripe_id : str
-            The id that it leads from: a customer's, or a PaymentMethod's.
-        user_id : str
-            The owner.
-        customer_id : str, optional
-            The customer that a PaymentMethod is attached to.
+        owner : Owner
+            The customer, and its user.
         token : str, optional
-            The token that a customer was created with: its metadata on Stripe may lose it.
+            The token that the customer was created with: its metadata on Stripe may lose it.
         """
-        return cls(
-            stripe_key(stripe_id), _SK, user_id=user_id, customer_id=customer_id, token=token
-        )
+        return cls(stripe_key(owner.customer_id), _SK, user_id=owner.user_id, token=token)
+
+    @classmethod
+    def of_payment_method(cls, stripe_id: str, customer_id: str) -> Pointer:
+        """The pointer of a PaymentMethod that is attached to a customer, not stored yet."""
+        return cls(stripe_key(stripe_id), _SK, customer_id=customer_id)
 
     @property
     def stripe_id(self) -> str:
@@ -71,10 +80,20 @@ class Pointer(Record, discriminator="Pointer"):
         """Add the write of a customer's pointer, on condition that no other user has the customer.
 
         The pointer alone decides whose a customer is: claims of two users don't exclude each other.
-        A failure returns the pointer that is stored instead: see `is_of_another_user`.
+        An unassigned customer is given to a user only by the transaction that moves its records:
+        see `assign_in`. A failure returns the pointer that is stored instead: see
+        `is_of_another_user`.
         """
         is_free: Condition = Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id)
         transaction.save(self, is_free, return_values="ALL_OLD")
+
+    def assign_in(self, transaction: TransactWrite) -> None:
+        """Add the write of an unassigned customer's pointer, on condition that it is unassigned.
+
+        A failure returns the pointer that is stored instead: see `is_of_another_user`.
+        """
+        is_unassigned: Condition = Pointer.pk.exists() & Pointer.user_id.does_not_exist()
+        transaction.save(self, is_unassigned, return_values="ALL_OLD")
 
     def is_of_another_user(self, error: ConditionFailedError, position: int) -> bool:
         """Return whether a transaction failed because another user has the customer.
@@ -87,11 +106,18 @@ class Pointer(Record, discriminator="Pointer"):
             The place of `add_to` in the transaction.
         """
         stored = error.old_item(position, Pointer)
-        return stored is not None and stored.user_id != self.user_id
+        return stored is not None and stored.user_id not in (None, self.user_id)
 
     def remove_in(self, transaction: TransactWrite) -> None:
         """Delete the pointer, on condition that it names this user, or is deleted already."""
         transaction.delete(self, Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id))
+
+    @classmethod
+    def check_is_free(cls, transaction: TransactWrite, customer_id: str) -> None:
+        """Let a transaction fail where a customer has a pointer."""
+        transaction.condition_check(
+            cls, stripe_key(customer_id), _SK, condition=cls.pk.does_not_exist()
+        )
 
     @classmethod
     def read(cls, stripe_id: str) -> Pointer | None:
@@ -102,7 +128,9 @@ class Pointer(Record, discriminator="Pointer"):
     def find(cls, stripe_id: str) -> Owner | None:
         """The owner of a Stripe id, strongly consistent; None if there is none."""
         pointer = cls.read(stripe_id)
-        return Owner(pointer.user_id, pointer.customer_id or stripe_id) if pointer else None
+        if pointer and pointer.customer_id:
+            pointer = cls.read(pointer.customer_id)
+        return Owner(pointer.user_id, pointer.stripe_id) if pointer else None
 
     @classmethod
     def token_of(cls, stripe_id: str) -> str | None:
@@ -111,12 +139,12 @@ class Pointer(Record, discriminator="Pointer"):
         return pointer.token if pointer else None
 
     @classmethod
-    def find_all(cls, stripe_ids: Iterable[str]) -> dict[str, Owner]:
-        """Return the owners of those Stripe ids that have one, by id; strongly consistent."""
-        keys = [(stripe_key(stripe_id), _SK) for stripe_id in stripe_ids]
+    def read_all(cls, customer_ids: Iterable[str]) -> dict[str, Pointer]:
+        """Return the stored ones among the pointers of customers, by id; strongly consistent."""
+        keys = [(stripe_key(stripe_id), _SK) for stripe_id in customer_ids]
         try:
-            pointers = list(cls.batch_get(keys, consistent_read=True))
+            return {
+                pointer.stripe_id: pointer for pointer in cls.batch_get(keys, consistent_read=True)
+            }
         except PynamoDBException as error:
             raise unavailable(error) from error
-        owners = ((p.stripe_id, p.user_id, p.customer_id) for p in pointers)
-        return {name: Owner(user_id, customer or name) for name, user_id, customer in owners}

@@ -14,7 +14,7 @@ from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.actions.events.stream import StreamRecord
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import ConfigurationError, DatabaseUnavailableError
-from stripe_integrations.models import Customer, Event
+from stripe_integrations.models import Customer, Event, Owner
 from tests.world import EMAIL, USER, World, database_client, hooked, stripe_event
 
 OTHER = User("u-2")
@@ -149,7 +149,7 @@ class TestNoName:
     @pytest.mark.parametrize("action", ["create", "rebuild", "reconcile", "apply"])
     def test_is_refused_by_table_without_name(self, world: World, action: str) -> None:
         with use(process(world, None)), pytest.raises(ConfigurationError, match="DEPLOYMENT_NAME"):
-            ACTIONS[action](world, Customer.new("u-1", "cus_1", world.context.now()))
+            ACTIONS[action](world, Customer.new(Owner("u-1", "cus_1"), world.context.now()))
         assert world.images() == []
         assert not world.stripe.requests
 

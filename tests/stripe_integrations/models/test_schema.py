@@ -176,7 +176,7 @@ class TestNewerRecord:
         assert card.observation
         tombstone = card.tombstone(card.observation)
         writes: list[Callable[[], object]] = [
-            lambda: table.transact(lambda t: t.save(Pointer.to(customer.stripe_id, "u-2"))),
+            lambda: table.transact(lambda t: t.save(Pointer.to(Owner("u-2", customer.stripe_id)))),
             lambda: customer.update_with({"name": "Jane"}, [tombstone]),
             customer.soft_delete,
         ]

@@ -23,6 +23,7 @@ from stripe_integrations.models import (
     CustomerClaim,
     Pointer,
     UserRecords,
+    read_customer,
     stored_kinds,
 )
 from stripe_integrations.models.deployment import store_deployment_name
@@ -149,8 +150,8 @@ def _check_other_owner(snapshot: CustomerSnapshot, *, take_over: bool) -> None:
 
 def _with_children(customer: Customer) -> Customer:
     """Fetch the children of a customer whose children were never listed."""
-    fetch_missing_children(customer.user_id, customer.stripe_id)
-    stored = UserRecords.read(customer.user_id).customer(customer.stripe_id)
+    fetch_missing_children(customer.pk, customer.stripe_id)
+    stored = read_customer(customer.owner)
     if stored is None or not stored.is_active:
         raise _deleted(customer.stripe_id)
     stored.is_new = customer.is_new

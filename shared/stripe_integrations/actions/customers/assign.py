@@ -14,7 +14,14 @@ from stripe_integrations.errors import (
     CustomerSoftDeletedError,
     StaleRecordError,
 )
-from stripe_integrations.models import Customer, CustomerClaim, Pointer, UserRecords
+from stripe_integrations.models import (
+    Customer,
+    CustomerClaim,
+    Owner,
+    Pointer,
+    UserRecords,
+    read_customer,
+)
 from stripe_integrations.models.claim import ClaimReplacement, new_token
 from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.metadata_update import MetadataUpdate
@@ -47,7 +54,7 @@ def complete_create(
     CustomerOfAnotherUserError
         Another user has the customer by now. The claim is deleted, since it can't be completed.
     """
-    customer = Customer.new(user_id, snapshot.stripe_id, current().now())
+    customer = Customer.new(Owner(user_id, snapshot.stripe_id), current().now())
     for name, value in claim.parameters["local"].items():
         setattr(customer, name, value)
     try:
@@ -122,7 +129,7 @@ def assign_adopted(
         Another user has the customer.
     """
     replacement = CustomerClaim.assigned(user_id, snapshot.stripe_id, new_token(), replaced)
-    customer = snapshot.fill(Customer.new(user_id, snapshot.stripe_id, current().now()))
+    customer = snapshot.fill(Customer.new(Owner(user_id, snapshot.stripe_id), current().now()))
     return _store(customer, replacement, [update.add_to])
 
 
@@ -152,7 +159,7 @@ def _store(
     except ConditionFailedError as error:
         claim = error.old_item(0, CustomerClaim)
         if claim and claim.stripe_id == customer.stripe_id:
-            return UserRecords.read(customer.user_id).active_customer
+            return UserRecords.of_partition(customer.pk).active_customer
         if pointer.is_of_another_user(error, 2):
             raise _of_another_user(customer) from error
         is_claim_unchanged = error.reasons[0] is None
@@ -167,7 +174,7 @@ def _use_existing_record(
     customer: Customer, replacement: ClaimReplacement, extra_items: Iterable[ExtraItem]
 ) -> Customer | None:
     """Point to a record that exists already, as a backup that was made during a create has it."""
-    record = UserRecords.read(customer.user_id).customer(customer.stripe_id)
+    record = read_customer(customer.owner)
     if record is None:
         return None
     # In a transaction of its own: roles that may update a customer can't update its pointer.
@@ -191,7 +198,7 @@ def _use_existing_record(
 
 
 def _pointer(customer: Customer, replacement: ClaimReplacement) -> Pointer:
-    return Pointer.to(customer.stripe_id, customer.user_id, token=replacement.pointer.token)
+    return Pointer.to(customer.owner, replacement.pointer.token)
 
 
 def _of_another_user(customer: Customer) -> CustomerOfAnotherUserError:

@@ -21,6 +21,7 @@ from stripe_integrations.context import current
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, UserRecords, stored_kinds
 from stripe_integrations.models.deployment import store_deployment_name
+from stripe_integrations.models.keys import user_key
 from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, transact
 
@@ -142,7 +143,7 @@ def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
         if not stripe_customer.get("deleted"):
             return assign_customer(user_id, claim, CustomerSnapshot.from_fetch(stripe_customer))
     with suppress(ConditionFailedError):
-        transact(lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id))
+        transact(lambda t: CustomerClaim.remove_pointer(t, user_key(user_id), stripe_id))
     return None
 
 

@@ -269,7 +269,7 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
 
     def compose(transaction: TransactWrite) -> None:
         transaction.save(customer)
-        Pointer.to(snapshot.stripe_id, user_id, token=str(snapshot.token)).add_to(transaction)
+        Pointer.to(customer.owner, str(snapshot.token)).add_to(transaction)
 
     _transact_unless_changed(compose)
 
@@ -287,7 +287,9 @@ def _complete(
     is_pointed_to = claim is not None and claim.stripe_id == stripe_id
     if not record.is_active:
         if is_pointed_to:
-            _transact_unless_changed(lambda t: CustomerClaim.remove_pointer(t, user_id, stripe_id))
+            _transact_unless_changed(
+                lambda t: CustomerClaim.remove_pointer(t, record.pk, stripe_id)
+            )
         return is_pointed_to
     others = any(other.is_active for other in records.customers.values() if other is not record)
     if (others or not is_pointed_to) and _is_superseded(records, snapshot):
@@ -296,7 +298,7 @@ def _complete(
     replaced = _soft_delete_others(records, snapshot)
     if not is_pointed_to or not Pointer.find(stripe_id):
         replacement = CustomerClaim.assigned(user_id, stripe_id, token, replaced)
-        pointer = Pointer.to(stripe_id, user_id, token=replacement.pointer.token)
+        pointer = Pointer.to(record.owner, replacement.pointer.token)
         record.update_with({}, extra_items=(replacement.add_to, pointer.add_to))
         return True
     if record.is_listed:

@@ -14,7 +14,7 @@ from typing import Any
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import StaleRecordError, StripeRefusedError
-from stripe_integrations.models import Customer, UserRecords, stored_kinds
+from stripe_integrations.models import Customer, UserRecords, read_customer, stored_kinds
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import ExtraItem, default_ids
 from stripe_integrations.models.observation import Observation
@@ -89,7 +89,7 @@ class FetchedCustomer:
             child
             for kind, objects in self.objects.items()
             for child in kind.from_stripe(
-                customer.user_id, self.stripe_customer, objects, self.observation
+                customer.pk, self.stripe_customer, objects, self.observation
             )
         ]
         keys = {child.sk for child in listed}
@@ -194,13 +194,14 @@ def refresh_until_written(customer: Customer) -> Customer:
     return retry_on_conflict(attempt)
 
 
-def fetch_missing_children(user_id: str, stripe_id: str) -> None:
+def fetch_missing_children(pk: str, stripe_id: str) -> None:
     """Fetch a customer whose children were never listed because it was stored late.
 
     Parameters
     ----------
-    user_id, stripe_id : str
-        The customer. Does nothing if it is soft-deleted, or its children have been listed since.
+    pk, stripe_id : str
+        The customer, and its partition. Does nothing if it is soft-deleted, or its children have
+        been listed since.
 
     Raises
     ------
@@ -211,7 +212,7 @@ def fetch_missing_children(user_id: str, stripe_id: str) -> None:
     """
 
     def attempt(_: int) -> None:
-        record = UserRecords.read(user_id).customer(stripe_id)
+        record = UserRecords.of_partition(pk).customer(stripe_id)
         if record and record.is_active and not record.is_listed:
             refresh_from_stripe(record)
 
@@ -231,7 +232,7 @@ def read_again(customer: Customer) -> Customer:
     StaleRecordError
         It is not stored.
     """
-    record = UserRecords.read(customer.user_id).customer(customer.stripe_id)
+    record = read_customer(customer.owner)
     if record is None:
         raise StaleRecordError(f"{customer.stripe_id} is not stored")
     return record

@@ -24,7 +24,7 @@ def release_customer(user_id: str) -> None:
     if customer:
         _release(user_id, customer.stripe_id)
     for child in UserRecords.read(user_id).orphans:
-        child.delete_orphan(user_id)
+        child.delete_orphan()
 
 
 def _release(user_id: str, stripe_id: str) -> None:

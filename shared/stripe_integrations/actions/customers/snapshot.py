@@ -9,7 +9,7 @@ from typing import Any
 
 from stripe_integrations.context import current
 from stripe_integrations.limits import CLOCK_SKEW_SECONDS
-from stripe_integrations.models import Customer, CustomerClaim, stored_kinds
+from stripe_integrations.models import Customer, CustomerClaim, Owner, stored_kinds
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.observation import Observation
 
@@ -103,7 +103,7 @@ class CustomerSnapshot:
     def new_record(self, user_id: str) -> Customer:
         """Make its record, dated by when its user got it and not stored yet."""
         moment = datetime.fromtimestamp(self.assigned, UTC)
-        return self.fill(Customer.new(user_id, self.stripe_id, moment))
+        return self.fill(Customer.new(Owner(user_id, self.stripe_id), moment))
 
     def fill(self, customer: Customer) -> Customer:
         """Set the field values of a record that is not stored yet."""

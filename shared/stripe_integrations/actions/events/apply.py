@@ -32,13 +32,13 @@ from stripe_integrations.models import (
     CustomerClaim,
     Event,
     EventState,
+    Owner,
     Pointer,
-    UserRecords,
+    read_customer,
 )
 from stripe_integrations.models.customer import MAX_EXTRA_ITEMS
 from stripe_integrations.models.event import UNKNOWN_CUSTOMER
 from stripe_integrations.models.observation import Freshness
-from stripe_integrations.models.pointer import Owner
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.observability import Metric, logger
 
@@ -199,7 +199,7 @@ def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
     if named is None:
         return None, events
     linked = _linked_owner(events)
-    customer = _read_customer(linked) if linked else None
+    customer = read_customer(linked) if linked else None
     if linked and customer:
         return customer, _link(events, linked)
     # A stored link may be outdated: the customer may belong to another user by now.
@@ -207,15 +207,11 @@ def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
     if owner is None:
         return None, _keep_waiting(events)
     events = _link(events, owner)
-    customer = _read_customer(owner)
+    customer = read_customer(owner)
     if customer is None:
         # One transaction writes pointer and record, but two reads are not isolated from it.
         raise errors.StaleRecordError(f"{owner.customer_id} is not visible yet")
     return customer, events
-
-
-def _read_customer(owner: Owner) -> Customer | None:
-    return UserRecords.read(owner.user_id).customer(owner.customer_id)
 
 
 def _link(events: list[Event], owner: Owner) -> list[Event]:

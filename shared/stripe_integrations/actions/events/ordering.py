@@ -158,7 +158,7 @@ class PendingChanges:
 
     def _child(self, kind: type[Child], values: dict[str, Any], event: Event) -> Child:
         observation = Observation.of_event(event.created)
-        return kind.under(self._customer.user_id, self._customer.stripe_id, values, observation)
+        return kind.under(self._customer.pk, self._customer.stripe_id, values, observation)
 
     def _stored_child(self, kind: type[Child], event: Event) -> Child | None:
         stripe_id = event.data_object["id"]

@@ -158,12 +158,12 @@ def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:
     """Look up the customers of some events, and return whether to continue."""
     if not current().has_time_for(limits.APPLY_SECONDS):
         return False
-    owners = Pointer.find_all({str(event.customer_id) for event in batch})
-    known = [event for event in batch if event.customer_id in owners]
+    pointers = Pointer.read_all({str(event.customer_id) for event in batch})
+    known = [event for event in batch if event.customer_id in pointers]
     if not all(_attempt(stripe_ids, result) for stripe_ids in grouped(known)):
         return False
     for event in batch:
-        if event.customer_id in owners or not event.is_final_lookup:
+        if event.customer_id in pointers or not event.is_final_lookup:
             continue
         if not current().has_time_for(limits.APPLY_SECONDS):
             return False

@@ -49,11 +49,6 @@ class StreamRecord(NamedTuple):
         return self.sk.partition("#")[2]
 
     @property
-    def user_id(self) -> str:
-        """The user of a customer."""
-        return self.pk.partition("#")[2]
-
-    @property
     def group(self) -> str:
         """What it is processed together with: the customer's id, or its own key without one."""
         customer_id = self.customer_id if self.is_event else self.new_customer_id
@@ -93,7 +88,7 @@ def _finish_new_customer(record: StreamRecord) -> None:
     if any(map(_is_waiting, _events_of(record.new_customer_id).values())):
         raise StaleRecordError("an event still waits for the customer")
     if record.lacks_children:
-        fetch_missing_children(record.user_id, record.new_customer_id)
+        fetch_missing_children(record.pk, record.new_customer_id)
 
 
 def _by_customer(records: Iterable[StreamRecord]) -> Iterable[list[StreamRecord]]:

@@ -386,7 +386,7 @@ class TestRaces:
         losers = [result for result in results if isinstance(result, Exception)]
         assert [type(loser) for loser in losers] == [CustomerOfAnotherUserError] * 49
         (winner,) = (result for result in results if isinstance(result, Customer))
-        assert_is_owned(world, existing, winner.user_id)
+        assert_is_owned(world, existing, str(winner.user_id))
         assert len(world.items(record_type="CustomerClaim")) == 1
 
     def test_of_customers_for_one_user_has_one_winner(self, world: World) -> None:

@@ -18,7 +18,7 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import Customer, Pointer
+from stripe_integrations.models import Customer, Owner, Pointer
 from tests.stripe_integrations.actions.customers.helpers import (
     POST,
     acquire_claim,
@@ -456,7 +456,7 @@ class TestClaim:
         acquire_claim()
         world.time += 20
         world.stripe.faults.delay(1, match=POST)
-        during_sleep(world, lambda: Pointer.to(ids_on_stripe(world)[0], "u-2").save())
+        during_sleep(world, lambda: Pointer.to(Owner("u-2", ids_on_stripe(world)[0])).save())
 
         with pytest.raises(CustomerOfAnotherUserError):
             StripeCustomer.create(USER, EMAIL)
@@ -473,7 +473,7 @@ class TestClaim:
         stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
         stored_claim().delete()
         claim.save()  # a backup that was made during the create has the claim as it was before
-        Pointer.to(stripe_id, "u-2").save()
+        Pointer.to(Owner("u-2", stripe_id)).save()
         with pytest.raises(CustomerOfAnotherUserError):
             StripeCustomer.create(USER, EMAIL)
         assert [item["user_id"] for item in world.items(record_type="Pointer")] == ["u-2"]

@@ -21,7 +21,7 @@ from stripe_integrations.errors import (
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import Customer, Pointer, UserRecords
+from stripe_integrations.models import Customer, Owner, Pointer, UserRecords
 from stripe_integrations.models.table import ConditionFailedError, transact
 from tests import roles
 from tests.stripe_integrations.actions.customers.helpers import (
@@ -502,7 +502,7 @@ class TestOfAnotherUser:
     ) -> None:
         stripe_id = create(world)
         forget(world, *lost)
-        Pointer.to(stripe_id, "u-2").save()
+        Pointer.to(Owner("u-2", stripe_id)).save()
         before = world.images()
         assert world.rebuild() == whole(listed=1, rebuilt=0)
         assert world.images() == before
@@ -526,7 +526,7 @@ class TestOfAnotherUser:
 def take(stripe_id: str) -> None:
     """Store the pointer of a customer for another user, if it has none."""
     with roles.acting_freely(), suppress(ConditionFailedError):
-        transact(Pointer.to(stripe_id, "u-2").add_to)
+        transact(Pointer.to(Owner("u-2", stripe_id)).add_to)
 
 
 def half_activate(world: World) -> str:

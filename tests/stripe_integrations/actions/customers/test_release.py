@@ -16,6 +16,7 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
 )
 from stripe_integrations.models import Customer, Pointer
+from stripe_integrations.models.child import Child
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from tests.stripe_integrations.actions.customers.helpers import acquire_claim, during_sleep
 from tests.stripe_integrations.actions.customers.test_adopt import (
@@ -283,8 +284,8 @@ def test_interrupted_deletion_of_children_is_completed(
 ) -> None:
     monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 0)
 
-    def fail(_: object, user_id: str) -> None:
-        raise ClientKilledError(user_id)
+    def fail(child: Child) -> None:
+        raise ClientKilledError(child.sk)
 
     with monkeypatch.context() as patch, pytest.raises(ClientKilledError):
         patch.setattr("stripe_integrations.models.child.Child.delete_orphan", fail)

@@ -8,7 +8,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
-from stripe_integrations.models import Card, CustomerClaim, Pointer
+from stripe_integrations.models import Card, CustomerClaim, Owner, Pointer
 from tests.stripe_changes import detach_card
 from tests.stripe_integrations.actions.events.custom_handlers import NOTE
 from tests.world import EMAIL, USER, Json, World, stored_event, stripe_event
@@ -130,7 +130,7 @@ class TestWaitingEvent:
     def test_is_retried_until_customer_is_visible(
         self, world: World, waiting: str, on_stripe: str
     ) -> None:
-        Pointer.to(on_stripe, "u-1").save()
+        Pointer.to(Owner("u-1", on_stripe)).save()
         world.time += 200
         world.reconcile()
         event = stored_event(waiting)
