@@ -34,6 +34,13 @@ class WebhookIngress(StrEnum):
     NONE = "none"
 
 
+class UnassignedCustomers(StrEnum):
+    """What happens to customers on Stripe that no user of this deployment has."""
+
+    IGNORE = "ignore"
+    STORE = "store"
+
+
 _MODES = {"test": False, "live": True}
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
@@ -96,6 +103,9 @@ class Settings:
     jwt_admin_scope : str or None
         The scope that lets a token read and change every user's customer; without one, no token
         may.
+    unassigned_customers : UnassignedCustomers
+        Whether customers on Stripe that no user has are stored, and kept current by their events,
+        until a user adopts them. By default they are not.
     """
 
     table_name: str
@@ -117,6 +127,7 @@ class Settings:
     deployment_name: str | None = None
     api_authorizer: Authorizer = Authorizer.IAM
     jwt_admin_scope: str | None = None
+    unassigned_customers: UnassignedCustomers = UnassignedCustomers.IGNORE
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -162,6 +173,7 @@ class Settings:
             deployment_name=_name(environment.get("DEPLOYMENT_NAME") or None),
             api_authorizer=_authorizer(environment.get("API_AUTHORIZER") or "iam"),
             jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
+            unassigned_customers=_unassigned(environment.get("UNASSIGNED_CUSTOMERS") or "ignore"),
         )
 
 
@@ -185,6 +197,13 @@ def _ingress(name: str) -> WebhookIngress:
         raise ConfigurationError(
             "WEBHOOK_INGRESS must be function-url, http-api, eventbridge or none"
         ) from None
+
+
+def _unassigned(name: str) -> UnassignedCustomers:
+    try:
+        return UnassignedCustomers(name)
+    except ValueError:
+        raise ConfigurationError("UNASSIGNED_CUSTOMERS must be ignore or store") from None
 
 
 def _name(name: str | None) -> str | None:

@@ -218,8 +218,15 @@ class Child(Record):
 
     def with_values(self, **values: Any) -> Self:
         """Return a copy with other values of some fields, not stored yet."""
+        copy = self.copy_to(self.pk)
+        for name, value in values.items():
+            setattr(copy, name, value)
+        return copy
+
+    def copy_to(self, pk: str) -> Self:
+        """Return a copy in another partition, not stored yet."""
         stored = {name: getattr(self, name) for name in fields_of(type(self))}
-        return type(self)(self.pk, self.sk, **{**stored, **values})
+        return type(self)(pk, self.sk, **stored)
 
     def reduced(self) -> Self:
         """Return a copy with the main fields only, which fits into an item."""

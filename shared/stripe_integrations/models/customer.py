@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pynamodb.attributes import VersionAttribute
 from pynamodb.exceptions import PynamoDBException
+from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
 
@@ -387,7 +389,7 @@ class Customer(Record, discriminator="Customer"):
             deleted += [child, pointer] if pointer else [child]
 
         def compose(transaction: TransactWrite) -> None:
-            transaction.delete(self)
+            transaction.delete(self, self._is_same_record())
             CustomerClaim.remove_pointer(transaction, self.pk, self.stripe_id)
             Pointer.to(self.owner).remove_in(transaction)
             for item in deleted:
@@ -399,6 +401,84 @@ class Customer(Record, discriminator="Customer"):
             transact(compose)
         except ConditionFailedError as error:
             raise StaleRecordError(f"{self.stripe_id} was changed since it was read") from error
+
+    def move_to(self, owner: Owner, extra_items: Iterable[ExtraItem] = ()) -> Customer:
+        """Move the record and its children to the partition of another owner, in one transaction.
+
+        Children that don't fit into it are deleted before, with the observations of the lists, so
+        that all children are fetched afterwards.
+
+        Parameters
+        ----------
+        owner : Owner
+            The same customer, with the user who gets it, or with none.
+        extra_items : iterable of callable
+            Written in the same transaction, 20 at most.
+
+        Returns
+        -------
+        Customer
+            The record in its new partition.
+
+        Raises
+        ------
+        ConditionFailedError
+            The record was changed since it was read, or the condition of an extra item, of which
+            the first is the first item of the transaction, did not hold.
+        """
+        self._drop_children(self._movable_children())
+        moved = self._copy_for(owner)
+        children = [child.copy_to(owner.pk) for child in self.children]
+
+        def compose(transaction: TransactWrite) -> None:
+            for add_item in extra_items:
+                add_item(transaction)
+            transaction.delete(self, self._is_same_record())
+            transaction.save(moved)
+            for stored, child in zip(self.children, children, strict=True):
+                transaction.delete(stored)
+                transaction.save(child)
+
+        transact(compose)
+        moved.children = children
+        return moved
+
+    def _movable_children(self) -> list[Child]:
+        """The children that fit into one transaction, each with its deletion and its copy."""
+        movable: list[Child] = []
+        size = 0
+        for child in self.children:
+            size += 2 * child.size
+            if 2 * (len(movable) + 1) > _ROOM_ITEMS or size > _ROOM_BYTES:
+                break
+            movable.append(child)
+        return movable
+
+    def _drop_children(self, kept: list[Child]) -> None:
+        """Delete the other children, and the observations of the lists, which would lack them."""
+        dropped = [child for child in self.children if child not in kept]
+        for first in range(0, len(dropped), _ROOM_ITEMS):
+            chunk = dropped[first : first + _ROOM_ITEMS]
+            self._write({"listings": None}, [], [partial(_delete, child) for child in chunk])
+        self.children = kept
+
+    def _copy_for(self, owner: Owner) -> Customer:
+        """Return a copy in the partition of an owner, not stored yet."""
+        values = {name: getattr(self, name) for name in fields_of(Customer)}
+        moment = current().now()
+        return Customer(
+            owner.pk,
+            self.sk,
+            **{**values, "user_id": owner.user_id, "created_at": moment, "modified_at": moment},
+        )
+
+    def _is_same_record(self) -> Condition:
+        """The condition that the record was not deleted and stored again since it was read.
+
+        A record that is stored again begins with the first version again.
+        """
+        is_same: Condition = Customer.created_at == self.created_at
+        return is_same
 
     def _soft_delete(
         self,
@@ -469,7 +549,8 @@ class Customer(Record, discriminator="Customer"):
 
         def compose(transaction: TransactWrite) -> None:
             # A new list each time: PynamoDB appends the action of the version to it.
-            transaction.update(self, [_setting(name, value) for name, value in values.items()])
+            actions = [_setting(name, value) for name, value in values.items()]
+            transaction.update(self, actions, self._is_same_record())
             for item in items:
                 transaction.save(item)
             for add_item in extra_items:
@@ -506,6 +587,10 @@ def _chosen_id(invoice_settings: object) -> str | None:
     if isinstance(chosen, Mapping):
         chosen = chosen.get("id")
     return chosen if isinstance(chosen, str) and chosen else None
+
+
+def _delete(child: Child, transaction: TransactWrite) -> None:
+    transaction.delete(child)
 
 
 def _setting(name: str, value: object) -> Action:

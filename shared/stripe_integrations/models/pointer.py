@@ -72,6 +72,11 @@ class Pointer(Record, discriminator="Pointer"):
         return cls(stripe_key(stripe_id), _SK, customer_id=customer_id)
 
     @property
+    def owner(self) -> Owner:
+        """The customer that a customer's pointer is of, and its user."""
+        return Owner(self.user_id, self.stripe_id)
+
+    @property
     def stripe_id(self) -> str:
         """The id that it leads from, which is part of the key."""
         return self.pk.removeprefix(stripe_key(""))
@@ -86,6 +91,14 @@ class Pointer(Record, discriminator="Pointer"):
         """
         is_free: Condition = Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id)
         transaction.save(self, is_free, return_values="ALL_OLD")
+
+    def create_in(self, transaction: TransactWrite) -> None:
+        """Add the write of a pointer, on condition that there is none, which a failure returns."""
+        transaction.save(self, Pointer.pk.does_not_exist(), return_values="ALL_OLD")
+
+    def unassign_in(self, transaction: TransactWrite, owner: Owner) -> None:
+        """Add the write of an unassigned customer's pointer, on condition that its owner has it."""
+        transaction.save(self, Pointer.user_id == owner.user_id)
 
     def assign_in(self, transaction: TransactWrite) -> None:
         """Add the write of an unassigned customer's pointer, on condition that it is unassigned.
@@ -130,7 +143,7 @@ class Pointer(Record, discriminator="Pointer"):
         pointer = cls.read(stripe_id)
         if pointer and pointer.customer_id:
             pointer = cls.read(pointer.customer_id)
-        return Owner(pointer.user_id, pointer.stripe_id) if pointer else None
+        return pointer.owner if pointer else None
 
     @classmethod
     def token_of(cls, stripe_id: str) -> str | None:

@@ -13,20 +13,22 @@ from http import HTTPStatus
 from typing import Any
 
 from stripe_integrations import errors
-from stripe_integrations.actions.customers.assign import assign_adopted
+from stripe_integrations.actions.customers.assign import assign_adopted, assign_unassigned
 from stripe_integrations.actions.customers.metadata import write_metadata
 from stripe_integrations.actions.customers.refresh import fetch_missing_children
-from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.context import current
 from stripe_integrations.models import (
     Customer,
     CustomerClaim,
+    Owner,
     Pointer,
     UserRecords,
     read_customer,
     stored_kinds,
 )
 from stripe_integrations.models.deployment import store_deployment_name
+from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
@@ -75,15 +77,30 @@ def _assign(user_id: str, stripe_id: str, update: MetadataUpdate, *, take_over: 
     if stored:
         return stored
     owner = Pointer.find(stripe_id)
-    if owner and owner.user_id != user_id:
+    if owner and owner.user_id not in (None, user_id):
         raise _of_another_user(stripe_id)
-    snapshot = _retrieve(stripe_id)
-    if not _is_named_by_metadata(snapshot, user_id):
-        _check_other_owner(snapshot, take_over=take_over)
-    customer = assign_adopted(user_id, records.claim, snapshot, update)
+    if owner and owner.user_id is None:
+        unassigned = _read_unassigned(owner)
+        _check_metadata(stripe_id, unassigned.metadata, user_id, take_over=take_over)
+        customer = assign_unassigned(user_id, records.claim, unassigned, update)
+    else:
+        snapshot = _retrieve(stripe_id)
+        metadata = snapshot.stripe_customer.get("metadata")
+        _check_metadata(stripe_id, metadata, user_id, take_over=take_over)
+        customer = assign_adopted(user_id, records.claim, snapshot, update)
     if customer is None:
         raise errors.StaleRecordError("the user has another claim by now")
     return customer
+
+
+def _read_unassigned(owner: Owner) -> Customer:
+    """Read an unassigned customer, whose events keep it current: no call to Stripe is needed."""
+    record = read_customer(owner)
+    if record is None:
+        raise errors.StaleRecordError(f"{owner.customer_id} is another user's by now")
+    if not record.is_active:
+        raise _deleted(owner.customer_id)
+    return record
 
 
 def _stored_customer(records: UserRecords, stripe_id: str) -> Customer | None:
@@ -120,13 +137,7 @@ def _retrieve(stripe_id: str) -> CustomerSnapshot:
     return CustomerSnapshot(stripe_customer, observation, is_initial=False)
 
 
-def _is_named_by_metadata(snapshot: CustomerSnapshot, user_id: str) -> bool:
-    """Return whether the metadata names no owner, or this user of this deployment."""
-    token = snapshot.token
-    return not token or (snapshot.user_id == user_id and CustomerClaim.is_ours(token))
-
-
-def _check_other_owner(snapshot: CustomerSnapshot, *, take_over: bool) -> None:
+def _check_metadata(stripe_id: str, metadata: object, user_id: str, *, take_over: bool) -> None:
     """Raise if the metadata names another owner, unless it is to be taken from that one.
 
     Raises
@@ -136,15 +147,16 @@ def _check_other_owner(snapshot: CustomerSnapshot, *, take_over: bool) -> None:
     TakeOverRequiredError
         It is another deployment's; or the metadata was copied, or is left of a lost record.
     """
-    token, owner = snapshot.token, snapshot.user_id
-    claim = CustomerClaim.read(owner) if owner else None
-    if claim and (claim.stripe_id == snapshot.stripe_id or snapshot.is_for_claim(claim)):
-        raise _of_another_user(snapshot.stripe_id)
+    token, owner = value_at(metadata, TOKEN_KEY), value_at(metadata, USER_KEY)
+    if not token or (owner == user_id and CustomerClaim.is_ours(token)):
+        return
+    claim = CustomerClaim.read(owner) if isinstance(owner, str) and owner else None
+    if claim and (claim.stripe_id == stripe_id or (claim.is_creating and token in claim.tokens)):
+        raise _of_another_user(stripe_id)
     if not take_over:
         whose = "user" if CustomerClaim.is_ours(token) else "deployment"
         raise errors.TakeOverRequiredError(
-            f"the metadata of {snapshot.stripe_id} names another {whose}:"
-            " it is adopted only with take_over"
+            f"the metadata of {stripe_id} names another {whose}: it is adopted only with take_over"
         )
 
 

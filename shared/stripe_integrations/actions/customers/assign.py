@@ -133,6 +133,67 @@ def assign_adopted(
     return _store(customer, replacement, [update.add_to])
 
 
+def assign_unassigned(
+    user_id: str, replaced: CustomerClaim | None, record: Customer, update: MetadataUpdate
+) -> Customer | None:
+    """Give an unassigned customer to the user who adopts it: its records move to the user's.
+
+    Parameters
+    ----------
+    user_id : str
+        The user.
+    replaced : CustomerClaim or None
+        The stored claim, as it was read: a pointer to this very customer.
+    record : Customer
+        The record, as it was read.
+    update : MetadataUpdate
+        The work item of its metadata, which is stored with it.
+
+    Returns
+    -------
+    Customer or None
+        With `is_new` True. None where another claim is stored by now, or the record was changed:
+        read both again.
+
+    Raises
+    ------
+    CustomerOfAnotherUserError
+        Another user has the customer by now.
+    """
+    replacement = CustomerClaim.assigned(user_id, record.stripe_id, new_token(), replaced)
+    return _move(record, user_id, replacement, [update.add_to])
+
+
+def store_unassigned(snapshot: CustomerSnapshot) -> Owner | None:
+    """Store a customer of Stripe's that no user has, unless it is stored.
+
+    Returns
+    -------
+    Owner or None
+        The customer, and the user who has it by now; None where it may not be stored, since its
+        metadata has a token, of another deployment or of a claim that is lost.
+    """
+    if snapshot.token:
+        return None
+    owner = Owner(None, snapshot.stripe_id)
+    customer = snapshot.fill(Customer.new(owner, current().now()))
+    pointer = Pointer.to(owner)
+
+    def compose(transaction: TransactWrite) -> None:
+        pointer.create_in(transaction)
+        transaction.save(customer)
+
+    try:
+        transact(compose)
+    except ConditionFailedError as error:
+        stored = error.old_item(0, Pointer)
+        if stored:
+            return Owner(stored.user_id, stored.stripe_id)
+        with suppress(ConditionFailedError):
+            transact(pointer.create_in)  # a backup that was made during a write has half of it
+    return owner
+
+
 def _store(
     customer: Customer, replacement: ClaimReplacement, extra_items: Iterable[ExtraItem] = ()
 ) -> Customer | None:
@@ -144,6 +205,8 @@ def _store(
         Its record exists, and is soft-deleted.
     CustomerOfAnotherUserError
         Another user has it.
+    StaleRecordError
+        It was unassigned, and was changed in the meantime.
     """
     pointer = _pointer(customer, replacement)
 
@@ -162,10 +225,43 @@ def _store(
             return UserRecords.of_partition(customer.pk).active_customer
         if pointer.is_of_another_user(error, 2):
             raise _of_another_user(customer) from error
+        unassigned = read_customer(Owner(None, customer.stripe_id))
+        if unassigned:
+            return _move(unassigned, str(customer.user_id), replacement, extra_items)
         is_claim_unchanged = error.reasons[0] is None
         if not is_claim_unchanged:
             return None
         return _use_existing_record(customer, replacement, extra_items)
+    customer.is_new = True
+    return customer
+
+
+def _move(
+    record: Customer,
+    user_id: str,
+    replacement: ClaimReplacement,
+    extra_items: Iterable[ExtraItem],
+) -> Customer | None:
+    """Move the records of an unassigned customer to a user.
+
+    Returns
+    -------
+    Customer or None
+        With `is_new` True. None where another claim is stored by now, or the record was changed.
+
+    Raises
+    ------
+    CustomerOfAnotherUserError
+        Another user has the customer.
+    """
+    owner = Owner(user_id, record.stripe_id)
+    pointer = Pointer.to(owner, replacement.pointer.token)
+    try:
+        customer = record.move_to(owner, [replacement.add_to, pointer.assign_in, *extra_items])
+    except ConditionFailedError as error:
+        if pointer.is_of_another_user(error, 1):
+            raise _of_another_user(record) from error
+        return None
     customer.is_new = True
     return customer
 

@@ -13,7 +13,8 @@ and pointer have that of their customer, and another one that has it is a copy, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -33,8 +34,10 @@ from stripe_integrations.context import current
 from stripe_integrations.models import (
     Customer,
     CustomerClaim,
+    Owner,
     Pointer,
     UserRecords,
+    read_customer,
 )
 from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.retry import retry_on_conflict
@@ -119,7 +122,7 @@ def _restore(snapshot: CustomerSnapshot) -> bool:
     def attempt(_: int) -> bool:
         records = UserRecords.read(user_id)
         owner = Pointer.find(snapshot.stripe_id)
-        if owner and owner.user_id != user_id:
+        if owner and owner.user_id not in (None, user_id):
             raise errors.CustomerOfAnotherUserError("its pointer names another user")
         record = records.customer(snapshot.stripe_id)
         if record:
@@ -266,12 +269,19 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
     customer = snapshot.new_record(user_id)
     customer.is_active = False
     customer.date_purged = customer.modified_at = current().now()
+    pointer = Pointer.to(customer.owner, str(snapshot.token))
+    unassigned = read_customer(Owner(None, snapshot.stripe_id))
+    if unassigned:
+        with _changes_are_stale():
+            unassigned.move_to(customer.owner, [pointer.assign_in]).soft_delete()
+        return
 
     def compose(transaction: TransactWrite) -> None:
         transaction.save(customer)
-        Pointer.to(customer.owner, str(snapshot.token)).add_to(transaction)
+        pointer.add_to(transaction)
 
-    _transact_unless_changed(compose)
+    with _changes_are_stale():
+        transact(compose)
 
 
 def _complete(
@@ -287,9 +297,8 @@ def _complete(
     is_pointed_to = claim is not None and claim.stripe_id == stripe_id
     if not record.is_active:
         if is_pointed_to:
-            _transact_unless_changed(
-                lambda t: CustomerClaim.remove_pointer(t, record.pk, stripe_id)
-            )
+            with _changes_are_stale():
+                transact(lambda t: CustomerClaim.remove_pointer(t, record.pk, stripe_id))
         return is_pointed_to
     others = any(other.is_active for other in records.customers.values() if other is not record)
     if (others or not is_pointed_to) and _is_superseded(records, snapshot):
@@ -320,8 +329,10 @@ def _refresh(customer: Customer | None) -> bool:
     return True
 
 
-def _transact_unless_changed(compose: Callable[[TransactWrite], None]) -> None:
+@contextmanager
+def _changes_are_stale() -> Iterator[None]:
+    """Raise `StaleRecordError` where the condition of a transaction does not hold."""
     try:
-        transact(compose)
+        yield
     except ConditionFailedError as error:
         raise errors.StaleRecordError("the records were changed since they were read") from error

@@ -1,4 +1,6 @@
-"""Releasing a customer: this deployment forgets it, and any user may adopt it.
+"""Releasing a customer: any user may adopt it.
+
+The deployment forgets it, or stores it as unassigned, if it stores such customers.
 
 While the metadata is removed on Stripe, the work item of the metadata is claimed. If the process
 dies before the records are deleted, the schedule writes the metadata again, as they still have it.
@@ -6,11 +8,17 @@ dies before the records are deleted, the schedule writes the metadata again, as 
 
 from __future__ import annotations
 
+from pynamodb.transactions import TransactWrite
+
 from stripe_integrations import errors
 from stripe_integrations.actions.customers.metadata import remove_metadata
-from stripe_integrations.models import UserRecords
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.config import UnassignedCustomers
+from stripe_integrations.context import current
+from stripe_integrations.models import Customer, CustomerClaim, Owner, Pointer, UserRecords
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.models.table import ConditionFailedError
 
 
 def release_customer(user_id: str) -> None:
@@ -37,6 +45,29 @@ def _release(user_id: str, stripe_id: str) -> None:
         customer = UserRecords.read(user_id).active_customer
         if customer is None or customer.stripe_id != stripe_id:
             raise errors.CustomerNotFoundError("this user has the customer no longer")
-        customer.release([update.remove_in])
+        if current().settings.unassigned_customers is UnassignedCustomers.STORE:
+            _unassign(customer, update)
+        else:
+            customer.release([update.remove_in])
 
     retry_on_conflict(attempt)
+
+
+def _unassign(customer: Customer, update: MetadataUpdate) -> None:
+    """Store a user's customer as unassigned, without our keys of its metadata."""
+    customer.metadata = {
+        name: value
+        for name, value in (customer.metadata or {}).items()
+        if name not in (USER_KEY, TOKEN_KEY)
+    }
+    unassigned = Pointer.to(Owner(None, customer.stripe_id))
+
+    def free_user(transaction: TransactWrite) -> None:
+        CustomerClaim.remove_pointer(transaction, customer.pk, customer.stripe_id)
+        unassigned.unassign_in(transaction, customer.owner)
+        update.remove_in(transaction)
+
+    try:
+        customer.move_to(unassigned.owner, [free_user])
+    except ConditionFailedError as error:
+        raise errors.StaleRecordError("the customer was changed since it was read") from error

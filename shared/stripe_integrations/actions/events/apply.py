@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from stripe_integrations import errors, limits
-from stripe_integrations.actions.customers.assign import complete_create
+from stripe_integrations.actions.customers.assign import complete_create, store_unassigned
 from stripe_integrations.actions.customers.refresh import FetchedCustomer, fetch_from_stripe
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, carries_our_token
 from stripe_integrations.actions.events.event_types import (
@@ -20,6 +20,7 @@ from stripe_integrations.actions.events.event_types import (
     changes_records,
     is_publish_type,
     reason_to_ignore,
+    reports_unassigned_customer,
 )
 from stripe_integrations.actions.events.failures import dead_letter, record_failure
 from stripe_integrations.actions.events.handlers import has_handlers
@@ -203,7 +204,7 @@ def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
     if linked and customer:
         return customer, _link(events, linked)
     # A stored link may be outdated: the customer may belong to another user by now.
-    owner = Pointer.find(named) or _complete_pending_create(events)
+    owner = Pointer.find(named) or _complete_pending_create(events) or _store_unassigned(events)
     if owner is None:
         return None, _keep_waiting(events)
     events = _link(events, owner)
@@ -255,11 +256,25 @@ def _complete(user_id: str, event: Event, snapshot: CustomerSnapshot) -> bool:
     return fetched is not None and complete_create(user_id, claim, fetched) is not None
 
 
+def _store_unassigned(events: list[Event]) -> Owner | None:
+    """Store the customer that the events report as created, if the deployment stores such ones."""
+    for event in events:
+        if reports_unassigned_customer(event):
+            snapshot = _snapshot(event)
+            return store_unassigned(snapshot) if snapshot else None
+    return None
+
+
 def _created_customer(event: Event) -> CustomerSnapshot | None:
     """The customer of a customer.created event, if this deployment has created it."""
     if not carries_our_token(event.data_object):
         return None  # without a stored payload, no call is made either
-    if is_untrusted(event):
+    return _snapshot(event)
+
+
+def _snapshot(event: Event) -> CustomerSnapshot | None:
+    """The customer of a customer.created event; None where Stripe has deleted it."""
+    if is_untrusted(event) or event.data_object.get("object") != "customer":
         return _fetch_customer(event)
     return CustomerSnapshot.from_creation(event.data_object)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stripe_integrations.config import matches_pattern
+from stripe_integrations.actions.customers.snapshot import token_of
+from stripe_integrations.config import UnassignedCustomers, matches_pattern
 from stripe_integrations.context import current
 from stripe_integrations.models import KINDS, Event, applied_roles, kind_of_event
 
@@ -40,6 +41,15 @@ def changes_records(event: Event) -> bool:
 def is_publish_type(event_type: str) -> bool:
     """Return whether events of a type are published even where they change no record."""
     return any(matches_pattern(event_type, pattern) for pattern in current().settings.publish_types)
+
+
+def reports_unassigned_customer(event: Event) -> bool:
+    """Return whether an event reports a new customer that this deployment stores unassigned.
+
+    One whose metadata has a token was created by a deployment, for a user.
+    """
+    is_stored = current().settings.unassigned_customers is UnassignedCustomers.STORE
+    return is_stored and event.kind == "customer.created" and not token_of(event.data_object)
 
 
 def reason_to_ignore(event: Event) -> str | None:

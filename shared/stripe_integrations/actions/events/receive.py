@@ -11,6 +11,7 @@ from stripe_integrations.actions.events.event_types import (
     changes_records,
     is_publish_type,
     reason_to_ignore,
+    reports_unassigned_customer,
 )
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.config import API_VERSION
@@ -71,7 +72,7 @@ def _store_of_unknown_customer(event: Event) -> Event:
     """Store an event of an unknown customer as waiting, or as ignored: without personal data."""
     if event.processed:
         event.drop_payload()
-    elif not _may_be_ours(event):
+    elif not _may_be_ours(event) and not reports_unassigned_customer(event):
         event.wait()
         if not has_handlers(event.kind):
             event.drop_payload()  # if the customer is stored later, a fetch replaces it

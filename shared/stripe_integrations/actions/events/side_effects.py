@@ -74,8 +74,10 @@ class Outcome:
 
     @property
     def is_published(self) -> bool:
-        """Whether it is published to the event bus."""
-        return self.effect is not None and current().settings.event_bus_name is not None
+        """Whether it is published to the event bus: an unassigned customer's is not."""
+        has_user = self.event.customer_id is None or self.event.user_id is not None
+        has_bus = current().settings.event_bus_name is not None
+        return self.effect is not None and has_user and has_bus
 
     @property
     def has_side_effects(self) -> bool:
