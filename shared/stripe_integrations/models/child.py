@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import (
@@ -242,15 +243,30 @@ class Child(Record):
         )
 
     def delete_orphan(self, user_id: str) -> None:
-        """Delete the record of a customer that was released, and its pointer, if it still has it.
+        """Delete the record of a customer that was released, and its pointer.
 
-        Another user may have adopted the customer since: that one's pointers remain.
+        The customer may have been adopted since. If by this user, both remain, as the child of
+        that record; if by another one, the pointer does.
         """
         pointer = self.pointer(user_id)
-        if pointer:
-            with suppress(ConditionFailedError):
-                transact(pointer.remove_in)
-        transact(lambda t: t.delete(self))
+        if not self._delete_if_orphan(pointer) and pointer:
+            self._delete_if_orphan(None)
+
+    def _delete_if_orphan(self, pointer: Pointer | None) -> bool:
+        """Delete it, with its pointer if it is the user's; return False if a condition failed."""
+        key = customer_key(self.customer_id)
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.condition_check(type(self), self.pk, key, Record.pk.does_not_exist())
+            transaction.delete(self)
+            if pointer:
+                pointer.remove_in(transaction)
+
+        try:
+            transact(compose)
+        except ConditionFailedError:
+            return False
+        return True
 
     def has_state_of(self, other: Record | None) -> bool:
         """Return whether another record has the same state, whenever it was observed."""

@@ -256,6 +256,34 @@ class TestRaces:
                 assert on_stripe(world, adopted)["metadata"] == {}
         assert owners == {"CustomerOfAnotherUserError", "u-2"}
 
+    def test_with_adoption_by_same_user_keeps_children(
+        self, world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever call of the release the adoption meets: children are deleted one by one."""
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 0)
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        adopted_again = 0
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+
+            def adopt() -> None:
+                with use(world.new_context()):
+                    StripeCustomer.adopt(USER, adopted)
+
+            with use(world.new_context()), at_call(world, number, adopt):
+                StripeCustomer.release(USER)
+            if StripeCustomer.get(USER):
+                adopted_again += 1
+                assert_is_owned(world, adopted)
+                (card,) = StripeCustomer.require(USER).cards
+                assert len(StripeCustomer.require(USER).subscriptions) == 1
+                assert Pointer.find(card.stripe_id) == ("u-1", adopted)
+        assert adopted_again > 1
+
     def test_killed_at_any_call_is_undone_or_completed(self, world: World, adopted: str) -> None:
         backup = world.images()
         metadata = on_stripe(world, adopted)["metadata"]
