@@ -68,6 +68,25 @@ class TestReleased:
         assert on_stripe(world, adopted)["metadata"] == theirs
         assert left(world) == {"Deployment"}
 
+    def test_of_another_deployment_keeps_its_metadata_wherever_it_is_killed(
+        self, world: World, adopted: str
+    ) -> None:
+        """The other deployment has taken it over, and this one lets it go."""
+        theirs = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        set_metadata(world, adopted, **theirs)
+        backup = world.images()
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            process = use(world.new_context())
+            with process, at_call(world, number, die), pytest.raises(ClientKilledError):
+                StripeCustomer.release(USER)
+            world.time += 300
+            world.reconcile()
+            assert on_stripe(world, adopted)["metadata"] == theirs
+            assert MetadataUpdate.acquire(adopted), "the work item is finished"
+
     def test_is_adopted_by_another_user_with_children(self, world: World, adopted: str) -> None:
         StripeCustomer.release(USER)
         StripeCustomer.adopt(OTHER, adopted)
