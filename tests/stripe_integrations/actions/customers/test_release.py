@@ -247,6 +247,32 @@ class TestRaces:
         world.reconcile()
         assert on_stripe(world, adopted)["metadata"][USER_KEY] == "u-1"
 
+    @pytest.mark.parametrize("name", ["sync", "soft_delete", "update"])
+    def test_with_other_write_leaves_nothing(self, world: World, adopted: str, name: str) -> None:
+        """Whatever call of the write the release meets, the caller learns that it is gone."""
+        fields = {"name": "Later"} if name == "update" else {}
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            getattr(StripeCustomer, name)(StripeCustomer.require(USER), **fields)
+        outcomes = []
+        for number in range(1, len(calls)):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+            customer = StripeCustomer.require(USER)
+
+            def release() -> None:
+                with use(world.new_context()):
+                    StripeCustomer.release(USER)
+
+            with use(world.new_context()), at_call(world, number, release):
+                try:
+                    getattr(StripeCustomer, name)(customer, **fields)
+                except Exception as error:
+                    outcomes.append(type(error))
+            assert left(world) == {"Deployment"}
+        assert set(outcomes) == {CustomerNotFoundError}
+
     def test_with_adoption_by_another_user(self, world: World, adopted: str) -> None:
         """Whatever call of the release the adoption meets, the customer has one owner."""
         backup = world.images()
