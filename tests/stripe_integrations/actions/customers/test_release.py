@@ -273,6 +273,24 @@ class TestRaces:
             assert left(world) == {"Deployment"}
         assert set(outcomes) == {CustomerNotFoundError}
 
+    def test_during_rebuild_is_not_undone(self, world: World, adopted: str) -> None:
+        """The rebuild has listed the customer with its metadata, before the release removed it."""
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.rebuild()
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+
+            def release() -> None:
+                with use(world.new_context()):
+                    StripeCustomer.release(USER)
+
+            with use(world.new_context()), at_call(world, number, release):
+                StripeCustomer.rebuild()
+            assert left(world) == {"Deployment"}, number
+
     def test_with_adoption_by_another_user(self, world: World, adopted: str) -> None:
         """Whatever call of the release the adoption meets, the customer has one owner."""
         backup = world.images()
