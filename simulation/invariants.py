@@ -539,7 +539,7 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
         found = (metadata.get(USER_KEY), metadata.get(TOKEN_KEY))
         if found != expected:
             detail = f"{stripe_id}: {found} instead of {expected}"
-            yield Violation("the metadata of an adopted customer names its owner", detail)
+            yield Violation("the metadata of a customer names its owner, if any", detail)
 
 
 def _check_released(final: FinalState) -> Iterator[Violation]:
