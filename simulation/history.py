@@ -288,11 +288,10 @@ def generate(seed: int) -> History:
     closing = pick(_CLOSING_SCENARIOS, random.random())
     if closing is not None:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
+    everything = _with_updates(seed, _with_foreign_customers(random, actions, users))
     return History(
         seed,
-        _with_adoptions(
-            seed, _with_updates(seed, _with_foreign_customers(random, actions, users)), users
-        ),
+        _with_releases(seed, _with_adoptions(seed, everything, users), users),
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.5,
@@ -357,6 +356,27 @@ def _with_adoptions(seed: int, actions: tuple[Action, ...], users: int) -> tuple
             user = random.randrange(users + 2)
             name = f"p{number:02}{again:02}"
             added.append(Action(name, round(at, 3), "adopt", user, values))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _with_releases(seed: int, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
+    """Add releases, shortly after other calls of the backend; after some the customer is adopted.
+
+    They are drawn by themselves, so that the other actions of a seed do not depend on them.
+    """
+    random = chance("releases", seed)
+    existing = sum(action.kind == "existing_customer" for action in actions)
+    before = [a for a in actions if a.kind in ("adopt" if existing else "create", "api_update")]
+    added: list[Action] = []
+    for number in range(random.choice((0, 0, 1, 2, 4)) if before else 0):
+        earlier = random.choice(before)
+        at = earlier.at + random.choice((0.0, 0.05, 0.3, 3.0, 30.0, 300.0))
+        added.append(Action(f"r{number:02}", round(at, 3), "release", earlier.user))
+        if existing and random.random() < 0.6:
+            at += random.choice((0.0, 0.05, 0.3, 1.0, 10.0, 300.0))
+            user = random.choice((earlier.user, random.randrange(users + 2)))
+            values = {"which": random.randrange(existing), "take_over": random.random() < 0.2}
+            added.append(Action(f"q{number:02}", round(at, 3), "adopt", user, values))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
@@ -30,6 +31,8 @@ from tools.published_event import schema_errors
 Json = dict[str, Any]
 
 _MIN_RETRY_SECONDS = 2 * 86_400.0
+_ASSIGNING = ("create", "refused", "adopt")
+"""The calls that store a claim of a user."""
 _ANY_TIME = Observation.of_event(0)
 
 
@@ -40,7 +43,8 @@ class ApiCall:
     Parameters
     ----------
     kind : str
-        ``create``, ``adopt``, ``get``, ``api_update``, ``sync``, ``soft_delete`` or ``refused``.
+        ``create``, ``adopt``, ``get``, ``api_update``, ``sync``, ``soft_delete``, ``release`` or
+        ``refused``.
     user_id : str
         The user that it is about.
     begun, ended : float
@@ -163,6 +167,22 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
     yield from _check_deleted(final, skipped_users)
     yield from _check_duplicates(final, skipped_users)
     yield from _check_owners(final, skipped_users)
+    yield from _check_released(final)
+
+
+def released_customers(final: FinalState) -> list[str]:
+    """The ids of the customers that were released, that Stripe has, and that no user has."""
+    deleted = final.double.account.deleted_customers
+    released = {stripe_id for _, stripe_id in final.watch.released} - deleted
+    return sorted(name for name in released if not _pointer(final, name))
+
+
+def check_adopted(final: FinalState) -> Iterator[Violation]:
+    """Check that any user could adopt a released customer, once the history had ended."""
+    for call in final.calls:
+        if call.name.startswith("adoption ") and call.status != HTTPStatus.CREATED:
+            detail = f"{call.user_id}: {call.status}"
+            yield Violation("a released customer can be adopted", detail)
 
 
 def check_replay(final: FinalState) -> Iterator[Violation]:
@@ -217,12 +237,12 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
     published: dict[str, list[float]] = {}
     for message, moment in zip(final.bus.messages, final.bus.times, strict=True):
         published.setdefault(json.loads(message)["event_id"], []).append(moment)
-    soft_deleted = {call.user_id for call in final.calls if call.kind == "soft_delete"}
+    ended = {c.user_id for c in final.calls if c.kind in ("soft_delete", "release")}
     for stripe_id, event in final.watch.events.items():
         user_id = text(event, "user_id")
         has_failed = text(event, "state") == "failed"  # a successful replay publishes it
         names_none = not event.keys() & {"customer_id", "payment_method_id"}
-        if user_id in soft_deleted or has_failed or (user_id is None and not names_none):
+        if user_id in ended or has_failed or (user_id is None and not names_none):
             continue
         payload = final.double.account.events.get(stripe_id)
         if payload is None or not _is_to_be_published(final, payload):
@@ -382,13 +402,14 @@ def _with_children(watch: Watch, partition: str, image: Json) -> Customer:
 
 
 def _was_created_last(final: FinalState, user_id: str) -> bool:
-    """Return whether a create succeeded, with no concurrent or later soft delete."""
+    """Return whether a create succeeded, with no concurrent or later soft delete or release."""
     calls = [call for call in final.calls if call.user_id == user_id]
     creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
     if not creates:
         return False
     last = max(creates, key=lambda call: call.begun)
-    return not any(c.kind == "soft_delete" and c.ended > last.begun for c in calls)
+    ends = [c for c in calls if c.kind in ("soft_delete", "release")]
+    return not any(c.ended > last.begun for c in ends)
 
 
 def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterator[Violation]:
@@ -510,14 +531,32 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
             detail = f"{stripe_id} of {user_id}: claim {claim}, pointer {owner}"
             yield Violation("a customer has one owner", detail)
     actor, account = final.stripe_actor, final.double.account
-    for stripe_id in set(actor.existing) - actor.moved - account.deleted_customers:
+    released = {stripe_id for _, stripe_id in final.watch.released}
+    for stripe_id in released.union(actor.existing) - actor.moved - account.deleted_customers:
         pointer = _pointer(final, stripe_id)
         metadata = account.customers[stripe_id]["metadata"]
         expected = (text(pointer, "user_id"), text(pointer, "token"))
         found = (metadata.get(USER_KEY), metadata.get(TOKEN_KEY))
         if found != expected:
             detail = f"{stripe_id}: {found} instead of {expected}"
-            yield Violation("the metadata of an adopted customer names its owner", detail)
+            yield Violation("the metadata of a customer names its owner, if any", detail)
+
+
+def _check_released(final: FinalState) -> Iterator[Violation]:
+    """Check that nothing is left of a released customer, and that its user has no claim."""
+    for (user_id, stripe_id), moment in final.watch.released.items():
+        pk, sk = f"USER#{user_id}", f"CUSTOMER#{stripe_id}"
+        calls = [call for call in final.calls if call.user_id == user_id]
+        releases = [c for c in calls if c.kind == "release" and c.begun <= moment <= c.ended]
+        if (pk, sk) in final.watch.images or all(
+            c.status != HTTPStatus.NO_CONTENT for c in releases
+        ):
+            continue  # it was adopted again, or the response did not say that it was complete
+        if any(key[0] == pk and key[1].startswith(f"{sk}#") for key in final.watch.images):
+            yield Violation("a released customer leaves no records", f"{user_id}: {stripe_id}")
+        is_last = not any(c.kind in _ASSIGNING and c.ended > moment for c in calls)
+        if is_last and (pk, "CLAIM") in final.watch.images:
+            yield Violation("a user whose customer was released has no claim", user_id)
 
 
 def _pointer(final: FinalState, stripe_id: str) -> Json:

@@ -38,7 +38,7 @@ _MODELS = "shared/stripe_integrations/models"
 _CUSTOMERS = "shared/stripe_integrations/actions/customers"
 _EVENTS = "shared/stripe_integrations/actions/events"
 
-_WRITE = "transaction.update(self, [_setting(name, value) for name, value in values.items()])"
+_WRITE = "transaction.update(self, actions, self._is_same_record())"
 _ITEMS = "[outcome.add_to for outcome in plan.outcomes if outcome.in_transaction]"
 _COMMIT = "    _commit(customer, plan)\n"
 
@@ -47,7 +47,7 @@ MUTANTS = (
         "no condition on the write",
         f"{_MODELS}/customer.py",
         _WRITE,
-        _WRITE[:-1] + ", add_version_condition=False)",
+        "transaction.update(self, actions, add_version_condition=False)",
     ),
     Mutant(
         "order of arrival instead of order of events",
@@ -155,10 +155,9 @@ MUTANTS = (
         "soft delete without a new version",
         f"{_MODELS}/customer.py",
         _WRITE,
-        "actions = [_setting(name, value) for name, value in values.items()]\n"
-        "            if 'date_purged' in values:\n"
+        "if 'date_purged' in values:\n"
         "                actions = type('Deaf', (list,), {'append': lambda *_: None})(actions)\n"
-        "            transaction.update(self, actions)",
+        f"            {_WRITE}",
     ),
     Mutant(
         "claim released after a timeout",
@@ -356,6 +355,56 @@ MUTANTS = (
         "        current().new_token(),\n"
         "    )\n"
         "    customer = assign_adopted(",
+    ),
+    Mutant(
+        "metadata left by a release",
+        f"{_CUSTOMERS}/release.py",
+        "    remove_metadata(stripe_id)\n",
+        "",
+    ),
+    Mutant(
+        "metadata claim not held by a release",
+        f"{_CUSTOMERS}/release.py",
+        "    update = MetadataUpdate.acquire(stripe_id)\n",
+        "    update = MetadataUpdate.of(stripe_id)\n",
+        also=(("customer.release([update.remove_in])", "customer.release()"),),
+    ),
+    Mutant(
+        "pointer left by a release",
+        f"{_MODELS}/customer.py",
+        "            Pointer.to(self.owner).remove_in(transaction)\n",
+        "",
+    ),
+    Mutant(
+        "children left by a release",
+        f"{_CUSTOMERS}/release.py",
+        "        child.delete_orphan()\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "record deleted by a release whatever its version",
+        f"{_MODELS}/customer.py",
+        "transaction.delete(self, self._is_same_record())\n            CustomerClaim",
+        "transaction.delete(self, add_version_condition=False)\n            CustomerClaim",
+    ),
+    Mutant(
+        "children deleted by a release of a customer that was adopted since",
+        f"{_MODELS}/child.py",
+        "key, Record.pk.does_not_exist())",
+        "key, Record.pk.does_not_exist() | Record.pk.exists())",
+    ),
+    Mutant(
+        "pointer of another user deleted by a release",
+        f"{_MODELS}/pointer.py",
+        "transaction.delete(self, Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id))",
+        "transaction.delete(self)",
+    ),
+    Mutant(
+        "effect on a released record relied on",
+        f"{_EVENTS}/apply.py",
+        "    if is_ambiguous or may_lack_effect:\n",
+        "    if is_ambiguous:\n",
+        seed=810220,
     ),
     Mutant(
         "oversized object not stored",

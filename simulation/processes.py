@@ -17,6 +17,7 @@ from simulation.chance import between, chance
 from simulation.deployment import timeouts
 from simulation.faults import Faults
 from simulation.schedule import START, KilledError, Schedule, Task, current_task
+from simulation.worker import RELEASE, TIMEOUT, release_customer
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
@@ -255,7 +256,7 @@ class Fleet:
 
     def _start(self, invocation: Invocation, task: Task) -> None:
         self._running[id(task)] = (invocation, task)
-        invocation.deadline = self._schedule.now + timeouts()[invocation.function]
+        invocation.deadline = self._schedule.now + _timeout(invocation.function)
         if len(self._running) > 1:
             self.counts["concurrent invocations"] += 1
 
@@ -312,7 +313,13 @@ def lambda_context(invocation: Invocation) -> SimpleNamespace:
     return context
 
 
+def _timeout(function: str) -> float:
+    return TIMEOUT if function == RELEASE else timeouts()[function]
+
+
 def fresh_handler(function: str) -> Callable[[Any, Any], Any]:
     """The handler of a function from a newly executed module, as a new process has it."""
+    if function == RELEASE:
+        return release_customer
     handler: Callable[[Any, Any], Any] = runpy.run_module(f"functions.{function}.app")["handler"]
     return handler

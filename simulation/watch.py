@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,10 @@ class Watch:
         One entry for each time that an event failed.
     replayed : dict
         When each event was last replayed, by Stripe id.
+    released : dict
+        When a customer was last released, by the ids of its user and of the customer.
+    releasing : Counter
+        How many releases of a user are in progress, by the user's id.
     """
 
     def __init__(
@@ -112,6 +117,8 @@ class Watch:
         self._clock = clock
         self.failures: list[Failure] = []
         self.replayed: dict[str, float] = {}
+        self.released: dict[Key, float] = {}
+        self.releasing: Counter[str] = Counter()
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
@@ -136,7 +143,12 @@ class Watch:
             new = record["dynamodb"].get("NewImage")
             self._check(key, self.images.get(key), new)
             self._store(key, new)
-        for user in {record["dynamodb"]["Keys"]["pk"]["S"] for record in new_records}:
+        changed = [record["dynamodb"]["Keys"] for record in new_records]
+        keys = {(key["pk"]["S"], key["sk"]["S"]) for key in changed}
+        for pk, sk in sorted(keys):
+            if sk.startswith("CUSTOMER#") and (pk, sk) not in self.images:
+                self._check_deleted(pk, sk)
+        for user in {pk for pk, _ in keys}:
             if user.startswith("USER#"):
                 self._check_user(user)
 
@@ -157,8 +169,8 @@ class Watch:
         if self._is_frozen((key[0], rest[0]), record_kind, old, new):
             self._violated("a soft-deleted record is frozen", f"{key[1]} was changed")
         if new is None:
-            self._violated("no record is deleted", key[1])
-        elif len(rest) == 1:
+            return  # checked after the whole request
+        if len(rest) == 1:
             self._check_customer(key, old, new)
         else:
             self._check_child(key, old, new)
@@ -171,6 +183,17 @@ class Watch:
             return True
         changed = {name for name in {*old, *new} if old.get(name) != new.get(name)}
         return not changed <= _COMPLETED_AFTER_DELETION.get(kind, set())
+
+    def _check_deleted(self, pk: str, sk: str) -> None:
+        """Check that a record was deleted by a release, a child's with its customer or later."""
+        user_id, stripe_id = pk.removeprefix("USER#"), sk.split("#")[1]
+        if not self.releasing[user_id] or (pk, f"CUSTOMER#{stripe_id}") in self.images:
+            self._violated("no record is deleted", sk)
+        if sk.count("#") == 1:
+            self.released[user_id, stripe_id] = self._clock()
+            owner = text(self.images.get((f"STRIPE#{stripe_id}", "POINTER"), {}), "user_id")
+            if owner == user_id:
+                self._violated("a released customer has no owner", f"{user_id}: {stripe_id}")
 
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")

@@ -25,10 +25,12 @@ from simulation.history import Action, History, generate
 from simulation.invariants import (
     ApiCall,
     FinalState,
+    check_adopted,
     check_events,
     check_replay,
     check_state,
     check_updates,
+    released_customers,
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
@@ -39,7 +41,8 @@ from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, StripeActor
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
-from simulation.watch import Violation, Watch
+from simulation.watch import Violation, Watch, text
+from simulation.worker import RELEASE
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import StripeIntegrationsError
@@ -57,6 +60,10 @@ _INDEX_SECONDS = 15.0
 """Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
 _IDLE_SECONDS = 4 * 3600.0
+_WITHOUT_BODY = {"get": ("GET", ""), "sync": ("POST", "/sync"), "soft_delete": ("DELETE", "")}
+"""The method of these calls, and what follows the user's path."""
+_NEW_USER = 100
+"""The number of the first user who has no customer before the history ends."""
 
 
 @dataclass
@@ -227,14 +234,19 @@ class World:
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
             self._report_violations(check_replay(self.final))
             self._report_violations(check_state(self.final))
+        if self._adopt_released():
+            self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
+            self._report_violations(check_adopted(self.final))
+            self._report_violations(check_state(self.final))
         self.fleet.end()
         self._complete_report()
 
     def _do(self, action: Action) -> None:
         self._trace("action", action.name, str(action))
-        if action.kind == "move_metadata" and self._is_creating(action.user):
-            # Nobody could tell the copy from the customer of the unfinished create.
+        if action.kind == "move_metadata" and self._is_ambiguous(action.user):
             pass
+        elif action.kind == "release" and self._has_copy(action.user):
+            pass  # nothing would remember that the copy is one
         elif action.kind in ACTIONS:
             self.stripe_actor.do(action)
         elif action.kind == "adopt" and action.values["which"] >= len(self.stripe_actor.existing):
@@ -243,10 +255,18 @@ class World:
             self._call(action)
         self._note_change()
 
-    def _is_creating(self, user: int) -> bool:
-        """Return whether the claim of a user has no customer yet."""
+    def _is_ambiguous(self, user: int) -> bool:
+        """Return whether a copy could not be told from the customer of the user.
+
+        Its create is unfinished, or it is being released.
+        """
         claim = self.watch.images.get((f"USER#u-{user}", "CLAIM"))
-        return claim is not None and "stripe_id" not in claim
+        is_creating = claim is not None and "stripe_id" not in claim
+        return is_creating or self.watch.releasing[f"u-{user}"] > 0
+
+    def _has_copy(self, user: int) -> bool:
+        claim = self.watch.images.get((f"USER#u-{user}", "CLAIM"), {})
+        return text(claim, "stripe_id") in self.stripe_actor.moved
 
     def _stop_faults(self) -> None:
         """Let no further faults happen."""
@@ -257,7 +277,6 @@ class World:
     # ---- the backend
 
     def _call(self, action: Action) -> None:
-        user_id = f"u-{action.user}"
         if action.kind == "replay":
             self._replay(action)
             return
@@ -265,12 +284,19 @@ class World:
             check = partial(self._check_outcome, "rebuild_customers")
             self.fleet.invoke("rebuild_customers", {}, action.name, check)
             return
-        function, event = _api_call(action, user_id, self.stripe_actor.existing)
+        self._invoke_api(action, self.stripe_actor.existing)
+
+    def _invoke_api(self, action: Action, existing: Sequence[str]) -> None:
+        user_id = f"u-{action.user}"
+        function, event = _api_call(action, user_id, existing)
         call = ApiCall(action.kind, user_id, self.schedule.now, name=action.name)
         self.final.calls.append(call)
+        is_release = action.kind == "release"
+        self.watch.releasing[user_id] += is_release
 
         def then(outcome: Outcome) -> None:
             call.ended, call.status = self.schedule.now, outcome.status
+            self.watch.releasing[user_id] -= is_release
             self._trace("response", action.name, call.status)
             self.report.counts[f"responses {call.status}"] += 1
             self._check_outcome(function, outcome)
@@ -300,6 +326,19 @@ class World:
     def _invoke_replay(self, event: Json, name: str) -> None:
         then = partial(self._check_outcome, "replay_events")
         self.fleet.invoke("replay_events", event, name, then)
+
+    def _adopt_released(self) -> bool:
+        """Let other users adopt what was released; return whether there is any."""
+        released = released_customers(self.final)
+        for number in range(len(released)):
+            self.report.counts["adoptions of released customers"] += 1
+            values = {"which": number, "take_over": False}
+            adoption = Action(
+                f"adoption {number} at the end", 0, "adopt", _NEW_USER + number, values
+            )
+            self._invoke_api(adoption, released)
+        self._note_change()
+        return bool(released)
 
     # ---- stream, webhook and schedule
 
@@ -442,18 +481,17 @@ def _api_call(action: Action, user_id: str, existing: Sequence[str]) -> tuple[st
             which, take_over = action.values["which"], action.values["take_over"]
             body = {"stripe_id": existing[which], "take_over": take_over}
             return "adopt_customer", api_event("PUT", path, user_id, body=json.dumps(body))
-        case "get":
-            return "get_customer", api_event("GET", path, user_id)
+        case "get" | "sync" | "soft_delete" as kind:
+            method, under = _WITHOUT_BODY[kind]
+            return f"{kind}_customer", api_event(method, f"{path}{under}", user_id)
         case "api_update":
             body = {action.values["field"]: action.values["value"]}
             key = action.values["key"]
             headers = {"Idempotency-Key": key} if key else {}
             event = api_event("PATCH", path, user_id, body=json.dumps(body), headers=headers)
             return "update_customer", event
-        case "sync":
-            return "sync_customer", api_event("POST", f"{path}/sync", user_id)
-        case "soft_delete":
-            return "soft_delete_customer", api_event("DELETE", path, user_id)
+        case "release":
+            return RELEASE, {"user_id": user_id}
     raise ValueError(f"unknown kind of action: {action.kind}")
 
 

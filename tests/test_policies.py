@@ -151,7 +151,7 @@ class TestDeployer:
 
 
 class TestWorker:
-    def test_may_do_what_the_functions_of_the_api_may(self) -> None:
+    def test_may_do_what_the_functions_of_the_api_may_and_release(self) -> None:
         roles = [
             Deployment().role(name)
             for name in (
@@ -179,7 +179,17 @@ class TestWorker:
                 statement.get("Condition", {}),
             ).grants()
         }
-        assert granted == functions
+        assert granted == functions | self.release()
+
+    def release(self) -> set[Grant]:
+        """What no function needs: children are deleted if their customer is not stored."""
+        adopt = Deployment().role("adopt_customer")
+        return {
+            Grant("dynamodb:ConditionCheckItem", grant.resource, grant.scope)
+            for statement in adopt.statements
+            for grant in statement.grants()
+            if grant.action == "dynamodb:DeleteItem"
+        }
 
     def resource(self, arn: str) -> str:
         """The resource of the functions' roles that a resource of the policy corresponds to."""

@@ -17,6 +17,7 @@ from simulation.faults import FaultProfile, Faults
 from simulation.invariants import (
     ApiCall,
     FinalState,
+    check_adopted,
     check_events,
     check_replay,
     check_state,
@@ -130,7 +131,7 @@ class Scene:
         return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
 
     def verdict(self) -> set[str]:
-        checks = (check_events, check_updates, check_state)
+        checks = (check_events, check_updates, check_state, check_adopted)
         violations = [*self.found, *(found for check in checks for found in check(self.final))]
         return {violation.promise for violation in violations}
 
@@ -223,6 +224,47 @@ def forget_the_metadata(scene: Scene) -> None:
     adopted = {"user_id": {"S": "u-0"}, "token": {"S": "stripe-customers/1-a"}}
     scene.write(("POINTER", adopted), pk=f"STRIPE#{scene.stripe_id}")
     scene.final.stripe_actor.existing.append(scene.stripe_id)
+
+
+def release(scene: Scene, *, keeps: str = "") -> None:
+    """Delete what is stored of the customer, except items whose sort key has a text."""
+    scene.now += 10
+    scene.watch.releasing["u-0"] += 1
+    keys = [(pk, sk) for pk, sk in scene.watch.images if not keeps or keeps not in sk]
+    for partition in (f"STRIPE#{scene.stripe_id}", USER):
+        scene.write(*((sk, None) for pk, sk in keys if pk == partition), pk=partition)
+    scene.watch.releasing["u-0"] -= 1
+    scene.final.calls.append(ApiCall("release", "u-0", scene.now, scene.now + 2, 204))
+
+
+def leave_the_metadata_of_a_release(scene: Scene) -> None:
+    release(scene)
+
+
+def leave_the_pointer_of_a_release(scene: Scene) -> None:
+    release(scene, keeps="POINTER")
+
+
+def leave_the_claim_of_a_release(scene: Scene) -> None:
+    release(scene, keeps="CLAIM")
+
+
+def leave_a_card_of_a_release(scene: Scene) -> None:
+    release(scene, keeps="CARD")
+
+
+def release_half(scene: Scene) -> None:
+    scene.watch.releasing["u-0"] += 1
+    scene.write((scene.card[0], None))
+
+
+def delete_without_a_release(scene: Scene) -> None:
+    scene.write((scene.customer[0], None), ("CLAIM", None))
+
+
+def refuse_the_next_adoption(scene: Scene) -> None:
+    name = "adoption 0 at the end"
+    scene.final.calls.append(ApiCall("adopt", "u-100", START, START + 1, 409, name))
 
 
 def lose_the_customer(scene: Scene) -> None:
@@ -431,7 +473,14 @@ def accept_a_forged_event(scene: Scene) -> None:
         (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
         (point_to_another_user, "a customer has one owner"),
-        (forget_the_metadata, "the metadata of an adopted customer names its owner"),
+        (forget_the_metadata, "the metadata of a customer names its owner, if any"),
+        (leave_the_metadata_of_a_release, "the metadata of a customer names its owner, if any"),
+        (leave_the_pointer_of_a_release, "a released customer has no owner"),
+        (leave_the_claim_of_a_release, "a user whose customer was released has no claim"),
+        (leave_a_card_of_a_release, "a released customer leaves no records"),
+        (release_half, "no record is deleted"),
+        (delete_without_a_release, "no record is deleted"),
+        (refuse_the_next_adoption, "a released customer can be adopted"),
         (lose_the_customer, "a created customer stays"),
         (update_twice, "an update is made once"),
         (update_nothing, "a successful update was made on Stripe"),

@@ -261,6 +261,8 @@ class StripeCustomer:
             The deployment does not store cards or subscriptions; nothing was changed.
         CustomerSoftDeletedError
             The record is soft-deleted.
+        CustomerNotFoundError
+            The customer was released since it was read.
         StaleRecordError
             With `stripe_customer`: the record was changed since it was read.
         ConflictError
@@ -314,6 +316,8 @@ class StripeCustomer:
         CustomerSoftDeletedError
             The record is soft-deleted, or Stripe has deleted the customer, which soft-deletes the
             record.
+        CustomerNotFoundError
+            The update took effect, and the customer was released meanwhile.
         StripeUnavailableError
             Stripe can't be reached or fails. The update may have taken effect; its event, or a
             repeated call, updates the record. A failure of Stripe's that it has stored for an
@@ -373,6 +377,8 @@ class StripeCustomer:
 
         Raises
         ------
+        CustomerNotFoundError
+            The customer was released since it was read.
         ConflictError
             Concurrent writers changed the record every time; nothing was written.
         """

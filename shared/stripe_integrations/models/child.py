@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pynamodb.transactions import TransactWrite
@@ -251,19 +249,29 @@ class Child(Record):
     def delete_orphan(self) -> None:
         """Delete the record of a customer that was released, and its pointer.
 
-        The pointer remains where the customer has been adopted since: it is that one's then.
+        The customer may have been adopted since. If by this user, both remain, as the child of
+        that record; if it has a pointer again, the child's pointer does.
         """
         pointer = self.pointer()
-        if pointer:
-            with suppress(ConditionFailedError):
-                transact(partial(self._delete_with, pointer))
-                return
-        transact(lambda t: t.delete(self))
+        if not self._delete_if_orphan(pointer) and pointer:
+            self._delete_if_orphan(None)
 
-    def _delete_with(self, pointer: Pointer, transaction: TransactWrite) -> None:
-        transaction.delete(self)
-        transaction.delete(pointer)
-        Pointer.check_is_free(transaction, self.customer_id)
+    def _delete_if_orphan(self, pointer: Pointer | None) -> bool:
+        """Delete it, with its pointer if nobody has the customer; return False if that fails."""
+        key = customer_key(self.customer_id)
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.condition_check(type(self), self.pk, key, Record.pk.does_not_exist())
+            transaction.delete(self)
+            if pointer:
+                transaction.delete(pointer)
+                Pointer.check_is_free(transaction, self.customer_id)
+
+        try:
+            transact(compose)
+        except ConditionFailedError:
+            return False
+        return True
 
     def has_state_of(self, other: Record | None) -> bool:
         """Return whether another record has the same state, whenever it was observed."""

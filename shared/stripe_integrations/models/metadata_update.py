@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pynamodb.attributes import NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.exceptions import PynamoDBException, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -37,15 +37,17 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
 
     `claim` identifies the worker that writes it, and `next_attempt` is when that claim expires, in
     Unix seconds. Only one worker at a time writes a customer's metadata: the call of another one
-    could arrive at Stripe late, when the pointer has changed.
+    could arrive at Stripe late, when the pointer has changed. `take_over` says whether it replaces
+    the token of another deployment.
     """
 
     claim = UnicodeAttribute()
     queue = UnicodeAttribute()
     next_attempt = NumberAttribute()
+    take_over = BooleanAttribute()
 
     @classmethod
-    def of(cls, stripe_id: str) -> MetadataUpdate:
+    def of(cls, stripe_id: str, *, take_over: bool = False) -> MetadataUpdate:
         """The item of a customer, claimed by this worker and not stored yet."""
         return cls(
             stripe_key(stripe_id),
@@ -53,6 +55,7 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
             claim=current().new_token(),
             queue=_QUEUE,
             next_attempt=claim_expires_at(),
+            take_over=take_over,
         )
 
     @classmethod
@@ -67,7 +70,7 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
         return update
 
     def claim_due(self) -> bool:
-        """Claim the stored item for this worker.
+        """Claim the stored item for this worker, and read it.
 
         Returns
         -------

@@ -14,7 +14,7 @@ from typing import Any
 
 from stripe_integrations import errors
 from stripe_integrations.actions.customers.assign import assign_adopted, assign_unassigned
-from stripe_integrations.actions.customers.metadata import write_metadata
+from stripe_integrations.actions.customers.metadata import complete_metadata, write_metadata
 from stripe_integrations.actions.customers.refresh import fetch_missing_children
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.context import current
@@ -46,14 +46,16 @@ def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Cus
         raise errors.InvalidFieldError("take_over", "must be true or false")
     stored_kinds()  # an invalid setting is raised before anything is written
     store_deployment_name()
-    update = MetadataUpdate.of(name)
+    update = MetadataUpdate.of(name, take_over=take_over)
 
     def attempt(_: int) -> Customer:
         return _assign(user_id, name, update, take_over=take_over)
 
     customer = retry_on_conflict(attempt)
-    if customer.is_new or update.claim_due():
+    if customer.is_new:
         write_metadata(update)
+    elif update.claim_due():
+        complete_metadata(update)
     return customer if customer.is_listed else _with_children(customer)
 
 

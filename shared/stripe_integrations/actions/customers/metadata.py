@@ -41,6 +41,42 @@ def write_metadata(update: MetadataUpdate) -> None:
     update.finish()
 
 
+def complete_metadata(update: MetadataUpdate) -> None:
+    """Write the metadata that an earlier call has left due.
+
+    Another deployment may have adopted the customer since, or this one may have been about to
+    release it to that one: its metadata is kept, unless the adoption was to take it over.
+
+    Parameters
+    ----------
+    update : MetadataUpdate
+        The work item, claimed by this worker.
+
+    Raises
+    ------
+    StripeError
+        As in `write_metadata`.
+    """
+    if update.take_over or not _names_other_deployment(update.stripe_id):
+        write_metadata(update)
+        return
+    logger.warning(
+        "metadata kept: it names another deployment",
+        extra={"stripe_customer_id": update.stripe_id},
+    )
+    update.finish()
+
+
+def _names_other_deployment(stripe_id: str) -> bool:
+    try:
+        token = value_at(current().stripe.retrieve_customer(stripe_id), "metadata", TOKEN_KEY)
+    except errors.StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return False
+    return bool(token) and not CustomerClaim.is_ours(token)
+
+
 def remove_metadata(stripe_id: str) -> None:
     """Remove the keys of this deployment; does nothing where Stripe has deleted the customer.
 

@@ -127,7 +127,9 @@ def _restore(snapshot: CustomerSnapshot) -> bool:
         record = records.customer(snapshot.stripe_id)
         if record:
             return _complete(user_id, records, record, snapshot, str(snapshot.token))
-        return _add(user_id, records, snapshot)
+        # A release removes the token before the record, maybe since the customer was listed.
+        fetched = CustomerSnapshot.from_fetch(_fetch(snapshot.stripe_id))
+        return fetched.token == snapshot.token and _add(user_id, records, fetched)
 
     try:
         return retry_on_conflict(attempt)

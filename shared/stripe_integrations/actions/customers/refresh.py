@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from stripe_integrations.context import current
-from stripe_integrations.errors import StaleRecordError, StripeRefusedError
+from stripe_integrations.errors import CustomerNotFoundError, StaleRecordError, StripeRefusedError
 from stripe_integrations.models import Customer, UserRecords, read_customer, stored_kinds
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import ExtraItem, default_ids
@@ -180,6 +180,8 @@ def refresh_until_written(customer: Customer) -> Customer:
     ------
     ConflictError
         Concurrent writers changed the record every time.
+    CustomerNotFoundError
+        The customer was released meanwhile.
     CustomerSoftDeletedError
         The record is soft-deleted.
     StripeError
@@ -229,12 +231,12 @@ def read_again(customer: Customer) -> Customer:
 
     Raises
     ------
-    StaleRecordError
-        It is not stored.
+    CustomerNotFoundError
+        It was released meanwhile.
     """
     record = read_customer(customer.owner)
     if record is None:
-        raise StaleRecordError(f"{customer.stripe_id} is not stored")
+        raise CustomerNotFoundError(f"{customer.stripe_id} is stored no longer")
     return record
 
 

@@ -328,7 +328,10 @@ def _plan(customer: Customer, events: list[Event]) -> Plan:
         return _plan_deletion(customer, changing, outcomes)
     pending = PendingChanges(customer)
     compared = [(event, pending.add(event)) for event in changing]
-    if any(freshness is Freshness.AMBIGUOUS for _, freshness in compared):
+    is_ambiguous = any(freshness is Freshness.AMBIGUOUS for _, freshness in compared)
+    # The record with the effect may have been released, and the customer adopted, since.
+    may_lack_effect = not customer.is_listed and any(event.effected_at for event in events)
+    if is_ambiguous or may_lack_effect:
         fetched = fetch_from_stripe(customer)
         if fetched.is_deleted:
             return _plan_deletion(customer, changing, outcomes)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from stripe_integrations import errors, limits
-from stripe_integrations.actions.customers.metadata import write_metadata
+from stripe_integrations.actions.customers.metadata import complete_metadata
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.event_types import applied_event_types, is_publish_type
 from stripe_integrations.actions.events.handlers import has_handlers
@@ -147,7 +147,7 @@ def write_due_metadata(result: Reconciliation) -> None:
             return
         try:
             if update.claim_due():
-                write_metadata(update)
+                complete_metadata(update)
         except errors.StripeError as error:
             result.failures.append(error)
             if errors.is_stripe_outage(error):

@@ -343,6 +343,34 @@ class TestMetadata:
         assert existing in warning
         assert "u-1" not in warning
 
+    @pytest.mark.parametrize("take_over", [False, True])
+    def test_of_other_deployment_since_is_kept_unless_taken_over(
+        self, world: World, existing: str, take_over: bool
+    ) -> None:
+        world.stripe.faults.fail_next(None, match=UPDATE, status=503)
+        with use(world.new_context()), pytest.raises(StripeUnavailableError):
+            StripeCustomer.adopt(USER, existing, take_over=take_over)
+        world.stripe.faults.clear()
+        set_metadata(world, existing, **{TOKEN_KEY: "shop-prod/1-a", USER_KEY: "u-9"})
+        world.time += 300
+        world.reconcile()
+        owner = on_stripe(world, existing)["metadata"][USER_KEY]
+        assert owner == ("u-1" if take_over else "u-9")
+        assert due(world) == []
+
+    @pytest.mark.parametrize("is_deleted", [True, False])
+    def test_of_customer_that_stripe_has_no_longer_is_finished(
+        self, world: World, existing: str, is_deleted: bool
+    ) -> None:
+        self.fail(world, existing, StripeUnavailableError, status=503)
+        world.time += 300
+        if is_deleted:
+            world.request("DELETE", f"/v1/customers/{existing}")
+        else:
+            world.stripe.faults.fail_next(None, status=404, match="GET /v1/customers/*")
+        StripeEvent.reconcile()
+        assert due(world) == []
+
     def test_stays_due_during_outage(self, world: World, existing: str) -> None:
         self.fail(world, existing, StripeUnavailableError, status=503)
         world.time += 300

@@ -69,6 +69,25 @@ class TestReleased:
         assert on_stripe(world, adopted)["metadata"] == theirs
         assert left(world) == {"Deployment"}
 
+    def test_of_another_deployment_keeps_its_metadata_wherever_it_is_killed(
+        self, world: World, adopted: str
+    ) -> None:
+        """The other deployment has taken it over, and this one lets it go."""
+        theirs = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        set_metadata(world, adopted, **theirs)
+        backup = world.images()
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            process = use(world.new_context())
+            with process, at_call(world, number, die), pytest.raises(ClientKilledError):
+                StripeCustomer.release(USER)
+            world.time += 300
+            world.reconcile()
+            assert on_stripe(world, adopted)["metadata"] == theirs
+            assert MetadataUpdate.acquire(adopted), "the work item is finished"
+
     def test_is_adopted_by_another_user_with_children(self, world: World, adopted: str) -> None:
         StripeCustomer.release(USER)
         StripeCustomer.adopt(OTHER, adopted)
@@ -229,6 +248,50 @@ class TestRaces:
         world.reconcile()
         assert on_stripe(world, adopted)["metadata"][USER_KEY] == "u-1"
 
+    @pytest.mark.parametrize("name", ["sync", "soft_delete", "update"])
+    def test_with_other_write_leaves_nothing(self, world: World, adopted: str, name: str) -> None:
+        """Whatever call of the write the release meets, the caller learns that it is gone."""
+        fields = {"name": "Later"} if name == "update" else {}
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            getattr(StripeCustomer, name)(StripeCustomer.require(USER), **fields)
+        outcomes = []
+        for number in range(1, len(calls)):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+            customer = StripeCustomer.require(USER)
+
+            def release() -> None:
+                with use(world.new_context()):
+                    StripeCustomer.release(USER)
+
+            with use(world.new_context()), at_call(world, number, release):
+                try:
+                    getattr(StripeCustomer, name)(customer, **fields)
+                except Exception as error:
+                    outcomes.append(type(error))
+            assert left(world) == {"Deployment"}
+        assert set(outcomes) == {CustomerNotFoundError}
+
+    def test_during_rebuild_is_not_undone(self, world: World, adopted: str) -> None:
+        """The rebuild has listed the customer with its metadata, before the release removed it."""
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.rebuild()
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+
+            def release() -> None:
+                with use(world.new_context()):
+                    StripeCustomer.release(USER)
+
+            with use(world.new_context()), at_call(world, number, release):
+                StripeCustomer.rebuild()
+            assert left(world) == {"Deployment"}, number
+
     def test_with_adoption_by_another_user(self, world: World, adopted: str) -> None:
         """Whatever call of the release the adoption meets, the customer has one owner."""
         backup = world.images()
@@ -256,6 +319,34 @@ class TestRaces:
             else:
                 assert on_stripe(world, adopted)["metadata"] == {}
         assert owners == {"CustomerOfAnotherUserError", "u-2"}
+
+    def test_with_adoption_by_same_user_keeps_children(
+        self, world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever call of the release the adoption meets: children are deleted one by one."""
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 0)
+        backup = world.images()
+        metadata = on_stripe(world, adopted)["metadata"]
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.release(USER)
+        adopted_again = 0
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, adopted, **metadata)
+
+            def adopt() -> None:
+                with use(world.new_context()):
+                    StripeCustomer.adopt(USER, adopted)
+
+            with use(world.new_context()), at_call(world, number, adopt):
+                StripeCustomer.release(USER)
+            if StripeCustomer.get(USER):
+                adopted_again += 1
+                assert_is_owned(world, adopted)
+                (card,) = StripeCustomer.require(USER).cards
+                assert len(StripeCustomer.require(USER).subscriptions) == 1
+                assert Pointer.find(card.stripe_id) == ("u-1", adopted)
+        assert adopted_again > 1
 
     def test_killed_at_any_call_is_undone_or_completed(self, world: World, adopted: str) -> None:
         backup = world.images()

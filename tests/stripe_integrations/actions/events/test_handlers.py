@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.context import use
-from stripe_integrations.errors import ConflictError, SideEffectFailedError
+from stripe_integrations.errors import (
+    ConflictError,
+    SideEffectFailedError,
+    StripeUnavailableError,
+)
 from stripe_integrations.models import Customer
 from tests.stripe_changes import rename
 from tests.stripe_integrations.actions.events import custom_handlers
@@ -92,6 +96,33 @@ class TestCall:
             StripeEvent.apply(applied)
         assert custom_handlers.called == [(newer, "u-1"), (stripe_id, "u-1")]
         assert custom_handlers.seen == ["Newer", "Newer"]
+
+    def test_is_repeated_with_record_of_user_who_adopted_the_customer_since(
+        self, world: World, customer: Customer
+    ) -> None:
+        """The effect is on the record that was released; the other one has no children yet."""
+        world.configure(event_handlers={"payment_method.attached": NOTE})
+        world.time += 10
+        card = world.attach_card(customer.stripe_id)
+        stripe_id = world.receive("payment_method.attached")
+        custom_handlers.raising.append(OSError())
+        with pytest.raises(SideEffectFailedError):
+            StripeEvent.apply(stripe_id)
+        StripeCustomer.release(USER)
+        other = User("u-2")
+        world.stripe.faults.fail_next(None, match="POST /v1/customers/*", status=503)
+        with use(world.new_context()), pytest.raises(StripeUnavailableError):
+            StripeCustomer.adopt(other, customer.stripe_id)
+        world.stripe.faults.clear()
+        cards: list[str] = []
+        custom_handlers.meanwhile.append(
+            lambda: cards.extend(c.stripe_id for c in StripeCustomer.require(other).cards)
+        )
+        world.time += 300
+        StripeEvent.apply(stripe_id)
+        assert custom_handlers.called == [(stripe_id, "u-1"), (stripe_id, "u-2")]
+        assert cards == [card]
+        assert ended(stripe_id) == ("applied", None)
 
     def test_is_made_by_replay_for_event_that_had_no_handler(
         self, world: World, customer: Customer
