@@ -405,8 +405,8 @@ class Customer(Record, discriminator="Customer"):
     def move_to(self, owner: Owner, extra_items: Iterable[ExtraItem] = ()) -> Customer:
         """Move the record and its children to the partition of another owner, in one transaction.
 
-        Children that don't fit into it are deleted before, with the observations of the lists, so
-        that all children are fetched afterwards.
+        Children that don't fit into it remain as `UserRecords.orphans`, and the moved record lacks
+        the observations of the lists, so that all children are fetched afterwards.
 
         Parameters
         ----------
@@ -426,16 +426,18 @@ class Customer(Record, discriminator="Customer"):
             The record was changed since it was read, or the condition of an extra item, of which
             the first is the first item of the transaction, did not hold.
         """
-        self._drop_children(self._movable_children())
+        movable = self._movable_children()
+        children = [child.copy_to(owner.pk) for child in movable]
         moved = self._copy_for(owner)
-        children = [child.copy_to(owner.pk) for child in self.children]
+        if len(movable) < len(self.children):
+            moved.listings = None
 
         def compose(transaction: TransactWrite) -> None:
             for add_item in extra_items:
                 add_item(transaction)
             transaction.delete(self, self._is_same_record())
             transaction.save(moved)
-            for stored, child in zip(self.children, children, strict=True):
+            for stored, child in zip(movable, children, strict=True):
                 transaction.delete(stored)
                 transaction.save(child)
 
@@ -454,9 +456,18 @@ class Customer(Record, discriminator="Customer"):
             movable.append(child)
         return movable
 
-    def _drop_children(self, kept: list[Child]) -> None:
-        """Delete the other children, and the observations of the lists, which would lack them."""
-        dropped = [child for child in self.children if child not in kept]
+    def drop_excess_children(self) -> None:
+        """Delete the children that don't fit into the transaction that moves the record.
+
+        The observations of the lists, which would lack them, are deleted with them.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read. Read again and decide again.
+        """
+        kept = self._movable_children()
+        dropped = self.children[len(kept) :]
         for first in range(0, len(dropped), _ROOM_ITEMS):
             chunk = dropped[first : first + _ROOM_ITEMS]
             self._write({"listings": None}, [], [partial(_delete, child) for child in chunk])
@@ -670,6 +681,10 @@ class UserRecords:
             return None
         customer = self.customer(self.claim.stripe_id)
         return customer if customer and customer.is_active else None
+
+    def has_orphans_of(self, stripe_id: str) -> bool:
+        """Return whether a release of this customer has not deleted all children yet."""
+        return any(child.customer_id == stripe_id for child in self.orphans)
 
     def customer(self, stripe_id: str) -> Customer | None:
         """The record of this Stripe customer, soft-deleted or not."""

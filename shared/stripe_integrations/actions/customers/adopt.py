@@ -83,6 +83,8 @@ def _assign(user_id: str, stripe_id: str, update: MetadataUpdate, *, take_over: 
         raise _of_another_user(stripe_id)
     if owner and owner.user_id is None:
         unassigned = _read_unassigned(owner)
+        if records.has_orphans_of(stripe_id):
+            unassigned.listings = None  # a fetch compares them
         _check_metadata(stripe_id, unassigned.metadata, user_id, take_over=take_over)
         customer = assign_unassigned(user_id, records.claim, unassigned, update)
     else:

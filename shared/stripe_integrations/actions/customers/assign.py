@@ -253,9 +253,12 @@ def _move(
     ------
     CustomerOfAnotherUserError
         Another user has the customer.
+    StaleRecordError
+        The record was changed while children were deleted that the transaction has no room for.
     """
     owner = Owner(user_id, record.stripe_id)
     pointer = Pointer.to(owner, replacement.pointer.token)
+    record.drop_excess_children()
     try:
         customer = record.move_to(owner, [replacement.add_to, pointer.assign_in, *extra_items])
     except ConditionFailedError as error:

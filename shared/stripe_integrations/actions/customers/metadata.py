@@ -30,7 +30,7 @@ def write_metadata(update: MetadataUpdate) -> None:
         Stripe did not respond, or refused the API key: the schedule attempts it again.
     """
     pointer = Pointer.read(update.stripe_id)
-    if pointer:
+    if pointer and pointer.user_id is not None:
         try:
             _update(update.stripe_id, {USER_KEY: pointer.user_id, TOKEN_KEY: pointer.token or ""})
         except errors.StripeRefusedError as error:

@@ -274,6 +274,7 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
     pointer = Pointer.to(customer.owner, str(snapshot.token))
     unassigned = read_customer(Owner(None, snapshot.stripe_id))
     if unassigned:
+        unassigned.drop_excess_children()
         with _changes_are_stale():
             unassigned.move_to(customer.owner, [pointer.assign_in]).soft_delete()
         return

@@ -8,6 +8,7 @@ import pytest
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.actions.customers.assign import store_unassigned
+from stripe_integrations.actions.customers.metadata import write_metadata
 from stripe_integrations.actions.customers.snapshot import (
     TOKEN_KEY,
     USER_KEY,
@@ -20,6 +21,9 @@ from stripe_integrations.errors import (
     TakeOverRequiredError,
 )
 from stripe_integrations.models import Customer, CustomerClaim, Owner, Pointer, read_customer
+from stripe_integrations.models.child import Child
+from stripe_integrations.models.keys import customer_key
+from stripe_integrations.models.metadata_update import MetadataUpdate
 from tests.stripe_integrations.actions.customers.test_rebuild import put_back
 from tests.world import EMAIL, USER, World
 
@@ -51,6 +55,14 @@ def change(world: World, stripe_id: str) -> None:
         world.time += 60
         make(stripe_id)
         world.deliver_and_apply()
+
+
+class ProcessDiedError(BaseException):
+    """The end of the process."""
+
+
+def die(*_: object, **__: object) -> None:
+    raise ProcessDiedError
 
 
 def left(world: World) -> set[str]:
@@ -215,8 +227,76 @@ class TestAdopted:
         assert len(customer.cards) == len(StripeCustomer.require(USER).cards) == 5
         assert not [item for item in world.items() if item["pk"].startswith("UNASSIGNED#")]
 
+    def test_after_process_died_with_half_of_the_children_is_complete(
+        self, world: World, on_stripe: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for _ in range(5):
+            world.attach_card(on_stripe)
+        world.deliver_and_apply()
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(Customer, "move_to", die)
+            with pytest.raises(ProcessDiedError):
+                StripeCustomer.adopt(USER, on_stripe)
+        assert len(record_of(on_stripe).cards) < 5
+        world.time += 60
+        world.rename(on_stripe, "Janet")
+        world.deliver_and_apply()
+        assert len(StripeCustomer.adopt(USER, on_stripe).cards) == 5
+
 
 class TestReleased:
+    def test_with_more_children_than_fit_into_transaction(
+        self, world: World, on_stripe: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        StripeCustomer.adopt(USER, on_stripe)
+        for _ in range(5):
+            world.attach_card(on_stripe)
+        world.deliver_and_apply()
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 4)
+        StripeCustomer.release(USER)
+        assert not [item for item in world.items() if item["pk"].startswith("USER#")]
+        world.stream((Owner(None, on_stripe).pk, customer_key(on_stripe)))
+        assert len(record_of(on_stripe).cards) == 5
+
+    def test_by_process_that_dies_keeps_all_children_of_the_user(
+        self, world: World, on_stripe: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        StripeCustomer.adopt(USER, on_stripe)
+        for _ in range(5):
+            world.attach_card(on_stripe)
+        world.deliver_and_apply()
+        monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 4)
+        monkeypatch.setattr(CustomerClaim, "remove_pointer", die)
+        with pytest.raises(ProcessDiedError):
+            StripeCustomer.release(USER)
+        assert len(StripeCustomer.require(USER).cards) == 5
+
+    def test_children_that_are_left_do_not_return_with_the_customer(
+        self, world: World, on_stripe: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        StripeCustomer.adopt(USER, on_stripe)
+        cards = [world.attach_card(on_stripe) for _ in range(5)]
+        world.deliver_and_apply()
+        with monkeypatch.context() as patch:
+            patch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 4)
+            patch.setattr(Child, "delete_orphan", die)
+            with pytest.raises(ProcessDiedError):
+                StripeCustomer.release(USER)
+        world.time += 60
+        for card in cards[1:]:
+            world.request("POST", f"/v1/payment_methods/{card}/detach")
+        world.stream((Owner(None, on_stripe).pk, customer_key(on_stripe)))
+        StripeCustomer.adopt(USER, on_stripe)
+        assert [card.stripe_id for card in StripeCustomer.require(USER).cards] == cards[:1]
+
+    def test_metadata_is_not_written_by_a_slow_worker(self, world: World, on_stripe: str) -> None:
+        StripeCustomer.adopt(USER, on_stripe)
+        StripeCustomer.release(USER)
+        requests = len(world.stripe.requests)
+        write_metadata(MetadataUpdate.of(on_stripe))
+        assert len(world.stripe.requests) == requests
+
     def test_is_unassigned_again(self, world: World, on_stripe: str) -> None:
         world.attach_card(on_stripe)
         world.deliver_and_apply()
