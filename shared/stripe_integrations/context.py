@@ -47,6 +47,8 @@ class Context:
     send_dead_letter, publish : callable, optional
         Send a message to the dead-letter queue, and to the event bus; by default, to those of the
         settings.
+    before_stripe_call, after_stripe_call : callable, optional
+        Called with the operation before each call to Stripe, and with its outcome after it.
     measure : callable
         Adds a value to a metric; by default, for CloudWatch.
     deadline : float
@@ -65,6 +67,8 @@ class Context:
     make_stripe: Callable[..., StripeGateway] | None = None
     send_dead_letter: Callable[[Mapping[str, Any]], None] | None = None
     publish: Callable[[Mapping[str, Any]], None] | None = None
+    before_stripe_call: Callable[[str], None] | None = None
+    after_stripe_call: Callable[[StripeCall], None] | None = None
     measure: Callable[[Metric, float], None] = observability.measure
     deadline: float = math.inf
     deployment_name: str | None = field(default=None, init=False)
@@ -80,6 +84,7 @@ class Context:
             remaining_seconds=self.remaining_seconds,
             clock=self.clock,
             pause=self.pause,
+            before_call=self.before_stripe_call or (lambda _: None),
             report=self._report_call,
         )
 
@@ -107,6 +112,8 @@ class Context:
         return math.isfinite(self.deadline)
 
     def _report_call(self, call: StripeCall) -> None:
+        if self.after_stripe_call:
+            self.after_stripe_call(call)
         if not self._is_invocation:
             return
         self.add_metric(Metric.STRIPE_LATENCY, round(call.seconds * 1000))

@@ -21,6 +21,9 @@
     ├── CustomerOfAnotherUserError
     ├── UserHasAnotherCustomerError
     ├── TakeOverRequiredError
+    ├── RunInProgressError
+    ├── RunNotFoundError
+    ├── SweepMissingError
     ├── EventNotFoundError
     ├── EventHandlerNotFoundError
     ├── UnprocessableEventError
@@ -123,6 +126,18 @@ class SignatureVerificationError(StripeIntegrationsError):
 
 class CustomerNotFoundError(StripeIntegrationsError):
     """No customer is stored for this user, or with this Stripe id."""
+
+
+class RunInProgressError(StripeIntegrationsError):
+    """Another run through the Stripe account is in progress: there is one at a time."""
+
+
+class RunNotFoundError(StripeIntegrationsError):
+    """There is no such run through the Stripe account."""
+
+
+class SweepMissingError(StripeIntegrationsError):
+    """Stripe's events were never swept, so that a run could miss a change during it."""
 
 
 class EventNotFoundError(StripeIntegrationsError):

@@ -94,6 +94,8 @@ class StripeGateway:
         The time until the caller's invocation ends; by default, infinite.
     clock, pause : callable, optional
         Unix time, and a wait of about a number of seconds.
+    before_call : callable, optional
+        Receives the operation before each call.
     report : callable, optional
         Receives each `StripeCall`.
 
@@ -117,6 +119,7 @@ class StripeGateway:
         remaining_seconds: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], None] = time.sleep,
+        before_call: Callable[[str], None] = lambda _: None,
         report: Callable[[StripeCall], None] = lambda _: None,
     ) -> None:
         try:
@@ -130,6 +133,7 @@ class StripeGateway:
         self._remaining_seconds = remaining_seconds
         self._clock = clock
         self._pause = pause
+        self._before_call = before_call
         self._report = report
         self._slowdown = 0.0
         self._slow_until = 0.0
@@ -489,6 +493,7 @@ class StripeGateway:
         return StripeResponse(data, is_replayed=_is_replayed(getattr(response, "headers", None)))
 
     def _timed(self, operation: str, call: Call) -> stripe.StripeObject:
+        self._before_call(operation)
         client = self._client_in_time(operation)
         began = self._clock()
         try:

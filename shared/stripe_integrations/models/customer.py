@@ -109,6 +109,8 @@ class Customer(Record, discriminator="Customer"):
     created_at = required(Moment())
     modified_at = required(Moment())
     test_clock = Text(customer="test_clock", private=True)
+    run_id = Text(private=True)
+    """The run through the account that stored the record, which the stream does not report."""
     observed_from = Integer(private=True)
     observed_to = Integer(private=True)
     update_key = Text(private=True)
@@ -252,6 +254,19 @@ class Customer(Record, discriminator="Customer"):
         """The record of one child, a removed one included."""
         key = kind.key_under(self.stripe_id, stripe_id)
         return next((child for child in self.children if child.sk == key), None)
+
+    def store_in(self, transaction: TransactWrite) -> None:
+        """Add the writes of a new record and its children, which `fits_transaction` has checked."""
+        transaction.save(self)
+        for child in self.children:
+            for item in self._items_of_new(child):
+                transaction.save(item)
+
+    @property
+    def fits_transaction(self) -> bool:
+        """Whether the record and its children fit into one transaction."""
+        items = sum(len(self._items_of_new(child)) for child in self.children)
+        return items <= _ROOM_ITEMS and sum(c.size for c in self.children) <= _ROOM_BYTES
 
     def update_with(
         self,
@@ -480,7 +495,13 @@ class Customer(Record, discriminator="Customer"):
         return Customer(
             owner.pk,
             self.sk,
-            **{**values, "user_id": owner.user_id, "created_at": moment, "modified_at": moment},
+            **{
+                **values,
+                "user_id": owner.user_id,
+                "created_at": moment,
+                "modified_at": moment,
+                "run_id": None,
+            },
         )
 
     def _is_same_record(self) -> Condition:
@@ -547,7 +568,11 @@ class Customer(Record, discriminator="Customer"):
     def _items_of(self, child: Child) -> list[Record]:
         """The items of a child: a new one may need a pointer."""
         is_new = child.is_attached and all(known.sk != child.sk for known in self.children)
-        pointer = child.pointer() if is_new else None
+        return self._items_of_new(child) if is_new else [child]
+
+    @staticmethod
+    def _items_of_new(child: Child) -> list[Record]:
+        pointer = child.pointer()
         return [child, pointer] if pointer else [child]
 
     def _write(
@@ -613,6 +638,15 @@ def _setting(name: str, value: object) -> Action:
 def read_customer(owner: Owner) -> Customer | None:
     """Read a customer with its children, soft-deleted or not, strongly consistent."""
     return UserRecords.of_partition(owner.pk).customer(owner.customer_id)
+
+
+def read_items(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Record]:
+    """Read customers, without their children, or children, by their keys; strongly consistent."""
+    try:
+        found = Record.batch_get(list(dict.fromkeys(keys)), consistent_read=True)
+        return {(item.pk, item.sk): item for item in found}
+    except PynamoDBException as error:
+        raise unavailable(error) from error
 
 
 @dataclass

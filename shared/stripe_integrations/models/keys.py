@@ -18,6 +18,11 @@ def customer_key(stripe_id: str) -> str:
     return f"CUSTOMER#{stripe_id}"
 
 
+def run_key(run_id: str) -> str:
+    """The partition key of everything that belongs to one run through the Stripe account."""
+    return f"RUN#{run_id}"
+
+
 def stripe_key(stripe_id: str) -> str:
     """The partition key of a Stripe id's pointer, and of the work item of its metadata."""
     return f"STRIPE#{stripe_id}"

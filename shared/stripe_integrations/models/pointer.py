@@ -125,6 +125,14 @@ class Pointer(Record, discriminator="Pointer"):
         """Delete the pointer, on condition that it names this user, or is deleted already."""
         transaction.delete(self, Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id))
 
+    def check_in(self, transaction: TransactWrite) -> None:
+        """Let a transaction fail where the customer has another user, or none, by now."""
+        user_id = Pointer.user_id
+        is_same = user_id.does_not_exist() if self.user_id is None else user_id == self.user_id
+        transaction.condition_check(
+            Pointer, self.pk, self.sk, condition=Pointer.pk.exists() & is_same
+        )
+
     @classmethod
     def check_is_free(cls, transaction: TransactWrite, customer_id: str) -> None:
         """Let a transaction fail where a customer has a pointer."""
@@ -154,7 +162,7 @@ class Pointer(Record, discriminator="Pointer"):
     @classmethod
     def read_all(cls, customer_ids: Iterable[str]) -> dict[str, Pointer]:
         """Return the stored ones among the pointers of customers, by id; strongly consistent."""
-        keys = [(stripe_key(stripe_id), _SK) for stripe_id in customer_ids]
+        keys = [(stripe_key(stripe_id), _SK) for stripe_id in set(customer_ids)]
         try:
             return {
                 pointer.stripe_id: pointer for pointer in cls.batch_get(keys, consistent_read=True)

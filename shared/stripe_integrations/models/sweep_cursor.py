@@ -35,6 +35,11 @@ class SweepCursor(Record, discriminator="SweepCursor"):
         """Read the stored cursor; without one, sweeping begins now."""
         return cls.read_one(_PK, _SK) or cls(_PK, _SK, swept_until=int(current().clock()))
 
+    @classmethod
+    def is_stored(cls) -> bool:
+        """Return whether a sweep has been completed."""
+        return cls.read_one(_PK, _SK) is not None
+
     def start(self, event_types: Sequence[str]) -> None:
         """Start a sweep, unless one of these event types is in progress, which is resumed."""
         if self.started_at is None or self.event_types != list(event_types):

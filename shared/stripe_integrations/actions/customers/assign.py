@@ -176,22 +176,38 @@ def store_unassigned(snapshot: CustomerSnapshot) -> Owner | None:
     if snapshot.token:
         return None
     owner = Owner(None, snapshot.stripe_id)
-    customer = snapshot.fill(Customer.new(owner, current().now()))
-    pointer = Pointer.to(owner)
+    if not store_record(snapshot.fill(Customer.new(owner, current().now())), None):
+        with suppress(ConditionFailedError):
+            # A backup that was made during a write may have the record alone.
+            transact(Pointer.to(owner).create_in)
+    return Pointer.find(snapshot.stripe_id)
+
+
+def store_record(customer: Customer, pointer: Pointer | None) -> bool:
+    """Store a new record with its children, and return whether it was not stored before.
+
+    Parameters
+    ----------
+    customer : Customer
+        Of the pointer's user; or unassigned, where there is no pointer.
+    pointer : Pointer or None
+        The customer's pointer, as it was read.
+    """
+    is_given = pointer is not None
+    pointer = pointer or Pointer.to(customer.owner)
 
     def compose(transaction: TransactWrite) -> None:
-        pointer.create_in(transaction)
-        transaction.save(customer)
+        if is_given:
+            pointer.check_in(transaction)
+        else:
+            pointer.create_in(transaction)
+        customer.store_in(transaction)
 
     try:
         transact(compose)
-    except ConditionFailedError as error:
-        stored = error.old_item(0, Pointer)
-        if stored:
-            return Owner(stored.user_id, stored.stripe_id)
-        with suppress(ConditionFailedError):
-            transact(pointer.create_in)  # a backup that was made during a write has half of it
-    return owner
+    except ConditionFailedError:
+        return False
+    return True
 
 
 def _store(

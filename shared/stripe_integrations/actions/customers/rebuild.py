@@ -85,7 +85,7 @@ def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebu
         ):
             snapshot = CustomerSnapshot.from_fetch(stripe_customer)
             try:
-                if _is_ours(snapshot) and _restore(snapshot):
+                if _is_ours(snapshot) and restore_customer(snapshot):
                     result.rebuilt += 1
             except errors.NewerSchemaError as error:
                 # The later release can read it; the others must not wait for that.
@@ -115,7 +115,7 @@ def _is_ours(snapshot: CustomerSnapshot) -> bool:
     return snapshot.user_id is not None and CustomerClaim.is_ours(snapshot.token)
 
 
-def _restore(snapshot: CustomerSnapshot) -> bool:
+def restore_customer(snapshot: CustomerSnapshot) -> bool:
     """Store what is missing, and return whether something was."""
     user_id = str(snapshot.user_id)
 

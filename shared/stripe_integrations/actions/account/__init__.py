@@ -1,0 +1,1 @@
+"""Walking the whole Stripe account."""

@@ -1,0 +1,84 @@
+"""One page of a list of Stripe's, and what became of its objects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from stripe_integrations.models.observation import Observation
+
+Json = Mapping[str, Any]
+
+
+class Result(StrEnum):
+    """What became of an object."""
+
+    STORED = "stored"
+    """It was not stored before."""
+    UPDATED = "updated"
+    """The stored state was older."""
+    UNCHANGED = "unchanged"
+    """The stored state was the same, or a later one."""
+    FETCHED = "fetched"
+    """Which state was newer was ambiguous, or not all was on the page: its customer was fetched."""
+    FROZEN = "frozen"
+    """Its customer's record is soft-deleted."""
+    UNASSIGNED = "unassigned"
+    """No user has its customer, and such customers are not stored."""
+    FOREIGN = "foreign"
+    """Its metadata has the token of another deployment."""
+    ENDED = "ended"
+    """A subscription that has ended, of a customer that is not stored."""
+    UNREADABLE = "unreadable"
+    """It could not be stored; the report says why."""
+    CONFLICT = "conflict"
+    """It, or its user, is another's already."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A line of a run's report.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The Stripe object.
+    result : Result
+        What became of it.
+    reason : str
+        Why: the type of an error, or the name of a field, and no value.
+    """
+
+    stripe_id: str
+    result: Result
+    reason: str
+
+
+@dataclass
+class Page:
+    """Some objects of a list, newest first, and when Stripe had these states.
+
+    Parameters
+    ----------
+    objects : sequence of mapping
+        Stripe's objects.
+    observation : Observation
+        The interval of the request.
+    """
+
+    objects: Sequence[Json]
+    observation: Observation
+    results: Counter[Result] = field(default_factory=Counter, init=False)
+    findings: list[Finding] = field(default_factory=list, init=False)
+
+    def note(self, result: Result) -> None:
+        """Count an object."""
+        self.results[result] += 1
+
+    def report(self, stripe_id: str, result: Result, reason: str) -> None:
+        """Count an object, and report it."""
+        self.note(result)
+        self.findings.append(Finding(stripe_id, result, reason))

@@ -1,0 +1,190 @@
+"""Walking the account: a worker leases windows, and reads each from its newest page to its oldest.
+
+A run has few workers, which share its budgets. A worker that finds no window asks for one: another
+divides its own between two pages. A run that is stopped, or whose workers die, is resumed where the
+windows' cursors are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from stripe_integrations import errors
+from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
+from stripe_integrations.actions.account.pace import Limits, Pace
+from stripe_integrations.actions.account.page import Page
+from stripe_integrations.context import current
+from stripe_integrations.models import Subscription, stored_kinds
+from stripe_integrations.models.deployment import store_deployment_name
+from stripe_integrations.models.lookup_cursor import LookupCursor
+from stripe_integrations.models.observation import Observation
+from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
+from stripe_integrations.models.sweep_cursor import SweepCursor
+from stripe_integrations.models.window import WalkedList, Window
+
+_SETTLING_SECONDS = 10
+"""How long after a run's upper bound its newest objects are certainly listed."""
+_IDLE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """A page that a worker has written.
+
+    Parameters
+    ----------
+    window : Window
+        Its window, with the progress so far.
+    page : Page
+        The page, with what became of its objects.
+    pace : Pace
+        The worker's calls and write units so far.
+    """
+
+    window: Window
+    page: Page
+    pace: Pace
+
+
+def start_run(payment_methods: PaymentMethodPolicy) -> Run:
+    """Start a run: see `StripeAccount.start`."""
+    stored_kinds()  # an invalid setting is raised before anything is written
+    if not SweepCursor.is_stored():
+        raise errors.SweepMissingError("no sweep of Stripe's events has been completed yet")
+    store_deployment_name()
+    lists = [WalkedList.CUSTOMERS]
+    if Subscription in stored_kinds():
+        lists.append(WalkedList.SUBSCRIPTIONS)
+    return Run.start(payment_methods, lists)
+
+
+def walk(run_id: str, worker: str, limits: Limits) -> Iterator[Step]:
+    """Walk windows of a run until none is left, or the run is stopped.
+
+    Parameters
+    ----------
+    run_id : str
+        The run.
+    worker : str
+        Identifies the worker. One that takes the place of a dead one has the same name.
+    limits : Limits
+        What all workers of the run use together.
+
+    Yields
+    ------
+    Step
+        Each page that was written.
+    """
+    pace = Pace(run_id, limits)
+    steps = _steps(run_id, worker, pace)
+    while True:
+        with pace.applied():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
+    while (run := Run.read(run_id)).state is RunState.RUNNING:
+        windows = Window.all_of(run_id)
+        if all(window.is_done for window in windows):
+            _finish(run)
+            return
+        _wait_until_listed(run)
+        window = _lease(windows, worker)
+        if window is None:
+            _request_split(run_id, is_requested=True)
+            current().sleep(_IDLE_SECONDS)
+            continue
+        # Another worker that has taken the window reads its page again.
+        with suppress(errors.StaleRecordError):
+            yield from _walk_window(run_id, window, pace)
+
+
+def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
+    while not window.is_done:
+        run = Run.read(run_id)
+        if run.state is not RunState.RUNNING:
+            return
+        if run.split_requested and window.divide(run_id):
+            _request_split(run_id, is_requested=False)
+        page, has_more = _read_page(window)
+        if page is None:
+            window.forget_cursor_id()
+            continue
+        _WRITERS[WalkedList(window.walked_list)](page, run)
+        pace.pay_for_writes()
+        last = page.objects[-1] if has_more else None
+        cursor = (int(last["created"]), str(last["id"])) if last else None
+        window.advance(cursor, {str(result): count for result, count in page.results.items()})
+        yield Step(window, page, pace)
+
+
+_WRITERS: dict[WalkedList, Callable[[Page, Run], None]] = {
+    WalkedList.CUSTOMERS: write_customers,
+    WalkedList.SUBSCRIPTIONS: write_subscriptions,
+}
+
+
+def _read_page(window: Window) -> tuple[Page | None, bool]:
+    """Read the next page of a window; None where the cursor's object is gone."""
+    stripe = current().stripe
+    read = {
+        WalkedList.CUSTOMERS: stripe.list_customers_page,
+        WalkedList.SUBSCRIPTIONS: stripe.list_subscriptions_page,
+    }[WalkedList(window.walked_list)]
+    # With the cursor's object, the list continues after it, whatever else its second has.
+    before = window.created_before if window.cursor_id else window.created_until
+    sent = current().clock()
+    try:
+        objects, has_more = read(window.created_from, before, window.cursor_id)
+    except errors.StripeObjectChangedError:
+        return None, True
+    observation = Observation.of_fetch(sent, received=current().clock())
+    return Page(objects, observation), has_more
+
+
+def _lease(windows: list[Window], worker: str) -> Window | None:
+    """Lease a window that no other worker has; customers come before subscriptions."""
+    for walked_list in WalkedList:
+        unfinished = [w for w in windows if w.walked_list == walked_list and not w.is_done]
+        for window in unfinished:
+            if window.is_free_for(worker):
+                with suppress(errors.StaleRecordError):
+                    window.lease(worker)
+                    return window
+        if unfinished:
+            return None
+    return None
+
+
+def _wait_until_listed(run: Run) -> None:
+    """Wait until the list has every object of before the run's upper bound."""
+    seconds = run.created_before + _SETTLING_SECONDS - current().clock()
+    if seconds > 0:
+        current().sleep(seconds)
+
+
+def _request_split(run_id: str, *, is_requested: bool) -> None:
+    with suppress(errors.StaleRecordError):
+        Run.read(run_id).request_split(is_requested=is_requested)
+
+
+def _finish(run: Run) -> None:
+    """End a run whose windows are walked, and let the schedule look up all waiting events again.
+
+    Those whose first lookup preceded the record of their customer are older than the page that has
+    the customer: only their custom handlers waited.
+    """
+
+    def attempt(_: int) -> None:
+        stored = Run.read(run.run_id)
+        if stored.state is RunState.RUNNING:
+            LookupCursor.read().advance(0)
+            stored.finish()
+
+    retry_on_conflict(attempt)

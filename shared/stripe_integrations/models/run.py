@@ -1,0 +1,178 @@
+"""Runs: walks through the whole Stripe account, one at a time for each table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from pynamodb.attributes import UnicodeAttribute, VersionAttribute
+from pynamodb.exceptions import PutError
+from pynamodb.expressions.condition import Condition
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.context import current
+from stripe_integrations.errors import RunInProgressError, RunNotFoundError, StaleRecordError
+from stripe_integrations.models.fields import Choice, Flag, Integer, Moment, Text, required
+from stripe_integrations.models.keys import run_key
+from stripe_integrations.models.table import (
+    CONDITION_FAILED,
+    ConditionFailedError,
+    Record,
+    error_code,
+    transact,
+    unavailable,
+)
+from stripe_integrations.models.window import WalkedList, Window
+
+_SK = "RUN"
+
+
+class RunState(StrEnum):
+    """Where a run is."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """By an operator: it can be resumed."""
+    FINISHED = "finished"
+
+
+class PaymentMethodPolicy(StrEnum):
+    """Whose payment methods a backfill lists: that takes a call for each customer."""
+
+    ALL = "all"
+    WITH_DEFAULT_OR_SUBSCRIPTION = "with-default-or-subscription"
+    NONE = "none"
+
+
+class Run(Record, discriminator="Run"):
+    """One walk through the account.
+
+    `created_before` is in Unix seconds: objects that were created since are reported by events.
+    """
+
+    run_id = required(Text())
+    state = required(Choice(RunState))
+    created_before = required(Integer())
+    payment_methods = required(Choice(PaymentMethodPolicy))
+    started_at = required(Moment())
+    ended_at = Moment()
+    split_requested = Flag()
+    """Whether a worker has found no window: another one splits its own."""
+    version = VersionAttribute()
+
+    @classmethod
+    def start(cls, payment_methods: PaymentMethodPolicy, lists: Iterable[WalkedList]) -> Run:
+        """Store a run with its first windows, unless another run is in progress.
+
+        Raises
+        ------
+        RunInProgressError
+            Another run is in progress.
+        """
+        now = int(current().clock())
+        run_id = f"{now}-{current().new_token()[:8]}"
+        run = cls(
+            run_key(run_id),
+            _SK,
+            run_id=run_id,
+            state=RunState.RUNNING,
+            created_before=now,
+            payment_methods=payment_methods,
+            started_at=current().now(),
+        )
+        windows = [Window.new(run_id, walked_list, None, now) for walked_list in lists]
+        lock = RunLock.read()
+        if lock and cls.read(lock.run_id).state is RunState.RUNNING:
+            raise RunInProgressError(f"run {lock.run_id} is in progress")
+
+        def compose(transaction: TransactWrite) -> None:
+            RunLock.take_in(transaction, run_id, lock)
+            transaction.save(run)
+            for window in windows:
+                transaction.save(window)
+
+        try:
+            transact(compose)
+        except ConditionFailedError as error:
+            raise RunInProgressError("another run has been started") from error
+        return run
+
+    @classmethod
+    def read(cls, run_id: str) -> Run:
+        """Read a run, strongly consistent.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is none with this id.
+        """
+        run = cls.read_one(run_key(run_id), _SK)
+        if run is None:
+            raise RunNotFoundError("there is no such run")
+        return run
+
+    @classmethod
+    def latest(cls) -> Run | None:
+        """The run that was started last."""
+        lock = RunLock.read()
+        return cls.read(lock.run_id) if lock else None
+
+    def stop(self) -> None:
+        """Let its workers stop after the page that they are reading."""
+        self._set_state(RunState.STOPPED)
+
+    def resume(self) -> None:
+        """Let workers continue it.
+
+        Raises
+        ------
+        RunInProgressError
+            Another run has been started since.
+        """
+        lock = RunLock.read()
+        if lock is None or lock.run_id != self.run_id:
+            raise RunInProgressError("another run has been started since")
+        self._set_state(RunState.RUNNING)
+
+    def finish(self) -> None:
+        """Note that all of its windows were walked."""
+        self.ended_at = current().now()
+        self._set_state(RunState.FINISHED)
+
+    def request_split(self, *, is_requested: bool) -> None:
+        """Note whether a worker has found no window to walk."""
+        if bool(self.split_requested) is not is_requested:
+            self.split_requested = is_requested
+            self._save()
+
+    def _set_state(self, state: RunState) -> None:
+        if self.state is not RunState.FINISHED:
+            self.state = state
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            self.save()
+        except PutError as error:
+            if error_code(error) == CONDITION_FAILED:
+                raise StaleRecordError("the run was changed since it was read") from error
+            raise unavailable(error) from error
+
+
+class RunLock(Record, discriminator="RunLock"):
+    """The run that was started last: there is one at a time."""
+
+    run_id = UnicodeAttribute()
+
+    _PK, _SK = "RUN", "CURRENT"
+
+    @classmethod
+    def read(cls) -> RunLock | None:
+        """The stored lock, strongly consistent."""
+        return cls.read_one(cls._PK, cls._SK)
+
+    @classmethod
+    def take_in(cls, transaction: TransactWrite, run_id: str, held: RunLock | None) -> None:
+        """Add the write of the lock, on condition that it is the one that was read."""
+        condition: Condition = cls.run_id == held.run_id if held else cls.pk.does_not_exist()
+        transaction.save(cls(cls._PK, cls._SK, run_id=run_id), condition)

@@ -1,0 +1,188 @@
+"""Windows: the parts of a run, each a range of Stripe's `created` that one worker walks at a time.
+
+The windows of a list cover everything, without a gap: the first is open below, and a window is
+divided in one transaction. A window's cursor moves only after a page was written, under the
+window's version. So a killed worker loses nothing: the next one reads its last page again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute, VersionAttribute
+from pynamodb.exceptions import PutError, PynamoDBException
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations.context import current
+from stripe_integrations.errors import StaleRecordError
+from stripe_integrations.models.fields import Choice, Flag, Integer, Text, required
+from stripe_integrations.models.keys import run_key
+from stripe_integrations.models.table import (
+    CONDITION_FAILED,
+    ConditionFailedError,
+    Record,
+    error_code,
+    transact,
+    unavailable,
+)
+
+_PREFIX = "WINDOW#"
+_LEASE_SECONDS = 120
+"""How long a window belongs to a worker after its last page."""
+_FIRST_CREATED = 1_293_840_000
+"""2011: no customer is older. Only the division of a window that is open below assumes that."""
+_MIN_SECONDS = 60
+"""A shorter window is not divided."""
+
+
+class WalkedList(StrEnum):
+    """A list of Stripe's that a run reads from its newest object to its oldest."""
+
+    CUSTOMERS = "customers"
+    SUBSCRIPTIONS = "subscriptions"
+    """Read after the customers: each needs the record of its customer."""
+
+
+class Window(Record, discriminator="Window"):
+    """A half-open range of `created` in one list, with the progress in it; Unix seconds.
+
+    `created_from` is None where the window is open below. `cursor_created` and `cursor_id` are of
+    the last object that was written. `counts` has what became of the objects, by outcome.
+    """
+
+    walked_list = required(Choice(WalkedList))
+    created_from = Integer()
+    created_before = required(Integer())
+    cursor_created = Integer()
+    cursor_id = Text()
+    is_done = required(Flag())
+    worker = UnicodeAttribute(null=True)
+    leased_until = NumberAttribute(null=True)
+    counts = JSONAttribute()
+    version = VersionAttribute()
+
+    @classmethod
+    def new(
+        cls, run_id: str, walked_list: WalkedList, created_from: int | None, created_before: int
+    ) -> Window:
+        """Make a window that is not stored yet."""
+        return cls(
+            run_key(run_id),
+            f"{_PREFIX}{walked_list}#{created_before:011d}",
+            walked_list=walked_list,
+            created_from=created_from,
+            created_before=created_before,
+            is_done=False,
+            counts={},
+        )
+
+    @classmethod
+    def all_of(cls, run_id: str) -> list[Window]:
+        """The windows of a run, strongly consistent."""
+        prefix = cls.sk.startswith(_PREFIX)
+        try:
+            return list(cls.query(run_key(run_id), prefix, consistent_read=True))
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
+    @property
+    def id(self) -> str:
+        """What identifies it in its run."""
+        return self.sk.removeprefix(_PREFIX)
+
+    @property
+    def created_until(self) -> int:
+        """The upper bound, excluded, of what is left where the cursor's object is gone."""
+        return self.created_before if self.cursor_created is None else self.cursor_created + 1
+
+    def is_free_for(self, worker: str) -> bool:
+        """Return whether a worker may lease it: no other one has it."""
+        is_leased = (self.leased_until or 0) > current().clock()
+        return not self.is_done and (not is_leased or self.worker == worker)
+
+    def lease(self, worker: str) -> None:
+        """Lease it, or lease it for longer.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it since it was read.
+        """
+        self.worker = worker
+        self.leased_until = int(current().clock()) + _LEASE_SECONDS
+        self._save()
+
+    def advance(self, cursor: tuple[int, str] | None, counts: Mapping[str, int]) -> None:
+        """Note that a page was written, and lease the window for longer.
+
+        Parameters
+        ----------
+        cursor : tuple or None
+            Stripe's `created` and id of the last object of the page; None at the end of the window.
+        counts : mapping
+            How many objects of the page had each outcome.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it in the meantime, and reads the page again.
+        """
+        if cursor is None:
+            self.is_done = True
+        else:
+            self.cursor_created, self.cursor_id = cursor
+        self.counts = dict(Counter(self.counts) + Counter(counts))
+        self.leased_until = int(current().clock()) + _LEASE_SECONDS
+        self._save()
+
+    def forget_cursor_id(self) -> None:
+        """Read the cursor's second again from its newest object, since the cursor's is gone.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it in the meantime.
+        """
+        self.cursor_id = None
+        self._save()
+
+    def divide(self, run_id: str) -> bool:
+        """Leave the older half of what is left to another worker, and return whether there is one.
+
+        One transaction shortens the window and adds the rest, so that the windows have no gap.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it in the meantime.
+        """
+        lowest = _FIRST_CREATED if self.created_from is None else self.created_from
+        middle = (lowest + self.created_until) // 2
+        if middle - lowest < _MIN_SECONDS:
+            return False
+        older = Window.new(run_id, self.walked_list, self.created_from, middle)
+        self.created_from = middle
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.save(self)
+            transaction.save(older)
+
+        try:
+            transact(compose)
+        except ConditionFailedError as error:
+            raise _lost() from error
+        return True
+
+    def _save(self) -> None:
+        try:
+            self.save()
+        except PutError as error:
+            if error_code(error) == CONDITION_FAILED:
+                raise _lost() from error
+            raise unavailable(error) from error
+
+
+def _lost() -> StaleRecordError:
+    return StaleRecordError("another worker has the window")
