@@ -23,6 +23,7 @@
     ├── TakeOverRequiredError
     ├── RunInProgressError
     ├── RunNotFoundError
+    ├── MappingRefusedError
     ├── SweepMissingError
     ├── EventNotFoundError
     ├── EventHandlerNotFoundError
@@ -134,6 +135,10 @@ class RunInProgressError(StripeIntegrationsError):
 
 class RunNotFoundError(StripeIntegrationsError):
     """There is no such run through the Stripe account."""
+
+
+class MappingRefusedError(StripeIntegrationsError):
+    """A mapping of users to customers is malformed: nothing was assigned by it."""
 
 
 class SweepMissingError(StripeIntegrationsError):

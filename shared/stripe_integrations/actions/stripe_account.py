@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked, settle, stage
 from stripe_integrations.actions.account.pace import Limits
-from stripe_integrations.actions.account.walk import Step, start_run, walk
+from stripe_integrations.actions.account.page import Finding
+from stripe_integrations.actions.account.undo import undo_assignment
+from stripe_integrations.actions.account.walk import Step, start_run, start_undo, walk
 from stripe_integrations.context import current
-from stripe_integrations.errors import RunNotFoundError
+from stripe_integrations.errors import MappingRefusedError, RunNotFoundError
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
 from stripe_integrations.models.window import Window
@@ -36,6 +39,8 @@ class Progress:
         The parts of the account, which grow in number, and how many of them are done.
     seconds : float
         The time since the start, or from the start to the end.
+    findings : sequence of Finding
+        What was not written since the progress before, and why.
     """
 
     run_id: str
@@ -46,6 +51,7 @@ class Progress:
     windows: int
     windows_done: int
     seconds: float
+    findings: Sequence[Finding] = ()
 
     @property
     def objects(self) -> int:
@@ -65,16 +71,24 @@ class StripeAccount:
 
     @staticmethod
     def backfill(
+        mapping: Iterable[tuple[str, str]] = (),
+        *,
+        run_id: str | None = None,
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
     ) -> Iterator[Progress]:
         """Store what Stripe has and the table lacks, and update what is older, in this process.
 
-        That suits an account of some ten thousand customers. If the process ends, `resume` and
-        `work` continue the run.
+        That suits an account of some ten thousand customers. If the process ends, call it again
+        with the run's id and the same mapping.
 
         Parameters
         ----------
+        mapping : iterable of tuple
+            The id of a user, and of the Stripe customer that the user gets. Without one, no user
+            gets a customer, except those that this deployment created or adopted before.
+        run_id : str, optional
+            A run that was stopped, or whose process ended: it is continued.
         payment_methods : PaymentMethodPolicy
             Whose payment methods are listed, which takes a call for each customer.
         limits : Limits
@@ -91,16 +105,68 @@ class StripeAccount:
             Another run is in progress.
         SweepMissingError
             The schedule has never swept Stripe's events.
+        MappingRefusedError
+            A row of the mapping is invalid. Nothing was assigned.
 
         Examples
         --------
-        >>> for progress in StripeAccount.backfill():  # doctest: +SKIP
+        >>> for progress in StripeAccount.backfill([("u-1", "cus_1")]):  # doctest: +SKIP
         ...     print(progress.objects, dict(progress.results))
         """
-        run_id = StripeAccount.start(payment_methods).run_id
-        for _ in StripeAccount.work(run_id, limits=limits):
-            yield StripeAccount.progress(run_id)
-        yield StripeAccount.progress(run_id)
+        rows = _rows(mapping)
+        if run_id is None:
+            run = StripeAccount.start(payment_methods)
+        else:
+            StripeAccount.resume(run_id)
+            run = Run.read(run_id)
+        conflicts = [finding for row in rows if (finding := stage(run, row))]
+        yield replace(StripeAccount.progress(run.run_id), findings=conflicts)
+        for step in StripeAccount.work(run.run_id, limits=limits):
+            yield replace(StripeAccount.progress(run.run_id), findings=step.page.findings)
+        if StripeAccount.progress(run.run_id).state is RunState.FINISHED:
+            missing = [finding for row in rows if (finding := settle(run, row))]
+            yield replace(StripeAccount.progress(run.run_id), findings=missing)
+
+    @staticmethod
+    def undo(
+        run_id: str,
+        mapping: Iterable[tuple[str, str]] = (),
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    ) -> Iterator[Progress]:
+        """Release the customers that a run gave to users, in this process.
+
+        Those that were adopted, created or released since keep what they have. The metadata on
+        Stripe is not changed, since a run does not write it.
+
+        Parameters
+        ----------
+        run_id : str
+            The run that is undone.
+        mapping : iterable of tuple
+            Its mapping, or a part of it: also the customers in it are released that Stripe does not
+            list, which are those of test clocks.
+        limits : Limits
+            As in `backfill`.
+
+        Yields
+        ------
+        Progress
+            Of the run that undoes it.
+
+        Raises
+        ------
+        RunNotFoundError, RunInProgressError
+            There is no such run, or one is in progress.
+        MappingRefusedError
+            A row of the mapping is invalid.
+        """
+        rows = _rows(mapping)
+        undoing = start_undo(run_id).run_id
+        for _ in StripeAccount.work(undoing, limits=limits):
+            yield StripeAccount.progress(undoing)
+        for row in rows:
+            undo_assignment(row.stripe_id, run_id)
+        yield StripeAccount.progress(undoing)
 
     @staticmethod
     def start(
@@ -197,3 +263,15 @@ class StripeAccount:
             Another run has been started since.
         """
         retry_on_conflict(lambda _: Run.read(run_id).resume())
+
+
+def _rows(mapping: Iterable[tuple[str, str]]) -> list[Row]:
+    """Check all rows before the first is staged."""
+    rows = [checked(number, *row) for number, row in enumerate(mapping, 1)]
+    refused = [row for row in rows if isinstance(row, RefusedRow)]
+    if refused:
+        first = refused[0]
+        raise MappingRefusedError(
+            f"{len(refused)} rows are refused; the first is {first.number}: {first.reason}"
+        )
+    return [row for row in rows if isinstance(row, Row)]

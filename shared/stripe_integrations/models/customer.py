@@ -255,6 +255,14 @@ class Customer(Record, discriminator="Customer"):
         key = kind.key_under(self.stripe_id, stripe_id)
         return next((child for child in self.children if child.sk == key), None)
 
+    @classmethod
+    def check_is_missing(cls, transaction: TransactWrite, owner: Owner) -> None:
+        """Let a transaction fail where the customer has a record."""
+        missing: Condition = cls.pk.does_not_exist()
+        transaction.condition_check(
+            cls, owner.pk, customer_key(owner.customer_id), condition=missing
+        )
+
     def store_in(self, transaction: TransactWrite) -> None:
         """Add the writes of a new record and its children, which `fits_transaction` has checked."""
         transaction.save(self)
@@ -417,7 +425,9 @@ class Customer(Record, discriminator="Customer"):
         except ConditionFailedError as error:
             raise StaleRecordError(f"{self.stripe_id} was changed since it was read") from error
 
-    def move_to(self, owner: Owner, extra_items: Iterable[ExtraItem] = ()) -> Customer:
+    def move_to(
+        self, owner: Owner, extra_items: Iterable[ExtraItem] = (), run_id: str | None = None
+    ) -> Customer:
         """Move the record and its children to the partition of another owner, in one transaction.
 
         Children that don't fit into it remain as `UserRecords.orphans`, and the moved record lacks
@@ -429,6 +439,8 @@ class Customer(Record, discriminator="Customer"):
             The same customer, with the user who gets it, or with none.
         extra_items : iterable of callable
             Written in the same transaction, 20 at most.
+        run_id : str, optional
+            The run through the account that moves it: the stream does not report it then.
 
         Returns
         -------
@@ -443,7 +455,7 @@ class Customer(Record, discriminator="Customer"):
         """
         movable = self._movable_children()
         children = [child.copy_to(owner.pk) for child in movable]
-        moved = self._copy_for(owner)
+        moved = self._copy_for(owner, run_id)
         if len(movable) < len(self.children):
             moved.listings = None
 
@@ -488,7 +500,7 @@ class Customer(Record, discriminator="Customer"):
             self._write({"listings": None}, [], [partial(_delete, child) for child in chunk])
         self.children = kept
 
-    def _copy_for(self, owner: Owner) -> Customer:
+    def _copy_for(self, owner: Owner, run_id: str | None) -> Customer:
         """Return a copy in the partition of an owner, not stored yet."""
         values = {name: getattr(self, name) for name in fields_of(Customer)}
         moment = current().now()
@@ -500,7 +512,7 @@ class Customer(Record, discriminator="Customer"):
                 "user_id": owner.user_id,
                 "created_at": moment,
                 "modified_at": moment,
-                "run_id": None,
+                "run_id": run_id,
             },
         )
 

@@ -52,9 +52,11 @@ class Pointer(Record, discriminator="Pointer"):
     user_id = UnicodeAttribute(null=True)
     customer_id = UnicodeAttribute(null=True)
     token = UnicodeAttribute(null=True)
+    run_id = UnicodeAttribute(null=True)
+    """The run through the account that gave the customer to its user, if one did."""
 
     @classmethod
-    def to(cls, owner: Owner, token: str | None = None) -> Pointer:
+    def to(cls, owner: Owner, token: str | None = None, run_id: str | None = None) -> Pointer:
         """A customer's pointer, not stored yet.
 
         Parameters
@@ -63,8 +65,11 @@ class Pointer(Record, discriminator="Pointer"):
             The customer, and its user.
         token : str, optional
             The token that the customer was created with: its metadata on Stripe may lose it.
+        run_id : str, optional
+            The run through the account that gives the customer to the user.
         """
-        return cls(stripe_key(owner.customer_id), _SK, user_id=owner.user_id, token=token)
+        key = stripe_key(owner.customer_id)
+        return cls(key, _SK, user_id=owner.user_id, token=token, run_id=run_id)
 
     @classmethod
     def of_payment_method(cls, stripe_id: str, customer_id: str) -> Pointer:
@@ -158,6 +163,12 @@ class Pointer(Record, discriminator="Pointer"):
         """The token that a customer was created with, strongly consistent; None if unknown."""
         pointer = cls.read(stripe_id)
         return pointer.token if pointer else None
+
+    @classmethod
+    def is_staged(cls, customer_id: str) -> bool:
+        """Return whether a mapping gave a customer to its user: its record may be stored later."""
+        pointer = cls.read(customer_id)
+        return pointer is not None and pointer.run_id is not None
 
     @classmethod
     def read_all(cls, customer_ids: Iterable[str]) -> dict[str, Pointer]:

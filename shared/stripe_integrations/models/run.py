@@ -56,12 +56,19 @@ class Run(Record, discriminator="Run"):
     payment_methods = required(Choice(PaymentMethodPolicy))
     started_at = required(Moment())
     ended_at = Moment()
+    undoes = Text()
+    """The run whose assignments this one undoes; None for a backfill."""
     split_requested = Flag()
     """Whether a worker has found no window: another one splits its own."""
     version = VersionAttribute()
 
     @classmethod
-    def start(cls, payment_methods: PaymentMethodPolicy, lists: Iterable[WalkedList]) -> Run:
+    def start(
+        cls,
+        payment_methods: PaymentMethodPolicy,
+        lists: Iterable[WalkedList],
+        undoes: str | None = None,
+    ) -> Run:
         """Store a run with its first windows, unless another run is in progress.
 
         Raises
@@ -79,6 +86,7 @@ class Run(Record, discriminator="Run"):
             created_before=now,
             payment_methods=payment_methods,
             started_at=current().now(),
+            undoes=undoes,
         )
         windows = [Window.new(run_id, walked_list, None, now) for walked_list in lists]
         lock = RunLock.read()

@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.page import Json, Page, Result
-from stripe_integrations.actions.customers.assign import store_record
+from stripe_integrations.actions.account.page import Finding, Json, Page, Result
+from stripe_integrations.actions.customers.assign import remove_assignment, store_record
 from stripe_integrations.actions.customers.rebuild import restore_customer
 from stripe_integrations.actions.customers.refresh import refresh_until_written
-from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
+from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, names_other_owner
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import (
@@ -117,19 +117,20 @@ def _write_object(
     stripe_id: str,
     customer_id: str,
     stored: dict[str, Stored] | None,
-    write: Callable[[Stored], Result],
+    write: Callable[[Stored], Result | Finding],
 ) -> None:
     """Write an object; one that can't be written must not stop the run."""
 
-    def attempt(number: int) -> Result:
+    def attempt(number: int) -> Result | Finding:
         if number or stored is None:
             return write(_read_again(customer_id))
         return write(stored.get(customer_id, Stored()))
 
     try:
-        page.note(retry_on_conflict(attempt))
+        outcome = retry_on_conflict(attempt)
     except _UNREADABLE as error:
-        page.report(stripe_id, Result.UNREADABLE, type(error).__name__)
+        outcome = Finding(stripe_id, Result.UNREADABLE, type(error).__name__)
+    page.note(outcome)
 
 
 _UNREADABLE = (
@@ -152,11 +153,14 @@ def _read_again(customer_id: str) -> Stored:
 # ---- customers
 
 
-def _write_customer(page: Page, run: Run, obj: Json, stored: Stored) -> Result:
+def _write_customer(page: Page, run: Run, obj: Json, stored: Stored) -> Result | Finding:
     pointer, record = stored
     if record:
         return _update_customer(page, run, obj, record)
     snapshot = CustomerSnapshot(obj, page.observation, is_initial=False)
+    if pointer and pointer.run_id and names_other_owner(obj.get("metadata"), pointer.user_id):
+        remove_assignment(pointer)
+        return Finding(obj["id"], Result.CONFLICT, "its metadata names another owner")
     if pointer is None and snapshot.token:
         if not CustomerClaim.is_ours(snapshot.token):
             return Result.FOREIGN
@@ -225,13 +229,11 @@ def _update_customer(page: Page, run: Run, obj: Json, record: Customer) -> Resul
 
 def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Result:
     pointer, record = stored
-    if pointer is None:
-        found = _find_customer(run, obj)
+    if record is None:
+        found = _find_customer(run, obj, pointer)
         if isinstance(found, Result):
             return found
-        pointer, record = found
-    if record is None:
-        raise errors.StaleRecordError("the customer of a subscription is not visible yet")
+        record = found
     if not record.is_active:
         return Result.FROZEN
     values = Subscription.values_of(obj)
@@ -254,12 +256,12 @@ def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Resu
     return _fetch_methods(run, record) or result
 
 
-def _find_customer(run: Run, obj: Json) -> Stored | Result:
-    """Find the customer of a subscription that is not stored: no list has those of test clocks."""
+def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | Result:
+    """Store the customer of a subscription that is not stored: no list has those of test clocks."""
     customer_id = _customer_id(obj)
     if obj.get("status") in _ENDED:
         return Result.ENDED
-    if not _stores_unassigned():
+    if pointer is None and not _stores_unassigned():
         return Result.UNASSIGNED
     sent = current().clock()
     stripe_customer = current().stripe.retrieve_customer(customer_id)
@@ -268,8 +270,7 @@ def _find_customer(run: Run, obj: Json) -> Stored | Result:
     observation = Observation.of_fetch(sent, received=current().clock())
     single = Page([stripe_customer], observation)
     write_customers(single, run)
-    stored = _read_again(customer_id)
-    return stored if stored.record else next(iter(single.results))
+    return _read_again(customer_id).record or next(iter(single.results))
 
 
 # ---- what both share

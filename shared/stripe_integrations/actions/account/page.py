@@ -34,6 +34,8 @@ class Result(StrEnum):
     """A subscription that has ended, of a customer that is not stored."""
     UNREADABLE = "unreadable"
     """It could not be stored; the report says why."""
+    RELEASED = "released"
+    """A run that is undone had given it to a user."""
     CONFLICT = "conflict"
     """It, or its user, is another's already."""
 
@@ -74,11 +76,9 @@ class Page:
     results: Counter[Result] = field(default_factory=Counter, init=False)
     findings: list[Finding] = field(default_factory=list, init=False)
 
-    def note(self, result: Result) -> None:
-        """Count an object."""
-        self.results[result] += 1
-
-    def report(self, stripe_id: str, result: Result, reason: str) -> None:
-        """Count an object, and report it."""
-        self.note(result)
-        self.findings.append(Finding(stripe_id, result, reason))
+    def note(self, outcome: Result | Finding) -> None:
+        """Count an object, and report it if it is a finding."""
+        if isinstance(outcome, Finding):
+            self.findings.append(outcome)
+            outcome = outcome.result
+        self.results[outcome] += 1

@@ -7,7 +7,7 @@ windows' cursors are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from stripe_integrations import errors
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
 from stripe_integrations.actions.account.pace import Limits, Pace
 from stripe_integrations.actions.account.page import Page
+from stripe_integrations.actions.account.undo import undo_customers
 from stripe_integrations.context import current
 from stripe_integrations.models import Subscription, stored_kinds
 from stripe_integrations.models.deployment import store_deployment_name
@@ -59,6 +60,12 @@ def start_run(payment_methods: PaymentMethodPolicy) -> Run:
     if Subscription in stored_kinds():
         lists.append(WalkedList.SUBSCRIPTIONS)
     return Run.start(payment_methods, lists)
+
+
+def start_undo(run_id: str) -> Run:
+    """Start a run that undoes another one: see `StripeAccount.undo`."""
+    Run.read(run_id)
+    return Run.start(PaymentMethodPolicy.NONE, [WalkedList.CUSTOMERS], undoes=run_id)
 
 
 def walk(run_id: str, worker: str, limits: Limits) -> Iterator[Step]:
@@ -116,7 +123,7 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
         if page is None:
             window.forget_cursor_id()
             continue
-        _WRITERS[WalkedList(window.walked_list)](page, run)
+        _write(window, page, run)
         pace.pay_for_writes()
         last = page.objects[-1] if has_more else None
         cursor = (int(last["created"]), str(last["id"])) if last else None
@@ -124,10 +131,13 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
         yield Step(window, page, pace)
 
 
-_WRITERS: dict[WalkedList, Callable[[Page, Run], None]] = {
-    WalkedList.CUSTOMERS: write_customers,
-    WalkedList.SUBSCRIPTIONS: write_subscriptions,
-}
+def _write(window: Window, page: Page, run: Run) -> None:
+    if run.undoes:
+        undo_customers(page, run)
+    elif window.walked_list is WalkedList.CUSTOMERS:
+        write_customers(page, run)
+    else:
+        write_subscriptions(page, run)
 
 
 def _read_page(window: Window) -> tuple[Page | None, bool]:

@@ -16,7 +16,12 @@ from stripe_integrations import errors
 from stripe_integrations.actions.customers.assign import assign_adopted, assign_unassigned
 from stripe_integrations.actions.customers.metadata import complete_metadata, write_metadata
 from stripe_integrations.actions.customers.refresh import fetch_missing_children
-from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
+from stripe_integrations.actions.customers.snapshot import (
+    TOKEN_KEY,
+    USER_KEY,
+    CustomerSnapshot,
+    names_other_owner,
+)
 from stripe_integrations.context import current
 from stripe_integrations.models import (
     Customer,
@@ -152,7 +157,7 @@ def _check_metadata(stripe_id: str, metadata: object, user_id: str, *, take_over
         It is another deployment's; or the metadata was copied, or is left of a lost record.
     """
     token, owner = value_at(metadata, TOKEN_KEY), value_at(metadata, USER_KEY)
-    if not token or (owner == user_id and CustomerClaim.is_ours(token)):
+    if not names_other_owner(metadata, user_id):
         return
     claim = CustomerClaim.read(owner) if isinstance(owner, str) and owner else None
     if claim and (claim.stripe_id == stripe_id or (claim.is_creating and token in claim.tokens)):

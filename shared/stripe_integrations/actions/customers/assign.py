@@ -210,6 +210,27 @@ def store_record(customer: Customer, pointer: Pointer | None) -> bool:
     return True
 
 
+def remove_assignment(pointer: Pointer) -> None:
+    """Delete the claim and the pointer that a mapping gave a user, whose customer has no record.
+
+    Raises
+    ------
+    StaleRecordError
+        They were changed since the pointer was read, or the record was stored.
+    """
+    owner = pointer.owner
+
+    def compose(transaction: TransactWrite) -> None:
+        CustomerClaim.remove_pointer(transaction, owner.pk, owner.customer_id)
+        pointer.remove_in(transaction)
+        Customer.check_is_missing(transaction, owner)
+
+    try:
+        transact(compose)
+    except ConditionFailedError as error:
+        raise StaleRecordError("the customer was stored in the meantime") from error
+
+
 def _store(
     customer: Customer, replacement: ClaimReplacement, extra_items: Iterable[ExtraItem] = ()
 ) -> Customer | None:

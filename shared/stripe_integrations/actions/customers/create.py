@@ -16,7 +16,12 @@ from typing import Any
 from stripe_integrations import errors
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
 from stripe_integrations.actions.customers.request import caller_error, create_request
-from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
+from stripe_integrations.actions.customers.snapshot import (
+    TOKEN_KEY,
+    USER_KEY,
+    CustomerSnapshot,
+    names_other_owner,
+)
 from stripe_integrations.context import current
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, UserRecords, stored_kinds
@@ -140,7 +145,8 @@ def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
     stripe_id = claim.stripe_id
     if records.customer(stripe_id) is None:
         stripe_customer = current().stripe.retrieve_customer(stripe_id)
-        if not stripe_customer.get("deleted"):
+        is_others = names_other_owner(stripe_customer.get("metadata"), user_id)
+        if not stripe_customer.get("deleted") and not is_others:
             return assign_customer(user_id, claim, CustomerSnapshot.from_fetch(stripe_customer))
     with suppress(ConditionFailedError):
         transact(lambda t: CustomerClaim.remove_pointer(t, user_key(user_id), stripe_id))

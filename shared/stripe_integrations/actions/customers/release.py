@@ -8,6 +8,8 @@ dies before the records are deleted, the schedule writes the metadata again, as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors
@@ -16,6 +18,7 @@ from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import Customer, CustomerClaim, Owner, Pointer, UserRecords
+from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.table import ConditionFailedError
@@ -45,15 +48,33 @@ def _release(user_id: str, stripe_id: str) -> None:
         customer = UserRecords.read(user_id).active_customer
         if customer is None or customer.stripe_id != stripe_id:
             raise errors.CustomerNotFoundError("this user has the customer no longer")
-        if current().settings.unassigned_customers is UnassignedCustomers.STORE:
-            _unassign(customer, update)
-        else:
-            customer.release([update.remove_in])
+        free_customer(customer, [update.remove_in])
 
     retry_on_conflict(attempt)
 
 
-def _unassign(customer: Customer, update: MetadataUpdate) -> None:
+def free_customer(customer: Customer, extra_items: Sequence[ExtraItem] = ()) -> None:
+    """Free a user and the customer: it is unassigned then, or unknown.
+
+    Parameters
+    ----------
+    customer : Customer
+        The record, as it was read.
+    extra_items : sequence of callable
+        Written in the same transaction, 20 at most.
+
+    Raises
+    ------
+    StaleRecordError
+        The record was changed since it was read.
+    """
+    if current().settings.unassigned_customers is UnassignedCustomers.STORE:
+        _unassign(customer, extra_items)
+    else:
+        customer.release(extra_items)
+
+
+def _unassign(customer: Customer, extra_items: Sequence[ExtraItem]) -> None:
     """Store a user's customer as unassigned, without our keys of its metadata."""
     customer.metadata = {
         name: value
@@ -65,7 +86,8 @@ def _unassign(customer: Customer, update: MetadataUpdate) -> None:
     def free_user(transaction: TransactWrite) -> None:
         CustomerClaim.remove_pointer(transaction, customer.pk, customer.stripe_id)
         unassigned.unassign_in(transaction, customer.owner)
-        update.remove_in(transaction)
+        for add_item in extra_items:
+            add_item(transaction)
 
     try:
         customer.move_to(unassigned.owner, [free_user])

@@ -150,6 +150,21 @@ def carries_our_token(stripe_customer: Json) -> bool:
     return claim is not None and token in claim.tokens
 
 
+def names_other_owner(metadata: object, user_id: str | None) -> bool:
+    """Return whether a customer's metadata names another user, or another deployment.
+
+    Parameters
+    ----------
+    metadata : object
+        Stripe's metadata of the customer.
+    user_id : str or None
+        The user who is to have it; None for nobody.
+    """
+    token = value_at(metadata, TOKEN_KEY)
+    is_ours = CustomerClaim.is_ours(token) and value_at(metadata, USER_KEY) == user_id
+    return bool(token) and not is_ours
+
+
 def token_of(stripe_customer: Json) -> object:
     """The token that a customer was created with, if it was one of ours."""
     return value_at(stripe_customer, "metadata", TOKEN_KEY)

@@ -209,6 +209,8 @@ def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
         return None, _keep_waiting(events)
     events = _link(events, owner)
     customer = read_customer(owner)
+    if customer is None and Pointer.is_staged(owner.customer_id):
+        return None, _keep_waiting(events)
     if customer is None:
         # One transaction writes pointer and record, but two reads are not isolated from it.
         raise errors.StaleRecordError(f"{owner.customer_id} is not visible yet")

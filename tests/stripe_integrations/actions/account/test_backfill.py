@@ -12,11 +12,17 @@ import pytest
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
-from stripe_integrations.context import current
 from stripe_integrations.errors import RunInProgressError, RunNotFoundError, SweepMissingError
 from stripe_integrations.models import Customer, Owner, Pointer, read_customer
 from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
 from stripe_integrations.models.window import WalkedList, Window
+from tests.stripe_integrations.actions.account.helpers import (
+    backfill,
+    calls,
+    lose_events,
+    make,
+    record_of,
+)
 from tests.world import EMAIL, USER, World
 
 LIST = "GET /v1/customers"
@@ -27,38 +33,6 @@ def _stores_unassigned(world: World) -> None:
     world.reconcile()
     world.context.deadline = math.inf
     world.configure(unassigned_customers=UnassignedCustomers.STORE)
-
-
-def make(world: World, **fields: Any) -> str:
-    """Create a customer on Stripe; its events get lost."""
-    stripe_id = str(world.request("POST", "/v1/customers", {"email": EMAIL, **fields})["id"])
-    lose_events(world)
-    return stripe_id
-
-
-def lose_events(world: World) -> None:
-    for delivery in world.stripe.webhooks.due():
-        world.stripe.webhooks.mark(delivery, 200)
-
-
-def backfill(**options: Any) -> dict[str, int]:
-    """Run a backfill to its end, and return how many objects had each outcome."""
-    current().deadline = math.inf
-    progress = list(StripeAccount.backfill(**options))[-1]
-    assert progress.state is RunState.FINISHED
-    return dict(progress.results)
-
-
-def record_of(stripe_id: str) -> Customer:
-    owner = Pointer.find(stripe_id)
-    assert owner
-    record = read_customer(owner)
-    assert record
-    return record
-
-
-def calls(world: World) -> list[str]:
-    return [f"{request.method} {request.path}" for request in world.stripe.requests]
 
 
 class TestBackfill:

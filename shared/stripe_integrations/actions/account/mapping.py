@@ -1,0 +1,220 @@
+"""The mapping of users to customers, which a run stages before it walks the account.
+
+Each row becomes the user's claim and the customer's pointer, in one transaction. So what is twice
+in the mapping is refused, and a create that meets such a claim stores its customer. The record
+follows when the walk reads the customer. A row whose customer no list had until the end is looked
+up: it is stored, or its claim and pointer are deleted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from http import HTTPStatus
+from typing import NamedTuple
+
+from pynamodb.transactions import TransactWrite
+
+from stripe_integrations import errors
+from stripe_integrations.actions.account.backfill import write_customers
+from stripe_integrations.actions.account.page import Finding, Page, Result
+from stripe_integrations.actions.customers.assign import remove_assignment
+from stripe_integrations.actions.customers.snapshot import names_other_owner
+from stripe_integrations.context import current
+from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
+from stripe_integrations.models.claim import new_token
+from stripe_integrations.models.observation import Observation
+from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.models.run import Run
+from stripe_integrations.models.table import ConditionFailedError, transact
+
+_CUSTOMER_ID = re.compile(r"cus_[A-Za-z0-9]{1,251}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_COLUMNS = ["user_id", "stripe_id"]
+
+
+class Row(NamedTuple):
+    """That a user has a Stripe customer."""
+
+    user_id: str
+    stripe_id: str
+
+
+class RefusedRow(NamedTuple):
+    """A row that is no such statement.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the mapping, from 1; a header is not counted.
+    reason : str
+        Why, without its values.
+    """
+
+    number: int
+    reason: str
+
+
+def read_csv(lines: Iterable[bytes]) -> Iterator[Row | RefusedRow]:
+    """Read the rows of a CSV file, encoded in UTF-8, whose header is ``user_id,stripe_id``.
+
+    Raises
+    ------
+    MappingRefusedError
+        The header is missing, or has other columns.
+    """
+    numbered = enumerate(lines)
+    _, header = next(numbered, (0, b""))
+    columns = _cells(header.removeprefix(b"\xef\xbb\xbf"))
+    if sorted(columns or []) != sorted(_COLUMNS):
+        raise errors.MappingRefusedError("the mapping needs the header user_id,stripe_id")
+    place = {name: columns.index(name) for name in _COLUMNS} if columns else {}
+    for number, line in numbered:
+        cells = _cells(line)
+        if cells == []:
+            continue
+        if cells is None or len(cells) != len(_COLUMNS):
+            yield RefusedRow(number, "is not two values in UTF-8")
+        else:
+            yield checked(number, *(cells[place[name]] for name in _COLUMNS))
+
+
+def read_json_lines(lines: Iterable[bytes]) -> Iterator[Row | RefusedRow]:
+    """Read the rows of a file of JSON lines, each ``{"user_id": …, "stripe_id": …}``."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and row.keys() == set(_COLUMNS):
+            yield checked(number, row["user_id"], row["stripe_id"])
+        else:
+            yield RefusedRow(number, "is not an object with user_id and stripe_id")
+
+
+def checked(number: int, user_id: object, stripe_id: object) -> Row | RefusedRow:
+    """Return a row, or why it is refused. Values are taken as they are written."""
+    if not isinstance(user_id, str) or not user_id:
+        return RefusedRow(number, "user_id is empty, or no text")
+    if len(user_id) > Pointer.MAX_USER_ID_LENGTH:
+        return RefusedRow(number, f"user_id has over {Pointer.MAX_USER_ID_LENGTH} characters")
+    if _CONTROL.search(user_id) or user_id != user_id.strip():
+        return RefusedRow(number, "user_id has control characters, or spaces around it")
+    if not isinstance(stripe_id, str) or not _CUSTOMER_ID.fullmatch(stripe_id):
+        return RefusedRow(number, "stripe_id is not the id of a Stripe customer")
+    return Row(user_id, stripe_id)
+
+
+def _cells(line: bytes) -> list[str] | None:
+    try:
+        return next(csv.reader([line.decode().rstrip("\r\n")], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        return None
+
+
+# ---- staging
+
+
+def stage(run: Run, row: Row) -> Finding | None:
+    """Store a user's claim and the pointer of the customer, whose record follows.
+
+    Returns
+    -------
+    Finding or None
+        Why the row is not taken: a conflict with what is stored, or with an earlier row.
+    """
+
+    def attempt(_: int) -> Finding | None:
+        return _stage(run, row)
+
+    return retry_on_conflict(attempt)
+
+
+def _stage(run: Run, row: Row) -> Finding | None:
+    replacement = CustomerClaim.assigned(row.user_id, row.stripe_id, new_token(), None)
+    owner = Owner(row.user_id, row.stripe_id)
+    pointer = Pointer.to(owner, replacement.pointer.token, run_id=run.run_id)
+
+    def compose(transaction: TransactWrite) -> None:
+        replacement.add_to(transaction)
+        pointer.create_in(transaction)
+
+    try:
+        transact(compose)
+    except ConditionFailedError as error:
+        claim, known = error.old_item(0, CustomerClaim), error.old_item(1, Pointer)
+    else:
+        return None
+    if claim:
+        is_same = claim.stripe_id == row.stripe_id
+        return None if is_same else _conflict(row, _reason_of_claim(claim))
+    if known is None:
+        raise errors.StaleRecordError("the claim or the pointer was deleted in the meantime")
+    if known.user_id is not None:
+        return _conflict(row, "another user has the customer")
+    record = read_customer(known.owner)
+    if record is None:
+        raise errors.StaleRecordError("the customer is not visible yet")
+    if not record.is_active:
+        return _conflict(row, "Stripe has deleted the customer")
+    if names_other_owner(record.metadata, row.user_id):
+        return _conflict(row, "its metadata names another owner")
+    try:
+        record.move_to(owner, [replacement.add_to, pointer.assign_in], run_id=run.run_id)
+    except ConditionFailedError as error:
+        raise errors.StaleRecordError("the customer was changed in the meantime") from error
+    return None
+
+
+def _reason_of_claim(claim: CustomerClaim) -> str:
+    if claim.is_creating:
+        return "a customer of this user is being created"
+    return "this user has another customer"
+
+
+def _conflict(row: Row, reason: str) -> Finding:
+    return Finding(row.stripe_id, Result.CONFLICT, reason)
+
+
+# ---- after the walk
+
+
+def settle(run: Run, row: Row) -> Finding | None:
+    """Store the customer of a row that no list had, or delete the row's claim and pointer.
+
+    Stripe does not list the customers of test clocks, and those that it has deleted.
+
+    Returns
+    -------
+    Finding or None
+        Why the row was not taken after all.
+    """
+
+    def attempt(_: int) -> Finding | None:
+        pointer = Pointer.read(row.stripe_id)
+        is_staged = pointer and pointer.user_id == row.user_id and pointer.run_id == run.run_id
+        if pointer is None or not is_staged or read_customer(pointer.owner):
+            return None
+        return _look_up(run, row, pointer)
+
+    return retry_on_conflict(attempt)
+
+
+def _look_up(run: Run, row: Row, pointer: Pointer) -> Finding | None:
+    sent = current().clock()
+    try:
+        stripe_customer = current().stripe.retrieve_customer(row.stripe_id)
+    except errors.StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        stripe_customer = {"deleted": True}
+    if stripe_customer.get("deleted"):
+        remove_assignment(pointer)
+        return _conflict(row, "Stripe has no such customer, or has deleted it")
+    page = Page([stripe_customer], Observation.of_fetch(sent, received=current().clock()))
+    write_customers(page, run)
+    return next(iter(page.findings), None)

@@ -1,0 +1,46 @@
+"""Undoing a run: the customers that it gave to users are released, unless they were given anew."""
+
+from __future__ import annotations
+
+from stripe_integrations.actions.account.page import Page, Result
+from stripe_integrations.actions.customers.assign import remove_assignment
+from stripe_integrations.actions.customers.release import free_customer
+from stripe_integrations.models import Pointer, UserRecords, read_customer
+from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.models.run import Run
+
+
+def undo_customers(page: Page, run: Run) -> None:
+    """Release the customers of a page that the undone run has assigned.
+
+    Raises
+    ------
+    DatabaseUnavailableError, ConflictError
+        The page is to be read again.
+    """
+    pointers = Pointer.read_all(obj["id"] for obj in page.objects)
+    for obj in page.objects:
+        pointer = pointers.get(obj["id"])
+        is_assigned = pointer is not None and pointer.run_id == run.undoes
+        page.note(undo_assignment(obj["id"], str(run.undoes)) if is_assigned else Result.UNCHANGED)
+
+
+def undo_assignment(customer_id: str, run_id: str) -> Result:
+    """Release a customer if its user has it by a run, and by nothing since."""
+
+    def attempt(_: int) -> Result:
+        pointer = Pointer.read(customer_id)
+        if pointer is None or pointer.run_id != run_id:
+            return Result.UNCHANGED
+        record = read_customer(pointer.owner)
+        if record is None:
+            remove_assignment(pointer)
+            return Result.RELEASED
+        if not record.is_active:
+            return Result.FROZEN
+        free_customer(record)
+        for child in UserRecords.of_partition(record.pk).orphans:
+            child.delete_orphan()
+        return Result.RELEASED
+
+    return retry_on_conflict(attempt)

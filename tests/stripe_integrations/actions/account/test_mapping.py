@@ -1,0 +1,335 @@
+"""A backfill with a mapping: users get the customers that it names, and it can be undone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from stripe_integrations.actions import StripeAccount, StripeCustomer, User
+from stripe_integrations.actions.account.mapping import (
+    RefusedRow,
+    Row,
+    read_csv,
+    read_json_lines,
+)
+from stripe_integrations.actions.account.page import Result
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.config import UnassignedCustomers
+from stripe_integrations.context import current
+from stripe_integrations.errors import ConflictError, MappingRefusedError
+from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
+from tests.stripe_integrations.actions.account.helpers import (
+    backfill,
+    calls,
+    findings_of,
+    lose_events,
+    make,
+    record_of,
+)
+from tests.world import EMAIL, USER, World
+
+OTHER = User("u-2")
+
+
+@pytest.fixture(autouse=True)
+def _stores_unassigned(world: World) -> None:
+    world.reconcile()
+    world.context.deadline = math.inf
+    world.configure(unassigned_customers=UnassignedCustomers.STORE)
+
+
+@pytest.fixture
+def existing(world: World) -> str:
+    """A customer that exists on Stripe alone, with a card and a subscription."""
+    stripe_id = make(world, name="Jane")
+    world.attach_card(stripe_id)
+    world.subscribe(stripe_id)
+    lose_events(world)
+    world.time += 3600
+    return stripe_id
+
+
+def undo(run_id: str, *args: Any) -> dict[str, int]:
+    current().deadline = math.inf
+    return dict(list(StripeAccount.undo(run_id, *args))[-1].results)
+
+
+def users(world: World) -> dict[str, str]:
+    """Customer by user, of those that have one."""
+    return {
+        item["user_id"]: item["stripe_id"]
+        for item in world.items(record_type="Customer", is_active=True)
+        if item.get("user_id")
+    }
+
+
+class TestMapped:
+    @pytest.mark.parametrize("policy", list(UnassignedCustomers))
+    def test_customer_is_its_users(
+        self, world: World, existing: str, policy: UnassignedCustomers
+    ) -> None:
+        world.configure(unassigned_customers=policy)
+        assert backfill([("u-1", existing)]) == {"stored": 1, "fetched": 1}
+        customer = StripeCustomer.require(USER)
+        assert (customer.stripe_id, customer.name) == (existing, "Jane")
+        assert len(customer.cards) == len(customer.subscriptions) == 1
+        claim, pointer = CustomerClaim.read("u-1"), Pointer.read(existing)
+        assert claim
+        assert pointer
+        assert (claim.stripe_id, claim.token) == (existing, pointer.token)
+
+    def test_customer_is_kept_current_by_its_events(self, world: World, existing: str) -> None:
+        backfill([("u-1", existing)])
+        world.time += 60
+        world.rename(existing, "Janet")
+        world.deliver_and_apply()
+        assert StripeCustomer.require(USER).name == "Janet"
+
+    def test_metadata_on_stripe_is_not_changed(self, world: World, existing: str) -> None:
+        before = len(calls(world))
+        backfill([("u-1", existing)])
+        assert {call.partition(" ")[0] for call in calls(world)[before:]} == {"GET"}
+
+    def test_customer_that_was_unassigned_moves(self, world: World, existing: str) -> None:
+        backfill()
+        world.time += 3600
+        assert backfill([("u-1", existing)]) == {"unchanged": 2}
+        assert StripeCustomer.require(USER).stripe_id == existing
+        assert read_customer(Owner(None, existing)) is None
+
+    def test_repeated_changes_nothing(self, world: World, existing: str) -> None:
+        backfill([("u-1", existing)])
+        version = StripeCustomer.require(USER).version
+        world.time += 3600
+        assert findings_of([("u-1", existing)]) == []
+        assert StripeCustomer.require(USER).version == version
+
+    def test_customer_of_test_clock_is_looked_up(
+        self, world: World, existing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        page: Any = ([], False)
+        monkeypatch.setattr(
+            "stripe_integrations.adapters.stripe_gateway.StripeGateway.list_customers_page",
+            lambda *_: page,
+        )
+        assert findings_of([("u-1", existing)]) == []
+        assert StripeCustomer.require(USER).stripe_id == existing
+
+
+class TestConflict:
+    def reasons(self, rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        findings = findings_of(rows)
+        assert {finding.result for finding in findings} <= {Result.CONFLICT}
+        return [(finding.stripe_id, finding.reason) for finding in findings]
+
+    def test_of_users_for_one_customer(self, world: World, existing: str) -> None:
+        rows = [("u-1", existing), ("u-2", existing)]
+        assert self.reasons(rows) == [(existing, "another user has the customer")]
+        assert users(world) == {"u-1": existing}
+
+    def test_of_customers_for_one_user(self, world: World, existing: str) -> None:
+        second = make(world)
+        world.time += 3600
+        rows = [("u-1", existing), ("u-1", second)]
+        assert self.reasons(rows) == [(second, "this user has another customer")]
+        assert users(world) == {"u-1": existing}
+        assert record_of(second).user_id is None
+
+    def test_with_existing_customer_of_user(self, world: World, existing: str) -> None:
+        own = StripeCustomer.create(USER, EMAIL).stripe_id
+        assert self.reasons([("u-1", existing)]) == [(existing, "this user has another customer")]
+        assert StripeCustomer.require(USER).stripe_id == own
+
+    def test_with_create_in_progress(self, world: World, existing: str) -> None:
+        CustomerClaim.acquire("u-1", {"stripe": {}, "local": {}})
+        assert self.reasons([("u-1", existing)]) == [
+            (existing, "a customer of this user is being created")
+        ]
+
+    def test_with_token_of_another_deployment(self, world: World) -> None:
+        stripe_id = make(world, metadata={USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"})
+        world.time += 3600
+        reason = "its metadata names another owner"
+        assert self.reasons([("u-1", stripe_id)]) == [(stripe_id, reason)]
+        assert (CustomerClaim.read("u-1"), Pointer.read(stripe_id)) == (None, None)
+
+    def test_with_customer_that_stripe_does_not_have(self, world: World) -> None:
+        reason = "Stripe has no such customer, or has deleted it"
+        assert self.reasons([("u-1", "cus_missing")]) == [("cus_missing", reason)]
+        assert (CustomerClaim.read("u-1"), Pointer.read("cus_missing")) == (None, None)
+
+
+class TestStaged:
+    """Between the staging of a row and the page that has its customer."""
+
+    @pytest.fixture
+    def staged(self, world: World, existing: str) -> str:
+        next(iter(StripeAccount.backfill([("u-1", existing)])))
+        return existing
+
+    def test_user_has_no_customer_yet(self, staged: str) -> None:
+        assert StripeCustomer.get(USER) is None
+
+    def test_create_stores_the_customer(self, world: World, staged: str) -> None:
+        customer = StripeCustomer.create(USER, EMAIL)
+        assert customer.stripe_id == staged
+        assert len(world.stripe_customers()) == 1
+
+    def test_create_makes_another_where_metadata_names_another_owner(
+        self, world: World, staged: str
+    ) -> None:
+        metadata = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        world.request("POST", f"/v1/customers/{staged}", {"metadata": metadata})
+        assert StripeCustomer.create(USER, EMAIL).stripe_id != staged
+
+    def test_event_waits_for_the_record(self, world: World, staged: str) -> None:
+        world.rename(staged, "Janet")
+        world.deliver_and_apply()
+        assert set(world.event_states().values()) == {"waiting"}
+        run_id = StripeAccount.progress().run_id
+        current().deadline = math.inf
+        list(StripeAccount.backfill([("u-1", staged)], run_id=run_id))
+        world.time += 300
+        world.reconcile()
+        world.stream()
+        assert set(world.event_states().values()) <= {"applied", "ignored"}
+        assert StripeCustomer.require(USER).name == "Janet"
+
+    def test_run_is_continued(self, world: World, staged: str) -> None:
+        run_id = StripeAccount.progress().run_id
+        assert backfill([("u-1", staged)], run_id=run_id) == {"stored": 1, "fetched": 1}
+
+    def test_other_user_can_not_adopt_it(self, staged: str) -> None:
+        with pytest.raises(Exception, match="another user's"):
+            StripeCustomer.adopt(OTHER, staged)
+
+
+class TestUndone:
+    def test_shifted_mapping_is_undone_completely(self, world: World) -> None:
+        made = [make(world) for _ in range(20)]
+        world.time += 3600
+        shifted = [(f"u-{number}", stripe_id) for number, stripe_id in enumerate(made[1:])]
+        run_id = list(StripeAccount.backfill(shifted))[-1].run_id
+        assert len(users(world)) == 19
+        world.time += 3600
+        assert undo(run_id) == {"released": 19, "unchanged": 1}
+        assert users(world) == {}
+        assert world.items(record_type="CustomerClaim") == []
+        correct = [(f"u-{number}", stripe_id) for number, stripe_id in enumerate(made)]
+        world.time += 3600
+        assert findings_of(correct) == []
+        assert users(world) == dict(correct)
+
+    def test_where_unassigned_customers_are_not_stored(self, world: World, existing: str) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.IGNORE)
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+        world.time += 3600
+        assert undo(run_id) == {"released": 1}
+        assert {item["record_type"] for item in world.items()} >= {"Run"}
+        assert not [i for i in world.items() if i["pk"].startswith(("USER#", "STRIPE#"))]
+
+    def test_keeps_what_was_assigned_since(self, world: World, existing: str) -> None:
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+        StripeCustomer.release(USER)
+        StripeCustomer.adopt(OTHER, existing)
+        world.time += 3600
+        assert undo(run_id) == {"unchanged": 1}
+        assert users(world) == {"u-2": existing}
+
+    def test_row_without_record_is_removed(self, world: World, existing: str) -> None:
+        next(iter(StripeAccount.backfill([("u-1", existing)])))
+        run_id = StripeAccount.progress().run_id
+        StripeAccount.stop(run_id)
+        assert undo(run_id) == {"released": 1}
+        assert (CustomerClaim.read("u-1"), Pointer.read(existing)) == (None, None)
+
+    def test_customer_that_stripe_does_not_list_is_released_by_its_row(
+        self, world: World, existing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+        page: Any = ([], False)
+        monkeypatch.setattr(
+            "stripe_integrations.adapters.stripe_gateway.StripeGateway.list_customers_page",
+            lambda *_: page,
+        )
+        undo(run_id, [("u-1", existing)])
+        assert users(world) == {}
+
+
+class TestFile:
+    def test_csv(self) -> None:
+        lines = [b"\xef\xbb\xbfstripe_id,user_id\r\n", b'cus_1,"a,b"\r\n', b"\r\n", b"cus_2,2\r\n"]
+        assert list(read_csv(lines)) == [Row("a,b", "cus_1"), Row("2", "cus_2")]
+
+    @pytest.mark.parametrize("header", [b"", b"u-1,cus_1\n", b"user_id\n", b"\xff,\xfe\n"])
+    def test_csv_needs_header(self, header: bytes) -> None:
+        with pytest.raises(MappingRefusedError):
+            list(read_csv([header, b"u-2,cus_2\n"]))
+
+    def test_json_lines(self) -> None:
+        lines = [b'{"user_id": "u-1", "stripe_id": "cus_1"}\n', b"\n"]
+        assert list(read_json_lines(lines)) == [Row("u-1", "cus_1")]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b",cus_1",
+            b" u-1,cus_1",
+            b"u-1 ,cus_1",
+            b"u\x00,cus_1",
+            "u\u2028,cus_1".encode(),
+            b"u-1,cus_",
+            b"u-1,sub_1",
+            b"u-1,cus_1 ",
+            b"u-1",
+            b"u-1,cus_1,x",
+            b"\xff,cus_1",
+            b'"u-1,cus_1',
+            b"u" * 501 + b",cus_1",
+        ],
+    )
+    def test_refused_row_of_csv(self, line: bytes) -> None:
+        (row,) = read_csv([b"user_id,stripe_id\n", line + b"\n"])
+        assert isinstance(row, RefusedRow)
+        assert row.number == 1
+        assert "u-1" not in row.reason
+
+    @pytest.mark.parametrize(
+        "line", [b"[]", b"{", b'{"user_id": 1, "stripe_id": "cus_1"}', b'{"user_id": "u-1"}']
+    )
+    def test_refused_row_of_json_lines(self, line: bytes) -> None:
+        (row,) = read_json_lines([line])
+        assert isinstance(row, RefusedRow)
+
+    def test_refused_row_assigns_nothing(self, world: World, existing: str) -> None:
+        with pytest.raises(MappingRefusedError, match="the first is 2"):
+            list(StripeAccount.backfill([("u-1", existing), ("", "cus_2")]))
+        assert CustomerClaim.read("u-1") is None
+
+
+class TestRaces:
+    def test_create_during_staging_wins_or_conflicts(self, world: World, existing: str) -> None:
+        customer = StripeCustomer.create(USER, EMAIL)
+        findings = findings_of([("u-1", existing)])
+        assert [finding.result for finding in findings] == [Result.CONFLICT]
+        assert users(world)["u-1"] == customer.stripe_id
+
+    def test_adoption_before_the_page_is_written(
+        self, world: World, existing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read_all = Pointer.read_all
+
+        def read(ids: Any) -> dict[str, Pointer]:
+            found = read_all(ids)
+            monkeypatch.setattr(Pointer, "read_all", read_all)
+            StripeCustomer.adopt(OTHER, existing)
+            return found
+
+        monkeypatch.setattr(Pointer, "read_all", read)
+        try:
+            backfill()
+        except ConflictError:
+            pytest.fail("the page was not decided again")
+        assert users(world) == {"u-2": existing}
