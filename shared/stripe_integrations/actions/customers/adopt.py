@@ -29,6 +29,7 @@ from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.observability import Metric
 
 ID_PATTERN = "^cus_[A-Za-z0-9]+$"
 """The ids of Stripe's customers."""
@@ -50,6 +51,7 @@ def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Cus
 
     customer = retry_on_conflict(attempt)
     if customer.is_new:
+        current().add_metric(Metric.CUSTOMERS_ADOPTED)  # whatever becomes of the metadata
         write_metadata(update)
     elif update.claim_due():
         complete_metadata(update)
