@@ -511,6 +511,22 @@ def race(world: World, calls: list[Callable[[], Customer]]) -> list[Customer | E
         return list(callers.map(run, calls))
 
 
+def test_claim_begins_when_the_customer_is_stored(world: World, existing: str) -> None:
+    """What precedes may take long outside of Lambda: retries after conflicts and 429."""
+
+    request_of = world.stripe.request
+
+    def request(method: str, *args: Any, **kwargs: Any) -> Any:
+        world.time += 200 if method == "GET" else 0
+        return request_of(method, *args, **kwargs)
+
+    world.stripe.faults.fail_next(None, match=UPDATE, status=503)
+    slow = patch.object(world.stripe, "request", request)
+    with use(world.new_context()), slow, pytest.raises(StripeUnavailableError):
+        StripeCustomer.adopt(USER, existing)
+    assert due(world)[0]["next_attempt"] > world.time
+
+
 def test_claimed_item_is_finished_by_its_worker_only(world: World) -> None:
     first = MetadataUpdate.acquire("cus_1")
     assert first
