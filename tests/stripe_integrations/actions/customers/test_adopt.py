@@ -25,6 +25,7 @@ from stripe_integrations.errors import (
     InvalidFieldError,
     StripeAccessError,
     StripeIntegrationsError,
+    StripeRefusedError,
     StripeUnavailableError,
     TakeOverRequiredError,
     UserHasAnotherCustomerError,
@@ -358,18 +359,23 @@ class TestMetadata:
         assert owner == ("u-1" if take_over else "u-9")
         assert due(world) == []
 
-    @pytest.mark.parametrize("is_deleted", [True, False])
-    def test_of_customer_that_stripe_has_no_longer_is_finished(
-        self, world: World, existing: str, is_deleted: bool
+    def test_of_customer_that_stripe_has_deleted_is_finished(
+        self, world: World, existing: str
     ) -> None:
         self.fail(world, existing, StripeUnavailableError, status=503)
         world.time += 300
-        if is_deleted:
-            world.request("DELETE", f"/v1/customers/{existing}")
-        else:
-            world.stripe.faults.fail_next(None, status=404, match="GET /v1/customers/*")
-        StripeEvent.reconcile()
+        world.request("DELETE", f"/v1/customers/{existing}")
+        assert [type(error) for error in StripeEvent.reconcile().failures] == []
         assert due(world) == []
+
+    def test_of_customer_that_another_account_lacks_stays_due(
+        self, world: World, existing: str
+    ) -> None:
+        """With the key of another account everything is missing."""
+        self.fail(world, existing, StripeRefusedError, status=404)
+        world.time += 300
+        world.reconcile()
+        assert_is_owned(world, existing)
 
     def test_stays_due_during_outage(self, world: World, existing: str) -> None:
         self.fail(world, existing, StripeUnavailableError, status=503)

@@ -139,11 +139,8 @@ class TestReleased:
         StripeCustomer.rebuild()
         assert left(world) == {"Deployment"}
 
-    @pytest.mark.parametrize("is_unknown", [True, False])
-    def test_that_stripe_has_no_longer(self, world: World, adopted: str, is_unknown: bool) -> None:
+    def test_that_stripe_has_deleted(self, world: World, adopted: str) -> None:
         world.request("DELETE", f"/v1/customers/{adopted}")
-        if is_unknown:
-            world.stripe.faults.fail_next(None, status=404, code="resource_missing")
         StripeCustomer.release(USER)
         assert left(world) == {"Deployment"}
 
@@ -212,12 +209,14 @@ class TestRefusal:
         assert StripeCustomer.require(USER).stripe_id == adopted
 
     @pytest.mark.parametrize(
-        ("status", "error"), [(400, StripeRefusedError), (503, StripeUnavailableError)]
+        ("status", "error"),
+        [(400, StripeRefusedError), (404, StripeRefusedError), (503, StripeUnavailableError)],
     )
+    @pytest.mark.parametrize("call", ["GET /v1/customers/*", UPDATE])
     def test_by_stripe_leaves_customer(
-        self, world: World, adopted: str, status: int, error: type[Exception]
+        self, world: World, adopted: str, call: str, status: int, error: type[Exception]
     ) -> None:
-        world.stripe.faults.fail_next(None, match=UPDATE, status=status)
+        world.stripe.faults.fail_next(None, match=call, status=status)
         with pytest.raises(error):
             StripeCustomer.release(USER)
         world.stripe.faults.clear()
