@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stripe_integrations import errors
 from stripe_integrations.actions.customers.metadata import remove_metadata
-from stripe_integrations.models import UserRecords
+from stripe_integrations.models import Pointer, UserRecords
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import retry_on_conflict
 
@@ -28,6 +28,9 @@ def release_customer(user_id: str) -> None:
 
 
 def _release(user_id: str, stripe_id: str) -> None:
+    owner = Pointer.find(stripe_id)
+    if owner and owner.user_id != user_id:
+        raise errors.CustomerOfAnotherUserError(f"the pointer of {stripe_id} names another user")
     update = MetadataUpdate.acquire(stripe_id)
     if update is None:
         raise errors.ConflictError(f"the metadata of {stripe_id} is being written: try again later")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from local.stripe_double.client import ClientKilledError
@@ -12,11 +14,13 @@ from stripe_integrations.errors import (
     ConflictError,
     CustomerBeingCreatedError,
     CustomerNotFoundError,
+    CustomerOfAnotherUserError,
     StripeRefusedError,
     StripeUnavailableError,
 )
 from stripe_integrations.models import Customer, Pointer
 from stripe_integrations.models.metadata_update import MetadataUpdate
+from stripe_integrations.models.table import transact
 from tests.stripe_integrations.actions.customers.helpers import acquire_claim, during_sleep
 from tests.stripe_integrations.actions.customers.test_adopt import (
     OTHER,
@@ -200,6 +204,16 @@ class TestRefusal:
         with pytest.raises(CustomerBeingCreatedError):
             StripeCustomer.release(USER)
 
+    def test_of_customer_whose_pointer_names_another_user(self, world: World, adopted: str) -> None:
+        """As half of a backup may have it: the customer is that one's."""
+        transact(lambda t: t.save(Pointer.to(adopted, "u-9")))
+        before = len(world.stripe.requests)
+        with pytest.raises(CustomerOfAnotherUserError):
+            StripeCustomer.release(USER)
+        assert len(world.stripe.requests) == before
+        assert Pointer.find(adopted) == ("u-9", adopted)
+        assert world.items(record_type="MetadataUpdate") == []
+
     def test_while_metadata_is_written(self, world: World, adopted: str) -> None:
         assert MetadataUpdate.acquire(adopted)
         before = len(world.stripe.requests)
@@ -245,6 +259,26 @@ class TestRaces:
         world.time += 300
         world.reconcile()
         assert on_stripe(world, adopted)["metadata"][USER_KEY] == "u-1"
+
+    def test_during_adoption_is_not_reported_as_deletion(self, world: World, existing: str) -> None:
+        backup = world.images()
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.adopt(USER, existing)
+        messages = set()
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, existing, **{USER_KEY: "", TOKEN_KEY: ""})
+
+            def release() -> None:
+                with use(world.new_context()), suppress(CustomerNotFoundError, ConflictError):
+                    StripeCustomer.release(USER)
+
+            with use(world.new_context()), at_call(world, number, release):
+                try:
+                    StripeCustomer.adopt(USER, existing)
+                except CustomerNotFoundError as error:
+                    messages.add(str(error))
+        assert messages == {f"{existing} was released meanwhile"}
 
     @pytest.mark.parametrize("name", ["sync", "soft_delete", "update"])
     def test_with_other_write_leaves_nothing(self, world: World, adopted: str, name: str) -> None:
