@@ -310,7 +310,8 @@ class TestMetadata:
         assert len(due(world)) == 1
 
     @pytest.mark.parametrize(
-        ("status", "error"), [(503, StripeUnavailableError), (401, StripeAccessError)]
+        ("status", "error"),
+        [(503, StripeUnavailableError), (429, StripeUnavailableError), (401, StripeAccessError)],
     )
     def test_is_written_by_schedule(
         self, world: World, existing: str, status: int, error: type[Exception]
@@ -375,6 +376,18 @@ class TestMetadata:
         self.fail(world, existing, StripeRefusedError, status=404)
         world.time += 300
         world.reconcile()
+        assert_is_owned(world, existing)
+
+    def test_with_fifty_keys_of_others_is_refused_and_adoption_stands(
+        self, world: World, existing: str
+    ) -> None:
+        set_metadata(world, existing, **{f"key_{number}": "1" for number in range(49)})
+        assert StripeCustomer.adopt(USER, existing).is_new
+        assert USER_KEY not in on_stripe(world, existing)["metadata"]
+        assert due(world) == []
+        StripeCustomer.release(USER)
+        set_metadata(world, existing, key_0="")
+        StripeCustomer.adopt(USER, existing)
         assert_is_owned(world, existing)
 
     def test_stays_due_during_outage(self, world: World, existing: str) -> None:

@@ -155,6 +155,17 @@ class TestReleased:
         StripeCustomer.release(USER)
         assert left(world) == {"Deployment"}
 
+    def test_with_hundreds_of_children(self, world: World, existing: str) -> None:
+        for _ in range(100):
+            world.attach_card(existing)
+            world.subscribe(existing)
+        adopted = StripeCustomer.adopt(USER, existing)
+        assert (len(adopted.cards), len(adopted.subscriptions)) == (101, 101)
+        StripeCustomer.release(USER)
+        assert left(world) == {"Deployment"}
+        again = StripeCustomer.adopt(OTHER, existing)
+        assert (len(again.cards), len(again.subscriptions)) == (101, 101)
+
     def test_leaves_children_pointers_of_next_user(
         self, world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
