@@ -48,7 +48,7 @@ def complete_metadata(update: MetadataUpdate) -> None:
     """Write the metadata that an earlier call has left due.
 
     Another deployment may have adopted the customer since, or this one may have been about to
-    release it to that one: its metadata is kept, unless the adoption was to take it over.
+    release it to that one: its metadata is replaced only if the adoption was to take it over.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def complete_metadata(update: MetadataUpdate) -> None:
         write_metadata(update)
         return
     logger.warning(
-        "metadata kept: it names another deployment",
+        "metadata not replaced: it names another deployment",
         extra={"stripe_customer_id": update.stripe_id},
     )
     update.finish()

@@ -346,7 +346,7 @@ class TestMetadata:
         assert "u-1" not in warning
 
     @pytest.mark.parametrize("take_over", [False, True])
-    def test_of_other_deployment_since_is_kept_unless_taken_over(
+    def test_of_other_deployment_since_is_replaced_only_by_take_over(
         self, world: World, existing: str, take_over: bool
     ) -> None:
         world.stripe.faults.fail_next(None, match=UPDATE, status=503)
@@ -378,7 +378,7 @@ class TestMetadata:
         world.reconcile()
         assert_is_owned(world, existing)
 
-    def test_with_fifty_keys_of_others_is_refused_and_adoption_stands(
+    def test_with_fifty_keys_of_others_is_refused_without_undoing_the_adoption(
         self, world: World, existing: str
     ) -> None:
         set_metadata(world, existing, **{f"key_{number}": "1" for number in range(49)})
