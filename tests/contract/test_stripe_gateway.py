@@ -53,6 +53,10 @@ CALLS: dict[str, Any] = {
     "list_customers": lambda gateway: list(
         gateway.list_customers(1, "jane@example.com", created_until=2)
     ),
+    "list_customers_page": lambda gateway: gateway.list_customers_page(1, 2, CUSTOMER)[0],
+    "list_subscriptions_page": lambda gateway: gateway.list_subscriptions_page(
+        1, 2, "sub_contract"
+    )[0],
     "list_payment_methods": lambda gateway: gateway.list_payment_methods(CUSTOMER, "card"),
     "list_subscriptions": lambda gateway: gateway.list_subscriptions(CUSTOMER),
     "list_tax_ids": lambda gateway: gateway.list_tax_ids(CUSTOMER),
@@ -64,14 +68,14 @@ CALLS: dict[str, Any] = {
 class FurtherPages(stripe.RequestsClient):
     """Says of every list, once, that it has more: so further pages are fetched as well.
 
-    stripe-mock's lists are complete. Records what was sent.
+    stripe-mock's lists are complete. Records what was sent, and the lists that had more.
     """
 
     def __init__(self) -> None:
         super().__init__(timeout=10)
         self.sent: list[tuple[str, str]] = []
         self.headers: list[Mapping[str, str]] = []
-        self._extended: set[str] = set()
+        self.extended: set[str] = set()
 
     def request(  # type: ignore[override]
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None, **_: Any
@@ -82,8 +86,8 @@ class FurtherPages(stripe.RequestsClient):
         content, status, received = super().request(method, url, headers, post_data)
         response = json.loads(content)
         for place, listed in _lists(response, path):
-            listed["has_more"] = place not in self._extended
-            self._extended.add(place)
+            listed["has_more"] = place not in self.extended
+            self.extended.add(place)
         return json.dumps(response), status, received
 
 
@@ -121,6 +125,7 @@ def test_stripe_accepts_call(gateway: StripeGateway, method: str) -> None:
 
 def test_every_call_in_source_is_sent(gateway: StripeGateway, client: FurtherPages) -> None:
     for call in CALLS.values():
+        client.extended.clear()
         call(gateway)
     assert len(set(client.sent)) == len(_calls_in_source()), (
         "a call to Stripe is written in the package and not sent by this test",

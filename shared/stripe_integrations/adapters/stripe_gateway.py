@@ -208,6 +208,76 @@ class StripeGateway:
             {name: value for name, value in params.items() if value},
         )
 
+    def list_customers_page(
+        self, created_from: int | None, created_before: int, starting_after: str | None
+    ) -> tuple[list[Json], bool]:
+        """One page of the account's customers, newest first: for a walk of the account.
+
+        https://docs.stripe.com/api/customers/list; deleted customers and those of test clocks are
+        not listed. Each customer has its first sources, with their own `has_more`.
+
+        Parameters
+        ----------
+        created_from : int or None
+            Unix seconds, included; None for no lower bound.
+        created_before : int
+            Unix seconds, excluded.
+        starting_after : str or None
+            The last customer of the page before.
+
+        Returns
+        -------
+        tuple
+            The customers, and whether there are more.
+
+        Raises
+        ------
+        StripeObjectChangedError
+            `starting_after` names a customer that Stripe has no more.
+        """
+        return self._created_page(
+            "list a page of customers",
+            lambda client, params: client.v1.customers.list(params),
+            {"expand": ["data.sources"]},
+            (created_from, created_before),
+            starting_after,
+        )
+
+    def list_subscriptions_page(
+        self, created_from: int | None, created_before: int, starting_after: str | None
+    ) -> tuple[list[Json], bool]:
+        """One page of the account's subscriptions of any status, newest first.
+
+        https://docs.stripe.com/api/subscriptions/list; those of test clocks are not listed. Each
+        subscription has its first items, with their own `has_more`.
+
+        Parameters
+        ----------
+        created_from : int or None
+            Unix seconds, included; None for no lower bound.
+        created_before : int
+            Unix seconds, excluded.
+        starting_after : str or None
+            The last subscription of the page before.
+
+        Returns
+        -------
+        tuple
+            The subscriptions, and whether there are more.
+
+        Raises
+        ------
+        StripeObjectChangedError
+            `starting_after` names a subscription that Stripe has no more.
+        """
+        return self._created_page(
+            "list a page of subscriptions",
+            lambda client, params: client.v1.subscriptions.list(params),
+            {"status": "all"},
+            (created_from, created_before),
+            starting_after,
+        )
+
     def list_payment_methods(self, stripe_id: str, kind: str | None = None) -> list[Json]:
         """All payment methods attached to a customer, or only those of one type.
 
@@ -314,21 +384,47 @@ class StripeGateway:
         page = first = {**params, "limit": _PAGE}
         while True:
             try:
-                listed = self._call(operation, partial(call, params=page)).data
+                objects, has_more = self._page(operation, call, page)
             except errors.StripeRefusedError as error:
                 if page is first:
                     raise
-                # The object that the page was to start after is gone.
-                raise errors.StripeObjectChangedError(f"the list changed: {operation}") from error
-            data = listed.get("data")
-            has_more = bool(listed.get("has_more"))
-            if not isinstance(data, list) or len(_ids(data)) < max(len(data), has_more):
-                raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
-            for obj in data:
-                yield self._checked(obj)
+                raise _list_changed(operation) from error
+            yield from objects
             if not has_more:
                 return
-            page = {**page, "starting_after": data[-1]["id"]}
+            page = {**page, "starting_after": objects[-1]["id"]}
+
+    def _created_page(
+        self,
+        operation: str,
+        call: Callable[..., stripe.ListObject[Any]],
+        params: Json,
+        created: tuple[int | None, int],
+        starting_after: str | None,
+    ) -> tuple[list[Json], bool]:
+        """One page of the objects that were created in a half-open interval."""
+        since, before = created
+        bounds = {"lt": before} if since is None else {"gte": since, "lt": before}
+        page = {**params, "created": bounds, "limit": _PAGE}
+        if starting_after is not None:
+            page["starting_after"] = starting_after
+        try:
+            return self._page(operation, call, page)
+        except errors.StripeRefusedError as error:
+            if (error.code, error.param) != ("resource_missing", "starting_after"):
+                raise
+            raise _list_changed(operation) from error
+
+    def _page(
+        self, operation: str, call: Callable[..., stripe.ListObject[Any]], page: Json
+    ) -> tuple[list[Json], bool]:
+        """The objects of one page, and whether there are more."""
+        listed = self._call(operation, partial(call, params=page)).data
+        data = listed.get("data")
+        has_more = bool(listed.get("has_more"))
+        if not isinstance(data, list) or len(_ids(data)) < max(len(data), has_more):
+            raise errors.StripeUnavailableError(f"Stripe's response is malformed: {operation}")
+        return [self._checked(obj) for obj in data], has_more
 
     def _response(self, operation: str, call: Call, stripe_id: str | None = None) -> StripeResponse:
         """Call Stripe for one object; for the one with this id, if there is one."""
@@ -450,6 +546,11 @@ class StripeGateway:
 def _is_replayed(headers: Mapping[str, str] | None) -> bool:
     """Return whether Stripe has stored the response that has these headers for its key."""
     return (headers or {}).get("idempotent-replayed") == "true"
+
+
+def _list_changed(operation: str) -> errors.StripeObjectChangedError:
+    """The error of a page that was to start after an object that is gone."""
+    return errors.StripeObjectChangedError(f"the list changed: {operation}")
 
 
 def _ids(objects: list[Any]) -> list[str]:

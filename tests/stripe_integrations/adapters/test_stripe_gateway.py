@@ -18,6 +18,7 @@ from stripe_integrations.errors import (
     StripeError,
     StripeKeyReusedError,
     StripeNotInstalledError,
+    StripeObjectChangedError,
     StripeRefusedError,
     StripeUnavailableError,
     WrongModeError,
@@ -127,6 +128,9 @@ class TestErrors:
             gateway.list_subscriptions(customer.stripe_id)
         with pytest.raises(StripeUnavailableError, match="malformed"):
             gateway.list_events(0, [], None)
+        for list_page in (gateway.list_customers_page, gateway.list_subscriptions_page):
+            with pytest.raises(StripeUnavailableError, match="malformed"):
+                list_page(None, 1, None)
         assert world.items() == before
 
     def test_object_of_other_mode_is_refused(
@@ -259,3 +263,100 @@ class TestLists:
         gateway = StripeGateway(world.settings, OddClient(world.stripe))
         with pytest.raises(StripeUnavailableError, match="malformed"):
             gateway.list_payment_methods(stripe_id, "card")
+
+
+PAGES = ["list_customers_page", "list_subscriptions_page"]
+
+
+class TestCreatedPages:
+    """One page of what was created in a window [from, before), for a walk of the account."""
+
+    @pytest.fixture
+    def starts(self, world: World) -> list[int]:
+        """The times at which three customers with a subscription were created, oldest first."""
+        times = []
+        for _ in range(3):
+            world.time = int(world.time) + 60
+            times.append(int(world.time))
+            stripe_id = str(world.request("POST", "/v1/customers", {})["id"])
+            world.subscribe(stripe_id)
+        return times
+
+    @pytest.mark.parametrize("method", PAGES)
+    def test_window_is_half_open(
+        self, gateway: StripeGateway, starts: list[int], method: str
+    ) -> None:
+        first, second, third = starts
+        assert created(gateway, method, second, third) == [second]
+        assert created(gateway, method, second, third + 1) == [third, second]
+        assert created(gateway, method, None, third) == [second, first]
+        assert created(gateway, method, first, first) == []
+
+    @pytest.mark.parametrize("method", PAGES)
+    def test_page_starts_after_object(
+        self, gateway: StripeGateway, starts: list[int], method: str
+    ) -> None:
+        list_page = getattr(gateway, method)
+        objects, has_more = list_page(None, starts[-1] + 1, None)
+        assert (len(objects), has_more) == (3, False)
+        assert list_page(None, starts[-1] + 1, objects[0]["id"]) == (objects[1:], False)
+
+    def test_full_page_has_more(self, world: World, gateway: StripeGateway) -> None:
+        for _ in range(101):
+            world.request("POST", "/v1/customers", {})
+        before = int(world.time) + 1
+        objects, has_more = gateway.list_customers_page(None, before, None)
+        assert (len(objects), has_more) == (100, True)
+        rest, has_more = gateway.list_customers_page(None, before, objects[-1]["id"])
+        assert (len(rest), has_more) == (1, False)
+
+    def test_customers_have_sources(
+        self, world: World, gateway: StripeGateway, stripe_id: str
+    ) -> None:
+        source = {"source": "tok_visa"}
+        card = world.request("POST", f"/v1/customers/{stripe_id}/sources", source)
+        ((customer,), _) = gateway.list_customers_page(None, int(world.time) + 1, None)
+        assert [source["id"] for source in customer["sources"]["data"]] == [card["id"]]
+
+    def test_subscriptions_are_of_any_status(
+        self, world: World, gateway: StripeGateway, starts: list[int]
+    ) -> None:
+        world.request(
+            "DELETE", f"/v1/subscriptions/{next(iter(world.stripe.account.subscriptions))}"
+        )
+        listed, _ = gateway.list_subscriptions_page(None, starts[-1] + 1, None)
+        assert [subscription["status"] for subscription in listed] == [
+            "active",
+            "active",
+            "canceled",
+        ]
+
+    @pytest.mark.parametrize("method", PAGES)
+    def test_missing_start_has_error_of_its_own(self, gateway: StripeGateway, method: str) -> None:
+        with pytest.raises(StripeObjectChangedError, match="the list changed"):
+            getattr(gateway, method)(None, 1, "missing")
+
+    @pytest.mark.parametrize("method", PAGES)
+    def test_other_refusal_is_refusal(
+        self, world: World, gateway: StripeGateway, method: str
+    ) -> None:
+        world.stripe.faults.fail_next(1, status=400)
+        with pytest.raises(StripeRefusedError):
+            getattr(gateway, method)(None, 1, "missing")
+
+    @pytest.mark.parametrize(
+        ("method", "objects"),
+        [("list_customers_page", "customers"), ("list_subscriptions_page", "subscriptions")],
+    )
+    @pytest.mark.usefixtures("starts")
+    def test_object_of_other_mode_is_refused(
+        self, world: World, gateway: StripeGateway, method: str, objects: str
+    ) -> None:
+        next(iter(getattr(world.stripe.account, objects).values()))["livemode"] = True
+        with pytest.raises(WrongModeError):
+            getattr(gateway, method)(None, int(world.time) + 1, None)
+
+
+def created(gateway: StripeGateway, method: str, since: int | None, before: int) -> list[int]:
+    objects, _ = getattr(gateway, method)(since, before, None)
+    return [obj["created"] for obj in objects]
