@@ -269,6 +269,7 @@ class StripeDouble:
         found = self.account.customer(customer)
         before = copy_json(found)
         found.update(fields)
+        self.account.index_email(found)
         self.account.emit_change("customer.updated", before, found)
         changed: Json = copy_json(found)
         return changed
