@@ -6,6 +6,7 @@ library to it in process, `StripeDoubleServer` serves it over HTTP.
 
 from .double import Response, StripeDouble
 from .faults import Faults
+from .filling import fill
 from .http_server import StripeDoubleServer
 from .tokens import TestCard
 from .webhooks import Delivery, WebhookEndpoint, Webhooks, sign
@@ -19,5 +20,6 @@ __all__ = [
     "TestCard",
     "WebhookEndpoint",
     "Webhooks",
+    "fill",
     "sign",
 ]

@@ -13,6 +13,7 @@ from .listing import first_page
 from .webhooks import Webhooks
 
 _ALPHABET = string.ascii_letters + string.digits
+_PREFIX_ALPHABET = "0123456789ABCDEF"
 _ID_LENGTHS = {"cus": 14, "prod": 14, "si": 14, "req": 14, "cs_test": 58, "cs_live": 58}
 _DEFAULT_ID_LENGTH = 24
 EVENT_RETENTION = 30 * 24 * 3600
@@ -86,10 +87,17 @@ class Account:
         """Return the current Unix time in whole seconds, as Stripe's objects have it."""
         return int(self.clock())
 
-    def new_id(self, prefix: str) -> str:
+    def new_id(self, prefix: str, random: random_module.Random | None = None) -> str:
         """Return a new id, ``cus_…`` for the prefix ``cus``."""
         length = _ID_LENGTHS.get(prefix, _DEFAULT_ID_LENGTH)
-        return f"{prefix}_{''.join(self.random.choices(_ALPHABET, k=length))}"
+        return f"{prefix}_{''.join((random or self.random).choices(_ALPHABET, k=length))}"
+
+    def new_invoice_prefix(self, random: random_module.Random | None = None) -> str:
+        """Return an invoice prefix that no customer has."""
+        while True:
+            prefix = "".join((random or self.random).choices(_PREFIX_ALPHABET, k=8))
+            if prefix not in self.customer_by_prefix:
+                return prefix
 
     def customer(self, identifier: str, param: str | None = None) -> Json:
         """Return a customer that isn't deleted, or raise ``resource_missing``."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from .double import StripeDouble
 from .errors import Json
+from .filling import fill
 
 PREFIX = "/_double/"
 _FAULTS = ("fail_next", "delay", "time_out", "kill_client_after")
@@ -63,6 +65,7 @@ class Admin:
             "announce_trial_end": double.subscriptions.announce_trial_end,
             "change_customer": double.change_customer,
             "complete_checkout_session": double.complete_checkout_session,
+            "fill": partial(fill, double),
             "grant_entitlement": double.entitlements.grant,
             "revoke_entitlement": double.entitlements.revoke,
             "set_fields": double.subscriptions.set_fields,

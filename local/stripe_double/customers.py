@@ -195,7 +195,7 @@ class Customers:
             "description": None,
             "discount": None,
             "email": None,
-            "invoice_prefix": self._new_prefix(),
+            "invoice_prefix": account.new_invoice_prefix(),
             "invoice_settings": {
                 "custom_fields": None,
                 "default_payment_method": None,
@@ -223,12 +223,6 @@ class Customers:
             raise invalid(message, "invoice_prefix")
         if self._account.customer_by_prefix.get(prefix, customer) != customer:
             raise invalid("Another customer has this invoice_prefix", "invoice_prefix")
-
-    def _new_prefix(self) -> str:
-        while True:
-            prefix = "".join(self._account.random.choices("0123456789ABCDEF", k=8))
-            if prefix not in self._account.customer_by_prefix:
-                return prefix
 
     def _check_defaults(self, given: Json, customer: str) -> None:
         source = given.get("default_source")

@@ -163,6 +163,11 @@ class TestControl:
         assert [request["status"] for request in requests[:2]] == [503, 200]
         assert requests[1]["idempotency_key"] == "key-1"
 
+    def test_fills_account(self, server: StripeDoubleServer, api: Any) -> None:
+        control(server, "POST", "helpers/fill", {"customers": 50})
+        assert control(server, "GET", "state")["customers"] == 50
+        assert len(list(api.customers.list({"limit": 20}).auto_paging_iter())) == 50
+
 
 CHILD = """
 import http.client, sys
