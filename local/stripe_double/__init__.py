@@ -8,12 +8,14 @@ from .double import Response, StripeDouble
 from .faults import Faults
 from .filling import fill
 from .http_server import StripeDoubleServer
+from .rate_limits import RateLimits
 from .tokens import TestCard
 from .webhooks import Delivery, WebhookEndpoint, Webhooks, sign
 
 __all__ = [
     "Delivery",
     "Faults",
+    "RateLimits",
     "Response",
     "StripeDouble",
     "StripeDoubleServer",

@@ -12,7 +12,7 @@ from .errors import Json
 from .filling import fill
 
 PREFIX = "/_double/"
-_FAULTS = ("fail_next", "delay", "time_out", "kill_client_after")
+_FAULTS = ("fail_next", "lock", "delay", "time_out", "kill_client_after")
 _DELIVERIES = ("drop_next", "duplicate_next", "hold", "release", "resend")
 
 
@@ -34,6 +34,9 @@ class Admin:
             "GET deliveries": self._deliveries,
             "GET faults": self._faults,
             "DELETE faults": self._clear_faults,
+            "GET rate_limits": self._rate_limits,
+            "POST rate_limits": lambda given: double.rate_limits.enforce(**given),
+            "DELETE rate_limits": lambda _: double.rate_limits.lift(),
             "GET requests": self._requests,
             "DELETE requests": self._clear_requests,
             "GET state": self._state,
@@ -114,6 +117,15 @@ class Admin:
             {"kind": fault.kind, "match": fault.match, "times": fault.times}
             for fault in self._double.faults.pending()
         ]
+
+    def _rate_limits(self, _: Json) -> Json:
+        limits = self._double.rate_limits
+        return {
+            "account": limits.account,
+            "endpoint": limits.endpoint,
+            "made": dict(limits.made),
+            "refused": dict(limits.refused),
+        }
 
     def _clear_faults(self, _: Json) -> None:
         self._double.faults.clear()

@@ -50,7 +50,7 @@ def fill(double: StripeDouble, customers: int, *, seed: int = 0, years: float = 
     double
         The account; it may have customers already.
     customers
-        How many to add. A million take about half a minute and 4 GB.
+        How many to add. A million take about half a minute and 3.6 GB.
     seed
         Decides every id and every value, together with the clock.
     years
