@@ -12,7 +12,7 @@ LIVE_RATE, SANDBOX_RATE, ENDPOINT_RATE = 100, 25, 25
 
 _ACCOUNT = "account"
 _SECOND = 1 - 1e-6
-"""A second, as exactly as the difference of two Unix times tells it."""
+"""A second, less the rounding error of a difference of Unix times."""
 
 
 class RateLimits:
