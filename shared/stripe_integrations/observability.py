@@ -123,6 +123,8 @@ def error_log_fields(error: BaseException) -> dict[str, Any]:
             }
         case errors.InvalidFieldError():
             return {"error": type(error).__name__}  # the field's name is the caller's own text
+        case errors.CustomerExistsError(stripe_ids=ids):
+            return {"error": type(error).__name__, "detail": str(error), "stripe_ids": ids}
         case errors.StripeIntegrationsError():
             return {"error": type(error).__name__, "detail": str(error)}
     return error_location_fields(error)

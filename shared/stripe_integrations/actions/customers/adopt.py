@@ -139,12 +139,10 @@ def _check_other_owner(snapshot: CustomerSnapshot, *, take_over: bool) -> None:
     TakeOverRequiredError
         It is another deployment's; or the metadata was copied, or is left of a lost record.
     """
-    token, owner = snapshot.token, snapshot.user_id
-    claim = CustomerClaim.read(owner) if owner else None
-    if claim and (claim.stripe_id == snapshot.stripe_id or snapshot.is_for_claim(claim)):
+    if snapshot.is_claimed():
         raise _of_another_user(snapshot.stripe_id)
     if not take_over:
-        whose = "user" if CustomerClaim.is_ours(token) else "deployment"
+        whose = "user" if CustomerClaim.is_ours(snapshot.token) else "deployment"
         raise errors.TakeOverRequiredError(
             f"the metadata of {snapshot.stripe_id} names another {whose}:"
             " it is adopted only with take_over"
