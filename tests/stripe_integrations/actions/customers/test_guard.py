@@ -228,7 +228,10 @@ class TestBudget:
             StripeCustomer.create(USER, EMAIL)
         with world.counting() as again:
             StripeCustomer.create(USER, EMAIL)
+        with world.counting() as with_same_email:
+            StripeCustomer.create(User("u-3"), EMAIL)
         assert (new.database, new.stripe) == (3, 2)
+        assert (with_same_email.database, with_same_email.stripe) == (4, 2)
         assert (again.database, again.stripe) == (2, 1)
 
 
