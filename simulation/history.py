@@ -71,6 +71,8 @@ class History:
         Whether Stripe sends an update event for defaults that a removed card was.
     stores_optional_kinds : bool
         Whether the deployment stores every kind of child record, not only the default ones.
+    checks_existing : bool
+        Whether a create is refused beside a customer on Stripe that is no user's.
     sizes : mapping
         Limits of the product that are reduced: see `simulation.sizes`.
     """
@@ -85,6 +87,7 @@ class History:
     publish_types: tuple[str, ...] = ()
     emits_lost_defaults: bool = True
     stores_optional_kinds: bool = False
+    checks_existing: bool = False
     sizes: Sizes = field(default_factory=dict)
 
     @property
@@ -189,6 +192,8 @@ _STALE_FETCH_SECONDS = (10.0, 120.0)
 """Seconds after which the last fetch is older than the next event."""
 _FOREIGN_CUSTOMERS = 10
 """How many foreign customers there are for each of ours."""
+_CHECKS_EXISTING = 0.15
+"""The part of the histories whose creates check for existing customers."""
 _OLD_VERSION = "2024-06-20"
 _HANDLED = (
     "customer.updated",
@@ -288,16 +293,19 @@ def generate(seed: int) -> History:
     closing = pick(_CLOSING_SCENARIOS, random.random())
     if closing is not None:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
-    everything = _with_updates(seed, _with_foreign_customers(random, actions, users))
+    all_actions = _with_updates(seed, _with_foreign_customers(random, actions, users))
+    all_actions = _with_releases(seed, _with_adoptions(seed, all_actions, users), users)
+    checks_existing = chance("existing customers", seed).random() < _CHECKS_EXISTING
     return History(
         seed,
-        _with_releases(seed, _with_adoptions(seed, everything, users), users),
+        _with_checks(seed, all_actions, users) if checks_existing else all_actions,
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.5,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
         emits_lost_defaults=random.random() >= 1 / 3,
         stores_optional_kinds=random.random() < 0.5,
+        checks_existing=checks_existing,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
         publish_types=_some(random, _PUBLISH_TYPES) if random.random() < 0.6 else (),
     )
@@ -378,6 +386,28 @@ def _with_releases(seed: int, actions: tuple[Action, ...], users: int) -> tuple[
             values = {"which": random.randrange(existing), "take_over": random.random() < 0.2}
             added.append(Action(f"q{number:02}", round(at, 3), "adopt", user, values))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _with_checks(seed: int, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
+    """Let some creates allow existing customers, and add users who share an e-mail.
+
+    Their creates are concurrent: each may list the customers of others that are not stored yet.
+    """
+    random = chance("checks", seed)
+    checked = [
+        replace(action, values={**action.values, "allow_existing": random.random() < 0.3})
+        if action.kind in ("create", "refused")
+        else action
+        for action in actions
+    ]
+    for number in range(random.choice((1, 2, 3))):
+        at = actions[-1].at * random.random()
+        for again in range(random.choice((2, 3, 5))):
+            at += random.choice((0.0, 0.01, 0.3, 10.0))
+            values = {"email": _EMAILS[1], "name": "Ada", "card": False, "allow_existing": False}
+            user = users + 2 + random.randrange(2)
+            checked.append(Action(f"c{number:02}{again:02}", round(at, 3), "create", user, values))
+    return tuple(sorted(checked, key=lambda action: action.at))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

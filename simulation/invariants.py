@@ -12,7 +12,7 @@ from typing import Any
 from local.stripe_double.double import StripeDouble
 from simulation.aws import SimulatedService
 from simulation.custom_handlers import CustomHandlers
-from simulation.processes import Invocation
+from simulation.processes import CLOCK_SKEW_SECONDS, Invocation
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
 from simulation.watch import ENDED, Violation, Watch, text
@@ -53,6 +53,11 @@ class ApiCall:
         HTTP status of the response.
     name : str
         The name of the invocation.
+    existing : set of str
+        Of a create that checks: the customers on Stripe with its e-mail, when it began, that were
+        no user's of any deployment.
+    refused_for : tuple of str
+        Of a create that was refused for such customers: those that the response names.
     """
 
     kind: str
@@ -61,6 +66,8 @@ class ApiCall:
     ended: float = float("inf")
     status: int = 0
     name: str = ""
+    existing: Set[str] = frozenset()
+    refused_for: tuple[str, ...] = ()
 
 
 @dataclass
@@ -149,6 +156,36 @@ def check_updates(final: FinalState) -> Iterator[Violation]:
             yield Violation("an update is made once", f"{call.name}: {', '.join(sorted(keys))}")
         if call.status == 200 and all(status != 200 for _, status in sent):
             yield Violation("a successful update was made on Stripe", call.name)
+
+
+def check_creates(final: FinalState) -> Iterator[Violation]:
+    """Check that creates that check are refused beside existing customers, and only then.
+
+    What counts is the call that stored the claim: a create that was interrupted is resumed.
+    """
+    account, actor = final.double.account, final.stripe_actor
+    creates = [call for call in final.calls if call.kind in ("create", "refused")]
+    gone = {stripe_id for stripe_id in account.customers if _pointer(final, stripe_id)}
+    gone |= account.deleted_customers  # perhaps before the call listed the customers
+    for stripe_id in account.customers.keys() - actor.foreign - {*actor.existing}:
+        metadata = account.customers[stripe_id]["metadata"]
+        claimed = final.watch.claimed.get(metadata.get(TOKEN_KEY), float("inf"))
+        of_claim = [
+            call.existing - gone
+            for call in creates
+            if call.user_id == metadata.get(USER_KEY) and call.begun <= claimed <= call.ended
+        ]
+        beside = set.intersection(*map(set, of_claim)) if of_claim else set()
+        if beside:
+            detail = f"{stripe_id} beside {', '.join(sorted(beside))}"
+            yield Violation("no customer is created beside an existing one", detail)
+    for call in creates:
+        for stripe_id in set(call.refused_for) - call.existing:
+            of_others = actor.existing_with(account.customers[stripe_id]["email"])
+            is_new = account.customers[stripe_id]["created"] >= call.begun - CLOCK_SKEW_SECONDS
+            if not is_new or stripe_id not in of_others | account.deleted_customers:
+                detail = f"{call.name}: {stripe_id}"
+                yield Violation("a create is refused for customers of others alone", detail)
 
 
 def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Iterator[Violation]:

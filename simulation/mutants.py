@@ -407,6 +407,25 @@ MUTANTS = (
         seed=810220,
     ),
     Mutant(
+        "create without the check for existing customers",
+        f"{_CUSTOMERS}/create.py",
+        '        require_no_existing_customer(request["stripe"]["email"])\n',
+        "",
+    ),
+    Mutant(
+        "create blocked by a customer that is being created",
+        f"{_CUSTOMERS}/guard.py",
+        "if customer.stripe_id not in recorded and not customer.is_claimed()",
+        "if customer.stripe_id not in recorded",
+        seed=112,
+    ),
+    Mutant(
+        "create blocked by a soft-deleted customer",
+        f"{_CUSTOMERS}/guard.py",
+        "{stripe_id for stripe_id, pointer in pointers.items() if pointer.user_id}",
+        "set[str]()",
+    ),
+    Mutant(
         "oversized object not stored",
         f"{_CUSTOMERS}/refresh.py",
         "        keys = {child.sk for child in listed}\n",

@@ -20,6 +20,7 @@ _PLAIN_HISTORY: dict[str, Any] = {
     "endpoint_version": None,
     "emits_lost_defaults": True,
     "stores_optional_kinds": False,
+    "checks_existing": False,
     "handled": (),
     "publish_types": (),
 }

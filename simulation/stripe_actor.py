@@ -132,6 +132,16 @@ class StripeActor:
     def _change_customer(self, action: Action, customer: str, params: Json) -> None:
         self._ask(action, "POST", f"/v1/customers/{customer}", params)
 
+    def existing_with(self, email: str) -> set[str]:
+        """The customers with an e-mail that were not created for a user of any deployment."""
+        customers = self._account.customers
+        return {
+            stripe_id
+            for stripe_id in {*self.foreign, *self.existing} - self._account.deleted_customers
+            if customers[stripe_id]["email"] == email
+            and customers[stripe_id]["metadata"].get(TOKEN_KEY) != _OTHER_STACK
+        }
+
     # ---- customers
 
     def _update(self, action: Action, customer: str) -> None:

@@ -113,6 +113,7 @@ class SimulatedStripe:
             self._listed_from[event["id"]] = self._schedule.now + drawn.random() * self._list_lag
             if self._is_on_test_clock(event):
                 event["created"] += int(between(*_MORE_THAN_AN_HOUR, drawn.random()))
+                account.events_by_creation.add(event["id"], event["created"])
             self.changed(event)
 
     def _is_on_test_clock(self, event: Json) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class Watch:
         When a customer was last released, by the ids of its user and of the customer.
     releasing : Counter
         How many releases of a user are in progress, by the user's id.
+    claimed : dict
+        When each claim was stored, by its tokens.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Watch:
         self.replayed: dict[str, float] = {}
         self.released: dict[Key, float] = {}
         self.releasing: Counter[str] = Counter()
+        self.claimed: dict[str, float] = {}
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
@@ -156,10 +160,18 @@ class Watch:
         if key[1] == "EVENT" and new is not None:
             self._check_event(key[0], self.images.get(key, new), new)
             self.events[key[0].removeprefix("EVENT#")] = new
+        if key[1] == "CLAIM" and new is not None:
+            self._note_claim(new)
         if new is None:
             self.images.pop(key, None)
         else:
             self.images[key] = new
+
+    def _note_claim(self, claim: Json) -> None:
+        """Note when a claim was stored; one with a new token is the same claim."""
+        former = json.loads(text(claim, "former_tokens") or "[]")
+        stored = [self.claimed[token] for token in former if token in self.claimed]
+        self.claimed.setdefault(text(claim, "token") or "", min(stored, default=self._clock()))
 
     def _check(self, key: Key, old: Json | None, new: Json | None) -> None:
         kind, *rest = key[1].split("#")

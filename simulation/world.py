@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any
 
 from local.stripe_double.client import StripeDoubleClient
@@ -26,6 +27,7 @@ from simulation.invariants import (
     ApiCall,
     FinalState,
     check_adopted,
+    check_creates,
     check_events,
     check_replay,
     check_state,
@@ -44,7 +46,7 @@ from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
 from simulation.worker import RELEASE
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
-from stripe_integrations.config import Settings
+from stripe_integrations.config import ExistingCustomers, Settings
 from stripe_integrations.errors import StripeIntegrationsError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.event import QUEUES, WAITING_QUEUE
@@ -154,6 +156,9 @@ class World:
                 publish_types=history.publish_types,
                 event_handlers=dict.fromkeys(history.handled, HANDLER),
                 stored_records=every_kind if history.stores_optional_kinds else None,
+                existing_customers=ExistingCustomers.CHECK
+                if history.checks_existing
+                else ExistingCustomers.IGNORE,
             ),
             faults=self.faults,
             make_http_client=self._make_http_client,
@@ -228,6 +233,7 @@ class World:
         self._run_until_quiet(end + _LONGEST_SECONDS)
         self._report_violations(check_events(self.final))
         self._report_violations(check_updates(self.final))
+        self._report_violations(check_creates(self.final))
         skipped_users = users_with_failed_events(self.final)
         self._report_violations(check_state(self.final, skipped_users))
         if self._replay_failed():
@@ -289,7 +295,8 @@ class World:
     def _invoke_api(self, action: Action, existing: Sequence[str]) -> None:
         user_id = f"u-{action.user}"
         function, event = _api_call(action, user_id, existing)
-        call = ApiCall(action.kind, user_id, self.schedule.now, name=action.name)
+        known = self._existing_customers(action)
+        call = ApiCall(action.kind, user_id, self.schedule.now, name=action.name, existing=known)
         self.final.calls.append(call)
         is_release = action.kind == "release"
         self.watch.releasing[user_id] += is_release
@@ -299,12 +306,22 @@ class World:
             self.watch.releasing[user_id] -= is_release
             self._trace("response", action.name, call.status)
             self.report.counts[f"responses {call.status}"] += 1
+            if call.status == HTTPStatus.CONFLICT:
+                call.refused_for = tuple(json.loads(outcome.response["body"]).get("stripe_ids", ()))
+                self.report.counts["creates beside existing customers"] += bool(call.refused_for)
             self._check_outcome(function, outcome)
             if call.status == 500:
                 detail = f"{action.kind} {user_id}: {outcome.response['body']}"
                 self._record_violation(Violation("the API never returns 500", detail))
 
         self.fleet.invoke(function, event, action.name, then)
+
+    def _existing_customers(self, action: Action) -> set[str]:
+        """The customers on Stripe that a create must not create another one beside."""
+        if not self.history.checks_existing or action.values.get("allow_existing", True):
+            return set()
+        with_email = self.stripe_actor.existing_with(action.values["email"])
+        return {i for i in with_email if (f"STRIPE#{i}", "POINTER") not in self.watch.images}
 
     def _replay(self, action: Action) -> None:
         event: Json = {"failed": True}
@@ -476,6 +493,8 @@ def _api_call(action: Action, user_id: str, existing: Sequence[str]) -> tuple[st
     match action.kind:
         case "create" | "refused":
             body = {"user_id": user_id, "billing_email": action.values["email"], **_fields(action)}
+            if "allow_existing" in action.values:
+                body["allow_existing"] = action.values["allow_existing"]
             return "create_customer", api_event("POST", "/customers", body=json.dumps(body))
         case "adopt":
             which, take_over = action.values["which"], action.values["take_over"]

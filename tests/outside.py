@@ -374,7 +374,7 @@ _OF_STRIPE = [
     Way("declined", _stripe_error(402, "card_error", code="card_declined", decline_code="lost")),
     Way("missing", _stripe_error(404, _INVALID, code="resource_missing", param="id")),
     Way("idempotency key reused", _stripe_error(400, "idempotency_error")),
-    Way("too many", _stripe_error(429, "rate_limit_error")),
+    Way("too many", _stripe_error(429, _INVALID, code="rate_limit")),
     Way("failing", _stripe_error(500, "api_error")),
     Way("disconnected", _disconnected),
     Way("a page", _stripe_response(f"<html>{_ODD}</html>", 502)),

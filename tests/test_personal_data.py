@@ -35,7 +35,7 @@ from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.actions.events.event_types import applied_event_types
-from stripe_integrations.config import Authorizer
+from stripe_integrations.config import Authorizer, ExistingCustomers
 from stripe_integrations.context import use
 from stripe_integrations.entrypoints.http import Request, Response
 from stripe_integrations.entrypoints.serialization import customer_to_json
@@ -99,6 +99,14 @@ def create_after_a_day(world: FailingWorld) -> None:
     leave_a_claim(world)
     world.time += 100_000
     create(world)
+
+
+def create_beside_existing(world: FailingWorld) -> None:
+    world.configure(existing_customers=ExistingCustomers.CHECK)
+    world.request("POST", "/v1/customers", {"email": customer_fields("new")["billing_email"]})
+    create(world)
+    create(world, allow_existing=True)
+    world.configure(existing_customers=ExistingCustomers.IGNORE)
 
 
 def get(world: FailingWorld) -> None:
@@ -307,6 +315,7 @@ STORIES: list[Story] = [
     create_for_user_with_customer,
     create_after_a_crash,
     create_after_a_day,
+    create_beside_existing,
     get,
     sync,
     update,
@@ -513,7 +522,7 @@ def test_stories_cover_functions_and_failures(search: Search) -> None:
     }
     assert asked == set(WAYS)
     assert set(applied_event_types()) <= reached
-    assert {200, 201, 204, 400, 403, 404, 413, 422, 503} <= set(search.statuses)
+    assert {200, 201, 204, 400, 403, 404, 409, 413, 422, 503} <= set(search.statuses)
 
 
 def test_representations_have_ids_and_states_only(search: Search) -> None:

@@ -153,7 +153,7 @@ class TestDeployer:
 class TestWorker:
     def test_may_do_what_the_functions_of_the_api_may_and_release(self) -> None:
         roles = [
-            Deployment().role(name)
+            Deployment(ExistingCustomers="check").role(name)
             for name in (
                 "adopt_customer",
                 "create_customer",

@@ -14,7 +14,7 @@ import functions.link_customer.app as link_customer_function
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.adapters import secrets
-from stripe_integrations.config import WebhookIngress
+from stripe_integrations.config import ExistingCustomers, WebhookIngress
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
 from stripe_integrations.models import Customer, CustomerClaim, Event, Owner, Pointer
@@ -177,6 +177,7 @@ def create_customer(stage: Stage) -> None:
     stage.create()
     stage.request("DELETE", f"/v1/customers/{stripe_id}")
     stage.create()
+    stage.create("u-3")
     CustomerClaim.acquire("u-2", {"stripe": {"email": EMAIL}, "local": {}})
     stage.create("u-2")
 
@@ -455,6 +456,14 @@ class TestEventBridge:
             (("kms:Decrypt",), "dynamodb.eu-west-1.amazonaws.com"),
             (("kms:Decrypt", "kms:GenerateDataKey"), "sqs.eu-west-1.amazonaws.com"),
         ]
+
+
+class TestExistingCustomers:
+    def test_grants_what_is_used_and_nothing_else(self, stage: Stage) -> None:
+        stage.configure(existing_customers=ExistingCustomers.CHECK)
+        SCENARIOS["create_customer"](stage)  # two users have the same e-mail
+        used = stage.used["create_customer"] | used_by_aws("create_customer")
+        assert used == granted("create_customer", ExistingCustomers="check")
 
 
 class TestRefusal:

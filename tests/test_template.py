@@ -11,7 +11,7 @@ import pytest
 
 from stripe_integrations.adapters import aws
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
-from stripe_integrations.config import Settings, WebhookIngress
+from stripe_integrations.config import ExistingCustomers, Settings, WebhookIngress
 from stripe_integrations.errors import ConfigurationError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.table import Record
@@ -150,6 +150,11 @@ class TestFunctions:
             assert not is_allowed
         else:
             assert is_allowed is (",".join(accepted) == patterns)
+
+    def test_parameter_has_the_values_of_existing_customers(self) -> None:
+        declared = PARAMETERS["ExistingCustomers"]
+        assert declared["AllowedValues"] == [str(each) for each in ExistingCustomers]
+        assert declared["Default"] == Settings(table_name="t").existing_customers
 
     def test_get_no_secret(self) -> None:
         assert "{{resolve:" not in TEXT

@@ -95,6 +95,7 @@ class World:
             EventBusName=self.settings.event_bus_name or "",
             WebhookIngress=self.settings.webhook_ingress,
             StripeEventSource=self.settings.event_source or "",
+            ExistingCustomers=self.settings.existing_customers,
             SecretStore=(self.settings.api_key_name or "secretsmanager").partition(":")[0],
         )
 

@@ -22,6 +22,7 @@ from local.stripe_double import StripeDouble
 from stripe_integrations import errors
 from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.adopt import ID_PATTERN, MAX_ID_LENGTH
+from stripe_integrations.actions.customers.guard import MAX_IDS
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.actions.customers.update import MAX_KEY_LENGTH
 from stripe_integrations.config import Settings
@@ -103,6 +104,9 @@ MEANINGS = {
     "user-has-another-customer": "This user has another customer.",
     "take-over-required": "The metadata of the Stripe customer names another deployment, or another"
     " user: adopting it takes `take_over`.",
+    "customer-exists": "Stripe has a customer with this e-mail that is no user's, which the"
+    " deployment checks (`ExistingCustomers`); nothing was created. With IAM or the admin scope,"
+    " `stripe_ids` has the ids: adopt one, or set `allow_existing`.",
     "conflict": "Concurrent writers changed the same record every time; nothing was written.",
     "request-too-large": "The body is too large.",
     "unsupported-media-type": "The Content-Type is not application/json.",
@@ -207,6 +211,7 @@ _ROUTES = (
             *OF_WRITING,
             *OF_BODY,
             errors.CustomerOfAnotherUserError,
+            errors.CustomerExistsError,
         ),
     ),
     Route(
@@ -516,6 +521,12 @@ def schemas() -> Json:
                     },
                 },
                 "code": {"type": "string", "description": "Stripe's error code."},
+                "stripe_ids": {
+                    "type": "array",
+                    "description": "The newest Stripe customers with the same e-mail.",
+                    "items": {"type": "string"},
+                    "maxItems": MAX_IDS,
+                },
             },
             "required": ["type", "title", "status", "detail"],
         },
@@ -574,6 +585,12 @@ def customer_to_create() -> Json:
             "user_id": user_id_schema(),
             "billing_email": {"type": "string", **_BILLING_EMAIL},
             **settable,
+            "allow_existing": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether to create a customer although Stripe has one with this"
+                " e-mail that is no user's, in a deployment that checks that.",
+            },
         },
         "required": ["user_id", "billing_email"],
         "additionalProperties": False,

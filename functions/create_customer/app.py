@@ -12,8 +12,9 @@ def handler(request: Request) -> Response:
     user = User(request.take_user_id(fields))
     request.caller.require_fields(fields)
     billing_email = fields.pop("billing_email", None)
+    allow_existing = fields.pop("allow_existing", False)
     if "user" in fields:
         raise InvalidFieldError("user", "is not a field of a customer")
-    customer = StripeCustomer.create(user, billing_email, **fields)
+    customer = StripeCustomer.create(user, billing_email, allow_existing=allow_existing, **fields)
     body = {**customer_to_json(customer), "existing": not customer.is_new}
     return Response(201 if customer.is_new else 200, body)

@@ -9,6 +9,7 @@ import threading
 
 from .double import LoggedRequest, StripeDouble
 from .http_server import StripeDoubleServer
+from .rate_limits import ENDPOINT_RATE, LIVE_RATE, SANDBOX_RATE
 
 
 def main() -> None:
@@ -18,6 +19,8 @@ def main() -> None:
     double = StripeDouble(random=chance, livemode=arguments.livemode)
     double.api_keys = set(arguments.api_key) or None
     double.webhooks.first_backoff = arguments.first_backoff
+    if arguments.rate_limits:
+        double.rate_limits.enforce(LIVE_RATE if arguments.livemode else SANDBOX_RATE)
     if arguments.webhook_url:
         double.webhooks.add_endpoint(arguments.webhook_url, arguments.webhook_secret)
     on_request = _print if arguments.log else None
@@ -50,6 +53,12 @@ def _arguments() -> argparse.Namespace:
         "--api-key", action="append", default=[], help="accept this key only; may be repeated"
     )
     parser.add_argument("--livemode", action="store_true", help="an account in live mode")
+    parser.add_argument(
+        "--rate-limits",
+        action="store_true",
+        help=f"Stripe's limits: {SANDBOX_RATE} requests/s ({LIVE_RATE} in live mode), "
+        f"{ENDPOINT_RATE} of each endpoint",
+    )
     parser.add_argument("--seed", type=int, help="seed of all ids")
     parser.add_argument("--log", action="store_true", help="print a line for each request")
     arguments = parser.parse_args()

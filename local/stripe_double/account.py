@@ -7,11 +7,13 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .creation import CreationIndex
 from .errors import Json, no_such
 from .listing import first_page
 from .webhooks import Webhooks
 
 _ALPHABET = string.ascii_letters + string.digits
+_PREFIX_ALPHABET = "0123456789ABCDEF"
 _ID_LENGTHS = {"cus": 14, "prod": 14, "si": 14, "req": 14, "cs_test": 58, "cs_live": 58}
 _DEFAULT_ID_LENGTH = 24
 EVENT_RETENTION = 30 * 24 * 3600
@@ -26,6 +28,13 @@ class Account:
 
     Attributes
     ----------
+    customers_by_creation, subscriptions_by_creation, events_by_creation
+        The order of the lists of all customers, subscriptions and events. Deleted customers are
+        not in it.
+    customers_by_email
+        The ids of the customers that have or had an e-mail, by e-mail.
+    customer_by_prefix
+        The id of the customer with an invoice prefix, by prefix.
     emits_lost_defaults
         Whether removing the default of a customer or of a subscription emits ``customer.updated``
         and ``customer.subscription.updated`` in addition to the events of the removal. Whether
@@ -45,6 +54,9 @@ class Account:
         self.livemode = livemode
         self.api_version = api_version
         self.customers: dict[str, Json] = {}
+        self.customers_by_creation = CreationIndex()
+        self.customers_by_email: dict[str, tuple[str, ...]] = {}
+        self.customer_by_prefix: dict[str, str] = {}
         self.deleted_customers: set[str] = set()
         self.payment_sources: dict[str, dict[str, Json]] = {}
         self.payment_source_owner: dict[str, str] = {}
@@ -53,6 +65,7 @@ class Account:
         self.products: dict[str, Json] = {}
         self.prices: dict[str, Json] = {}
         self.subscriptions: dict[str, Json] = {}
+        self.subscriptions_by_creation = CreationIndex()
         self.subscription_items: dict[str, list[Json]] = {}
         self.subscriptions_of: dict[str, list[str]] = {}
         self.payment_methods_of: dict[str, list[str]] = {}
@@ -61,6 +74,7 @@ class Account:
         self.entitlements: dict[str, dict[str, Json]] = {}
         self.invoices: dict[str, Json] = {}
         self.events: dict[str, Json] = {}
+        self.events_by_creation = CreationIndex()
         self.used_payment_methods: set[str] = set()
         self.decline_codes: dict[str, str] = {}
         self.failing_cards: set[str] = set()
@@ -73,16 +87,46 @@ class Account:
         """Return the current Unix time in whole seconds, as Stripe's objects have it."""
         return int(self.clock())
 
-    def new_id(self, prefix: str) -> str:
+    def new_id(self, prefix: str, random: random_module.Random | None = None) -> str:
         """Return a new id, ``cus_…`` for the prefix ``cus``."""
         length = _ID_LENGTHS.get(prefix, _DEFAULT_ID_LENGTH)
-        return f"{prefix}_{''.join(self.random.choices(_ALPHABET, k=length))}"
+        return f"{prefix}_{''.join((random or self.random).choices(_ALPHABET, k=length))}"
+
+    def new_invoice_prefix(self, random: random_module.Random | None = None) -> str:
+        """Return an invoice prefix that no customer has."""
+        while True:
+            prefix = "".join((random or self.random).choices(_PREFIX_ALPHABET, k=8))
+            if prefix not in self.customer_by_prefix:
+                return prefix
 
     def customer(self, identifier: str, param: str | None = None) -> Json:
         """Return a customer that isn't deleted, or raise ``resource_missing``."""
         if identifier not in self.customers or identifier in self.deleted_customers:
             raise no_such("customer", identifier, param)
         return self.customers[identifier]
+
+    def add_customer(self, customer: Json) -> None:
+        """Store a new customer."""
+        self.customers[customer["id"]] = customer
+        self.customers_by_creation.add(customer["id"], customer["created"])
+        self.customer_by_prefix[customer["invoice_prefix"]] = customer["id"]
+        self.index_email(customer)
+
+    def index_email(self, customer: Json) -> None:
+        """Let a customer be found by the e-mail that it has now."""
+        email = customer["email"]
+        if email is not None:
+            known = self.customers_by_email.get(email, ())
+            if customer["id"] not in known:
+                self.customers_by_email[email] = (*known, customer["id"])
+
+    def add_subscription(self, subscription: Json, items: list[Json]) -> None:
+        """Store a new subscription with its items."""
+        identifier = subscription["id"]
+        self.subscriptions[identifier] = subscription
+        self.subscriptions_by_creation.add(identifier, subscription["created"])
+        self.subscription_items[identifier] = items
+        self.subscriptions_of.setdefault(subscription["customer"], []).append(identifier)
 
     def render_subscription(self, identifier: str) -> Json:
         """Return a copy of a subscription with its first items."""
@@ -110,6 +154,7 @@ class Account:
             "type": event_type,
         }
         self.events[event["id"]] = event
+        self.events_by_creation.add(event["id"], event["created"])
         self.webhooks.enqueue(event)
         return str(event["id"])
 

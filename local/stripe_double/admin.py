@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from .double import StripeDouble
 from .errors import Json
+from .filling import fill
 
 PREFIX = "/_double/"
-_FAULTS = ("fail_next", "delay", "time_out", "kill_client_after")
+_FAULTS = ("fail_next", "lock", "delay", "time_out", "kill_client_after")
 _DELIVERIES = ("drop_next", "duplicate_next", "hold", "release", "resend")
 
 
@@ -32,6 +34,9 @@ class Admin:
             "GET deliveries": self._deliveries,
             "GET faults": self._faults,
             "DELETE faults": self._clear_faults,
+            "GET rate_limits": self._rate_limits,
+            "POST rate_limits": lambda given: double.rate_limits.enforce(**given),
+            "DELETE rate_limits": lambda _: double.rate_limits.lift(),
             "GET requests": self._requests,
             "DELETE requests": self._clear_requests,
             "GET state": self._state,
@@ -63,6 +68,7 @@ class Admin:
             "announce_trial_end": double.subscriptions.announce_trial_end,
             "change_customer": double.change_customer,
             "complete_checkout_session": double.complete_checkout_session,
+            "fill": partial(fill, double),
             "grant_entitlement": double.entitlements.grant,
             "revoke_entitlement": double.entitlements.revoke,
             "set_fields": double.subscriptions.set_fields,
@@ -111,6 +117,15 @@ class Admin:
             {"kind": fault.kind, "match": fault.match, "times": fault.times}
             for fault in self._double.faults.pending()
         ]
+
+    def _rate_limits(self, _: Json) -> Json:
+        limits = self._double.rate_limits
+        return {
+            "account": limits.account,
+            "endpoint": limits.endpoint,
+            "made": dict(limits.made),
+            "refused": dict(limits.refused),
+        }
 
     def _clear_faults(self, _: Json) -> None:
         self._double.faults.clear()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from . import params as p
 from .account import Account, copy_json
 from .entitlements import Entitlements
 from .errors import Json, invalid, no_such
-from .listing import page
+from .listing import account_page
 from .payment_methods import PaymentMethods
 from .payment_sources import PaymentSources
 from .subscriptions import Subscriptions
@@ -100,7 +99,7 @@ class Customers:
         if default is not None and (method is None or default != method["id"]):
             raise _not_the_customers(default)
         customer = self._new(given)
-        account.customers[customer["id"]] = customer
+        account.add_customer(customer)
         account.emit("customer.created", customer)
         if source is not None:
             self._sources.add(customer, source, None)
@@ -125,7 +124,11 @@ class Customers:
         if "source" in given:
             source = self._sources.accepted(given.pop("source"), "source")
         before = copy_json(found)
+        if "invoice_prefix" in given:
+            del self._account.customer_by_prefix[found["invoice_prefix"]]
+            self._account.customer_by_prefix[given["invoice_prefix"]] = customer
         _change(found, given)
+        self._account.index_email(found)
         self._account.emit_change("customer.updated", before, found)
         if source is not None:
             self._replace_source(found, self._sources.add(found, source, None)["id"])
@@ -147,22 +150,35 @@ class Customers:
         for method in list(self._account.payment_methods_of.get(customer, [])):
             self._methods.remove(found, self._account.payment_methods[method])
         self._account.deleted_customers.add(customer)
+        self._account.customers_by_creation.discard(customer)
         self._account.emit("customer.deleted", last)
         return _deleted(customer)
 
     def list_page(self, given: Json) -> Json:
-        """GET /v1/customers: newest first, without deleted customers."""
+        """GET /v1/customers: newest first, without deleted customers.
+
+        Customers of a test clock are only listed with ``test_clock``.
+        """
+        account, email = self._account, given.get("email")
 
         def listed(customer: Json) -> bool:
             return (
-                customer["id"] not in self._account.deleted_customers
-                and customer["email"] == given.get("email", customer["email"])
-                and customer["test_clock"] == given.get("test_clock", customer["test_clock"])
-                and p.within(customer["created"], given.get("created"))
+                customer["id"] not in account.deleted_customers
+                and email in (None, customer["email"])
+                and customer["test_clock"] == given.get("test_clock")
             )
 
-        newest_first: Iterator[Json] = reversed(self._account.customers.values())
-        result: Json = copy_json(page(newest_first, given, "/v1/customers", "customer", listed))
+        result: Json = copy_json(
+            account_page(
+                account.customers_by_creation,
+                account.customers,
+                given,
+                url="/v1/customers",
+                kind="customer",
+                is_listed=listed,
+                among=account.customers_by_email.get(email, ()) if email is not None else None,
+            )
+        )
         return result
 
     def _new(self, given: Json) -> Json:
@@ -179,7 +195,7 @@ class Customers:
             "description": None,
             "discount": None,
             "email": None,
-            "invoice_prefix": "".join(account.random.choices("0123456789ABCDEF", k=8)),
+            "invoice_prefix": account.new_invoice_prefix(),
             "invoice_settings": {
                 "custom_fields": None,
                 "default_payment_method": None,
@@ -205,9 +221,8 @@ class Customers:
         if not _PREFIX.fullmatch(prefix):
             message = "invoice_prefix must be 3 to 12 uppercase letters or digits"
             raise invalid(message, "invoice_prefix")
-        for other in self._account.customers.values():
-            if other["invoice_prefix"] == prefix and other["id"] != customer:
-                raise invalid("Another customer has this invoice_prefix", "invoice_prefix")
+        if self._account.customer_by_prefix.get(prefix, customer) != customer:
+            raise invalid("Another customer has this invoice_prefix", "invoice_prefix")
 
     def _check_defaults(self, given: Json, customer: str) -> None:
         source = given.get("default_source")

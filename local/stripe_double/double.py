@@ -26,6 +26,7 @@ from .invoices import Invoices
 from .listing import first_page
 from .payment_methods import PaymentMethods
 from .payment_sources import PaymentSources
+from .rate_limits import REASON_HEADER, RateLimits, rate_limited
 from .routes import Route, routes
 from .sources import Sources
 from .subscriptions import Subscriptions
@@ -116,6 +117,8 @@ class StripeDouble:
         The accepted keys; None accepts every key of the mode by its prefix.
     faults
         The faults of the next requests.
+    rate_limits
+        The limits of requests per second, none at first, and the numbers of requests.
     webhooks
         Endpoints and the queue of deliveries.
     account, payment_methods, payment_sources, subscriptions, tax_ids, entitlements
@@ -145,6 +148,7 @@ class StripeDouble:
         self.account = Account(now, chance, livemode=livemode, api_version=api_version)
         self.api_keys: set[str] | None = None
         self.faults = Faults()
+        self.rate_limits = RateLimits()
         self.requests: deque[LoggedRequest] = deque(maxlen=_LOG_LENGTH)
         self.bugs: list[Exception] = []
         self._cards = Cards(self.account)
@@ -269,6 +273,7 @@ class StripeDouble:
         found = self.account.customer(customer)
         before = copy_json(found)
         found.update(fields)
+        self.account.index_email(found)
         self.account.emit_change("customer.updated", before, found)
         changed: Json = copy_json(found)
         return changed
@@ -289,6 +294,10 @@ class StripeDouble:
         self._authenticate(call)
         call.version = versions.check(call.headers.get("stripe-version", self.account.api_version))
         route, ids = self._find(call)
+        reason = self.rate_limits.check(route.endpoint, self.account.clock())
+        if reason is not None:
+            call.extra[REASON_HEADER] = reason
+            raise rate_limited()
         key = call.idempotency_key
         if key is None:
             return self._execute(call, route, ids)

@@ -15,8 +15,8 @@ class ApiError(Exception):
     status
         HTTP status of the response.
     error_type
-        Stripe's error type: ``invalid_request_error``, ``card_error``, ``idempotency_error``,
-        ``api_error`` or ``rate_limit_error``.
+        Stripe's error type: ``invalid_request_error``, ``card_error``, ``idempotency_error`` or
+        ``api_error``.
     message
         The error message.
     code, param, decline_code

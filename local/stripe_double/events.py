@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from . import params as p
 from .account import EVENT_RETENTION, Account, copy_json
 from .errors import Json, invalid, no_such
-from .listing import page
+from .listing import account_page
 
 LIST = {
     **p.PAGE,
@@ -41,19 +41,23 @@ class Events:
             raise invalid(f"types takes up to {_MAX_TYPES} types.", "types")
         wanted = types or [given.get("type", "*")]
         success = given.get("delivery_success")
-        oldest = self._oldest()
 
         def listed(event: Json) -> bool:
             delivered = self._account.webhooks.pending_count(event["id"]) == 0
-            return (
-                event["created"] >= oldest
-                and any(fnmatchcase(event["type"], pattern) for pattern in wanted)
-                and p.within(event["created"], given.get("created"))
-                and success in (None, delivered)
+            return any(fnmatchcase(event["type"], pattern) for pattern in wanted) and success in (
+                None,
+                delivered,
             )
 
-        newest_first = reversed(self._account.events.values())
-        result = page(newest_first, given, "/v1/events", "event", listed)
+        created = {"gte": 0, **given.get("created", {})}
+        result = account_page(
+            self._account.events_by_creation,
+            self._account.events,
+            {**given, "created": {**created, "gte": max(created["gte"], self._oldest())}},
+            url="/v1/events",
+            kind="event",
+            is_listed=listed,
+        )
         result["data"] = [self._render(event) for event in result["data"]]
         return result
 

@@ -11,7 +11,8 @@ from .errors import ApiError
 
 _TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 402: "card_error"}
 _TYPES |= {403: "invalid_request_error", 404: "invalid_request_error", 409: "idempotency_error"}
-_TYPES |= {429: "rate_limit_error"}
+_TYPES |= {429: "invalid_request_error"}
+_CODES = {429: "rate_limit"}
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Faults:
         times
             The number of requests; None for all until `clear`.
         status, error_type, code, message
-            The error. By default, the type is that of the status.
+            The error. By default, type and code are those of the status.
         match
             ``METHOD /path``, with ``*`` as a wildcard.
         stored
@@ -79,7 +80,12 @@ class Faults:
         headers
             Further headers of the response, for example ``Retry-After``.
         """
-        error = ApiError(status, error_type or _TYPES.get(status, "api_error"), message, code=code)
+        error = ApiError(
+            status,
+            error_type or _TYPES.get(status, "api_error"),
+            message,
+            code=code or _CODES.get(status),
+        )
         is_stored = status in (402, 500) if stored is None else stored
         kind = "fail" if is_stored or takes_effect else "refuse"
         self._faults.append(
@@ -92,6 +98,26 @@ class Faults:
                 takes_effect=takes_effect,
                 headers=headers or {},
             )
+        )
+
+    def lock(self, object_id: str, times: int | None = 1) -> None:
+        """Refuse the next requests for one object, as if another request were changing it.
+
+        The error is 429 ``lock_timeout``: https://docs.stripe.com/rate-limits#object-lock-timeouts
+
+        Parameters
+        ----------
+        object_id
+            Requests whose path has this id are refused.
+        times
+            The number of requests; None for all until `clear`.
+        """
+        self.fail_next(
+            times,
+            status=429,
+            code="lock_timeout",
+            message="Another request is accessing this object.",
+            match=f"*/{object_id}*",
         )
 
     def delay(self, seconds: float, times: int | None = 1, *, match: str = "*") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from .account import copy_json
@@ -29,7 +30,7 @@ class IdempotencyKeys:
     """The used keys and their responses."""
 
     def __init__(self) -> None:
-        self._stored: dict[str, Stored] = {}
+        self._stored: OrderedDict[str, Stored] = OrderedDict()
 
     def find(self, key: str, fingerprint: str, now: float) -> Stored | None:
         """Return the response of a key, or None for a new key.
@@ -66,8 +67,10 @@ class IdempotencyKeys:
         )
 
     def _expire(self, now: float) -> None:
-        for key in list(self._stored):
-            if self._stored[key].created > now - RETENTION:
+        # Unlike a dict, an OrderedDict finds its oldest key at once after many deletions.
+        while self._stored:
+            key, oldest = next(iter(self._stored.items()))
+            if oldest.created > now - RETENTION:
                 return
             del self._stored[key]
 

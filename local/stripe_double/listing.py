@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
+from .creation import CreationIndex
 from .errors import Json, no_such
 
 _DEFAULT_LIMIT = 10
@@ -62,6 +63,55 @@ def page(
         raise no_such(kind, after, "starting_after")
     found = list(islice((entry for entry in remaining if is_listed(entry)), limit + 1))
     return first_page(found, url, limit)
+
+
+def account_page(
+    index: CreationIndex,
+    objects: Mapping[str, Json],
+    given: Json,
+    *,
+    url: str,
+    kind: str,
+    is_listed: Callable[[Json], bool],
+    among: Iterable[str] | None = None,
+) -> Json:
+    """Return a page of the objects of an account, of which there may be a million.
+
+    Parameters
+    ----------
+    index
+        Their order. It may have objects that are gone.
+    objects
+        The objects by id.
+    given
+        The parameters of the request, ``created`` among them.
+    url, kind, is_listed
+        As in `page`.
+    among
+        The ids to choose from; by default all.
+
+    Raises
+    ------
+    ApiError
+        400 ``resource_missing``, for a cursor that names no object, or one that was removed from
+        the index.
+    """
+    for param in ("starting_after", "ending_before"):
+        cursor = given.get(param)
+        if cursor is not None and (cursor not in index or cursor not in objects):
+            raise no_such(kind, cursor, param)
+    limit = given.get("limit", _DEFAULT_LIMIT)
+    created, before = given.get("created"), given.get("ending_before")
+    if before is None:
+        ids = index.newest_first(created, given.get("starting_after"), among)
+    else:
+        ids = index.oldest_first(created, before, among)
+    known = (objects[identifier] for identifier in ids if identifier in objects)
+    found = list(islice(filter(is_listed, known), limit + 1))
+    result = first_page(found, url, limit)
+    if before is not None:
+        result["data"].reverse()
+    return result
 
 
 def _before(

@@ -52,6 +52,11 @@ class Route:
     params: Params = field(default_factory=dict)
 
     @property
+    def endpoint(self) -> str:
+        """Method and path, as which Stripe limits the rate of its requests."""
+        return f"{self.method} {self.path}"
+
+    @property
     def pattern(self) -> re.Pattern[str]:
         """The path with a named group for each id."""
         return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))

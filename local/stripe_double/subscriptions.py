@@ -9,7 +9,7 @@ from .account import Account, copy_json
 from .catalog import PRICE_DATA, Catalog, plan_of
 from .errors import Json, card_declined, invalid, no_such
 from .invoices import Invoices
-from .listing import page
+from .listing import NESTED, account_page, page
 from .payment_methods import PaymentMethods
 from .payment_sources import PaymentSources
 from .periods import after
@@ -133,6 +133,7 @@ LIST = {
     "customer": p.string().fixed(),
     "price": p.string().fixed(),
     "status": p.choice(*STATUSES, "all", "ended"),
+    "test_clock": p.string().fixed(),
 }
 CUSTOMER_LIST = p.PAGE
 ITEM_LIST = {**p.PAGE, "subscription": p.string().fixed().needed()}
@@ -179,7 +180,7 @@ class Subscriptions:
             raise invalid("send_invoice needs days_until_due.", "days_until_due")
         now = account.now()
         trial_end = _trial_end(given, now)
-        subscription = self._new(customer["id"], prices[0]["currency"], now)
+        subscription = self._new(customer, prices[0]["currency"], now)
         items = [
             self._new_item(subscription, item, price, now)
             for item, price in zip(given["items"], prices, strict=True)
@@ -193,9 +194,7 @@ class Subscriptions:
         amount = sum(int(i["price"]["unit_amount"]) * int(i.get("quantity", 0)) for i in items)
         due = 0 if trial_end is not None else amount
         paid = self._pays(customer, given, due)
-        account.subscriptions[subscription["id"]] = subscription
-        account.subscription_items[subscription["id"]] = items
-        account.subscriptions_of.setdefault(customer["id"], []).append(subscription["id"])
+        account.add_subscription(subscription, items)
         self._apply(subscription, given)
         if not paid and subscription["collection_method"] == "charge_automatically":
             subscription["status"] = "incomplete"
@@ -271,7 +270,10 @@ class Subscriptions:
         return self.set_status(subscription, "active")
 
     def list_page(self, given: Json) -> Json:
-        """GET /v1/subscriptions: without a status, all that aren't canceled."""
+        """GET /v1/subscriptions: without a status, all that aren't canceled.
+
+        Those of a test clock are only listed with ``customer`` or ``test_clock``.
+        """
         customer = given.get("customer")
         if customer is not None and customer not in self._account.customers:
             raise no_such("customer", customer, "customer")
@@ -405,19 +407,15 @@ class Subscriptions:
 
     def _page(self, given: Json, customer: str | None, url: str) -> Json:
         account = self._account
-        status = given.get("status")
-        ids = list(account.subscriptions)
-        if customer is not None:
-            ids = account.subscriptions_of.get(customer, [])
         price = given.get("price")
 
         def listed(subscription: Json) -> bool:
-            items = subscription["items"]["data"]
-            method = subscription["collection_method"]
+            items = account.subscription_items[subscription["id"]][:NESTED]
+            method, clock = subscription["collection_method"], subscription["test_clock"]
             return (
-                _has_status(subscription, status)
+                _has_status(subscription, given.get("status"))
                 and method == given.get("collection_method", method)
-                and p.within(subscription["created"], given.get("created"))
+                and clock == given.get("test_clock", clock if customer else None)
                 and all(
                     any(p.within(item[bound], given.get(bound)) for item in items)
                     for bound in ("current_period_start", "current_period_end")
@@ -425,8 +423,17 @@ class Subscriptions:
                 and any(price in (None, item["price"]["id"]) for item in items)
             )
 
-        newest_first = (self.render(subscription) for subscription in reversed(ids))
-        return page(newest_first, given, url, "subscription", listed)
+        result = account_page(
+            account.subscriptions_by_creation,
+            account.subscriptions,
+            given,
+            url=url,
+            kind="subscription",
+            is_listed=listed,
+            among=None if customer is None else account.subscriptions_of.get(customer, []),
+        )
+        result["data"] = [self.render(subscription["id"]) for subscription in result["data"]]
+        return result
 
     def _check(self, given: Json, customer: str) -> None:
         method = given.get("default_payment_method")
@@ -471,7 +478,7 @@ class Subscriptions:
             raise card_declined("generic_decline")
         return not failing
 
-    def _new(self, customer: str, currency: str, now: int) -> Json:
+    def _new(self, customer: Json, currency: str, now: int) -> Json:
         return {
             "id": self._account.new_id("sub"),
             "object": "subscription",
@@ -490,7 +497,7 @@ class Subscriptions:
             "collection_method": "charge_automatically",
             "created": now,
             "currency": currency,
-            "customer": customer,
+            "customer": customer["id"],
             "customer_account": None,
             "days_until_due": None,
             "default_payment_method": None,
@@ -524,7 +531,7 @@ class Subscriptions:
             "schedule": None,
             "start_date": now,
             "status": "active",
-            "test_clock": None,
+            "test_clock": customer["test_clock"],
             "transfer_data": None,
             "trial_end": None,
             "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},

@@ -22,24 +22,16 @@ def check(version: str) -> str:
 
 
 def in_version(value: Json, version: str) -> Json:
-    """Return a copy of a response or an event in an API version.
+    """Return a response or an event in an API version: a copy, but not of what is nested in it.
 
     One difference is implemented: before 2025-03-31 period, quantity and discount were fields of a
     subscription and not of its items.
     """
     older = version < _PERIOD_ON_ITEMS
-    result: Json = _convert(value) if older else _copy(value)
+    result: Json = _convert(value) if older else dict(value)
     if result.get("object") == "event":
         result["api_version"] = version
     return result
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_copy(entry) for entry in value]
-    return value
 
 
 def _convert(value: Any) -> Any:

@@ -41,6 +41,13 @@ class UnassignedCustomers(StrEnum):
     STORE = "store"
 
 
+class ExistingCustomers(StrEnum):
+    """What a create does about customers that exist on Stripe with the same e-mail."""
+
+    IGNORE = "ignore"
+    CHECK = "check"
+
+
 _MODES = {"test": False, "live": True}
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
@@ -96,6 +103,9 @@ class Settings:
         deployments on one Stripe account, and never change. The first create stores it in the
         table. A process configured with a different name is rejected; a process without a name uses
         the stored one.
+    existing_customers : ExistingCustomers
+        Whether a create is refused where Stripe has a customer with the same e-mail that is no
+        user's.
     api_authorizer : Authorizer
         The authorizer of the routes `/customers`: a request that it has not authorized is refused.
         `none` is for local use: every request to them is trusted. The routes `/me` always require
@@ -125,6 +135,7 @@ class Settings:
     publish_types: tuple[str, ...] = ()
     dead_letters_url: str | None = None
     deployment_name: str | None = None
+    existing_customers: ExistingCustomers = ExistingCustomers.IGNORE
     api_authorizer: Authorizer = Authorizer.IAM
     jwt_admin_scope: str | None = None
     unassigned_customers: UnassignedCustomers = UnassignedCustomers.IGNORE
@@ -171,6 +182,7 @@ class Settings:
             publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
             deployment_name=_name(environment.get("DEPLOYMENT_NAME") or None),
+            existing_customers=_existing(environment.get("EXISTING_CUSTOMERS") or "ignore"),
             api_authorizer=_authorizer(environment.get("API_AUTHORIZER") or "iam"),
             jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
             unassigned_customers=_unassigned(environment.get("UNASSIGNED_CUSTOMERS") or "ignore"),
@@ -188,6 +200,13 @@ def _authorizer(name: str) -> Authorizer:
         return Authorizer(name)
     except ValueError:
         raise ConfigurationError("API_AUTHORIZER must be iam, jwt or none") from None
+
+
+def _existing(name: str) -> ExistingCustomers:
+    try:
+        return ExistingCustomers(name)
+    except ValueError:
+        raise ConfigurationError("EXISTING_CUSTOMERS must be ignore or check") from None
 
 
 def _ingress(name: str) -> WebhookIngress:

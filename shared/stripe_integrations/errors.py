@@ -25,6 +25,7 @@
     ├── RunNotFoundError
     ├── MappingRefusedError
     ├── SweepMissingError
+    ├── CustomerExistsError
     ├── EventNotFoundError
     ├── EventHandlerNotFoundError
     ├── UnprocessableEventError
@@ -170,6 +171,22 @@ class TakeOverRequiredError(StripeIntegrationsError):
 
     It is adopted only with `take_over`; nothing was written.
     """
+
+
+class CustomerExistsError(StripeIntegrationsError):
+    """Stripe has customers with the e-mail of the one to create; nothing was created.
+
+    Parameters
+    ----------
+    message : str
+        Without ids: it is returned to users too.
+    stripe_ids : sequence of str
+        The newest of these customers, at most 100.
+    """
+
+    def __init__(self, message: str, stripe_ids: Sequence[str] = ()) -> None:
+        self.stripe_ids = tuple(stripe_ids)
+        super().__init__(message)
 
 
 class ConflictError(StripeIntegrationsError):

@@ -32,6 +32,7 @@ class Metric(Enum):
 
     CUSTOMERS_CREATED = "CustomersCreated", "create calls that created a customer"
     CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the user's existing customer"
+    CUSTOMERS_ADOPTED = "CustomersAdopted", "customers of Stripe's that became a user's"
     EVENTS_RECEIVED = "EventsReceived", "events that were stored, or were stored already"
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"
@@ -122,6 +123,8 @@ def error_log_fields(error: BaseException) -> dict[str, Any]:
             }
         case errors.InvalidFieldError():
             return {"error": type(error).__name__}  # the field's name is the caller's own text
+        case errors.CustomerExistsError(stripe_ids=ids):
+            return {"error": type(error).__name__, "detail": str(error), "stripe_ids": ids}
         case errors.StripeIntegrationsError():
             return {"error": type(error).__name__, "detail": str(error)}
     return error_location_fields(error)

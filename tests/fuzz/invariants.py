@@ -177,6 +177,8 @@ def _by_token(invocation: Invocation, outcome: Outcome) -> Iterator[str]:
         if pk.startswith("USER#") and pk != own:
             yield f"the token of {subject} changed another user's customer: {pk} {sk}"
     body = _body(outcome)
+    if "stripe_ids" in (body or ()):
+        yield f"the token of {subject} got the ids of customers that are no user's"
     if outcome.status < 300 and (own is None or (body and body["user_id"] != subject)):
         yield f"the token of {subject} got another user's customer"
     marks = marks_in(json.dumps(body))

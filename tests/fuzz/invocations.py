@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from local.stripe_double.webhooks import sign
 from simulation.deployment import TABLE_NAME
 from stripe_integrations.actions.events.event_types import applied_event_types
+from stripe_integrations.config import ExistingCustomers
 from stripe_integrations.models import Customer
 from stripe_integrations.models.fields import fields_of
 from tests.fuzz.strategies import JUNK, RAW, mangled, mostly, spliced_bytes, spliced_text, weighted
@@ -27,7 +28,7 @@ from tools.template import ROOT
 ADMIN_SCOPE = "stripe-customers/admin"
 USERS = ("ann", "bob")
 """Who has a customer from the beginning."""
-_SENDER = "sender"
+SENDER = "sender"
 """Whose the marks are in the bodies of requests."""
 _ODD_FIELDS = [
     "user",
@@ -71,12 +72,15 @@ class Invocation:
         The caller's JWT as API Gateway has verified it, in the event too.
     webhook_secret : str
         What is stored as the endpoint's signing secrets.
+    existing_customers : ExistingCustomers
+        What a create does about customers that exist on Stripe.
     """
 
     function: str
     event: Any
     token: Json | None = None
     webhook_secret: str = _SECRETS[0]
+    existing_customers: ExistingCustomers = ExistingCustomers.IGNORE
 
 
 def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
@@ -85,6 +89,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (11, _with_path("get_customer")),
         (5, _to_me_route()),
         (24, _create()),
+        (9, _create_beside_existing()),
         (10, _update()),
         (8, _with_path("sync_customer")),
         (4, _with_path("soft_delete_customer")),
@@ -125,7 +130,7 @@ _ODD_CLAIMS: st.SearchStrategy[Json] = weighted(
 @st.composite
 def _create(draw: st.DrawFn) -> Invocation:
     user = draw(_USER_IDS)
-    fields = customer_fields(_SENDER)
+    fields = customer_fields(SENDER)
     names = draw(st.lists(st.sampled_from(sorted({*fields} - {"invoice_prefix"})), max_size=3))
     body: Any = {"user_id": user, "billing_email": fields["billing_email"]}
     body |= {name: fields[name] for name in names}
@@ -136,8 +141,26 @@ def _create(draw: st.DrawFn) -> Invocation:
 
 
 @st.composite
+def _create_beside_existing(draw: st.DrawFn) -> Invocation:
+    """A create that checks, for a user without a customer, with the e-mail of one on Stripe."""
+    user = f"user-{draw(st.integers(51, 99))}"
+    email = customer_fields(SENDER)["billing_email"]
+    body: Any = {"user_id": user, "billing_email": email}
+    if draw(st.integers(0, 2)) == 2:
+        body["allow_existing"] = draw(mostly(True, JUNK))
+    body = draw(mostly(body, mangled(body)))
+    event = {**deepcopy(example("create_customer")), **draw(_carried(_json_bytes(body)))}
+    token = None
+    if draw(st.booleans()):
+        token = {"claims": {"sub": user, **draw(_ODD_CLAIMS)}, "scopes": None}
+        event["requestContext"]["authorizer"] = {"jwt": token}
+    existing = ExistingCustomers.CHECK
+    return Invocation("create_customer", event, token, existing_customers=existing)
+
+
+@st.composite
 def _update(draw: st.DrawFn) -> Invocation:
-    fields = customer_fields(_SENDER)
+    fields = customer_fields(SENDER)
     names = draw(st.lists(st.sampled_from(sorted({*fields} - {"invoice_prefix"})), max_size=3))
     body: Any = {name: draw(st.sampled_from((fields[name], None))) for name in names}
     odd_fields = st.dictionaries(st.sampled_from(_ODD_FIELDS), JUNK, max_size=1)
@@ -187,7 +210,7 @@ def _to_me_route(draw: st.DrawFn) -> Invocation:
     method = event["requestContext"]["http"]["method"]
     event |= {"routeKey": f"{method} /me{tail}", "rawPath": f"/me{tail}", "rawQueryString": ""}
     event.pop("pathParameters", None)
-    fields = {"billing_email": customer_fields(_SENDER)["billing_email"]}
+    fields = {"billing_email": customer_fields(SENDER)["billing_email"]}
     named = {**fields, "user_id": user}
     if function in ("create_customer", "update_customer"):
         body = draw(mostly(fields, st.just(named), mangled(fields)))

@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import Any
 
 from simulation.deployment import TABLE_NAME
-from stripe_integrations.config import Authorizer
+from stripe_integrations.config import Authorizer, ExistingCustomers
 from stripe_integrations.context import use
-from tests.fuzz.invocations import ADMIN_SCOPE, USERS, Invocation
+from tests.fuzz.invocations import ADMIN_SCOPE, SENDER, USERS, Invocation
+from tests.marked import customer_fields
 from tests.marked_world import MarkedWorld, Output, inhabited
 
 Key = tuple[str, str]
@@ -56,7 +57,10 @@ class Outcome:
 
 
 class Stage:
-    """A world in which two users have customers, to which it can be brought back."""
+    """A world in which two users have customers, to which it can be brought back.
+
+    Stripe has a customer of neither, with the e-mail of requests.
+    """
 
     def __init__(self, world: MarkedWorld) -> None:
         self.world = world
@@ -64,6 +68,8 @@ class Stage:
         with self._output.captured():
             for name in USERS:
                 world.furnish(name)
+            email = customer_fields(SENDER)["billing_email"]
+            world.request("POST", "/v1/customers", {"email": email})
             world.deliver_and_apply()
         self._output.taken()
         self.at_first = world.saved()
@@ -77,6 +83,7 @@ class Stage:
         world.context.settings = replace(
             world.settings,
             webhook_secret=invocation.webhook_secret,
+            existing_customers=invocation.existing_customers,
             api_authorizer=Authorizer.IAM if invocation.token is None else Authorizer.JWT,
         )
         response: Any = None
@@ -104,7 +111,8 @@ class Stage:
 @contextmanager
 def staged() -> Iterator[Stage]:
     """A stage, which everything in this process plays on inside the block."""
-    world = MarkedWorld(jwt_admin_scope=ADMIN_SCOPE)
+    # The roles are those of a deployment that checks; an invocation says whether it does.
+    world = MarkedWorld(jwt_admin_scope=ADMIN_SCOPE, existing_customers=ExistingCustomers.CHECK)
     with inhabited(world):
         yield Stage(world)
 

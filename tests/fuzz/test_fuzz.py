@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -11,12 +12,13 @@ from hypothesis import Phase
 from moto.core.models import botocore_stubber
 
 from stripe_integrations.entrypoints.caller import Caller
-from stripe_integrations.entrypoints.http import Request
+from stripe_integrations.entrypoints.http import Request, Response, problem
+from stripe_integrations.errors import CustomerExistsError, StripeIntegrationsError
 from stripe_integrations.observability import logger
 from tests.fuzz.explore import BATCH, explore
 from tests.fuzz.stage import Stage, staged
 
-BATCHES = 25
+BATCHES = 100
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,12 @@ def any_user(_: Caller, user_id: object) -> object:
 def log_body(request: Request) -> Any:
     logger.debug("received", extra={"body": request.body.decode("latin-1")})
     return {}
+
+
+def with_ids_for_everyone(error: StripeIntegrationsError, _: Request) -> Response:
+    response = problem(error)
+    ids = error.stripe_ids if isinstance(error, CustomerExistsError) else ()
+    return replace(response, body={**(response.body or {}), "stripe_ids": ids}) if ids else response
 
 
 @pytest.mark.exhaustive
@@ -69,6 +77,11 @@ class TestExplore:
                 "stripe_integrations.entrypoints.caller.Caller.authorize_user",
                 any_user,
                 "another user's customer",
+            ),
+            (
+                "stripe_integrations.entrypoints.http.problem",
+                with_ids_for_everyone,
+                "got the ids of customers",
             ),
             ("stripe_integrations.models.Event.store", lambda event: event, "is not stored"),
         ],

@@ -131,15 +131,87 @@ class TestLists:
         assert listed(created={"gte": START + 10, "lt": START + 30}) == [made[2], made[1]]
         assert listed(created={"gt": START + 10, "lte": START + 30}) == [made[3], made[2]]
 
-    def test_pages_past_deleted(self, api: Any) -> None:
-        made = [api.customers.create().id for _ in range(13)][::-1]
+    def test_pages_by_cursor_in_both_directions(self, api: Any) -> None:
+        made = [api.customers.create().id for _ in range(23)][::-1]
         page = api.customers.list()
         assert (len(page.data), page.has_more) == (10, True)
         assert [customer.id for customer in page.auto_paging_iter()] == made
-        api.customers.delete(made[4])
-        after = api.customers.list({"limit": 100, "starting_after": made[4]})
-        assert [customer.id for customer in after.data] == made[5:]
-        assert after.has_more is False
+        newer = api.customers.list({"limit": 5, "ending_before": made[12]})
+        assert ([customer.id for customer in newer.data], newer.has_more) == (made[7:12], True)
+        newest = api.customers.list({"limit": 5, "ending_before": made[3]})
+        assert ([customer.id for customer in newest.data], newest.has_more) == (made[:3], False)
+
+    def test_deleted_customer_is_not_listed_and_no_cursor(self, api: Any) -> None:
+        made = [api.customers.create().id for _ in range(5)][::-1]
+        api.customers.delete(made[2])
+        listed = api.customers.list({"limit": 2, "starting_after": made[1]})
+        assert ([customer.id for customer in listed.data], listed.has_more) == (made[3:], False)
+        for cursor in ("starting_after", "ending_before"):
+            error = refused(api.customers.list, {cursor: made[2]})
+            assert (error.http_status, error.code, error.param) == (400, "resource_missing", cursor)
+
+    def test_cursor_may_be_outside_of_filters(self, api: Any, clock: Clock) -> None:
+        made = [api.customers.create({"email": f"{name}@example.com"}).id for name in "aba"]
+        clock.move(10)
+        newest = api.customers.create().id
+        for params in ({"email": "a@example.com"}, {"created": {"lt": START + 10}}):
+            listed = api.customers.list({**params, "starting_after": newest}).data
+            assert listed[0].id == made[2]
+        listed = api.customers.list({"email": "a@example.com", "starting_after": made[1]}).data
+        assert [customer.id for customer in listed] == [made[0]]
+
+    def test_created_decides_order_if_the_clock_goes_back(self, api: Any, clock: Clock) -> None:
+        first = api.customers.create().id
+        clock.move(-10)
+        older = api.customers.create().id
+        assert [customer.id for customer in api.customers.list().data] == [first, older]
+        assert [event["data"]["object"]["id"] for event in events(api)] == [older, first]
+
+    def test_found_by_present_email(self, api: Any, double: StripeDouble) -> None:
+        customer = api.customers.create({"email": "ada@example.com"}).id
+        api.customers.update(customer, {"email": "grace@example.com"})
+        assert api.customers.list({"email": "ada@example.com"}).data == []
+        assert len(api.customers.list({"email": "grace@example.com"}).data) == 1
+        double.change_customer(customer, email="ada@example.com")
+        assert len(api.customers.list({"email": "ada@example.com"}).data) == 1
+
+    def test_test_clock_is_not_in_default_lists(self, api: Any, price: str) -> None:
+        on_clock = api.customers.create({"test_clock": "clock_1"}).id
+        other = api.customers.create().id
+        theirs, usual = (subscribe(api, price, customer).id for customer in (on_clock, other))
+
+        def listed(resource: Any, **params: Any) -> list[str]:
+            return [found.id for found in resource.list(params).data]
+
+        assert listed(api.customers) == [other]
+        assert listed(api.customers, test_clock="clock_1") == [on_clock]
+        assert listed(api.subscriptions) == [usual]
+        assert listed(api.subscriptions, test_clock="clock_1") == [theirs]
+        assert listed(api.subscriptions, customer=on_clock) == [theirs]
+
+    def test_account_wide_subscriptions(self, api: Any, clock: Clock, price: str) -> None:
+        made = []
+        for _ in range(4):
+            made.append(subscribe(api, price, api.customers.create().id).id)
+            clock.move(10)
+        api.subscriptions.cancel(made[1])
+
+        def listed(**params: Any) -> list[str]:
+            return [subscription.id for subscription in api.subscriptions.list(params).data]
+
+        assert listed(status="all") == made[::-1]
+        assert listed() == [made[3], made[2], made[0]]
+        assert listed(status="all", starting_after=made[2], limit=1) == [made[1]]
+        window = {"gte": START + 10, "lt": START + 30}
+        assert listed(status="all", created=window) == [made[2], made[1]]
+
+    def test_sources_and_subscriptions_expand_in_list(self, api: Any, price: str) -> None:
+        customer = api.customers.create({"source": "tok_visa"}).id
+        subscription = subscribe(api, price, customer).id
+        expand = ["data.sources", "data.subscriptions"]
+        (listed,) = api.customers.list({"expand": expand}).data
+        assert [source.customer for source in listed.sources.data] == [customer]
+        assert [found.id for found in listed.subscriptions.data] == [subscription]
 
     def test_nested_list_shows_ten(self, api: Any, price: str) -> None:
         product = api.prices.retrieve(price).product
@@ -191,6 +263,17 @@ class TestAuthentication:
         headers = {"Authorization": "Bearer sk_live_double"}
         assert double.request("POST", "/v1/customers", {}, headers).body["livemode"] is True
         assert [event["livemode"] for event in double.account.events.values()] == [True]
+
+
+class TestInvoicePrefix:
+    def test_prefix_of_another_customer_is_refused(self, api: Any) -> None:
+        ada = api.customers.create({"invoice_prefix": "ADA1"}).id
+        error = refused(api.customers.create, {"invoice_prefix": "ADA1"})
+        assert (error.http_status, error.param) == (400, "invoice_prefix")
+        api.customers.update(ada, {"invoice_prefix": "ADA1"})
+        api.customers.update(ada, {"invoice_prefix": "ADA2"})
+        grace = api.customers.create({"invoice_prefix": "ADA1"}).id
+        assert refused(api.customers.update, grace, {"invoice_prefix": "ADA2"}).http_status == 400
 
 
 class TestCards:

@@ -163,6 +163,30 @@ class TestControl:
         assert [request["status"] for request in requests[:2]] == [503, 200]
         assert requests[1]["idempotency_key"] == "key-1"
 
+    def test_limits_rate_and_counts(self, server: StripeDoubleServer, api: Any) -> None:
+        control(server, "POST", "rate_limits", {"account": 5, "endpoint": 1})
+        with server.use() as double:
+            double.account.clock = lambda: 0
+        api.customers.list()
+        with pytest.raises(stripe.RateLimitError) as caught:
+            api.customers.list()
+        assert (caught.value.headers or {})["Stripe-Rate-Limited-Reason"] == "endpoint-rate"
+        counts = {"made": {"GET /v1/customers": 2}, "refused": {"GET /v1/customers": 1}}
+        assert control(server, "GET", "rate_limits") == {"account": 5, "endpoint": 1, **counts}
+        control(server, "DELETE", "rate_limits")
+        customer = api.customers.create().id
+        control(server, "POST", "faults/lock", {"object_id": customer})
+        with pytest.raises(stripe.RateLimitError) as caught:
+            api.customers.retrieve(customer)
+        assert caught.value.error is not None
+        assert caught.value.error.code == "lock_timeout"
+        assert api.customers.retrieve(customer).id == customer
+
+    def test_fills_account(self, server: StripeDoubleServer, api: Any) -> None:
+        control(server, "POST", "helpers/fill", {"customers": 50})
+        assert control(server, "GET", "state")["customers"] == 50
+        assert len(list(api.customers.list({"limit": 20}).auto_paging_iter())) == 50
+
 
 CHILD = """
 import http.client, sys

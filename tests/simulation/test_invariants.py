@@ -18,6 +18,7 @@ from simulation.invariants import (
     ApiCall,
     FinalState,
     check_adopted,
+    check_creates,
     check_events,
     check_replay,
     check_state,
@@ -29,7 +30,7 @@ from simulation.schedule import START, Schedule
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
 from simulation.watch import Violation, Watch
-from stripe_integrations.actions.customers.snapshot import USER_KEY
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.models import KINDS, Card, Customer, Subscription
@@ -131,7 +132,7 @@ class Scene:
         return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
 
     def verdict(self) -> set[str]:
-        checks = (check_events, check_updates, check_state, check_adopted)
+        checks = (check_events, check_updates, check_creates, check_state, check_adopted)
         violations = [*self.found, *(found for check in checks for found in check(self.final))]
         return {violation.promise for violation in violations}
 
@@ -161,6 +162,37 @@ def fail(scene: Scene, attempts: int, seconds: float) -> None:
     scene.write(("EVENT", event("pending", 1)), pk="EVENT#evt_1")
     scene.now += seconds
     scene.write(("EVENT", event("failed", attempts, user_id="u-0")), pk="EVENT#evt_1")
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        lambda scene: claim(scene, "v", START + 90),  # the create was interrupted, and resumed
+        lambda scene: setattr(scene.final.calls[0], "existing", set()),
+        lambda scene: scene.final.calls.append(
+            ApiCall("create", "u-0", START, START + 1, 201, existing=set())
+        ),
+        lambda scene: scene.stripe.act(
+            "d", "DELETE", f"/v1/customers/{max(scene.final.calls[0].existing)}"
+        ),
+    ],
+    ids=["resumed", "unchecked", "concurrent", "deleted"],
+)
+def test_create_beside_existing_may_be_right(
+    scene: Scene, allow: Callable[[Scene], object]
+) -> None:
+    create_beside_existing(scene)
+    allow(scene)
+    if scene.watch.claimed.get("v"):
+        scene.double.account.customers[scene.stripe_id]["metadata"][TOKEN_KEY] = "v"
+    assert not [found for found in check_creates(scene.final) if "beside" in found.promise]
+
+
+def test_refusal_for_existing_is_right(scene: Scene) -> None:
+    existing = add_existing(scene)
+    (call,) = scene.final.calls
+    call.existing, call.refused_for = {existing}, (existing,)
+    assert list(check_creates(scene.final)) == []
 
 
 def test_no_violation(scene: Scene) -> None:
@@ -265,6 +297,44 @@ def delete_without_a_release(scene: Scene) -> None:
 def refuse_the_next_adoption(scene: Scene) -> None:
     name = "adoption 0 at the end"
     scene.final.calls.append(ApiCall("adopt", "u-100", START, START + 1, 409, name))
+
+
+def add_existing(scene: Scene, token: str = "") -> str:
+    """Let another program create a customer with the e-mail of ours; its id."""
+    params = {"email": "a@example.com", "metadata": {TOKEN_KEY: token} if token else {}}
+    stripe_id: str = scene.stripe.act("f", "POST", "/v1/customers", params).body["id"]
+    scene.final.stripe_actor.foreign.add(stripe_id)
+    return stripe_id
+
+
+def claim(scene: Scene, token: str, moment: float, **more: str) -> None:
+    """Store a claim of the user."""
+    scene.now = moment
+    image = {name: {"S": value} for name, value in {"token": token, **more}.items()}
+    scene.write(("CLAIM", image))
+    scene.write(*scene.true_items()[:1])
+
+
+def create_beside_existing(scene: Scene) -> None:
+    existing = add_existing(scene)
+    scene.final.calls[0].existing = {existing}
+    claim(scene, "t", START + 0.5)
+    metadata = scene.double.account.customers[scene.stripe_id]["metadata"]
+    metadata[TOKEN_KEY] = "t"
+
+
+def create_beside_existing_with_new_token(scene: Scene) -> None:
+    create_beside_existing(scene)
+    claim(scene, "u", START + 90, former_tokens='["t"]')
+    scene.double.account.customers[scene.stripe_id]["metadata"][TOKEN_KEY] = "u"
+
+
+def refuse_for_own_customer(scene: Scene) -> None:
+    scene.final.calls[0].refused_for = (scene.stripe_id,)
+
+
+def refuse_for_customer_of_another_stack(scene: Scene) -> None:
+    scene.final.calls[0].refused_for = (add_existing(scene, "a token of another stack"),)
 
 
 def lose_the_customer(scene: Scene) -> None:
@@ -482,6 +552,10 @@ def accept_a_forged_event(scene: Scene) -> None:
         (delete_without_a_release, "no record is deleted"),
         (refuse_the_next_adoption, "a released customer can be adopted"),
         (lose_the_customer, "a created customer stays"),
+        (create_beside_existing, "no customer is created beside an existing one"),
+        (create_beside_existing_with_new_token, "no customer is created beside an existing one"),
+        (refuse_for_own_customer, "a create is refused for customers of others alone"),
+        (refuse_for_customer_of_another_stack, "a create is refused for customers of others alone"),
         (update_twice, "an update is made once"),
         (update_nothing, "a successful update was made on Stripe"),
         (restore_removed_card, "a removed object is not restored"),

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import stripe
 
-from stripe_integrations.config import API_VERSION, Authorizer, Settings, WebhookIngress
+from stripe_integrations.config import (
+    API_VERSION,
+    Authorizer,
+    ExistingCustomers,
+    Settings,
+    WebhookIngress,
+)
 from stripe_integrations.errors import ConfigurationError
 
 REQUIRED = {"TABLE_NAME": "customers"}
@@ -43,6 +49,7 @@ class TestSettings:
                 "PUBLISH_TYPES": "invoice.paid, charge.*,*,",
                 "DEAD_LETTERS_URL": "https://sqs/dead-letters",
                 "DEPLOYMENT_NAME": "shop-prod",
+                "EXISTING_CUSTOMERS": "check",
                 "API_AUTHORIZER": "jwt",
                 "JWT_ADMIN_SCOPE": "shop/admin",
             }
@@ -63,6 +70,7 @@ class TestSettings:
             publish_types=("invoice.paid", "charge.*", "*"),
             dead_letters_url="https://sqs/dead-letters",
             deployment_name="shop-prod",
+            existing_customers=ExistingCustomers.CHECK,
             api_authorizer=Authorizer.JWT,
             jwt_admin_scope="shop/admin",
         )
@@ -75,6 +83,7 @@ class TestSettings:
             ("EVENT_RETENTION_DAYS", "30"),
             ("EVENT_RETENTION_DAYS", "many"),
             ("API_AUTHORIZER", "IAM"),
+            ("EXISTING_CUSTOMERS", "refuse"),
             ("PUBLISH_TYPES", "invoice"),
             ("PUBLISH_TYPES", "invoice*"),
             ("PUBLISH_TYPES", "invoice.pa*"),

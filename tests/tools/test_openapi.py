@@ -25,14 +25,14 @@ import functions.update_customer.app as update_customer
 from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
-from stripe_integrations.config import Authorizer
+from stripe_integrations.config import Authorizer, ExistingCustomers
 from stripe_integrations.context import _of_process, use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
 from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models import Card, Customer, CustomerClaim, Owner, Pointer, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
-from tests.world import Json, World
+from tests.world import EMAIL, Json, World
 from tools import openapi
 from tools.lambda_events import api_event
 from tools.template import of_type
@@ -307,7 +307,13 @@ def of_another_deployment(world: World, stack: ExitStack) -> None:
     world.request("POST", path, {"metadata": {TOKEN_KEY: "shop-prod/1-a"}})
 
 
+def existing_on_stripe(world: World, stack: ExitStack) -> None:
+    world.configure(existing_customers=ExistingCustomers.CHECK)
+    world.request("POST", "/v1/customers", {"email": EMAIL})
+
+
 PROBLEMS: dict[str, Setting] = {
+    "customer-exists": existing_on_stripe,
     "take-over-required": of_another_deployment,
     "user-has-another-customer": lambda world, stack: {"user_id": "u-1"},
     "malformed-request": lambda world, stack: {"body": "{"},
@@ -480,6 +486,9 @@ def test_idempotency_key_takes_its_schema(world: World, key: str) -> None:
         ({"email": "jane@example.com"}, False),
         ({"user": {"id": "u-2"}}, False),
         ({"self": 1}, False),
+        ({"allow_existing": True}, True),
+        ({"allow_existing": None}, False),
+        ({"allow_existing": 1}, False),
         ({"metadata": {f"key-{number}": "v" for number in range(48)}}, True),
         ({"metadata": {f"key-{number}": "v" for number in range(49)}}, False),
         *(({name: None}, True) for name in SETTABLE),

@@ -51,7 +51,9 @@ class StripeCustomer:
     """
 
     @staticmethod
-    def create(user: HasId, billing_email: str, **fields: Any) -> Customer:
+    def create(
+        user: HasId, billing_email: str, *, allow_existing: bool = False, **fields: Any
+    ) -> Customer:
         """Create a user's customer on Stripe and its record, or return the existing one.
 
         Parallel calls, and calls after a crash, return the same customer.
@@ -62,6 +64,9 @@ class StripeCustomer:
             Any object with an `id`: a non-empty string, an integer or a UUID.
         billing_email : str
             Becomes Stripe's `email`.
+        allow_existing : bool
+            Whether to create a customer although Stripe has one with this e-mail that is no user's:
+            without it, the setting `EXISTING_CUSTOMERS` decides.
         **fields
             Fields of the Customer model by name, such as `name`, `address` or `metadata`.
             `default_source` is sent to Stripe as `source`; `currency` and `delinquent` are stored
@@ -82,6 +87,9 @@ class StripeCustomer:
             Stripe can't be reached or fails. The next call resumes this one.
         ConflictError
             Concurrent writers created and deleted this user's customer every time.
+        CustomerExistsError
+            With ``EXISTING_CUSTOMERS=check``: Stripe has customers with this e-mail that are no
+            user's. Nothing was created; `stripe_ids` has the ids of the newest.
         CustomerOfAnotherUserError
             Another user has adopted the customer that was created for this one: the next call
             creates another.
@@ -92,10 +100,13 @@ class StripeCustomer:
 
         Notes
         -----
-        Follows https://docs.stripe.com/api/customers/create and
-        https://docs.stripe.com/api/idempotent_requests.
+        Follows https://docs.stripe.com/api/customers/create,
+        https://docs.stripe.com/api/idempotent_requests and
+        https://docs.stripe.com/api/customers/list.
         """
-        customer = create_customer(user_id_of(user), billing_email, fields)
+        customer = create_customer(
+            user_id_of(user), billing_email, fields, allow_existing=allow_existing
+        )
         is_new = customer.is_new
         current().add_metric(Metric.CUSTOMERS_CREATED if is_new else Metric.CUSTOMERS_RETURNED)
         return customer
@@ -404,6 +415,11 @@ class StripeCustomer:
             The user has none.
         CustomerBeingCreatedError
             The user's customer is being created.
+        CustomerOfAnotherUserError
+            The customer's pointer names another user, as half of a backup may have it.
+        StripeError
+            Stripe did not respond, refused to change the metadata, or does not know the customer,
+            as with the key of another account: the customer is still the user's.
         ConflictError
             The metadata is being written by an adoption or another release, or concurrent writers
             changed the record every time: the customer is still the user's.

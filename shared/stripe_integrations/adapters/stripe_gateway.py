@@ -539,7 +539,8 @@ class StripeGateway:
         translated = kind(
             f"Stripe did not {operation}: {type(error).__name__}",
             status=status,
-            code=error.code,
+            # The library leaves `code` out of the error that it raises for a 429.
+            code=error.code or getattr(error.error, "code", None),
             param=getattr(error, "param", None),
             request_id=error.request_id,
         )

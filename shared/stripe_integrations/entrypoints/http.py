@@ -203,11 +203,12 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
     @observed
     def handler(event: Any, context: LambdaContext) -> Json:
         logger.set_correlation_id(_request_id(event))
+        request = Request(event if isinstance(event, dict) else {})
         try:
             begin_invocation(context)
-            response = operation(Request(event if isinstance(event, dict) else {}))
+            response = operation(request)
         except errors.StripeIntegrationsError as error:
-            response = problem(error)
+            response = problem(error, request)
             logger.warning("refused", extra={"status": response.status, **error_log_fields(error)})
             if isinstance(error, errors.SignatureVerificationError):
                 current().add_metric(Metric.SIGNATURES_REFUSED)
@@ -238,11 +239,17 @@ def _request_id(event: object) -> str | None:
     return request_id if isinstance(request_id, str) else None
 
 
-def problem(error: errors.StripeIntegrationsError) -> Response:
-    """Translate an error of ours to problem details."""
+def problem(error: errors.StripeIntegrationsError, request: Request | None = None) -> Response:
+    """Translate an error of ours to problem details.
+
+    The ids of other customers are for a request whose caller may act for every user.
+    """
     kind = next(kind for kind in _PROBLEMS if isinstance(error, kind))
     status, slug, detail = _PROBLEMS[kind]
-    response = _problem(status, slug, detail or str(error), **_error_members(error))
+    members = _error_members(error)
+    if isinstance(error, errors.CustomerExistsError) and request and request.caller.is_trusted:
+        members["stripe_ids"] = list(error.stripe_ids)
+    response = _problem(status, slug, detail or str(error), **members)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["retry-after"] = _RETRY_AFTER_SECONDS
     return response
@@ -258,6 +265,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.CustomerOfAnotherUserError: (409, "customer-of-another-user", None),
     errors.UserHasAnotherCustomerError: (409, "user-has-another-customer", None),
     errors.TakeOverRequiredError: (409, "take-over-required", None),
+    errors.CustomerExistsError: (409, "customer-exists", None),
     errors.ConflictError: (409, "conflict", None),
     errors.RequestTooLargeError: (413, "request-too-large", None),
     errors.UnsupportedMediaTypeError: (415, "unsupported-media-type", None),

@@ -71,6 +71,18 @@ class TestErrors:
         assert raised.value.__suppress_context__
         assert "jane@example.com" not in "".join(traceback.format_exception(raised.value))
 
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [(400, "resource_missing"), (429, "lock_timeout"), (429, "rate_limit"), (503, None)],
+    )
+    def test_code_is_that_of_stripe(
+        self, world: World, gateway: StripeGateway, status: int, code: str | None
+    ) -> None:
+        world.stripe.faults.fail_next(None, status=status, code=code)
+        with pytest.raises(StripeError) as raised:
+            gateway.retrieve_customer("cus_1")
+        assert raised.value.code == code
+
     def test_reused_idempotency_key_is_error_of_its_own(
         self, gateway: StripeGateway, stripe_id: str
     ) -> None:

@@ -2,7 +2,7 @@
 
 One transaction stores the claim, the record and the pointer, as for a customer that was created,
 and the work item by which the metadata on Stripe is written after it. Nothing is changed on Stripe
-before that transaction, so that those who lose a race change nothing.
+before that transaction, so that a call that loses a race changes nothing there.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from stripe_integrations.actions.customers.assign import assign_adopted, assign_
 from stripe_integrations.actions.customers.metadata import complete_metadata, write_metadata
 from stripe_integrations.actions.customers.refresh import fetch_missing_children
 from stripe_integrations.actions.customers.snapshot import (
-    TOKEN_KEY,
-    USER_KEY,
     CustomerSnapshot,
     names_other_owner,
 )
@@ -33,10 +31,10 @@ from stripe_integrations.models import (
     stored_kinds,
 )
 from stripe_integrations.models.deployment import store_deployment_name
-from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.observability import Metric
 
 ID_PATTERN = "^cus_[A-Za-z0-9]+$"
 """The ids of Stripe's customers."""
@@ -46,18 +44,19 @@ _ID = re.compile(ID_PATTERN.strip("^$"))
 
 def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Customer:
     """Make an existing Stripe customer a user's: see `StripeCustomer.adopt`."""
-    name = _valid_id(stripe_id)
+    valid_id = _valid_id(stripe_id)
     if not isinstance(take_over, bool):
         raise errors.InvalidFieldError("take_over", "must be true or false")
     stored_kinds()  # an invalid setting is raised before anything is written
     store_deployment_name()
-    update = MetadataUpdate.of(name, take_over=take_over)
+    update = MetadataUpdate.of(valid_id, take_over=take_over)
 
     def attempt(_: int) -> Customer:
-        return _assign(user_id, name, update, take_over=take_over)
+        return _assign(user_id, valid_id, update, take_over=take_over)
 
     customer = retry_on_conflict(attempt)
     if customer.is_new:
+        current().add_metric(Metric.CUSTOMERS_ADOPTED)  # whatever becomes of the metadata
         write_metadata(update)
     elif update.claim_due():
         complete_metadata(update)
@@ -90,12 +89,11 @@ def _assign(user_id: str, stripe_id: str, update: MetadataUpdate, *, take_over: 
         unassigned = _read_unassigned(owner)
         if records.has_orphans_of(stripe_id):
             unassigned.listings = None  # a fetch compares them
-        _check_metadata(stripe_id, unassigned.metadata, user_id, take_over=take_over)
+        _check_metadata(_snapshot_of(unassigned), user_id, take_over=take_over)
         customer = assign_unassigned(user_id, records.claim, unassigned, update)
     else:
         snapshot = _retrieve(stripe_id)
-        metadata = snapshot.stripe_customer.get("metadata")
-        _check_metadata(stripe_id, metadata, user_id, take_over=take_over)
+        _check_metadata(snapshot, user_id, take_over=take_over)
         customer = assign_adopted(user_id, records.claim, snapshot, update)
     if customer is None:
         raise errors.StaleRecordError("the user has another claim by now")
@@ -110,6 +108,12 @@ def _read_unassigned(owner: Owner) -> Customer:
     if not record.is_active:
         raise _deleted(owner.customer_id)
     return record
+
+
+def _snapshot_of(record: Customer) -> CustomerSnapshot:
+    """The metadata of a stored customer, which says whose it is."""
+    named = {"id": record.stripe_id, "metadata": record.metadata}
+    return CustomerSnapshot(named, Observation.of_event(record.observed_to or 0), is_initial=False)
 
 
 def _stored_customer(records: UserRecords, stripe_id: str) -> Customer | None:
@@ -146,7 +150,7 @@ def _retrieve(stripe_id: str) -> CustomerSnapshot:
     return CustomerSnapshot(stripe_customer, observation, is_initial=False)
 
 
-def _check_metadata(stripe_id: str, metadata: object, user_id: str, *, take_over: bool) -> None:
+def _check_metadata(snapshot: CustomerSnapshot, user_id: str, *, take_over: bool) -> None:
     """Raise if the metadata names another owner, unless it is to be taken from that one.
 
     Raises
@@ -156,14 +160,13 @@ def _check_metadata(stripe_id: str, metadata: object, user_id: str, *, take_over
     TakeOverRequiredError
         It is another deployment's; or the metadata was copied, or is left of a lost record.
     """
-    token, owner = value_at(metadata, TOKEN_KEY), value_at(metadata, USER_KEY)
-    if not names_other_owner(metadata, user_id):
+    if not names_other_owner(snapshot.stripe_customer.get("metadata"), user_id):
         return
-    claim = CustomerClaim.read(owner) if isinstance(owner, str) and owner else None
-    if claim and (claim.stripe_id == stripe_id or (claim.is_creating and token in claim.tokens)):
+    stripe_id = snapshot.stripe_id
+    if snapshot.is_claimed():
         raise _of_another_user(stripe_id)
     if not take_over:
-        whose = "user" if CustomerClaim.is_ours(token) else "deployment"
+        whose = "user" if CustomerClaim.is_ours(snapshot.token) else "deployment"
         raise errors.TakeOverRequiredError(
             f"the metadata of {stripe_id} names another {whose}: it is adopted only with take_over"
         )
@@ -173,7 +176,9 @@ def _with_children(customer: Customer) -> Customer:
     """Fetch the children of a customer whose children were never listed."""
     fetch_missing_children(customer.pk, customer.stripe_id)
     stored = read_customer(customer.owner)
-    if stored is None or not stored.is_active:
+    if stored is None:
+        raise errors.CustomerNotFoundError(f"{customer.stripe_id} was released meanwhile")
+    if not stored.is_active:
         raise _deleted(customer.stripe_id)
     stored.is_new = customer.is_new
     return stored

@@ -15,6 +15,7 @@ from typing import Any
 
 from stripe_integrations import errors
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
+from stripe_integrations.actions.customers.guard import require_no_existing_customer
 from stripe_integrations.actions.customers.request import caller_error, create_request
 from stripe_integrations.actions.customers.snapshot import (
     TOKEN_KEY,
@@ -22,6 +23,7 @@ from stripe_integrations.actions.customers.snapshot import (
     CustomerSnapshot,
     names_other_owner,
 )
+from stripe_integrations.config import ExistingCustomers
 from stripe_integrations.context import current
 from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, UserRecords, stored_kinds
@@ -52,9 +54,13 @@ class ClaimState(Enum):
     COMPLETED = "it points to the user's customer"
 
 
-def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any]) -> Customer:
+def create_customer(
+    user_id: str, billing_email: str, fields: Mapping[str, Any], *, allow_existing: object
+) -> Customer:
     """Create a user's customer, or return the existing one: see `StripeCustomer.create`."""
     request = create_request(billing_email, fields)
+    if not isinstance(allow_existing, bool):
+        raise errors.InvalidFieldError("allow_existing", "must be true or false")
     stored_kinds()  # an invalid setting is raised before anything is written
     try:
         _ = current().stripe
@@ -66,11 +72,30 @@ def create_customer(user_id: str, billing_email: str, fields: Mapping[str, Any])
         raise
     store_deployment_name()
     for _ in attempts():
-        claim, is_acquired = CustomerClaim.acquire(user_id, request)
+        claim, is_acquired = _claim(user_id, request, allow_existing=allow_existing)
         customer = _advance(user_id, claim, is_acquired=is_acquired)
         if customer:
             return customer
     raise errors.ConflictError("concurrent writers created and deleted the customer every time")
+
+
+def _claim(
+    user_id: str, request: dict[str, Any], *, allow_existing: bool
+) -> tuple[CustomerClaim, bool]:
+    """Return the stored claim; store one if there is none, once the guard has passed.
+
+    Returns
+    -------
+    tuple
+        The claim, and whether this call stored it.
+    """
+    is_guarded = current().settings.existing_customers is ExistingCustomers.CHECK
+    if is_guarded and not allow_existing:
+        stored = CustomerClaim.read(user_id)
+        if stored:
+            return stored, False
+        require_no_existing_customer(request["stripe"]["email"])
+    return CustomerClaim.acquire(user_id, request)
 
 
 def _advance(user_id: str, claim: CustomerClaim, *, is_acquired: bool) -> Customer | None:

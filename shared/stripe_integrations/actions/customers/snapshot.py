@@ -96,6 +96,11 @@ class CustomerSnapshot:
         """Return whether it was created with the claim's current token, and no former one."""
         return self.token == claim.token
 
+    def is_claimed(self) -> bool:
+        """Return whether the user in its metadata has it, or a claim that it was created for."""
+        claim = CustomerClaim.read(self.user_id) if self.user_id else None
+        return claim is not None and (claim.stripe_id == self.stripe_id or self.is_for_claim(claim))
+
     def values(self) -> dict[str, Any]:
         """The field values of its record."""
         return {**Customer.values_of(self.stripe_customer), **self.observation.as_fields()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -32,7 +32,7 @@ def stored_claim() -> CustomerClaim:
     return claim
 
 
-def crash_create(world: World, when: Literal["before", "after"] = "after", **fields: str) -> None:
+def crash_create(world: World, when: Literal["before", "after"] = "after", **fields: Any) -> None:
     """Create a customer in a process whose call fails, before or after Stripe has created it."""
     world.stripe.faults.time_out(None, match=POST, when=when, should_retry=False)
     with use(world.new_context()), pytest.raises(StripeUnavailableError):

@@ -275,8 +275,9 @@ class TestRefusal:
     def test_of_field_is_named_and_releases_claim(
         self, world: World, field: str, value: str, reason: str
     ) -> None:
+        fields: Any = {field: value}
         with pytest.raises(InvalidFieldError) as refusal:
-            StripeCustomer.create(USER, EMAIL, **{field: value})
+            StripeCustomer.create(USER, EMAIL, **fields)
         assert refusal.value.field_errors == ((field, reason),)
         assert world.items(sk="CLAIM") == []
         assert StripeCustomer.create(USER, EMAIL).is_new
