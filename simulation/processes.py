@@ -17,7 +17,7 @@ from simulation.chance import between, chance
 from simulation.deployment import timeouts
 from simulation.faults import Faults
 from simulation.schedule import START, KilledError, Schedule, Task, current_task
-from simulation.worker import RELEASE, TIMEOUT, release_customer
+from simulation.worker import WORKERS
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
@@ -314,12 +314,12 @@ def lambda_context(invocation: Invocation) -> SimpleNamespace:
 
 
 def _timeout(function: str) -> float:
-    return TIMEOUT if function == RELEASE else timeouts()[function]
+    return WORKERS[function][1] if function in WORKERS else timeouts()[function]
 
 
 def fresh_handler(function: str) -> Callable[[Any, Any], Any]:
     """The handler of a function from a newly executed module, as a new process has it."""
-    if function == RELEASE:
-        return release_customer
+    if function in WORKERS:
+        return WORKERS[function][0]
     handler: Callable[[Any, Any], Any] = runpy.run_module(f"functions.{function}.app")["handler"]
     return handler

@@ -1,18 +1,24 @@
-"""The backend's worker: a process that calls the Python API, for what no function serves."""
+"""Processes outside of Lambda's functions, which call the Python API."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.actions import StripeAccount, StripeCustomer, User
+from stripe_integrations.actions.account.pace import Limits
+from stripe_integrations.context import current
 from stripe_integrations.entrypoints.http import problem
 from stripe_integrations.errors import StripeIntegrationsError
+from stripe_integrations.models.run import RunState
 
 Json = dict[str, Any]
 
 RELEASE = "release_customer"
-TIMEOUT = 60.0
-"""Seconds after which a worker is killed."""
+WALK = "walk_account"
+_PAGE_SECONDS = 120
+"""What a worker of a run needs for a page, at most."""
 
 
 def release_customer(event: Json, _: object) -> Json:
@@ -23,3 +29,24 @@ def release_customer(event: Json, _: object) -> Json:
         refusal = problem(error)
         return {"statusCode": refusal.status, "body": refusal.body}
     return {"statusCode": 204}
+
+
+def walk_account(event: Json, context: Any) -> Json:
+    """Walk pages of a run while there is time; returns whether the run is done, and its pace."""
+    current().begin_invocation(context.get_remaining_time_in_millis())
+    limits = Limits(**event.get("limits", {}))
+    calls, units = 0, 0.0
+    with closing(StripeAccount.work(event["run_id"], event["worker"], limits)) as steps:
+        for step in steps:
+            calls, units = step.pace.calls, step.pace.units
+            if not current().has_time_for(_PAGE_SECONDS):
+                break
+    is_done = StripeAccount.progress(event["run_id"]).state is not RunState.RUNNING
+    return {"statusCode": 200, "is_done": is_done, "calls": calls, "units": units}
+
+
+WORKERS: dict[str, tuple[Callable[[Json, Any], Json], float]] = {
+    RELEASE: (release_customer, 60.0),
+    WALK: (walk_account, 900.0),
+}
+"""Each with the seconds after which it is killed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -186,7 +186,7 @@ class StripeAccount:
         run_id: str,
         worker: str = _WORKER,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
-    ) -> Iterator[Step]:
+    ) -> Generator[Step, None, None]:
         """Walk windows of a run, as one of its workers, until none is left or it is stopped.
 
         A worker may end at any point: another one repeats at most its last page.

@@ -88,6 +88,8 @@ class Pace:
             current().sleep(seconds)
 
     def _count(self, parsed: dict[str, Any], **_: Any) -> None:
+        if current() is not self._context:
+            return  # another thread shares the client
         consumed = parsed.get("ConsumedCapacity") or []
         for entry in consumed if isinstance(consumed, list) else [consumed]:
             units = entry.get("WriteCapacityUnits", entry["CapacityUnits"])

@@ -7,7 +7,7 @@ windows' cursors are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ def start_undo(run_id: str) -> Run:
     return Run.start(PaymentMethodPolicy.NONE, [WalkedList.CUSTOMERS], undoes=run_id)
 
 
-def walk(run_id: str, worker: str, limits: Limits) -> Iterator[Step]:
+def walk(run_id: str, worker: str, limits: Limits) -> Generator[Step, None, None]:
     """Walk windows of a run until none is left, or the run is stopped.
 
     Parameters
