@@ -23,6 +23,7 @@ def cloud(issuer: Issuer) -> Iterator[Cloud]:
         "JwtAudience": AUDIENCE,
         "JwtAdminScope": ADMIN_SCOPE,
         "CorsAllowedOrigins": f"{ORIGIN},http://localhost:3000",
+        "ExistingCustomers": "check",
     }
     with local_cloud(parameters=parameters) as cloud:
         yield cloud
@@ -53,6 +54,28 @@ def test_user_and_backend_reach_the_same_customer(cloud: Cloud, issuer: Issuer) 
     assert call(cloud, token, "POST", "/me/sync").body["name"] == "Jane"
     assert cloud.request("DELETE", "/customers?user_id=auth0%7C1").status == 204
     assert call(cloud, token, "GET", "/me").status == 404
+
+
+def test_customer_that_exists_on_stripe_is_adopted_by_backend(cloud: Cloud, issuer: Issuer) -> None:
+    """With `ExistingCustomers=check` the user's create is refused, and the backend gets the id."""
+    body = {"billing_email": "existing@example.com"}
+    existing = cloud.stripe.client().v1.customers.create({"email": body["billing_email"]}).id
+    token = issuer.token("payer-1", scope=ADMIN_SCOPE)
+
+    refused = call(cloud, token, "POST", "/me", body)
+    by_backend = cloud.request("POST", "/customers", {**body, "user_id": "payer-1"})
+
+    for response in (refused, by_backend):
+        assert (response.status, response.body["type"].rpartition(":")[2]) == (
+            409,
+            "customer-exists",
+        )
+    assert existing not in str(refused.body)
+    assert by_backend.body["stripe_ids"] == [existing]
+    assert cloud.request("PUT", "/customers/payer-1", {"stripe_id": existing}).status == 201
+    assert call(cloud, token, "POST", "/me", body).body["stripe_id"] == existing
+    other = {**body, "user_id": "payer-2"}
+    assert cloud.request("POST", "/customers", other).status == 201  # it is a user's now
 
 
 def test_token_reaches_no_other_user(cloud: Cloud, issuer: Issuer) -> None:
