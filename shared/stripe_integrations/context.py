@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property, partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from stripe_integrations import observability
@@ -117,7 +116,7 @@ class Context:
         if not self._is_invocation:
             return
         self.add_metric(Metric.STRIPE_LATENCY, round(call.seconds * 1000))
-        if call.status == HTTPStatus.TOO_MANY_REQUESTS:
+        if call.is_rate_limited:
             self.add_metric(Metric.STRIPE_RATE_LIMITED)
         logger.info(
             "called Stripe",

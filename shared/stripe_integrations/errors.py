@@ -46,7 +46,8 @@
         ├── StripeKeyReusedError
         ├── StripeAccessError
         └── StripeUnavailableError
-            └── StripeObjectChangedError
+            ├── StripeObjectChangedError
+            └── StripeObjectLockedError
 
 Messages contain ids and field names only, never a field's value: they appear in logs and responses.
 """
@@ -316,6 +317,10 @@ class StripeUnavailableError(StripeError):
     replayed: bool = False
 
 
+class StripeObjectLockedError(StripeUnavailableError):
+    """Another request holds Stripe's lock on the object: 429 with the code ``lock_timeout``."""
+
+
 class StripeObjectChangedError(StripeUnavailableError):
     """An object changed between two calls about it; Stripe itself is available."""
 
@@ -342,4 +347,5 @@ def is_stripe_outage(error: BaseException) -> bool:
         StripeAccessError,
         StripeUnavailableError,
     )
-    return isinstance(error, outages) and not isinstance(error, StripeObjectChangedError)
+    of_one_object = (StripeObjectChangedError, StripeObjectLockedError)
+    return isinstance(error, outages) and not isinstance(error, of_one_object)

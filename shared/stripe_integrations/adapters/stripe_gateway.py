@@ -39,6 +39,8 @@ MAX_EVENT_TYPES = 20
 """How many types of event Stripe's list of events takes."""
 
 _TOO_MANY_REQUESTS = 429
+_LOCK_TIMEOUT = "lock_timeout"
+"""The code of a 429 that concerns one object, and not the rate."""
 _RATE_ATTEMPTS = 3
 _FIRST_SLOWDOWN_SECONDS, _LONGEST_SLOWDOWN_SECONDS = 0.5, 8.0
 
@@ -57,12 +59,20 @@ class StripeCall:
         HTTP status of the response; None without a response.
     request_id : str or None
         Stripe's id of the request.
+    is_locked : bool
+        Whether Stripe refused it since another request holds the lock on the object.
     """
 
     operation: str
     seconds: float
     status: int | None
     request_id: str | None
+    is_locked: bool = False
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """Whether Stripe refused it since there were too many."""
+        return self.status == _TOO_MANY_REQUESTS and not self.is_locked
 
 
 @dataclass(frozen=True)
@@ -451,7 +461,8 @@ class StripeGateway:
             try:
                 return self._request(operation, call)
             except errors.StripeUnavailableError as error:
-                if error.status != _TOO_MANY_REQUESTS:
+                is_locked = isinstance(error, errors.StripeObjectLockedError)
+                if error.status != _TOO_MANY_REQUESTS or is_locked:
                     raise
                 refused = error
                 self._slow_down()
@@ -500,7 +511,9 @@ class StripeGateway:
             returned = call(client)
         except self._stripe.StripeError as error:
             took = self._clock() - began
-            self._report(StripeCall(operation, took, error.http_status, error.request_id))
+            status, is_locked = error.http_status, _code_of(error) == _LOCK_TIMEOUT
+            refused = StripeCall(operation, took, status, error.request_id, is_locked=is_locked)
+            self._report(refused)
             raise
         response = getattr(returned, "last_response", None)
         request_id = getattr(response, "request_id", None)
@@ -536,17 +549,24 @@ class StripeGateway:
             kind = errors.StripeKeyReusedError
         elif isinstance(error, self._stripe.InvalidRequestError | self._stripe.CardError):
             kind = errors.StripeRefusedError
+        if _code_of(error) == _LOCK_TIMEOUT:
+            kind = errors.StripeObjectLockedError
         translated = kind(
             f"Stripe did not {operation}: {type(error).__name__}",
             status=status,
-            # The library leaves `code` out of the error that it raises for a 429.
-            code=error.code or getattr(error.error, "code", None),
+            code=_code_of(error),
             param=getattr(error, "param", None),
             request_id=error.request_id,
         )
         if isinstance(translated, errors.StripeUnavailableError):
             translated.replayed = _is_replayed(error.headers) and (status or 0) >= 500
         return translated
+
+
+def _code_of(error: stripe.StripeError) -> str | None:
+    """Stripe's code of an error, which the library leaves out of the one it raises for a 429."""
+    code: str | None = error.code or getattr(error.error, "code", None)
+    return code
 
 
 def _is_replayed(headers: Mapping[str, str] | None) -> bool:

@@ -19,9 +19,11 @@ from stripe_integrations.errors import (
     StripeKeyReusedError,
     StripeNotInstalledError,
     StripeObjectChangedError,
+    StripeObjectLockedError,
     StripeRefusedError,
     StripeUnavailableError,
     WrongModeError,
+    is_stripe_outage,
 )
 from stripe_integrations.models import Customer
 from tests.world import World
@@ -199,6 +201,19 @@ class TestRateLimit:
         before = world.time
         gateway.retrieve_customer(stripe_id)
         assert (world.time > before) is waits
+
+    def test_lock_of_an_object_delays_no_other_call(
+        self, world: World, gateway: StripeGateway, stripe_id: str
+    ) -> None:
+        world.stripe.faults.fail_next(None, status=429, code="lock_timeout")
+        with pytest.raises(StripeObjectLockedError) as raised:
+            gateway.retrieve_customer(stripe_id)
+        assert not is_stripe_outage(raised.value)
+        assert fetches(world) == 1
+        world.stripe.faults.clear()
+        before = world.time
+        gateway.retrieve_customer(stripe_id)
+        assert world.time == before
 
     def test_pauses_grow_within_bounds(
         self, world: World, gateway: StripeGateway, stripe_id: str

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
 from typing import Any
 
 from stripe_integrations.adapters.stripe_gateway import StripeCall
@@ -72,7 +71,7 @@ class Pace:
 
     def after_call(self, call: StripeCall) -> None:
         """Slow down after a refusal by Stripe's rate limit."""
-        if call.status == HTTPStatus.TOO_MANY_REQUESTS:
+        if call.is_rate_limited:
             RateBudget.halve(self.run_id, _endpoint(call.operation), self.limits.endpoint_calls)
 
     def pay_for_writes(self) -> None:
