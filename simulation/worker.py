@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -27,7 +28,7 @@ def release_customer(event: Json, _: object) -> Json:
         StripeCustomer.release(User(event["user_id"]))
     except StripeIntegrationsError as error:
         refusal = problem(error)
-        return {"statusCode": refusal.status, "body": refusal.body}
+        return {"statusCode": refusal.status, "body": json.dumps(refusal.body)}
     return {"statusCode": 204}
 
 
