@@ -20,6 +20,7 @@ from local.stripe_double import StripeDoubleServer, sign
 
 USER = "user-1"
 EMAIL = "jenny.rosen@example.com"
+EXISTING_USER, EXISTING_EMAIL = "user-2", "jon.roe@example.com"
 ENDED = ("applied", "ignored")
 ITEM_WIDTH = 58
 LINE_WIDTH = 110
@@ -93,6 +94,7 @@ class Demo:
         self.stripe = cloud.stripe.client()
         self.began = int(time.time()) - 1
         self.last_table: Mapping[str, str] = {}
+        self.existing: set[str] = set()
 
     def run(self) -> None:
         """Run all steps."""
@@ -111,6 +113,7 @@ class Demo:
         self.soft_delete(customer)
         self.not_found()
         self.new_customer(customer)
+        self.adopt()
 
     def create(self) -> str:
         self.output.step(
@@ -354,10 +357,32 @@ class Demo:
         self.wait_for_event("customer.created", new)
         self.show_table()
 
+    def adopt(self) -> None:
+        self.output.step(
+            "Adopt a customer",
+            "Another program created it on Stripe, with a subscription. Now it is a user's.",
+        )
+        made = self.call_stripe(
+            "POST /v1/customers",
+            {"email": EXISTING_EMAIL, "name": "Jon Roe"},
+            self.stripe.v1.customers.create,
+        )
+        self.existing.add(made.id)
+        subscription = self.subscribe(made.id)
+        path, body = f"/customers/{EXISTING_USER}", {"stripe_id": made.id}
+        response = self.call("PUT", path, body)
+        self.expect(response.status == 201, "201: the user had no customer")
+        ids = [found["stripe_id"] for found in response.body["subscriptions"]]
+        self.expect(ids == [subscription], "the customer comes with its subscription")
+        self.expect(self.call("PUT", path, body).status == 200, "200: a repeated call is harmless")
+        response = self.call("PUT", f"/customers/{USER}", body)
+        self.expect(response.status == 409, "409: no other user gets it")
+        self.show_table()
+
     def clean_up(self) -> None:
         """Delete the customers from a real test account; a double ends with the cloud."""
         if not self.cloud.stripe.double:
-            for customer in self.customers_on_stripe():
+            for customer in {*self.customers_on_stripe(), *self.existing}:
                 self.stripe.v1.customers.delete(customer)
 
     def subscribe(self, customer: str) -> str:
