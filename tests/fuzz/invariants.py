@@ -174,8 +174,8 @@ def _by_token(invocation: Invocation, outcome: Outcome) -> Iterator[str]:
     subject = claims.get("sub") if isinstance(claims, dict) else None
     own = f"USER#{subject}" if isinstance(subject, str) else None
     for pk, sk in outcome.changed:
-        if pk.startswith("USER#") and pk != own:
-            yield f"the token of {subject} changed another user's customer: {pk} {sk}"
+        if pk.startswith(("USER#", "UNASSIGNED#")) and pk != own:
+            yield f"the token of {subject} changed another customer: {pk} {sk}"
     body = _body(outcome)
     if outcome.status < 300 and (own is None or (body and body["user_id"] != subject)):
         yield f"the token of {subject} got another user's customer"

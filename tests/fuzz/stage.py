@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from simulation.deployment import TABLE_NAME
-from stripe_integrations.config import Authorizer
+from stripe_integrations.config import Authorizer, UnassignedCustomers
 from stripe_integrations.context import use
 from tests.fuzz.invocations import ADMIN_SCOPE, USERS, Invocation
 from tests.marked_world import MarkedWorld, Output, inhabited
@@ -104,7 +104,7 @@ class Stage:
 @contextmanager
 def staged() -> Iterator[Stage]:
     """A stage, which everything in this process plays on inside the block."""
-    world = MarkedWorld(jwt_admin_scope=ADMIN_SCOPE)
+    world = MarkedWorld(jwt_admin_scope=ADMIN_SCOPE, unassigned_customers=UnassignedCustomers.STORE)
     with inhabited(world):
         yield Stage(world)
 
