@@ -382,24 +382,6 @@ MUTANTS = (
         "        pass\n",
     ),
     Mutant(
-        "record deleted by a release whatever its version",
-        f"{_MODELS}/customer.py",
-        "transaction.delete(self, self._is_same_record())\n            CustomerClaim",
-        "transaction.delete(self, add_version_condition=False)\n            CustomerClaim",
-    ),
-    Mutant(
-        "children deleted by a release of a customer that was adopted since",
-        f"{_MODELS}/child.py",
-        "key, Record.pk.does_not_exist())",
-        "key, Record.pk.does_not_exist() | Record.pk.exists())",
-    ),
-    Mutant(
-        "pointer of another user deleted by a release",
-        f"{_MODELS}/pointer.py",
-        "transaction.delete(self, Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id))",
-        "transaction.delete(self)",
-    ),
-    Mutant(
         "effect on a released record relied on",
         f"{_EVENTS}/apply.py",
         "    if is_ambiguous or may_lack_effect:\n",

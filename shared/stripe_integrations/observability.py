@@ -32,6 +32,7 @@ class Metric(Enum):
 
     CUSTOMERS_CREATED = "CustomersCreated", "create calls that created a customer"
     CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the user's existing customer"
+    CUSTOMERS_ADOPTED = "CustomersAdopted", "customers of Stripe's that became a user's"
     EVENTS_RECEIVED = "EventsReceived", "events that were stored, or were stored already"
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -63,6 +64,71 @@ def test_concurrent_creates_make_one_customer(cloud: Cloud) -> None:
     (customer,) = {response.body["stripe_id"] for response in responses}
     assert on_stripe(cloud, "u-fifty") == [customer]
     assert active_records(cloud, "u-fifty") == [customer]
+
+
+def existing_customers(cloud: Cloud, number: int) -> list[str]:
+    """The ids of customers that exist on Stripe alone."""
+    params, headers = (
+        {"email": "jenny@example.com"},
+        {"Authorization": f"Bearer {cloud.stripe.api_key}"},
+    )
+    with double(cloud).use() as stripe:
+        made = [stripe.request("POST", "/v1/customers", params, headers) for _ in range(number)]
+    return [response.body["id"] for response in made]
+
+
+def adopt_with_retries(cloud: Cloud, user_id: str, stripe_id: str) -> Response:
+    for _ in range(10):
+        response = cloud.request("PUT", f"/customers/{user_id}", {"stripe_id": stripe_id})
+        if response.status < 500:
+            break
+    return response
+
+
+def changed_on_stripe(cloud: Cloud, stripe_ids: Iterable[str]) -> dict[str, object]:
+    """The customers that a request has changed, and the users whom their metadata names."""
+    paths = {f"/v1/customers/{stripe_id}": stripe_id for stripe_id in stripe_ids}
+    with double(cloud).use() as stripe:
+        changed = {paths.get(r.path) for r in stripe.requests if r.method == "POST"} - {None}
+        customers = [stripe.account.customers[str(stripe_id)] for stripe_id in changed]
+    return {c["id"]: c["metadata"]["stripe_integrations_user_id"] for c in customers}
+
+
+def problems(responses: Iterable[Response]) -> Counter[str]:
+    """The types of the problems of the responses that have one."""
+    found = (
+        str(r.body["type"]).rpartition(":")[2] for r in responses if r.status not in (200, 201)
+    )
+    return Counter(found)
+
+
+def test_concurrent_adoptions_of_one_customer_have_one_winner(cloud: Cloud) -> None:
+    (stripe_id,) = existing_customers(cloud, 1)
+    users = [f"u-adopter-{number}" for number in range(CALLS)]
+    with ThreadPoolExecutor(CALLS) as callers:
+        responses = list(
+            callers.map(lambda user_id: adopt_with_retries(cloud, user_id, stripe_id), users)
+        )
+
+    assert problems(responses) == {"customer-of-another-user": CALLS - 1}
+    (winner,) = (user for user in users if active_records(cloud, user) == [stripe_id])
+    assert changed_on_stripe(cloud, [stripe_id]) == {stripe_id: winner}
+    claims = {item["pk"] for item in cloud.items() if item["record_type"] == "CustomerClaim"}
+    assert claims & {f"USER#{user}" for user in users} == {f"USER#{winner}"}
+
+
+def test_concurrent_adoptions_by_one_user_have_one_winner(cloud: Cloud) -> None:
+    stripe_ids = existing_customers(cloud, CALLS)
+    with ThreadPoolExecutor(CALLS) as callers:
+        responses = list(
+            callers.map(
+                lambda stripe_id: adopt_with_retries(cloud, "u-many", stripe_id), stripe_ids
+            )
+        )
+
+    assert problems(responses) == {"user-has-another-customer": CALLS - 1}
+    (winner,) = active_records(cloud, "u-many")
+    assert changed_on_stripe(cloud, stripe_ids) == {winner: "u-many"}
 
 
 def user_whose_create_was_killed(cloud: Cloud, *, responds: bool) -> str:

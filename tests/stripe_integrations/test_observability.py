@@ -19,7 +19,7 @@ from stripe_integrations.entrypoints import invocation
 from stripe_integrations.errors import ConfigurationError, InvocationFailedError
 from stripe_integrations.models import Customer, Event, Owner, Pointer, event_queue
 from stripe_integrations.observability import Metric
-from tests.world import WEBHOOK_SECRET, Json, World, stripe_event
+from tests.world import EMAIL, WEBHOOK_SECRET, Json, World, stripe_event
 from tools.lambda_events import api_event
 
 
@@ -65,6 +65,15 @@ class TestMetrics:
         assert measured(world) == {Metric.CUSTOMERS_CREATED: 1}
         world.create()
         assert measured(world) == {Metric.CUSTOMERS_RETURNED: 1}
+
+    def test_adoption_counts_once_though_stripe_fails_after_it(self, world: World) -> None:
+        made = world.request("POST", "/v1/customers", {"email": EMAIL})
+        world.stripe.faults.fail_next(None, match="POST /v1/customers/*", status=503)
+        for _ in range(2):
+            world.adopt(made["id"])
+            world.stripe.faults.clear()
+        counted = measured(world)
+        assert counted[Metric.CUSTOMERS_ADOPTED] == 1
 
     def test_event_counts_when_received_and_when_finished(
         self, world: World, stripe_id: str

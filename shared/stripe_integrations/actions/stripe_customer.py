@@ -404,6 +404,11 @@ class StripeCustomer:
             The user has none.
         CustomerBeingCreatedError
             The user's customer is being created.
+        CustomerOfAnotherUserError
+            The customer's pointer names another user, as half of a backup may have it.
+        StripeError
+            Stripe did not respond, refused to change the metadata, or does not know the customer,
+            as with the key of another account: the customer is still the user's.
         ConflictError
             The metadata is being written by an adoption or another release, or concurrent writers
             changed the record every time: the customer is still the user's.

@@ -17,6 +17,7 @@ from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, StripeUnavailableError
+from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 from stripe_integrations.models.deployment import deployment_name
 from stripe_integrations.models.keys import user_key
 from stripe_integrations.models.retry import attempts
@@ -171,10 +172,14 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
 
     @staticmethod
     def second_of(token: object) -> int:
-        """When a token was made, in Unix seconds by our clock; 0 where it does not say."""
+        """When a token was made, in Unix seconds by our clock; 0 where it does not say.
+
+        Metadata can be edited on Stripe: a token of the future is not one that we made.
+        """
         name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
-        second = rest.partition("-")[0]
-        return int(second) if name and second.isascii() and second.isdecimal() else 0
+        digits = rest.partition("-")[0]
+        second = int(digits) if name and digits.isascii() and digits.isdecimal() else 0
+        return second if second <= current().clock() + CLOCK_SKEW_SECONDS else 0
 
     @staticmethod
     def remove_pointer(transaction: TransactWrite, pk: str, stripe_id: str) -> None:

@@ -106,7 +106,8 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
         return self.pk.removeprefix(stripe_key(""))
 
     def add_to(self, transaction: TransactWrite) -> None:
-        """Store the item in the transaction that changes the pointer."""
+        """Store the item in the transaction that changes the pointer; its claim begins here."""
+        self.next_attempt = claim_expires_at()
         transaction.save(self)
 
     def remove_in(self, transaction: TransactWrite) -> None:

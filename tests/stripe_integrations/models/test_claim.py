@@ -48,7 +48,21 @@ class TestToken:
 
     @pytest.mark.parametrize(
         "token",
-        [None, 7, "", "/", "12", "12-a", "/12-a", "shop/", "shop/a-12", "shop/-12", "shop/²"],
+        [
+            "shop/9999999999-a",
+            f"shop/{'9' * 400}-a",
+            None,
+            7,
+            "",
+            "/",
+            "12",
+            "12-a",
+            "/12-a",
+            "shop/",
+            "shop/a-12",
+            "shop/-12",
+            "shop/²",
+        ],
     )
-    def test_of_others_says_nothing(self, token: object) -> None:
+    def test_of_others_says_nothing(self, world: World, token: object) -> None:
         assert CustomerClaim.second_of(token) == 0

@@ -2,7 +2,7 @@
 
 One transaction stores the claim, the record and the pointer, as for a customer that was created,
 and the work item by which the metadata on Stripe is written after it. Nothing is changed on Stripe
-before that transaction, so that those who lose a race change nothing.
+before that transaction, so that a call that loses a race changes nothing there.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
+from stripe_integrations.observability import Metric
 
 ID_PATTERN = "^cus_[A-Za-z0-9]+$"
 """The ids of Stripe's customers."""
@@ -41,18 +42,19 @@ _ID = re.compile(ID_PATTERN.strip("^$"))
 
 def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Customer:
     """Make an existing Stripe customer a user's: see `StripeCustomer.adopt`."""
-    name = _valid_id(stripe_id)
+    valid_id = _valid_id(stripe_id)
     if not isinstance(take_over, bool):
         raise errors.InvalidFieldError("take_over", "must be true or false")
     stored_kinds()  # an invalid setting is raised before anything is written
     store_deployment_name()
-    update = MetadataUpdate.of(name, take_over=take_over)
+    update = MetadataUpdate.of(valid_id, take_over=take_over)
 
     def attempt(_: int) -> Customer:
-        return _assign(user_id, name, update, take_over=take_over)
+        return _assign(user_id, valid_id, update, take_over=take_over)
 
     customer = retry_on_conflict(attempt)
     if customer.is_new:
+        current().add_metric(Metric.CUSTOMERS_ADOPTED)  # whatever becomes of the metadata
         write_metadata(update)
     elif update.claim_due():
         complete_metadata(update)
@@ -168,7 +170,9 @@ def _with_children(customer: Customer) -> Customer:
     """Fetch the children of a customer whose children were never listed."""
     fetch_missing_children(customer.pk, customer.stripe_id)
     stored = read_customer(customer.owner)
-    if stored is None or not stored.is_active:
+    if stored is None:
+        raise errors.CustomerNotFoundError(f"{customer.stripe_id} was released meanwhile")
+    if not stored.is_active:
         raise _deleted(customer.stripe_id)
     stored.is_new = customer.is_new
     return stored

@@ -27,13 +27,16 @@ def write_metadata(update: MetadataUpdate) -> None:
     Raises
     ------
     StripeError
-        Stripe did not respond, or refused the API key: the schedule attempts it again.
+        Stripe did not respond, refused the API key, or does not know the customer, as with the key
+        of another account: the schedule attempts it again.
     """
     pointer = Pointer.read(update.stripe_id)
     if pointer and pointer.user_id is not None:
         try:
             _update(update.stripe_id, {USER_KEY: pointer.user_id, TOKEN_KEY: pointer.token or ""})
         except errors.StripeRefusedError as error:
+            if error.status == HTTPStatus.NOT_FOUND and not _is_deleted(update.stripe_id):
+                raise
             logger.warning(
                 "metadata refused",
                 extra={"stripe_customer_id": update.stripe_id, **error_log_fields(error)},
@@ -45,7 +48,7 @@ def complete_metadata(update: MetadataUpdate) -> None:
     """Write the metadata that an earlier call has left due.
 
     Another deployment may have adopted the customer since, or this one may have been about to
-    release it to that one: its metadata is kept, unless the adoption was to take it over.
+    release it to that one: its metadata is replaced only if the adoption was to take it over.
 
     Parameters
     ----------
@@ -61,20 +64,19 @@ def complete_metadata(update: MetadataUpdate) -> None:
         write_metadata(update)
         return
     logger.warning(
-        "metadata kept: it names another deployment",
+        "metadata not replaced: it names another deployment",
         extra={"stripe_customer_id": update.stripe_id},
     )
     update.finish()
 
 
 def _names_other_deployment(stripe_id: str) -> bool:
-    try:
-        token = value_at(current().stripe.retrieve_customer(stripe_id), "metadata", TOKEN_KEY)
-    except errors.StripeRefusedError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return False
+    token = value_at(current().stripe.retrieve_customer(stripe_id), "metadata", TOKEN_KEY)
     return bool(token) and not CustomerClaim.is_ours(token)
+
+
+def _is_deleted(stripe_id: str) -> bool:
+    return bool(current().stripe.retrieve_customer(stripe_id).get("deleted"))
 
 
 def remove_metadata(stripe_id: str) -> None:
@@ -83,16 +85,12 @@ def remove_metadata(stripe_id: str) -> None:
     Raises
     ------
     StripeError
-        Stripe did not respond, or refused it.
+        Stripe did not respond, or refused it. A 404 is not a deletion: with the key of another
+        account everything is missing.
     """
-    try:
-        stripe_customer = current().stripe.retrieve_customer(stripe_id)
-        token = value_at(stripe_customer, "metadata", TOKEN_KEY)
-        if CustomerClaim.is_ours(token):
-            _update(stripe_id, {USER_KEY: "", TOKEN_KEY: ""})
-    except errors.StripeRefusedError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
+    stripe_customer = current().stripe.retrieve_customer(stripe_id)
+    if CustomerClaim.is_ours(value_at(stripe_customer, "metadata", TOKEN_KEY)):
+        _update(stripe_id, {USER_KEY: "", TOKEN_KEY: ""})
 
 
 def _update(stripe_id: str, metadata: dict[str, str]) -> None:

@@ -36,6 +36,9 @@ def release_customer(user_id: str) -> None:
 
 
 def _release(user_id: str, stripe_id: str) -> None:
+    owner = Pointer.find(stripe_id)
+    if owner and owner.user_id != user_id:
+        raise errors.CustomerOfAnotherUserError(f"the pointer of {stripe_id} names another user")
     update = MetadataUpdate.acquire(stripe_id)
     if update is None:
         raise errors.ConflictError(f"the metadata of {stripe_id} is being written: try again later")

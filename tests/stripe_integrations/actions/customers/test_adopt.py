@@ -25,6 +25,7 @@ from stripe_integrations.errors import (
     InvalidFieldError,
     StripeAccessError,
     StripeIntegrationsError,
+    StripeRefusedError,
     StripeUnavailableError,
     TakeOverRequiredError,
     UserHasAnotherCustomerError,
@@ -309,7 +310,8 @@ class TestMetadata:
         assert len(due(world)) == 1
 
     @pytest.mark.parametrize(
-        ("status", "error"), [(503, StripeUnavailableError), (401, StripeAccessError)]
+        ("status", "error"),
+        [(503, StripeUnavailableError), (429, StripeUnavailableError), (401, StripeAccessError)],
     )
     def test_is_written_by_schedule(
         self, world: World, existing: str, status: int, error: type[Exception]
@@ -344,7 +346,7 @@ class TestMetadata:
         assert "u-1" not in warning
 
     @pytest.mark.parametrize("take_over", [False, True])
-    def test_of_other_deployment_since_is_kept_unless_taken_over(
+    def test_of_other_deployment_since_is_replaced_only_by_take_over(
         self, world: World, existing: str, take_over: bool
     ) -> None:
         world.stripe.faults.fail_next(None, match=UPDATE, status=503)
@@ -358,18 +360,35 @@ class TestMetadata:
         assert owner == ("u-1" if take_over else "u-9")
         assert due(world) == []
 
-    @pytest.mark.parametrize("is_deleted", [True, False])
-    def test_of_customer_that_stripe_has_no_longer_is_finished(
-        self, world: World, existing: str, is_deleted: bool
+    def test_of_customer_that_stripe_has_deleted_is_finished(
+        self, world: World, existing: str
     ) -> None:
         self.fail(world, existing, StripeUnavailableError, status=503)
         world.time += 300
-        if is_deleted:
-            world.request("DELETE", f"/v1/customers/{existing}")
-        else:
-            world.stripe.faults.fail_next(None, status=404, match="GET /v1/customers/*")
-        StripeEvent.reconcile()
+        world.request("DELETE", f"/v1/customers/{existing}")
+        assert [type(error) for error in StripeEvent.reconcile().failures] == []
         assert due(world) == []
+
+    def test_of_customer_that_another_account_lacks_stays_due(
+        self, world: World, existing: str
+    ) -> None:
+        """With the key of another account everything is missing."""
+        self.fail(world, existing, StripeRefusedError, status=404)
+        world.time += 300
+        world.reconcile()
+        assert_is_owned(world, existing)
+
+    def test_with_fifty_keys_of_others_is_refused_without_undoing_the_adoption(
+        self, world: World, existing: str
+    ) -> None:
+        set_metadata(world, existing, **{f"key_{number}": "1" for number in range(49)})
+        assert StripeCustomer.adopt(USER, existing).is_new
+        assert USER_KEY not in on_stripe(world, existing)["metadata"]
+        assert due(world) == []
+        StripeCustomer.release(USER)
+        set_metadata(world, existing, key_0="")
+        StripeCustomer.adopt(USER, existing)
+        assert_is_owned(world, existing)
 
     def test_stays_due_during_outage(self, world: World, existing: str) -> None:
         self.fail(world, existing, StripeUnavailableError, status=503)
@@ -509,6 +528,22 @@ def race(world: World, calls: list[Callable[[], Customer]]) -> list[Customer | E
 
     with patch.object(world.stripe, "request", request), ThreadPoolExecutor(len(calls)) as callers:
         return list(callers.map(run, calls))
+
+
+def test_claim_begins_when_the_customer_is_stored(world: World, existing: str) -> None:
+    """What precedes may take long outside of Lambda: retries after conflicts and 429."""
+
+    request_of = world.stripe.request
+
+    def request(method: str, *args: Any, **kwargs: Any) -> Any:
+        world.time += 200 if method == "GET" else 0
+        return request_of(method, *args, **kwargs)
+
+    world.stripe.faults.fail_next(None, match=UPDATE, status=503)
+    slow = patch.object(world.stripe, "request", request)
+    with use(world.new_context()), slow, pytest.raises(StripeUnavailableError):
+        StripeCustomer.adopt(USER, existing)
+    assert due(world)[0]["next_attempt"] > world.time
 
 
 def test_claimed_item_is_finished_by_its_worker_only(world: World) -> None:

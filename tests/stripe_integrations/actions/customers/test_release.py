@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from local.stripe_double.client import ClientKilledError
@@ -12,12 +14,14 @@ from stripe_integrations.errors import (
     ConflictError,
     CustomerBeingCreatedError,
     CustomerNotFoundError,
+    CustomerOfAnotherUserError,
     StripeRefusedError,
     StripeUnavailableError,
 )
-from stripe_integrations.models import Customer, Pointer
+from stripe_integrations.models import Customer, Owner, Pointer
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.metadata_update import MetadataUpdate
+from stripe_integrations.models.table import transact
 from tests.stripe_integrations.actions.customers.helpers import acquire_claim, during_sleep
 from tests.stripe_integrations.actions.customers.test_adopt import (
     OTHER,
@@ -140,11 +144,8 @@ class TestReleased:
         StripeCustomer.rebuild()
         assert left(world) == {"Deployment"}
 
-    @pytest.mark.parametrize("is_unknown", [True, False])
-    def test_that_stripe_has_no_longer(self, world: World, adopted: str, is_unknown: bool) -> None:
+    def test_that_stripe_has_deleted(self, world: World, adopted: str) -> None:
         world.request("DELETE", f"/v1/customers/{adopted}")
-        if is_unknown:
-            world.stripe.faults.fail_next(None, status=404, code="resource_missing")
         StripeCustomer.release(USER)
         assert left(world) == {"Deployment"}
 
@@ -154,6 +155,17 @@ class TestReleased:
         monkeypatch.setattr("stripe_integrations.models.customer._ROOM_ITEMS", 1)
         StripeCustomer.release(USER)
         assert left(world) == {"Deployment"}
+
+    def test_with_hundreds_of_children(self, world: World, existing: str) -> None:
+        for _ in range(100):
+            world.attach_card(existing)
+            world.subscribe(existing)
+        adopted = StripeCustomer.adopt(USER, existing)
+        assert (len(adopted.cards), len(adopted.subscriptions)) == (101, 101)
+        StripeCustomer.release(USER)
+        assert left(world) == {"Deployment"}
+        again = StripeCustomer.adopt(OTHER, existing)
+        assert (len(again.cards), len(again.subscriptions)) == (101, 101)
 
     def test_leaves_children_pointers_of_next_user(
         self, world: World, adopted: str, monkeypatch: pytest.MonkeyPatch
@@ -204,6 +216,16 @@ class TestRefusal:
         with pytest.raises(CustomerBeingCreatedError):
             StripeCustomer.release(USER)
 
+    def test_of_customer_whose_pointer_names_another_user(self, world: World, adopted: str) -> None:
+        """As half of a backup may have it: the customer is that one's."""
+        transact(lambda t: t.save(Pointer.to(Owner("u-9", adopted))))
+        before = len(world.stripe.requests)
+        with pytest.raises(CustomerOfAnotherUserError):
+            StripeCustomer.release(USER)
+        assert len(world.stripe.requests) == before
+        assert Pointer.find(adopted) == ("u-9", adopted)
+        assert world.items(record_type="MetadataUpdate") == []
+
     def test_while_metadata_is_written(self, world: World, adopted: str) -> None:
         assert MetadataUpdate.acquire(adopted)
         before = len(world.stripe.requests)
@@ -213,12 +235,14 @@ class TestRefusal:
         assert StripeCustomer.require(USER).stripe_id == adopted
 
     @pytest.mark.parametrize(
-        ("status", "error"), [(400, StripeRefusedError), (503, StripeUnavailableError)]
+        ("status", "error"),
+        [(400, StripeRefusedError), (404, StripeRefusedError), (503, StripeUnavailableError)],
     )
+    @pytest.mark.parametrize("call", ["GET /v1/customers/*", UPDATE])
     def test_by_stripe_leaves_customer(
-        self, world: World, adopted: str, status: int, error: type[Exception]
+        self, world: World, adopted: str, call: str, status: int, error: type[Exception]
     ) -> None:
-        world.stripe.faults.fail_next(None, match=UPDATE, status=status)
+        world.stripe.faults.fail_next(None, match=call, status=status)
         with pytest.raises(error):
             StripeCustomer.release(USER)
         world.stripe.faults.clear()
@@ -247,6 +271,26 @@ class TestRaces:
         world.time += 300
         world.reconcile()
         assert on_stripe(world, adopted)["metadata"][USER_KEY] == "u-1"
+
+    def test_during_adoption_is_not_reported_as_deletion(self, world: World, existing: str) -> None:
+        backup = world.images()
+        with use(world.new_context()), at_call(world, 0, die) as calls:
+            StripeCustomer.adopt(USER, existing)
+        messages = set()
+        for number in range(1, len(calls) + 1):
+            put_back(world, backup)
+            set_metadata(world, existing, **{USER_KEY: "", TOKEN_KEY: ""})
+
+            def release() -> None:
+                with use(world.new_context()), suppress(CustomerNotFoundError, ConflictError):
+                    StripeCustomer.release(USER)
+
+            with use(world.new_context()), at_call(world, number, release):
+                try:
+                    StripeCustomer.adopt(USER, existing)
+                except CustomerNotFoundError as error:
+                    messages.add(str(error))
+        assert messages == {f"{existing} was released meanwhile"}
 
     @pytest.mark.parametrize("name", ["sync", "soft_delete", "update"])
     def test_with_other_write_leaves_nothing(self, world: World, adopted: str, name: str) -> None:
