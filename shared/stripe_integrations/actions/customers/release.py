@@ -16,6 +16,7 @@ from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import Customer, CustomerClaim, Owner, Pointer, UserRecords
+from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.table import ConditionFailedError
@@ -57,12 +58,13 @@ def _release(user_id: str, stripe_id: str) -> None:
 
 
 def _unassign(customer: Customer, update: MetadataUpdate) -> None:
-    """Store a user's customer as unassigned, without our keys of its metadata."""
-    customer.metadata = {
-        name: value
-        for name, value in (customer.metadata or {}).items()
-        if name not in (USER_KEY, TOKEN_KEY)
-    }
+    """Store a user's customer as unassigned, without the keys that were removed from its metadata."""
+    if CustomerClaim.is_ours(value_at(customer.metadata, TOKEN_KEY)):
+        customer.metadata = {
+            name: value
+            for name, value in (customer.metadata or {}).items()
+            if name not in (USER_KEY, TOKEN_KEY)
+        }
     unassigned = Pointer.to(Owner(None, customer.stripe_id))
 
     def free_user(transaction: TransactWrite) -> None:

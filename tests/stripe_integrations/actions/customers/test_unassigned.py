@@ -396,6 +396,19 @@ class TestReleased:
         assert world.request("GET", f"/v1/customers/{on_stripe}")["metadata"] == {}
         assert not [item for item in world.items() if item["pk"].startswith("USER#")]
 
+    def test_with_token_of_another_deployment_needs_take_over(
+        self, world: World, on_stripe: str
+    ) -> None:
+        StripeCustomer.adopt(USER, on_stripe)
+        world.time += 60
+        metadata = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        world.request("POST", f"/v1/customers/{on_stripe}", {"metadata": metadata})
+        world.deliver_and_apply()
+        with use(world.new_context()):
+            StripeCustomer.release(USER)
+            with pytest.raises(TakeOverRequiredError):
+                StripeCustomer.adopt(OTHER, on_stripe)
+
     def test_is_adopted_by_another_user(self, world: World, on_stripe: str) -> None:
         StripeCustomer.adopt(USER, on_stripe)
         StripeCustomer.release(USER)
