@@ -35,7 +35,7 @@ from local.stripe_double.webhooks import sign
 from stripe_integrations import observability
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.actions.events.event_types import applied_event_types
-from stripe_integrations.config import Authorizer, ExistingCustomers
+from stripe_integrations.config import Authorizer, ExistingCustomers, UnassignedCustomers
 from stripe_integrations.context import use
 from stripe_integrations.entrypoints.http import Request, Response
 from stripe_integrations.entrypoints.serialization import customer_to_json
@@ -262,6 +262,15 @@ def process_stream_of_new_customer(world: FailingWorld) -> None:
     world.stream((f"USER#{ANN}", f"CUSTOMER#{stripe_id_of_ann(world)}"))
 
 
+def store_and_adopt_unassigned(world: FailingWorld) -> None:
+    customer = {"email": f"{mark('e-mail of new')}@example.com", "name": mark("name of new")}
+    stripe_id = world.request("POST", "/v1/customers", customer)["id"]
+    world.deliver_and_apply()
+    world.attach_card(stripe_id)
+    world.deliver_and_apply()
+    world.adopt(stripe_id, "new")
+
+
 def reconcile(world: FailingWorld) -> None:
     world.stripe.webhooks.drop_next(2)
     world.request("POST", f"/v1/customers/{stripe_id_of_ann(world)}", {"name": mark("later name")})
@@ -330,6 +339,7 @@ STORIES: list[Story] = [
     apply_exhausted_event,
     apply_unprocessable_event,
     process_stream_of_new_customer,
+    store_and_adopt_unassigned,
     reconcile,
     replay_one,
     replay_failed_events,
@@ -472,7 +482,11 @@ class Search:
 @pytest.fixture(scope="module")
 def search(aws: None) -> Iterator[Search]:
     output = Output()
-    world = FailingWorld(output, event_handlers={"invoice.*": f"{__name__}:custom_handler"})
+    world = FailingWorld(
+        output,
+        event_handlers={"invoice.*": f"{__name__}:custom_handler"},
+        unassigned_customers=UnassignedCustomers.STORE,
+    )
     with ExitStack() as stack:
         # moto would handle every call too, in vain.
         stack.enter_context(mock.patch.object(botocore_stubber, "enabled", False))

@@ -188,7 +188,7 @@ class TestWorker:
             Grant("dynamodb:ConditionCheckItem", grant.resource, grant.scope)
             for statement in adopt.statements
             for grant in statement.grants()
-            if grant.action == "dynamodb:DeleteItem"
+            if grant.action == "dynamodb:GetItem" and grant.scope != "DEPLOYMENT"
         }
 
     def resource(self, arn: str) -> str:

@@ -12,12 +12,21 @@ import pytest
 
 import functions.link_customer.app as link_customer_function
 from stripe_integrations.actions import StripeCustomer, User
-from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.actions.customers.assign import store_unassigned
+from stripe_integrations.actions.customers.refresh import fetch_missing_children
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.adapters import secrets
-from stripe_integrations.config import ExistingCustomers, WebhookIngress
+from stripe_integrations.config import ExistingCustomers, UnassignedCustomers, WebhookIngress
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
-from stripe_integrations.models import Customer, CustomerClaim, Event, Owner, Pointer
+from stripe_integrations.models import (
+    Customer,
+    CustomerClaim,
+    Event,
+    Owner,
+    Pointer,
+    read_customer,
+)
 from stripe_integrations.models.table import Record
 from tests.roles import (
     DEAD_LETTERS,
@@ -180,6 +189,11 @@ def create_customer(stage: Stage) -> None:
     stage.create("u-3")
     CustomerClaim.acquire("u-2", {"stripe": {"email": EMAIL}, "local": {}})
     stage.create("u-2")
+    stage.stripe.faults.time_out(None, match="POST /v1/customers")
+    stage.create("u-3")
+    stage.stripe.faults.clear()
+    store_with_many_cards(stage, stage.stripe_customers()[0]["id"])
+    stage.create("u-3")
 
 
 def adopt_customer(stage: Stage) -> None:
@@ -195,6 +209,9 @@ def adopt_customer(stage: Stage) -> None:
     StripeCustomer.require(USER).update([Customer.listings.remove()])
     stage.request("DELETE", f"/v1/customers/{stripe_id}")
     stage.adopt(stripe_id)
+    stripe_id = stage.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+    store_with_many_cards(stage, stripe_id)
+    stage.adopt(stripe_id, "u-2")
 
 
 def get_customer(stage: Stage) -> None:
@@ -238,6 +255,27 @@ def apply_event(stage: Stage) -> None:
         stage.stream()
 
     change_everything(stage, deliver)
+    store_and_change_unassigned(stage, deliver)
+
+
+def store_with_many_cards(stage: Stage, stripe_id: str) -> None:
+    """Store a customer as unassigned, with more cards than one transaction moves."""
+    for _ in range(40):
+        stage.attach_card(stripe_id)
+    unassigned = store_unassigned(CustomerSnapshot.from_fetch({"id": stripe_id}))
+    assert unassigned
+    fetch_missing_children(unassigned.pk, stripe_id)
+
+
+def store_and_change_unassigned(stage: Stage, deliver: Callable[[], object]) -> None:
+    """Deliver the creation of a customer that no user has, and a change."""
+    stage.configure(unassigned_customers=UnassignedCustomers.STORE)
+    stripe_id = stage.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+    deliver()
+    stage.time += 10
+    stage.attach_card(stripe_id)
+    deliver()
+    assert read_customer(Owner(None, stripe_id))
 
 
 def reconcile_events(stage: Stage) -> None:
@@ -256,6 +294,7 @@ def reconcile_events(stage: Stage) -> None:
     stage.stripe.faults.clear()
     stage.time += 130
     deliver()
+    store_and_change_unassigned(stage, deliver)
 
 
 def replay_events(stage: Stage) -> None:
@@ -265,6 +304,7 @@ def replay_events(stage: Stage) -> None:
 
     change_everything(stage, deliver)
     stage.replay({"failed": True})
+    store_and_change_unassigned(stage, deliver)
 
 
 def rebuild_customers(stage: Stage) -> None:
@@ -277,6 +317,7 @@ def rebuild_customers(stage: Stage) -> None:
         Record.connection().delete_item(stage.settings.table_name, item["pk"], item["sk"])
     for image in backup:
         Record.connection().client.put_item(TableName=stage.settings.table_name, Item=image)
+    store_with_many_cards(stage, stage.stripe_customers()[0]["id"])
     stage.rebuild()
 
 
@@ -490,7 +531,7 @@ class TestRefusal:
 class TestPartitionKeys:
     @pytest.mark.parametrize("function", BEHIND_THE_API)
     def test_api_reaches_no_event(self, function: str) -> None:
-        assert scopes(function) <= {"USER#*", "STRIPE#*", "DEPLOYMENT"}
+        assert scopes(function) <= {"USER#*", "UNASSIGNED#*", "STRIPE#*", "DEPLOYMENT"}
 
     def test_webhook_reaches_no_user(self) -> None:
         assert scopes("link_customer") == {"STRIPE#*", "EVENT#*", "DEPLOYMENT"}

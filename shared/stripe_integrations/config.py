@@ -114,7 +114,7 @@ class Settings:
         The scope that lets a token read and change every user's customer; without one, no token
         may.
     unassigned_customers : UnassignedCustomers
-        Whether customers on Stripe that no user has are stored, and kept current by their events,
+        Whether customers on Stripe that no user has are stored, and updated by their events,
         until a user adopts them. By default they are not.
     """
 

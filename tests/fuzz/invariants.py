@@ -174,8 +174,8 @@ def _by_token(invocation: Invocation, outcome: Outcome) -> Iterator[str]:
     subject = claims.get("sub") if isinstance(claims, dict) else None
     own = f"USER#{subject}" if isinstance(subject, str) else None
     for pk, sk in outcome.changed:
-        if pk.startswith("USER#") and pk != own:
-            yield f"the token of {subject} changed another user's customer: {pk} {sk}"
+        if pk.startswith(("USER#", "UNASSIGNED#")) and pk != own:
+            yield f"the token of {subject} changed another customer: {pk} {sk}"
     body = _body(outcome)
     if "stripe_ids" in (body or ()):
         yield f"the token of {subject} got the ids of customers that are no user's"

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from simulation.deployment import TABLE_NAME
-from stripe_integrations.config import Authorizer, ExistingCustomers
+from stripe_integrations.config import Authorizer, ExistingCustomers, UnassignedCustomers
 from stripe_integrations.context import use
 from tests.fuzz.invocations import ADMIN_SCOPE, SENDER, USERS, Invocation
 from tests.marked import customer_fields
@@ -112,7 +112,11 @@ class Stage:
 def staged() -> Iterator[Stage]:
     """A stage, which everything in this process plays on inside the block."""
     # The roles are those of a deployment that checks; an invocation says whether it does.
-    world = MarkedWorld(jwt_admin_scope=ADMIN_SCOPE, existing_customers=ExistingCustomers.CHECK)
+    world = MarkedWorld(
+        jwt_admin_scope=ADMIN_SCOPE,
+        existing_customers=ExistingCustomers.CHECK,
+        unassigned_customers=UnassignedCustomers.STORE,
+    )
     with inhabited(world):
         yield Stage(world)
 

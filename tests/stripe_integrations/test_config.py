@@ -15,6 +15,7 @@ from stripe_integrations.config import (
     Authorizer,
     ExistingCustomers,
     Settings,
+    UnassignedCustomers,
     WebhookIngress,
 )
 from stripe_integrations.errors import ConfigurationError
@@ -30,6 +31,7 @@ class TestSettings:
         assert (settings.stored_records, settings.event_handlers) == (None, {})
         assert settings.publish_types == ()
         assert settings.deployment_name is None
+        assert settings.unassigned_customers is UnassignedCustomers.IGNORE
 
     def test_every_variable_is_read(self) -> None:
         settings = Settings.from_environment(
@@ -42,6 +44,7 @@ class TestSettings:
                 "STRIPE_WEBHOOK_SECRET": "whsec_x",
                 "STRIPE_API_BASE": "http://127.0.0.1:1/",
                 "STORED_RECORDS": "Card",
+                "UNASSIGNED_CUSTOMERS": "store",
                 "EVENT_RETENTION_DAYS": "31",
                 "WEBHOOK_INGRESS": "eventbridge",
                 "STRIPE_EVENT_SOURCE": "aws.partner/stripe.com/ed_1",
@@ -63,6 +66,7 @@ class TestSettings:
             webhook_secret="whsec_x",
             api_base="http://127.0.0.1:1",
             stored_records=frozenset({"Card"}),
+            unassigned_customers=UnassignedCustomers.STORE,
             event_retention_days=31,
             webhook_ingress=WebhookIngress.EVENTBRIDGE,
             event_source="aws.partner/stripe.com/ed_1",
@@ -80,6 +84,7 @@ class TestSettings:
         [
             ("TABLE_NAME", ""),
             ("STRIPE_MODE", "production"),
+            ("UNASSIGNED_CUSTOMERS", "keep"),
             ("EVENT_RETENTION_DAYS", "30"),
             ("EVENT_RETENTION_DAYS", "many"),
             ("API_AUTHORIZER", "IAM"),

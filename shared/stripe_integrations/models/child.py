@@ -257,7 +257,7 @@ class Child(Record):
             self._delete_if_orphan(None)
 
     def _delete_if_orphan(self, pointer: Pointer | None) -> bool:
-        """Delete it, with its pointer if nobody has the customer; return False if that fails."""
+        """Delete it, with its pointer if the customer has none; return False if that fails."""
         key = customer_key(self.customer_id)
 
         def compose(transaction: TransactWrite) -> None:

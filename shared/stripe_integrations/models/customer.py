@@ -493,12 +493,12 @@ class Customer(Record, discriminator="Customer"):
         StaleRecordError
             The record was changed since it was read. Read again and decide again.
         """
-        kept = self._movable_children()
-        dropped = self.children[len(kept) :]
+        movable = self._movable_children()
+        dropped = self.children[len(movable) :]
         for first in range(0, len(dropped), _ROOM_ITEMS):
             chunk = dropped[first : first + _ROOM_ITEMS]
             self._write({"listings": None}, [], [partial(_delete, child) for child in chunk])
-        self.children = kept
+        self.children = movable
 
     def _copy_for(self, owner: Owner, run_id: str | None) -> Customer:
         """Return a copy in the partition of an owner, not stored yet."""

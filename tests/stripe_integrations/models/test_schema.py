@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.errors import EventNotFoundError, NewerSchemaError, StaleRecordError
 from stripe_integrations.models import (
     KINDS,
@@ -99,6 +100,11 @@ class TestSchema:
             assert {each: actual[name].get(each) for each in attributes} == attributes, name
 
     def test_keys_are_those_of_the_version(self, populated: World) -> None:
+        populated.configure(unassigned_customers=UnassignedCustomers.STORE)
+        unassigned = populated.request("POST", "/v1/customers", {"email": EMAIL})
+        populated.deliver_and_apply()
+        populated.attach_card(unassigned["id"])
+        populated.deliver_and_apply()
         items = populated.items()
         ids = {item[name] for item in items for name in ("stripe_id", "user_id") if name in item}
         keys: dict[str, set[str]] = {}

@@ -19,6 +19,7 @@ from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import Customer, CustomerClaim, Owner, Pointer, UserRecords
 from stripe_integrations.models.customer import ExtraItem
+from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.table import ConditionFailedError
@@ -78,12 +79,13 @@ def free_customer(customer: Customer, extra_items: Sequence[ExtraItem] = ()) -> 
 
 
 def _unassign(customer: Customer, extra_items: Sequence[ExtraItem]) -> None:
-    """Store a user's customer as unassigned, without our keys of its metadata."""
-    customer.metadata = {
-        name: value
-        for name, value in (customer.metadata or {}).items()
-        if name not in (USER_KEY, TOKEN_KEY)
-    }
+    """Store a user's customer as unassigned, without the keys that its metadata has lost."""
+    if CustomerClaim.is_ours(value_at(customer.metadata, TOKEN_KEY)):
+        customer.metadata = {
+            name: value
+            for name, value in (customer.metadata or {}).items()
+            if name not in (USER_KEY, TOKEN_KEY)
+        }
     unassigned = Pointer.to(Owner(None, customer.stripe_id))
 
     def free_user(transaction: TransactWrite) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -329,12 +329,13 @@ class TestWindows:
         assert list(slow) == []
 
 
-def interleave(workers: list[Iterator[Any]]) -> None:
+def interleave(workers: Iterable[Iterator[Any]]) -> None:
     """Let workers take turns, a page each, until none is left."""
-    while workers:
-        for worker in list(workers):
+    working = list(workers)
+    while working:
+        for worker in list(working):
             if next(worker, None) is None:
-                workers.remove(worker)
+                working.remove(worker)
 
 
 class TestBudgets:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.actions.customers.assign import store_unassigned
 from stripe_integrations.actions.customers.metadata import write_metadata
 from stripe_integrations.actions.customers.snapshot import (
@@ -15,9 +15,11 @@ from stripe_integrations.actions.customers.snapshot import (
     CustomerSnapshot,
 )
 from stripe_integrations.config import UnassignedCustomers
+from stripe_integrations.context import use
 from stripe_integrations.errors import (
     CustomerNotFoundError,
     CustomerOfAnotherUserError,
+    StaleRecordError,
     TakeOverRequiredError,
 )
 from stripe_integrations.models import Customer, CustomerClaim, Owner, Pointer, read_customer
@@ -25,6 +27,8 @@ from stripe_integrations.models.child import Child
 from stripe_integrations.models.keys import customer_key
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from tests.stripe_integrations.actions.customers.test_rebuild import put_back
+from tests.stripe_integrations.actions.events import custom_handlers
+from tests.stripe_integrations.actions.events.custom_handlers import NOTE
 from tests.world import EMAIL, USER, World
 
 OTHER = User("u-2")
@@ -133,6 +137,63 @@ class TestCreatedOnStripe:
         with pytest.raises(CustomerNotFoundError):
             StripeCustomer.adopt(USER, on_stripe)
 
+    def test_events_that_arrived_before_are_applied(self, world: World) -> None:
+        stripe_id = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        world.attach_card(stripe_id)
+        created, *others = world.stripe.webhooks.due()
+        for delivery in (*others, created):
+            world.webhook(delivery.body, delivery.headers)
+        for _ in range(2):
+            world.stream()
+        assert len(record_of(stripe_id).cards) == 1
+        assert set(world.event_states().values()) == {"applied"}
+
+    def test_deletion_that_arrived_before_is_final(self, world: World) -> None:
+        stripe_id = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        world.time += 60
+        world.request("DELETE", f"/v1/customers/{stripe_id}")
+        created, deleted = world.stripe.webhooks.due()
+        for delivery in (deleted, created):
+            world.webhook(delivery.body, delivery.headers)
+        for _ in range(2):
+            world.stream()
+        assert not record_of(stripe_id).is_active
+        assert set(world.event_states().values()) == {"applied"}
+
+    def test_whose_event_arrives_late_is_fetched(self, world: World) -> None:
+        stripe_id = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        world.attach_card(stripe_id)
+        for delivery in world.stripe.webhooks.due()[1:]:
+            world.stripe.webhooks.mark(delivery, 200)
+        world.time += 3600
+        world.deliver_and_apply()
+        assert len(record_of(stripe_id).cards) == 1
+
+    def test_that_stripe_has_deleted_since_is_not_stored_by_untrusted_event(
+        self, world: World
+    ) -> None:
+        stripe_id = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        payload = world.payload("customer.created")
+        world.request("DELETE", f"/v1/customers/{stripe_id}")
+        StripeEvent.receive({**payload, "api_version": "2020-08-27"})
+        world.stream()
+        assert Pointer.find(stripe_id) is None
+
+    def test_remains_current_after_setting_is_changed_back(
+        self, world: World, on_stripe: str
+    ) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.IGNORE)
+        change(world, on_stripe)
+        assert record_of(on_stripe).name == "Janet"
+
+    def test_is_given_to_custom_handlers_without_user(self, world: World, on_stripe: str) -> None:
+        custom_handlers.called.clear()
+        world.configure(event_handlers={"customer.updated": NOTE})
+        world.time += 60
+        world.rename(on_stripe, "Janet")
+        world.deliver_and_apply()
+        assert [user_id for _, user_id in custom_handlers.called] == [None]
+
     def test_events_are_not_published(self, world: World, on_stripe: str) -> None:
         world.configure(event_bus_name="changes")
         world.time += 60
@@ -148,6 +209,31 @@ class TestCreatedOnStripe:
 
 
 class TestAdopted:
+    def test_budget(self, world: World, on_stripe: str) -> None:
+        change(world, on_stripe)
+        StripeCustomer.create(OTHER, EMAIL)  # the process has the deployment's name now
+        with world.counting() as counts:
+            StripeCustomer.adopt(USER, on_stripe)
+        assert (counts.database, counts.stripe) == (6, 1)
+
+    def test_when_deleted_on_stripe_meanwhile_frees_the_user(
+        self, world: World, on_stripe: str
+    ) -> None:
+        world.time += 60
+        world.request("DELETE", f"/v1/customers/{on_stripe}")
+        with use(world.new_context()):
+            StripeCustomer.adopt(USER, on_stripe)
+        world.deliver_and_apply()
+        assert StripeCustomer.get(USER) is None
+        assert world.create()["statusCode"] == 201
+
+    def test_during_its_deletion_is_soft_deleted(self, world: World, on_stripe: str) -> None:
+        stale = record_of(on_stripe)
+        StripeCustomer.adopt(USER, on_stripe)
+        with pytest.raises(StaleRecordError):
+            stale.soft_delete_as_deleted_on_stripe()
+        assert StripeCustomer.require(USER).is_active
+
     def test_moves_without_fetch(self, world: World, on_stripe: str) -> None:
         change(world, on_stripe)
         calls = len(world.stripe.requests)
@@ -309,6 +395,19 @@ class TestReleased:
         assert (record.user_id, record.metadata, len(record.cards)) == (None, {}, 1)
         assert world.request("GET", f"/v1/customers/{on_stripe}")["metadata"] == {}
         assert not [item for item in world.items() if item["pk"].startswith("USER#")]
+
+    def test_with_token_of_another_deployment_needs_take_over(
+        self, world: World, on_stripe: str
+    ) -> None:
+        StripeCustomer.adopt(USER, on_stripe)
+        world.time += 60
+        metadata = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        world.request("POST", f"/v1/customers/{on_stripe}", {"metadata": metadata})
+        world.deliver_and_apply()
+        with use(world.new_context()):
+            StripeCustomer.release(USER)
+            with pytest.raises(TakeOverRequiredError):
+                StripeCustomer.adopt(OTHER, on_stripe)
 
     def test_is_adopted_by_another_user(self, world: World, on_stripe: str) -> None:
         StripeCustomer.adopt(USER, on_stripe)
