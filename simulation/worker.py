@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
@@ -18,8 +17,6 @@ Json = dict[str, Any]
 
 RELEASE = "release_customer"
 WALK = "walk_account"
-_PAGE_SECONDS = 120
-"""What a worker of a run needs for a page, at most."""
 
 
 def release_customer(event: Json, _: object) -> Json:
@@ -37,11 +34,8 @@ def walk_account(event: Json, context: Any) -> Json:
     current().begin_invocation(context.get_remaining_time_in_millis())
     limits = Limits(**event.get("limits", {}))
     calls, units = 0, 0.0
-    with closing(StripeAccount.work(event["run_id"], event["worker"], limits)) as steps:
-        for step in steps:
-            calls, units = step.pace.calls, step.pace.units
-            if not current().has_time_for(_PAGE_SECONDS):
-                break
+    for step in StripeAccount.work(event["run_id"], event["worker"], limits):
+        calls, units = step.pace.calls, step.pace.units
     is_done = StripeAccount.progress(event["run_id"]).state is not RunState.RUNNING
     return {"statusCode": 200, "is_done": is_done, "calls": calls, "units": units}
 

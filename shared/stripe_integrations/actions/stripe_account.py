@@ -189,6 +189,8 @@ class StripeAccount:
     ) -> Generator[Step, None, None]:
         """Walk windows of a run, as one of its workers, until none is left or it is stopped.
 
+        In an invocation, also until there is no time for another page: see `progress`.
+
         A worker may end at any point: another one repeats at most its last page.
 
         Parameters

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stripe_integrations import errors
+from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
 from stripe_integrations.actions.account.pace import Limits, Pace
 from stripe_integrations.actions.account.page import Page
@@ -68,8 +68,8 @@ def start_undo(run_id: str) -> Run:
     return Run.start(PaymentMethodPolicy.NONE, [WalkedList.CUSTOMERS], undoes=run_id)
 
 
-def walk(run_id: str, worker: str, limits: Limits) -> Generator[Step, None, None]:
-    """Walk windows of a run until none is left, or the run is stopped.
+def walk(run_id: str, worker: str, budgets: Limits) -> Generator[Step, None, None]:
+    """Walk windows of a run until none is left, the run is stopped, or the time ends.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def walk(run_id: str, worker: str, limits: Limits) -> Generator[Step, None, None
         The run.
     worker : str
         Identifies the worker. One that takes the place of a dead one has the same name.
-    limits : Limits
+    budgets : Limits
         What all workers of the run use together.
 
     Yields
@@ -85,7 +85,7 @@ def walk(run_id: str, worker: str, limits: Limits) -> Generator[Step, None, None
     Step
         Each page that was written.
     """
-    pace = Pace(run_id, limits)
+    pace = Pace(run_id, budgets)
     steps = _steps(run_id, worker, pace)
     while True:
         with pace.applied():
@@ -96,7 +96,7 @@ def walk(run_id: str, worker: str, limits: Limits) -> Generator[Step, None, None
 
 
 def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
-    while (run := Run.read(run_id)).state is RunState.RUNNING:
+    while (run := Run.read(run_id)).state is RunState.RUNNING and _has_time():
         windows = Window.all_of(run_id)
         if all(window.is_done for window in windows):
             _finish(run)
@@ -113,7 +113,7 @@ def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
 
 
 def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
-    while not window.is_done:
+    while not window.is_done and _has_time():
         run = Run.read(run_id)
         if run.state is not RunState.RUNNING:
             return
@@ -129,6 +129,10 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
         cursor = (int(last["created"]), str(last["id"])) if last else None
         window.advance(cursor, {str(result): count for result, count in page.results.items()})
         yield Step(window, page, pace)
+
+
+def _has_time() -> bool:
+    return current().has_time_for(limits.WALKED_PAGE_SECONDS)
 
 
 def _write(window: Window, page: Page, run: Run) -> None:
