@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked, settle, stage
+from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked, resolve_row, stage
 from stripe_integrations.actions.account.pace import Limits
 from stripe_integrations.actions.account.page import Finding
 from stripe_integrations.actions.account.undo import undo_assignment
@@ -124,7 +124,7 @@ class StripeAccount:
         for step in StripeAccount.work(run.run_id, limits=limits):
             yield replace(StripeAccount.progress(run.run_id), findings=step.page.findings)
         if StripeAccount.progress(run.run_id).state is RunState.FINISHED:
-            missing = [finding for row in rows if (finding := settle(run, row))]
+            missing = [finding for row in rows if (finding := resolve_row(run, row))]
             yield replace(StripeAccount.progress(run.run_id), findings=missing)
 
     @staticmethod

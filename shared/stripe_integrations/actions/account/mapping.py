@@ -1,8 +1,8 @@
 """The mapping of users to customers, which a run stages before it walks the account.
 
 Each row becomes the user's claim and the customer's pointer, in one transaction. So what is twice
-in the mapping is refused, and a create that meets such a claim stores its customer. The record
-follows when the walk reads the customer. A row whose customer no list had until the end is looked
+in the mapping is refused, and a create that meets such a claim stores its customer. The record is
+stored when the walk reads the customer. A row whose customer no list had until the end is looked
 up: it is stored, or its claim and pointer are deleted.
 """
 
@@ -120,7 +120,7 @@ def _cells(line: bytes) -> list[str] | None:
 
 
 def stage(run: Run, row: Row) -> Finding | None:
-    """Store a user's claim and the pointer of the customer, whose record follows.
+    """Store a user's claim and the pointer of the customer, whose record is not stored yet.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def _conflict(row: Row, reason: str) -> Finding:
 # ---- after the walk
 
 
-def settle(run: Run, row: Row) -> Finding | None:
+def resolve_row(run: Run, row: Row) -> Finding | None:
     """Store the customer of a row that no list had, or delete the row's claim and pointer.
 
     Stripe does not list the customers of test clocks, and those that it has deleted.

@@ -26,7 +26,7 @@ from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
 from stripe_integrations.models.sweep_cursor import SweepCursor
 from stripe_integrations.models.window import WalkedList, Window
 
-_SETTLING_SECONDS = 10
+_LISTED_AFTER_SECONDS = 10
 """How long after a run's upper bound its newest objects are certainly listed."""
 _IDLE_SECONDS = 5
 
@@ -178,7 +178,7 @@ def _lease(windows: list[Window], worker: str) -> Window | None:
 
 def _wait_until_listed(run: Run) -> None:
     """Wait until the list has every object of before the run's upper bound."""
-    seconds = run.created_before + _SETTLING_SECONDS - current().clock()
+    seconds = run.created_before + _LISTED_AFTER_SECONDS - current().clock()
     if seconds > 0:
         current().sleep(seconds)
 

@@ -163,7 +163,7 @@ def names_other_owner(metadata: object, user_id: str | None) -> bool:
     metadata : object
         Stripe's metadata of the customer.
     user_id : str or None
-        The user who is to have it; None for nobody.
+        The user who is to have it; None for none.
     """
     token = value_at(metadata, TOKEN_KEY)
     is_ours = CustomerClaim.is_ours(token) and value_at(metadata, USER_KEY) == user_id
