@@ -58,7 +58,7 @@ def _release(user_id: str, stripe_id: str) -> None:
 
 
 def _unassign(customer: Customer, update: MetadataUpdate) -> None:
-    """Store a user's customer as unassigned, without the keys that were removed from its metadata."""
+    """Store a user's customer as unassigned, without the metadata that was removed."""
     if CustomerClaim.is_ours(value_at(customer.metadata, TOKEN_KEY)):
         customer.metadata = {
             name: value
