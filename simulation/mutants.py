@@ -348,13 +348,13 @@ MUTANTS = (
     Mutant(
         "metadata written before an adoption is stored",
         f"{_CUSTOMERS}/adopt.py",
-        "    customer = assign_adopted(",
+        "    return _unless_stale(assign_adopted(",
         "    current().stripe.update_customer(\n"
         "        stripe_id,\n"
         '        {"metadata": {"stripe_integrations_user_id": user_id}},\n'
         "        current().new_token(),\n"
         "    )\n"
-        "    customer = assign_adopted(",
+        "    return _unless_stale(assign_adopted(",
     ),
     Mutant(
         "metadata left by a release",

@@ -276,6 +276,15 @@ def store_and_change_unassigned(stage: Stage, deliver: Callable[[], object]) -> 
     stage.attach_card(stripe_id)
     deliver()
     assert read_customer(Owner(None, stripe_id))
+    stage.configure(adopt_from="app_user")
+    Record.connection().delete_item(stage.settings.table_name, "DEPLOYMENT", "NAME")
+    for _ in range(40):
+        stage.attach_card(stripe_id)
+    stage.request("POST", f"/v1/customers/{stripe_id}", {"metadata": {"app_user": "u-9"}})
+    deliver()
+    assert read_customer(Owner("u-9", stripe_id))
+    stage.request("POST", "/v1/customers", {"email": EMAIL, "metadata": {"app_user": "u-9"}})
+    deliver()
 
 
 def reconcile_events(stage: Stage) -> None:

@@ -52,6 +52,8 @@ _MODES = {"test": False, "live": True}
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METADATA_KEY = re.compile(r"[A-Za-z0-9._-]{1,40}")
+_OWN_METADATA = "stripe_integrations_"
 _KIND = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*(\.\*)?")
 # A type that begins with an API version is a thin event's, which is never published.
 _PUBLISH_TYPE = re.compile(r"\*|(?!v\d+\.)[a-z_0-9]+\.([a-z_0-9]+\.)*([a-z_0-9]+|\*)")
@@ -116,6 +118,9 @@ class Settings:
     unassigned_customers : UnassignedCustomers
         Whether customers on Stripe that no user has are stored, and updated by their events,
         until a user adopts them. By default they are not.
+    adopt_from : str or None
+        The key of a customer's metadata that names its user: an unassigned customer that has it is
+        adopted by that user, if they have no customer. Needs `unassigned_customers`.
     """
 
     table_name: str
@@ -139,6 +144,7 @@ class Settings:
     api_authorizer: Authorizer = Authorizer.IAM
     jwt_admin_scope: str | None = None
     unassigned_customers: UnassignedCustomers = UnassignedCustomers.IGNORE
+    adopt_from: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -164,6 +170,10 @@ class Settings:
                 raise ConfigurationError(
                     f"HANDLER_ENVIRONMENT can't override the function's variable {name}"
                 )
+        unassigned = _unassigned(environment.get("UNASSIGNED_CUSTOMERS") or "ignore")
+        adopt_from = environment.get("ADOPT_FROM") or None
+        if adopt_from and unassigned is not UnassignedCustomers.STORE:
+            raise ConfigurationError("ADOPT_FROM needs UNASSIGNED_CUSTOMERS=store")
         return cls(
             table_name=table_name,
             livemode=_mode(environment.get("STRIPE_MODE") or "test"),
@@ -185,7 +195,8 @@ class Settings:
             existing_customers=_existing(environment.get("EXISTING_CUSTOMERS") or "ignore"),
             api_authorizer=_authorizer(environment.get("API_AUTHORIZER") or "iam"),
             jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
-            unassigned_customers=_unassigned(environment.get("UNASSIGNED_CUSTOMERS") or "ignore"),
+            unassigned_customers=unassigned,
+            adopt_from=_metadata_key(adopt_from),
         )
 
 
@@ -223,6 +234,15 @@ def _unassigned(name: str) -> UnassignedCustomers:
         return UnassignedCustomers(name)
     except ValueError:
         raise ConfigurationError("UNASSIGNED_CUSTOMERS must be ignore or store") from None
+
+
+def _metadata_key(key: str | None) -> str | None:
+    if key is not None and (not _METADATA_KEY.fullmatch(key) or key.startswith(_OWN_METADATA)):
+        raise ConfigurationError(
+            "ADOPT_FROM must be a key of Stripe's metadata, of 1 to 40 letters, digits, dots, "
+            "underscores and hyphens, other than those of this product"
+        )
+    return key
 
 
 def _name(name: str | None) -> str | None:

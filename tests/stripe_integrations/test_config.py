@@ -32,6 +32,7 @@ class TestSettings:
         assert settings.publish_types == ()
         assert settings.deployment_name is None
         assert settings.unassigned_customers is UnassignedCustomers.IGNORE
+        assert settings.adopt_from is None
 
     def test_every_variable_is_read(self) -> None:
         settings = Settings.from_environment(
@@ -45,6 +46,7 @@ class TestSettings:
                 "STRIPE_API_BASE": "http://127.0.0.1:1/",
                 "STORED_RECORDS": "Card",
                 "UNASSIGNED_CUSTOMERS": "store",
+                "ADOPT_FROM": "app.user_id",
                 "EVENT_RETENTION_DAYS": "31",
                 "WEBHOOK_INGRESS": "eventbridge",
                 "STRIPE_EVENT_SOURCE": "aws.partner/stripe.com/ed_1",
@@ -67,6 +69,7 @@ class TestSettings:
             api_base="http://127.0.0.1:1",
             stored_records=frozenset({"Card"}),
             unassigned_customers=UnassignedCustomers.STORE,
+            adopt_from="app.user_id",
             event_retention_days=31,
             webhook_ingress=WebhookIngress.EVENTBRIDGE,
             event_source="aws.partner/stripe.com/ed_1",
@@ -108,6 +111,20 @@ class TestSettings:
     def test_invalid_variable_is_named(self, variable: str, value: str) -> None:
         with pytest.raises(ConfigurationError, match=variable):
             Settings.from_environment({**REQUIRED, variable: value})
+
+    @pytest.mark.parametrize(
+        ("key", "unassigned"),
+        [
+            ("app_user", "ignore"),
+            ("app[user]", "store"),
+            ("a" * 41, "store"),
+            ("stripe_integrations_user_id", "store"),
+        ],
+    )
+    def test_invalid_metadata_key_is_refused(self, key: str, unassigned: str) -> None:
+        variables = {**REQUIRED, "UNASSIGNED_CUSTOMERS": unassigned, "ADOPT_FROM": key}
+        with pytest.raises(ConfigurationError, match="ADOPT_FROM"):
+            Settings.from_environment(variables)
 
     def test_invalid_publish_type_is_named(self) -> None:
         with pytest.raises(

@@ -104,6 +104,8 @@ class Customer(Record, discriminator="Customer"):
     invoice_settings = Document(customer="invoice_settings", param="invoice_settings")
     is_active = required(Flag())
     date_purged = Moment()
+    released_from = Text(private=True)
+    """The user from whom an unassigned customer was released: the metadata may still name them."""
     deleted = Flag(private=True)
     """Whether the record is soft-deleted because Stripe has deleted the customer."""
     created_at = required(Moment())
@@ -504,17 +506,14 @@ class Customer(Record, discriminator="Customer"):
         """Return a copy in the partition of an owner, not stored yet."""
         values = {name: getattr(self, name) for name in fields_of(Customer)}
         moment = current().now()
-        return Customer(
-            owner.pk,
-            self.sk,
-            **{
-                **values,
-                "user_id": owner.user_id,
-                "created_at": moment,
-                "modified_at": moment,
-                "run_id": run_id,
-            },
-        )
+        others = {
+            "user_id": owner.user_id,
+            "released_from": self.user_id,
+            "created_at": moment,
+            "modified_at": moment,
+            "run_id": run_id,
+        }
+        return Customer(owner.pk, self.sk, **{**values, **others})
 
     def _is_same_record(self) -> Condition:
         """The condition that the record was not deleted and stored again since it was read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,7 @@ from stripe_integrations.models import (
     stored_kinds,
 )
 from stripe_integrations.models.deployment import store_deployment_name
+from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
@@ -40,6 +42,14 @@ ID_PATTERN = "^cus_[A-Za-z0-9]+$"
 """The ids of Stripe's customers."""
 MAX_ID_LENGTH = 255
 _ID = re.compile(ID_PATTERN.strip("^$"))
+_USER_ID = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{Pointer.MAX_USER_ID_LENGTH}}}")
+_REFUSALS = (
+    errors.CustomerBeingCreatedError,
+    errors.CustomerOfAnotherUserError,
+    errors.CustomerSoftDeletedError,
+    errors.TakeOverRequiredError,
+    errors.UserHasAnotherCustomerError,
+)
 
 
 def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Customer:
@@ -61,6 +71,71 @@ def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Cus
     elif update.claim_due():
         complete_metadata(update)
     return customer if customer.is_listed else _with_children(customer)
+
+
+def adopt_by_metadata(stripe_id: str) -> str | None:
+    """Let the user whom its metadata names adopt an unassigned customer: see `Settings.adopt_from`.
+
+    The record decides, which contains events in their order, and not the payload of one event. A
+    customer that is assigned or deleted remains as it is. Where Stripe does not take the metadata
+    of the adoption now, the schedule writes it.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The customer.
+
+    Returns
+    -------
+    str or None
+        Why that user has not adopted it, without values; None where the user has, or there is none.
+
+    Raises
+    ------
+    ConflictError
+        Concurrent writers changed the records every time.
+    """
+    store_deployment_name()
+    update = MetadataUpdate.of(stripe_id, take_over=False)
+    try:
+        customer = retry_on_conflict(lambda _: _assign_by_metadata(stripe_id, update))
+    except _REFUSALS as refusal:
+        return f"not adopted: {refusal}"
+    if customer:
+        current().add_metric(Metric.CUSTOMERS_ADOPTED)
+        with suppress(errors.StripeError):  # the work item remains
+            write_metadata(update)
+    return None
+
+
+def _assign_by_metadata(stripe_id: str, update: MetadataUpdate) -> Customer | None:
+    owner = Pointer.find(stripe_id)
+    if owner is None or owner.user_id is not None:
+        return None
+    record = read_customer(owner)
+    if record is None:
+        raise errors.StaleRecordError(f"{stripe_id} is a user's by now")
+    user_id = named_user(record, record.metadata)
+    if user_id is None or not record.is_active:
+        return None
+    records = UserRecords.read(user_id)
+    _stored_customer(records, stripe_id)
+    if records.claim:
+        raise errors.UserHasAnotherCustomerError("this user has a customer")
+    _check_metadata(_snapshot_of(record), user_id, take_over=False)
+    return _assign_unassigned(user_id, records, record, update)
+
+
+def named_user(customer: Customer, metadata: object) -> str | None:
+    """The user who is to adopt an unassigned customer with this metadata: see `adopt_by_metadata`.
+
+    None where it names none, or the one from whom the customer was released.
+    """
+    key = current().settings.adopt_from
+    user_id = value_at(metadata, key) if key else None
+    if not isinstance(user_id, str) or not _USER_ID.fullmatch(user_id):
+        return None
+    return None if user_id == customer.released_from else user_id
 
 
 def _valid_id(stripe_id: object) -> str:
@@ -87,14 +162,22 @@ def _assign(user_id: str, stripe_id: str, update: MetadataUpdate, *, take_over: 
         raise _of_another_user(stripe_id)
     if owner and owner.user_id is None:
         unassigned = _read_unassigned(owner)
-        if records.has_orphans_of(stripe_id):
-            unassigned.listings = None  # a fetch compares them
         _check_metadata(_snapshot_of(unassigned), user_id, take_over=take_over)
-        customer = assign_unassigned(user_id, records.claim, unassigned, update)
-    else:
-        snapshot = _retrieve(stripe_id)
-        _check_metadata(snapshot, user_id, take_over=take_over)
-        customer = assign_adopted(user_id, records.claim, snapshot, update)
+        return _assign_unassigned(user_id, records, unassigned, update)
+    snapshot = _retrieve(stripe_id)
+    _check_metadata(snapshot, user_id, take_over=take_over)
+    return _unless_stale(assign_adopted(user_id, records.claim, snapshot, update))
+
+
+def _assign_unassigned(
+    user_id: str, records: UserRecords, unassigned: Customer, update: MetadataUpdate
+) -> Customer:
+    if records.has_orphans_of(unassigned.stripe_id):
+        unassigned.listings = None  # a fetch compares them
+    return _unless_stale(assign_unassigned(user_id, records.claim, unassigned, update))
+
+
+def _unless_stale(customer: Customer | None) -> Customer:
     if customer is None:
         raise errors.StaleRecordError("the user has another claim by now")
     return customer

@@ -79,7 +79,7 @@ def free_customer(customer: Customer, extra_items: Sequence[ExtraItem] = ()) -> 
 
 
 def _unassign(customer: Customer, extra_items: Sequence[ExtraItem]) -> None:
-    """Store a user's customer as unassigned, without the keys that its metadata has lost."""
+    """Store a user's customer as unassigned, without the metadata that was removed."""
     if CustomerClaim.is_ours(value_at(customer.metadata, TOKEN_KEY)):
         customer.metadata = {
             name: value

@@ -8,10 +8,11 @@ the event unfinished, and it is attempted again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from stripe_integrations import errors, limits
+from stripe_integrations.actions.customers.adopt import named_user
 from stripe_integrations.actions.customers.assign import complete_create, store_unassigned
 from stripe_integrations.actions.customers.refresh import FetchedCustomer, fetch_from_stripe
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, carries_our_token
@@ -76,6 +77,13 @@ class Plan:
     outcomes: list[Outcome]
     pending: PendingChanges | None = None
     fetched: FetchedCustomer | None = None
+
+    def metadata_of(self, customer: Customer) -> object:
+        """The customer's metadata after the change."""
+        if self.fetched:
+            return self.fetched.stripe_customer.get("metadata")
+        values = self.pending.values if self.pending else {}
+        return values.get("metadata", customer.metadata)
 
 
 def apply_events(stripe_ids: Sequence[str]) -> None:
@@ -161,17 +169,18 @@ def _apply_once(events: list[Event]) -> None:
     _commit(customer, plan)
     failures: list[Exception] = []
     for outcome in plan.outcomes:
+        reason = None
         try:
             if outcome.has_side_effects:
                 if not outcome.event.is_claim_valid():
                     continue  # another worker has claimed it, and runs them
-                outcome.run_side_effects(customer)
+                reason = outcome.run_side_effects(customer)
         except errors.SideEffectFailedError as failure:
             record_failure(outcome.event, failure)
             failures.append(failure)
         else:
             if plan.change is Change.NONE or outcome.has_side_effects:
-                outcome.mark()
+                outcome.mark(reason)
     if failures:
         raise errors.ApplyFailedError("side effects failed", failures)
 
@@ -308,7 +317,11 @@ def _plan_without_customer(events: list[Event]) -> Plan:
 
 
 def _plan(customer: Customer, events: list[Event]) -> Plan:
-    """Plan one change for all events of a customer."""
+    """Plan one change for all events of a customer, and its adoption."""
+    return _plan_adoption(customer, _plan_change(customer, events))
+
+
+def _plan_change(customer: Customer, events: list[Event]) -> Plan:
     changing: list[Event] = []
     outcomes: list[Outcome] = []
     for event in events:
@@ -345,6 +358,20 @@ def _plan(customer: Customer, events: list[Event]) -> Plan:
     outcomes += [_outcome(event, freshness) for event, freshness in compared]
     change = Change.NONE if pending.are_empty else Change.APPLY_PAYLOADS
     return Plan(change, outcomes, pending)
+
+
+def _plan_adoption(customer: Customer, plan: Plan) -> Plan:
+    """Let an event of an unassigned customer end after its adoption, if the metadata names a user.
+
+    So the event is attempted again if the process dies after the commit.
+    """
+    is_unassigned = customer.user_id is None and customer.is_active
+    if not is_unassigned or plan.change is Change.SOFT_DELETE or not plan.outcomes:
+        return plan
+    if named_user(customer, plan.metadata_of(customer)) is None:
+        return plan
+    *others, last = plan.outcomes
+    return replace(plan, outcomes=[*others, replace(last, adopts=True)])
 
 
 def _plan_deletion(customer: Customer, events: list[Event], outcomes: list[Outcome]) -> Plan:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import limits
+from stripe_integrations.actions.customers.adopt import adopt_by_metadata
 from stripe_integrations.actions.events.handlers import handlers_of, has_handlers
 from stripe_integrations.context import current
 from stripe_integrations.errors import OutOfTimeError, SideEffectFailedError, StaleRecordError
@@ -45,12 +46,15 @@ class Outcome:
         Why it has no effect.
     was_ambiguous : bool
         Whether Stripe was called, since the event was not certainly newer or older.
+    adopts : bool
+        Whether it ends only after the user has adopted the customer whom its metadata names.
     """
 
     event: Event
     effect: Effect | None = Effect.APPLIED
     reason: str | None = None
     was_ambiguous: bool = False
+    adopts: bool = False
 
     @classmethod
     def older(cls, event: Event) -> Outcome:
@@ -82,7 +86,7 @@ class Outcome:
     @property
     def has_side_effects(self) -> bool:
         """Whether anything happens between its effect and its mark."""
-        return self.is_handled or self.is_published
+        return self.is_handled or self.is_published or self.adopts
 
     @property
     def state(self) -> EventState:
@@ -102,8 +106,13 @@ class Outcome:
         else:
             self.event.finish_in(transaction, self.state, self.reason)
 
-    def run_side_effects(self, customer: Customer | None) -> None:
-        """Publish the event, and call the custom handlers.
+    def run_side_effects(self, customer: Customer | None) -> str | None:
+        """Publish the event, call the custom handlers, and let a user adopt the customer.
+
+        Returns
+        -------
+        str or None
+            Why the user has not adopted it.
 
         Raises
         ------
@@ -111,20 +120,21 @@ class Outcome:
             One failed, or the invocation would end before they are done; the cause is chained.
         """
         try:
-            self._run_side_effects(customer)
+            return self._run_side_effects(customer)
         except BaseException as error:
             if not _is_failure(error):
                 raise
             message = f"side effects of {self.event.stripe_id} failed"
             raise SideEffectFailedError(message) from error
 
-    def _run_side_effects(self, customer: Customer | None) -> None:
+    def _run_side_effects(self, customer: Customer | None) -> str | None:
         if not current().has_time_for(limits.SIDE_EFFECTS_SECONDS):
             raise OutOfTimeError("no time is left for the side effects of the event")
         if self.is_published and not self.event.published_at:
             self._publish(customer)
         for handle in handlers_of(self.event.kind):
             handle(self.event, customer)
+        return adopt_by_metadata(str(self.event.customer_id)) if self.adopts else None
 
     def _publish(self, customer: Customer | None) -> None:
         """Publish the event's effect, before the custom handlers run: they may fail."""
@@ -143,9 +153,15 @@ class Outcome:
         if self.is_handled and not self.event.note_publication():
             raise StaleRecordError("another worker has claimed the event")
 
-    def mark(self) -> None:
-        """End the event, and report that unless another worker has ended it."""
-        finish(self.event, self.state, self.reason)
+    def mark(self, reason: str | None = None) -> None:
+        """End the event, and report that unless another worker has ended it.
+
+        Parameters
+        ----------
+        reason : str, optional
+            Why a side effect has not happened.
+        """
+        finish(self.event, self.state, reason or self.reason)
 
     def report(self) -> None:
         """Report the end of an event that was marked in the transaction of its change."""
