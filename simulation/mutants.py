@@ -367,7 +367,7 @@ MUTANTS = (
         f"{_CUSTOMERS}/release.py",
         "    update = MetadataUpdate.acquire(stripe_id)\n",
         "    update = MetadataUpdate.of(stripe_id)\n",
-        also=(("customer.release([update.remove_in])", "customer.release()"),),
+        also=(("free_customer(customer, [update.remove_in])", "free_customer(customer)"),),
     ),
     Mutant(
         "pointer left by a release",

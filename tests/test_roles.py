@@ -190,10 +190,10 @@ def create_customer(stage: Stage) -> None:
     CustomerClaim.acquire("u-2", {"stripe": {"email": EMAIL}, "local": {}})
     stage.create("u-2")
     stage.stripe.faults.time_out(None, match="POST /v1/customers")
-    stage.create("u-3")
+    stage.create("u-4")
     stage.stripe.faults.clear()
     store_with_many_cards(stage, stage.stripe_customers()[0]["id"])
-    stage.create("u-3")
+    stage.create("u-4")
 
 
 def adopt_customer(stage: Stage) -> None:
