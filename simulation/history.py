@@ -71,6 +71,10 @@ class History:
         Whether Stripe sends an update event for defaults that a removed card was.
     stores_optional_kinds : bool
         Whether the deployment stores every kind of child record, not only the default ones.
+    stores_unassigned : bool
+        Whether the deployment stores the customers that no user has.
+    adopts_by_metadata : bool
+        Whether the metadata of such a customer names the user who adopts it.
     sizes : mapping
         Limits of the product that are reduced: see `simulation.sizes`.
     """
@@ -85,6 +89,8 @@ class History:
     publish_types: tuple[str, ...] = ()
     emits_lost_defaults: bool = True
     stores_optional_kinds: bool = False
+    stores_unassigned: bool = False
+    adopts_by_metadata: bool = False
     sizes: Sizes = field(default_factory=dict)
 
     @property
@@ -289,15 +295,23 @@ def generate(seed: int) -> History:
     if closing is not None:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
     everything = _with_updates(seed, _with_foreign_customers(random, actions, users))
+    everything = _with_releases(seed, _with_adoptions(seed, everything, users), users)
+    unassigned = chance("unassigned", seed)
+    stores_unassigned = unassigned.random() < 0.5
+    adopts_by_metadata = stores_unassigned and unassigned.random() < 0.6
+    if adopts_by_metadata:
+        everything = _with_named_users(unassigned, everything, users)
     return History(
         seed,
-        _with_releases(seed, _with_adoptions(seed, everything, users), users),
+        everything,
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.5,
         handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
         emits_lost_defaults=random.random() >= 1 / 3,
         stores_optional_kinds=random.random() < 0.5,
+        stores_unassigned=stores_unassigned,
+        adopts_by_metadata=adopts_by_metadata,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
         publish_types=_some(random, _PUBLISH_TYPES) if random.random() < 0.6 else (),
     )
@@ -377,6 +391,28 @@ def _with_releases(seed: int, actions: tuple[Action, ...], users: int) -> tuple[
             user = random.choice((earlier.user, random.randrange(users + 2)))
             values = {"which": random.randrange(existing), "take_over": random.random() < 0.2}
             added.append(Action(f"q{number:02}", round(at, 3), "adopt", user, values))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _with_named_users(
+    random: Random, actions: tuple[Action, ...], users: int
+) -> tuple[Action, ...]:
+    """Let the metadata of existing customers name users, from the start or later.
+
+    There are more of these customers, and some users are named by several of them.
+    """
+    length = actions[-1].at
+    created = [action for action in actions if action.kind == "existing_customer"]
+    added: list[Action] = []
+    for number in range(random.choice((0, 1, 2))):
+        at = round(length * random.random(), 3)
+        user = random.randrange(users + 2)
+        added.append(Action(f"n{number:02}", at, "existing_customer", user, {"is_named": True}))
+    for number in range(random.choice((1, 2, 4)) if created else 0):
+        at = random.choice(created).at + random.choice((0.0, 0.01, 0.3, 1.0, 3.0, 30.0, 300.0))
+        values = {"which": random.randrange(len(created))}
+        user = random.randrange(users + 2)
+        added.append(Action(f"m{number:02}", round(at, 3), "name_user", user, values))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 
