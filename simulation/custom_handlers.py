@@ -100,7 +100,7 @@ class CustomHandlers:
     def is_record_current(self, event: Event, customer: Customer, now: float) -> bool:
         """Return whether the stored record is at least as new as the event."""
         created, kind = event.created, event.kind
-        partition, sort = f"USER#{customer.user_id}", f"CUSTOMER#{customer.stripe_id}"
+        partition, sort = customer.pk, f"CUSTOMER#{customer.stripe_id}"
         record = self._watch.images.get((partition, sort), {})
         if "date_purged" in record or created > now + CLOCK_SKEW_SECONDS:
             return True

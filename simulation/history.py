@@ -73,6 +73,10 @@ class History:
         Whether the deployment stores every kind of child record, not only the default ones.
     checks_existing : bool
         Whether a create is refused beside a customer on Stripe that is no user's.
+    stores_unassigned : bool
+        Whether the deployment stores the customers that no user has.
+    adopts_by_metadata : bool
+        Whether the metadata of such a customer names the user who adopts it.
     sizes : mapping
         Limits of the product that are reduced: see `simulation.sizes`.
     """
@@ -88,6 +92,8 @@ class History:
     emits_lost_defaults: bool = True
     stores_optional_kinds: bool = False
     checks_existing: bool = False
+    stores_unassigned: bool = False
+    adopts_by_metadata: bool = False
     sizes: Sizes = field(default_factory=dict)
 
     @property
@@ -295,6 +301,11 @@ def generate(seed: int) -> History:
         at = _add_scenario(random, closing, actions, at, random.randrange(users))
     all_actions = _with_updates(seed, _with_foreign_customers(random, actions, users))
     all_actions = _with_releases(seed, _with_adoptions(seed, all_actions, users), users)
+    unassigned = chance("unassigned", seed)
+    stores_unassigned = unassigned.random() < 0.5
+    adopts_by_metadata = stores_unassigned and unassigned.random() < 0.6
+    if adopts_by_metadata:
+        all_actions = _with_named_users(unassigned, all_actions, users)
     checks_existing = chance("existing customers", seed).random() < _CHECKS_EXISTING
     return History(
         seed,
@@ -306,6 +317,8 @@ def generate(seed: int) -> History:
         emits_lost_defaults=random.random() >= 1 / 3,
         stores_optional_kinds=random.random() < 0.5,
         checks_existing=checks_existing,
+        stores_unassigned=stores_unassigned,
+        adopts_by_metadata=adopts_by_metadata,
         sizes=draw_sizes(random) if random.random() < 0.25 else {},
         publish_types=_some(random, _PUBLISH_TYPES) if random.random() < 0.6 else (),
     )
@@ -408,6 +421,28 @@ def _with_checks(seed: int, actions: tuple[Action, ...], users: int) -> tuple[Ac
             user = users + 2 + random.randrange(2)
             checked.append(Action(f"c{number:02}{again:02}", round(at, 3), "create", user, values))
     return tuple(sorted(checked, key=lambda action: action.at))
+
+
+def _with_named_users(
+    random: Random, actions: tuple[Action, ...], users: int
+) -> tuple[Action, ...]:
+    """Let the metadata of existing customers name users, from the start or later.
+
+    There are more of these customers, and some users are named by several of them.
+    """
+    length = actions[-1].at
+    created = [action for action in actions if action.kind == "existing_customer"]
+    added: list[Action] = []
+    for number in range(random.choice((0, 1, 2))):
+        at = round(length * random.random(), 3)
+        user = random.randrange(users + 2)
+        added.append(Action(f"n{number:02}", at, "existing_customer", user, {"is_named": True}))
+    for number in range(random.choice((1, 2, 4)) if created else 0):
+        at = random.choice(created).at + random.choice((0.0, 0.01, 0.3, 1.0, 3.0, 30.0, 300.0))
+        values = {"which": random.randrange(len(created))}
+        user = random.randrange(users + 2)
+        added.append(Action(f"m{number:02}", round(at, 3), "name_user", user, values))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

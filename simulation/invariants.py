@@ -88,6 +88,8 @@ class FinalState:
         The event bus, if the deployment has one.
     publish_types : sequence of str
         Patterns of the types of event that are published though they change no record.
+    stores_unassigned : bool
+        Whether the deployment stores the customers that no user has.
     handlers : CustomHandlers
         The custom event handlers and the events that they handled.
     kinds : sequence of type
@@ -106,6 +108,7 @@ class FinalState:
     dead_letters: list[str]
     bus: SimulatedService | None
     publish_types: Sequence[str]
+    stores_unassigned: bool
     handlers: CustomHandlers
     kinds: Sequence[type[Child]]
     poisonous: set[str]
@@ -205,13 +208,15 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
     yield from _check_duplicates(final, skipped_users)
     yield from _check_owners(final, skipped_users)
     yield from _check_released(final)
+    if final.stores_unassigned:
+        yield from _check_unassigned(final)
 
 
 def released_customers(final: FinalState) -> list[str]:
     """The ids of the customers that were released, that Stripe has, and that no user has."""
     deleted = final.double.account.deleted_customers
     released = {stripe_id for _, stripe_id in final.watch.released} - deleted
-    return sorted(name for name in released if not _pointer(final, name))
+    return sorted(name for name in released if text(_pointer(final, name), "user_id") is None)
 
 
 def check_adopted(final: FinalState) -> Iterator[Violation]:
@@ -253,7 +258,7 @@ def _check_recovered(final: FinalState) -> Iterator[Violation]:
 
 def _check_foreign(final: FinalState) -> Iterator[Violation]:
     """Check that events of foreign customers cause no call to Stripe and leave no payload."""
-    foreign = final.stripe_actor.foreign
+    foreign = {name for name in final.stripe_actor.foreign if not _pointer(final, name)}
     for call in final.stripe.calls:
         if any(stripe_id in call for stripe_id in foreign - final.stripe_actor.copies):
             yield Violation("no call to Stripe is made for a foreign customer", call)
@@ -453,10 +458,16 @@ def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterat
     stripe_id = record.stripe_id
     if stripe_id in final.stripe_actor.foreign:
         yield Violation("a foreign customer is never adopted", f"{user_id}: {stripe_id}")
-        return
+    else:
+        yield from _check_record(final, record)
+
+
+def _check_record(final: FinalState, record: Customer) -> Iterator[Violation]:
+    """Check that an active record equals Stripe's customer."""
+    stripe_id = record.stripe_id
     customer = _ask(final.double, f"/v1/customers/{stripe_id}", {"expand": ["sources"]})
     if customer.get("deleted") or "error" in customer:
-        yield Violation("a customer that Stripe deleted is not active", f"{user_id}: {stripe_id}")
+        yield Violation("a customer that Stripe deleted is not active", f"{record.pk}: {stripe_id}")
         return
     # A nested list shows only its first entries.
     customer["sources"]["data"] = _all(final.double, f"/v1/customers/{stripe_id}/sources", {})
@@ -561,6 +572,8 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
     for (pk, sk), image in final.watch.images.items():
         if text(image, "record_type") != "Customer" or not image["is_active"]["BOOL"]:
             continue
+        if pk.startswith("UNASSIGNED#"):
+            continue
         user_id, stripe_id = pk.removeprefix("USER#"), sk.removeprefix("CUSTOMER#")
         claim = text(final.watch.images.get((pk, "CLAIM"), {}), "stripe_id")
         owner = text(_pointer(final, stripe_id), "user_id")
@@ -577,6 +590,28 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
         if found != expected:
             detail = f"{stripe_id}: {found} instead of {expected}"
             yield Violation("the metadata of a customer names its owner, if any", detail)
+
+
+def _check_unassigned(final: FinalState) -> Iterator[Violation]:
+    """Check that every customer without a token is stored, and is current if no user has it."""
+    actor, account = final.stripe_actor, final.double.account
+    failed = {
+        text(event, "customer_id")
+        for event in final.watch.events.values()
+        if text(event, "state") == "failed"
+    }
+    for stripe_id, customer in account.customers.items():
+        has_token = TOKEN_KEY in customer["metadata"] or stripe_id in {*actor.moved, *actor.copies}
+        if has_token or stripe_id in failed or stripe_id in account.deleted_customers:
+            continue
+        pointer, partition = _pointer(final, stripe_id), f"UNASSIGNED#{stripe_id}"
+        image = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
+        if not pointer or (image is None and "user_id" not in pointer):
+            yield Violation("a customer that no user has is stored", stripe_id)
+        elif image is not None and "user_id" in pointer:
+            yield Violation("an unassigned customer is no user's", stripe_id)
+        elif image is not None:
+            yield from _check_record(final, _with_children(final.watch, partition, image))
 
 
 def _check_released(final: FinalState) -> Iterator[Violation]:

@@ -19,6 +19,8 @@ Json = dict[str, Any]
 
 FOREIGN_EMAIL = "foreign@example.com"
 """The e-mail address in payloads that must never be applied."""
+USER_METADATA = "app_user"
+"""The key of the metadata that names the user who is to adopt a customer."""
 _OTHER_STACK = "a token of another stack"
 _SOURCE = {"type": "ach_credit_transfer", "currency": "usd"}
 _METHODS: dict[str, Json] = {
@@ -161,10 +163,20 @@ class StripeActor:
         self.foreign.add(made["id"])
 
     def _existing_customer(self, action: Action) -> None:
-        made = self._ask(action, "POST", "/v1/customers", {"email": "a@example.com", "name": "Ada"})
+        customer: Json = {"email": "a@example.com", "name": "Ada"}
+        if action.values.get("is_named"):
+            customer["metadata"] = {USER_METADATA: f"u-{action.user}"}
+        made = self._ask(action, "POST", "/v1/customers", customer)
         self.existing.append(made["id"])
         self._attach_method(replace(action, values={"card": "visa", "default": True}), made["id"])
         self._subscribe(replace(action, values={"how": "invoice"}), made["id"])
+
+    def _name_user(self, action: Action) -> None:
+        """Let the metadata of an existing customer name the user who is to adopt it."""
+        which = action.values["which"]
+        if which < len(self.existing):
+            metadata = {USER_METADATA: f"u-{action.user}"}
+            self._change_customer(action, self.existing[which], {"metadata": metadata})
 
     def _foreign_burst(self, action: Action) -> None:
         """Change foreign customers, which the first burst creates."""
@@ -412,6 +424,7 @@ class StripeActor:
 _ON_ACCOUNT: dict[str, Callable[[StripeActor, Action], None]] = {
     "unrelated_customer": StripeActor._unrelated_customer,
     "existing_customer": StripeActor._existing_customer,
+    "name_user": StripeActor._name_user,
     "other_stack": StripeActor._other_stack,
     "foreign_burst": StripeActor._foreign_burst,
 }

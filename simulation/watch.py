@@ -126,6 +126,7 @@ class Watch:
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
+        self._moved: set[str] = set()
 
     @property
     def unfinished(self) -> list[Json]:
@@ -141,6 +142,11 @@ class Watch:
         """Check the changes since the last call: those of one request, as a whole."""
         new_records = self._records[self._position :]
         self._position += len(new_records)
+        self._moved = {
+            record["dynamodb"]["Keys"]["sk"]["S"]
+            for record in new_records
+            if "NewImage" not in record["dynamodb"]
+        }
         for record in new_records:
             keys = record["dynamodb"]["Keys"]
             key = (keys["pk"]["S"], keys["sk"]["S"])
@@ -199,6 +205,9 @@ class Watch:
     def _check_deleted(self, pk: str, sk: str) -> None:
         """Check that a record was deleted by a release, a child's with its customer or later."""
         user_id, stripe_id = pk.removeprefix("USER#"), sk.split("#")[1]
+        if pk.startswith("UNASSIGNED#"):
+            self._check_adopted(pk, sk, stripe_id)
+            return
         if not self.releasing[user_id] or (pk, f"CUSTOMER#{stripe_id}") in self.images:
             self._violated("no record is deleted", sk)
         if sk.count("#") == 1:
@@ -206,6 +215,18 @@ class Watch:
             owner = text(self.images.get((f"STRIPE#{stripe_id}", "POINTER"), {}), "user_id")
             if owner == user_id:
                 self._violated("a released customer has no owner", f"{user_id}: {stripe_id}")
+
+    def _check_adopted(self, pk: str, sk: str, stripe_id: str) -> None:
+        """Check that an unassigned customer's record was deleted since a user has it.
+
+        Children may be deleted before, if the record says that they were not listed.
+        """
+        owner = text(self.images.get((f"STRIPE#{stripe_id}", "POINTER"), {}), "user_id")
+        record = self.images.get((pk, f"CUSTOMER#{stripe_id}"))
+        is_adopted = record is None and (f"USER#{owner}", f"CUSTOMER#{stripe_id}") in self.images
+        is_dropped = record is not None and "listings" not in record
+        if not is_adopted and not (is_dropped and sk.count("#") > 1):
+            self._violated("no record is deleted", sk)
 
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")
@@ -225,7 +246,7 @@ class Watch:
             self._violated("an attempt that was counted stays counted", pk)
 
     def _check_customer(self, key: Key, old: Json | None, new: Json) -> None:
-        if old is None and "listings" in new:
+        if old is None and "listings" in new and key[1] not in self._moved:
             created = self._double.account.customers[key[1].removeprefix("CUSTOMER#")]["created"]
             if self._clock() > created + _LATE_SECONDS:
                 self._violated("a record that is stored late is fetched", key[1])

@@ -40,13 +40,13 @@ from simulation.processes import Fleet, Invocation, Outcome, sleep
 from simulation.runtime import client
 from simulation.schedule import START, Schedule
 from simulation.sizes import sized
-from simulation.stripe_actor import ACTIONS, StripeActor
+from simulation.stripe_actor import ACTIONS, USER_METADATA, StripeActor
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
 from simulation.watch import Violation, Watch, text
 from simulation.worker import RELEASE
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
-from stripe_integrations.config import ExistingCustomers, Settings
+from stripe_integrations.config import ExistingCustomers, Settings, UnassignedCustomers
 from stripe_integrations.errors import StripeIntegrationsError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.event import QUEUES, WAITING_QUEUE
@@ -159,6 +159,12 @@ class World:
                 existing_customers=ExistingCustomers.CHECK
                 if history.checks_existing
                 else ExistingCustomers.IGNORE,
+                unassigned_customers=(
+                    UnassignedCustomers.STORE
+                    if history.stores_unassigned
+                    else UnassignedCustomers.IGNORE
+                ),
+                adopt_from=USER_METADATA if history.adopts_by_metadata else None,
             ),
             faults=self.faults,
             make_http_client=self._make_http_client,
@@ -206,6 +212,7 @@ class World:
             dead_letters=self.queue.messages,
             bus=self.bus if history.has_bus else None,
             publish_types=history.publish_types,
+            stores_unassigned=history.stores_unassigned,
             handlers=self.handlers,
             kinds=[k for k in KINDS if k.IS_DEFAULT or history.stores_optional_kinds],
             poisonous=self.faults.poisonous,

@@ -73,6 +73,7 @@ class Scene:
             dead_letters=[],
             bus=None,
             publish_types=["invoice.*"],
+            stores_unassigned=False,
             handlers=CustomHandlers(["customer.updated"], None, self.watch, self.found.append),  # type: ignore[arg-type]
             kinds=KINDS,
             poisonous=set(),
