@@ -328,7 +328,10 @@ class World:
         if not self.history.checks_existing or action.values.get("allow_existing", True):
             return set()
         with_email = self.stripe_actor.existing_with(action.values["email"])
-        return {i for i in with_email if (f"STRIPE#{i}", "POINTER") not in self.watch.images}
+        images = self.watch.images
+        return {
+            i for i in with_email if "user_id" not in images.get((f"STRIPE#{i}", "POINTER"), {})
+        }
 
     def _replay(self, action: Action) -> None:
         event: Json = {"failed": True}
