@@ -630,9 +630,8 @@ def _check_released(final: FinalState) -> Iterator[Violation]:
         if any(key[0] == pk and key[1].startswith(f"{sk}#") for key in final.watch.images):
             yield Violation("a released customer leaves no records", f"{user_id}: {stripe_id}")
         is_last = not any(c.kind in _ASSIGNING and c.ended > moment for c in calls)
-        claim = final.watch.images.get((pk, "CLAIM"))
-        # The metadata of another customer may have named the user since.
-        if is_last and claim and text(claim, "stripe_id") in (None, stripe_id):
+        claim = final.watch.images.get((pk, "CLAIM"), {})
+        if is_last and text(claim, "stripe_id") == stripe_id:
             yield Violation("a user whose customer was released has no claim", user_id)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from local.stripe_double.double import StripeDouble
 from simulation.stripe_actor import FOREIGN_EMAIL
+from stripe_integrations.models import Customer
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -99,8 +100,8 @@ class Watch:
         When each event was last replayed, by Stripe id.
     released : dict
         When a customer was last released, by the ids of its user and of the customer.
-    releasing : Counter
-        How many releases of a user are in progress, by the user's id.
+    releasing, adopting : Counter
+        How many releases by a user, and calls that may adopt, are in progress, by the user's id.
     claimed : dict
         When each claim was stored, by its tokens.
     """
@@ -123,6 +124,7 @@ class Watch:
         self.released: dict[Key, float] = {}
         self.releasing: Counter[str] = Counter()
         self.claimed: dict[str, float] = {}
+        self.adopting: Counter[str] = Counter()
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
@@ -227,6 +229,11 @@ class Watch:
         is_dropped = record is not None and "listings" not in record
         if not is_adopted and not (is_dropped and sk.count("#") > 1):
             self._violated("no record is deleted", sk)
+        if is_adopted and owner and not self.adopting[owner]:
+            adopted = Customer.from_raw_data(self.images[f"USER#{owner}", f"CUSTOMER#{stripe_id}"])
+            if owner not in (adopted.metadata or {}).values():
+                detail = f"{stripe_id} by {owner}"
+                self._violated("a customer is adopted by the user that its record names", detail)
 
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")

@@ -306,11 +306,14 @@ class World:
         call = ApiCall(action.kind, user_id, self.schedule.now, name=action.name, existing=known)
         self.final.calls.append(call)
         is_release = action.kind == "release"
+        is_adoption = action.kind == "adopt"
         self.watch.releasing[user_id] += is_release
+        self.watch.adopting[user_id] += is_adoption
 
         def then(outcome: Outcome) -> None:
             call.ended, call.status = self.schedule.now, outcome.status
             self.watch.releasing[user_id] -= is_release
+            self.watch.adopting[user_id] -= is_adoption
             self._trace("response", action.name, call.status)
             self.report.counts[f"responses {call.status}"] += 1
             if call.status == HTTPStatus.CONFLICT:

@@ -33,7 +33,7 @@ from simulation.watch import Violation, Watch
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
-from stripe_integrations.models import KINDS, Card, Customer, Subscription
+from stripe_integrations.models import KINDS, Card, Customer, Owner, Subscription
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.observation import Observation
 
@@ -284,6 +284,57 @@ def leave_the_claim_of_a_release(scene: Scene) -> None:
 
 def leave_a_card_of_a_release(scene: Scene) -> None:
     release(scene, keeps="CARD")
+
+
+def store_no_unassigned_customer(scene: Scene) -> None:
+    scene.final.stores_unassigned = True
+    scene.stripe.act("y", "POST", "/v1/customers", {"email": "a@example.com"})
+
+
+def unassigned(scene: Scene, **more: Json) -> tuple[str, Json]:
+    """The record of a customer that no user has, as it is stored."""
+    scene.final.stores_unassigned = True
+    made = scene.stripe.act("y", "POST", "/v1/customers", {"name": "Ada", "email": "a@example.com"})
+    sk = f"CUSTOMER#{made.body['id']}"
+    scene.double.account.events.clear()
+    moment = datetime.fromtimestamp(START, UTC)
+    record = Customer.new(Owner(None, made.body["id"]), moment)
+    for name, value in Customer.values_of(made.body).items():
+        setattr(record, name, value)
+    image: Json = {**record.serialize(), "version": {"N": "1"}, **more}
+    pointer: Json = {"record_type": {"S": "Pointer"}}
+    scene.write(("POINTER", pointer), pk=f"STRIPE#{made.body['id']}")
+    scene.write((sk, image), pk=record.pk)
+    return sk, image
+
+
+def test_unassigned_customer_is_no_violation(scene: Scene) -> None:
+    unassigned(scene)
+    assert scene.verdict() == set()
+
+
+def store_an_older_state_of_an_unassigned_customer(scene: Scene) -> None:
+    unassigned(scene, name={"S": "Eve"})
+
+
+def store_the_customer_of_a_user_as_unassigned(scene: Scene) -> None:
+    scene.final.stores_unassigned = True
+    sk, image = scene.customer
+    scene.write((sk, image), pk=f"UNASSIGNED#{scene.stripe_id}")
+
+
+def delete_an_unassigned_customer(scene: Scene) -> None:
+    sk, _ = unassigned(scene)
+    scene.write((sk, None), pk=f"UNASSIGNED#{sk.partition('#')[2]}")
+
+
+def adopt_for_a_user_that_the_record_does_not_name(scene: Scene) -> None:
+    sk, image = unassigned(scene)
+    stripe_id = sk.partition("#")[2]
+    scene.write(("POINTER", {"user_id": {"S": "u-7"}}), pk=f"STRIPE#{stripe_id}")
+    claim: Json = {"stripe_id": {"S": stripe_id}}
+    scene.write(("CLAIM", claim), (sk, image), pk="USER#u-7")
+    scene.write((sk, None), pk=f"UNASSIGNED#{stripe_id}")
 
 
 def release_half(scene: Scene) -> None:
@@ -549,6 +600,14 @@ def accept_a_forged_event(scene: Scene) -> None:
         (leave_the_pointer_of_a_release, "a released customer has no owner"),
         (leave_the_claim_of_a_release, "a user whose customer was released has no claim"),
         (leave_a_card_of_a_release, "a released customer leaves no records"),
+        (store_no_unassigned_customer, "a customer that no user has is stored"),
+        (store_an_older_state_of_an_unassigned_customer, "a record equals Stripe's"),
+        (store_the_customer_of_a_user_as_unassigned, "an unassigned customer is no user's"),
+        (delete_an_unassigned_customer, "no record is deleted"),
+        (
+            adopt_for_a_user_that_the_record_does_not_name,
+            "a customer is adopted by the user that its record names",
+        ),
         (release_half, "no record is deleted"),
         (delete_without_a_release, "no record is deleted"),
         (refuse_the_next_adoption, "a released customer can be adopted"),
