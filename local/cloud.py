@@ -55,6 +55,9 @@ LOCAL_AWS = ROOT / ".tools" / "ministack" / "bin" / "python"
 WORK = ROOT / ".build"
 MACHINES = {"aarch64": "arm64", "arm64": "arm64"}
 
+ABSENT, ABSENT_LOCALLY = '{"S": [{"exists": false}]}', '[{"exists": false}]'
+"""In the pattern of a stream's filter: that an item lacks an attribute."""
+
 DOUBLE_API_KEY = "sk_test_double"
 DOUBLE_WEBHOOK_SECRET = "whsec_double"
 
@@ -406,7 +409,8 @@ def adapt(template: Path) -> None:
     """Remove from a template what the local AWS lacks: TLS, and metric math of alarms.
 
     The policies of the queues deny requests without TLS. An alarm on an expression watches the
-    first metric of it instead.
+    first metric of it instead. In a filter of the stream, `exists` is asked of an attribute, not of
+    the value in it.
     """
     document = yaml_parse(template.read_text())
     for policy in ("DeadLettersPolicy", "UndeliveredEventsPolicy"):
@@ -416,6 +420,9 @@ def adapt(template: Path) -> None:
         for watched in [metric["MetricStat"] for metric in metrics if "MetricStat" in metric][:1]:
             resource["Properties"] |= watched["Metric"]
             resource["Properties"] |= {"Period": watched["Period"], "Statistic": watched["Stat"]}
+        for event in resource["Properties"].get("Events", {}).values():
+            for given in event["Properties"].get("FilterCriteria", {}).get("Filters", ()):
+                given["Pattern"] = given["Pattern"].replace(ABSENT, ABSENT_LOCALLY)
     template.write_text(yaml.safe_dump(document, sort_keys=False))
 
 

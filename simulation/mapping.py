@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ministack.services.lambda_svc import _match_esm_filter
-
 from simulation.deployment import MappingRules
 from simulation.processes import Outcome
 from simulation.schedule import Schedule
@@ -43,6 +41,22 @@ class Batch:
 
     records: list[Json]
     attempts: int = 0
+
+
+def matches(value: object, pattern: Any) -> bool:
+    """Return whether a record, or a value in it, passes a filter of exact values and `exists`.
+
+    Follows https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html: `exists` is
+    about a value that is no object, and false too where an object around it is missing.
+    """
+    if isinstance(pattern, dict):
+        inner = value if isinstance(value, dict) else {}
+        return all(matches(inner.get(name), part) for name, part in pattern.items())
+    is_present = value is not None and not isinstance(value, dict)
+    return any(
+        each["exists"] is is_present if isinstance(each, dict) else each == value
+        for each in pattern
+    )
 
 
 class StreamMapping:
@@ -134,7 +148,7 @@ class StreamMapping:
             self._position[shard] += 1
             if self._age(log[position]) > _RETENTION_SECONDS:
                 self.counts["records lost by age"] += 1
-            elif any(_match_esm_filter(log[position], pattern) for pattern in self._rules.patterns):
+            elif any(matches(log[position], pattern) for pattern in self._rules.patterns):
                 records.append(deepcopy(log[position]))
         return records
 

@@ -28,12 +28,14 @@ import functions.sync_customer.app as sync_customer
 import functions.update_customer.app as update_customer
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import StripeDouble
+from simulation.deployment import mapping_rules
+from simulation.mapping import matches
 from stripe_integrations.actions import StripeEvent, User
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context
 from stripe_integrations.errors import MessageNotSentError
-from stripe_integrations.models import Event, EventState
+from stripe_integrations.models import Event
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import Metric
@@ -214,29 +216,26 @@ class World:
         return responses
 
     def stream(self, *keys: tuple[str, str]) -> Json:
-        """Let the stream report stored items as new: these, or all customers and pending events."""
+        """Let the stream report stored items as new: these, or all that pass its filter."""
         images = {(image["pk"]["S"], image["sk"]["S"]): image for image in self.images()}
         reported = [key for key in keys if key in images]
         if not keys:
             reported = [
                 key
                 for key, image in images.items()
-                if image["record_type"]["S"] == "Customer"
-                or image.get("state") == {"S": EventState.PENDING}
+                if any(
+                    matches({"eventName": "INSERT", "dynamodb": _change(image)}, pattern)
+                    for pattern in mapping_rules().patterns
+                )
             ]
         records = [
             {
                 "eventID": str(number),
                 "eventName": "INSERT",
                 "eventSource": "aws:dynamodb",
-                "dynamodb": {
-                    "Keys": {"pk": {"S": pk}, "sk": {"S": sk}},
-                    "NewImage": images[pk, sk],
-                    "SequenceNumber": str(number),
-                },
+                "dynamodb": {**_change(images[key]), "SequenceNumber": str(number)},
             }
-            for number, (pk, sk) in enumerate(reported)
-            if (pk, sk) in images
+            for number, key in enumerate(reported)
         ]
         return self.apply_events({"Records": records})
 
@@ -396,6 +395,11 @@ def hooked(client: Any, name: str, hook: Callable[..., None]) -> Iterator[None]:
 def time_out(request: Any, **_: Any) -> None:
     """A hook on sending a request: no response comes."""
     raise ReadTimeoutError(endpoint_url=request.url)
+
+
+def _change(image: Json) -> Json:
+    """What the stream has of a new item."""
+    return {"Keys": {"pk": image["pk"], "sk": image["sk"]}, "NewImage": image}
 
 
 def database_client() -> Any:

@@ -3,10 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ministack.services.lambda_svc import _match_esm_filter as matches
-
 from simulation.deployment import MappingRules, mapping_rules
-from simulation.mapping import StreamMapping
+from simulation.mapping import StreamMapping, matches
 from simulation.processes import Outcome
 from simulation.schedule import START, Schedule
 
@@ -141,3 +139,16 @@ def test_templates_filters_pass_new_events_only() -> None:
     patterns = mapping_rules().patterns
     assert any(matches(new, pattern) for pattern in patterns)
     assert not any(matches({**new, "eventName": "MODIFY"}, pattern) for pattern in patterns)
+
+
+def test_filter_asks_whether_a_value_exists() -> None:
+    absent = {"NewImage": {"run_id": {"S": [{"exists": False}]}}}
+    present = {"NewImage": {"run_id": {"S": [{"exists": True}]}}}
+    walked = {"NewImage": {"run_id": {"S": "1-a"}}}
+    for record in ({}, {"NewImage": {}}, {"NewImage": {"run_id": {}}}):
+        assert matches(record, absent)
+        assert not matches(record, present)
+    assert matches(walked, present)
+    assert not matches(walked, absent)
+    # It is about values: an object around them does not count.
+    assert matches(walked, {"NewImage": {"run_id": [{"exists": False}]}})
