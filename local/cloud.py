@@ -408,12 +408,12 @@ def sam_build(folder: Path) -> list[str]:
 def adapt(template: Path) -> None:
     """Remove from a template what the local AWS lacks: TLS, and metric math of alarms.
 
-    The policies of the queues deny requests without TLS. An alarm on an expression watches the
-    first metric of it instead. In a filter of the stream, `exists` is asked of an attribute, not of
-    the value in it.
+    The policies of the queues and of the bucket deny requests without TLS. An alarm on an
+    expression watches the first metric of it instead. In a filter of the stream, `exists` is asked
+    of an attribute, not of the value in it.
     """
     document = yaml_parse(template.read_text())
-    for policy in ("DeadLettersPolicy", "UndeliveredEventsPolicy"):
+    for policy in ("DeadLettersPolicy", "UndeliveredEventsPolicy", "ReportsPolicy"):
         del document["Resources"][policy]
     for resource in document["Resources"].values():
         metrics = resource["Properties"].pop("Metrics", ())

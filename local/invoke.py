@@ -30,6 +30,9 @@ NEED_CUSTOMER = (
 )
 """The functions whose examples name a customer, or its user."""
 
+NEED_SWEEP = ("walk_account",)
+"""The functions whose examples need a sweep of Stripe's events."""
+
 Event = dict[str, Any]
 
 
@@ -71,6 +74,8 @@ def event_for(cloud: RunningCloud, function: str, file: str = "") -> Event:
             cloud.invoke("link_customer", event_for(cloud, "link_customer"))
         if function == "link_customer":
             event["body"] = created_now(event["body"])
+    if path.resolve() == example and function in NEED_SWEEP:
+        cloud.invoke("reconcile_events", {})
     return signed(event, cloud.signing_secret) if function == "link_customer" else event
 
 

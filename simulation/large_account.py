@@ -228,9 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--customers", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=5, help="how often all workers are killed")
-    parser.add_argument("--endpoint-calls", type=float, default=Limits.endpoint_calls)
-    parser.add_argument("--account-calls", type=float, default=Limits.account_calls)
-    parser.add_argument("--write-units", type=float, default=Limits.write_units)
+    parser.add_argument("--endpoint-calls", type=float, default=12.5)
+    parser.add_argument("--account-calls", type=float, default=50.0)
+    parser.add_argument("--write-units", type=float, default=1000.0)
     parser.add_argument(
         "--payment-methods",
         type=PaymentMethodPolicy,

@@ -32,7 +32,7 @@ def release_customer(event: Json, _: object) -> Json:
 def walk_account(event: Json, context: Any) -> Json:
     """Walk pages of a run while there is time; returns whether the run is done, and its pace."""
     current().begin_invocation(context.get_remaining_time_in_millis())
-    limits = Limits(**event.get("limits", {}))
+    limits = Limits(**event["limits"]) if "limits" in event else None
     calls, units = 0, 0.0
     for step in StripeAccount.work(event["run_id"], event["worker"], limits):
         calls, units = step.pace.calls, step.pace.units

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import botocore.handlers
 from botocore.exceptions import ClientError
@@ -27,10 +28,13 @@ ATTRIBUTES = "dynamodb:Attributes"
 DEAD_LETTERS = "dead-letters"
 UNDELIVERED_EVENTS = "undelivered-events"
 """The names of the queues, which AWS would generate."""
+REPORTS = "reports"
+"""The name of the bucket, which AWS would generate."""
 
 _REGION = "eu-west-1"
 _ACCOUNT = "123456789012"
 _NOTHING = object()
+_FOLDER = re.compile(r"(arn:aws:s3:::[^/]+/[^/]+/).*")
 _SCOPES = (LEADING_KEYS, ATTRIBUTES)
 _WRITES = {
     "Put": "PutItem",
@@ -74,7 +78,8 @@ class Need:
     def grants(self) -> set[Grant]:
         """The narrowest grants that it can do with."""
         scopes = [_family(value) for key in _SCOPES for value in self.context.get(key, ())]
-        return {Grant(self.action, self.resource, scope) for scope in (*scopes,) or (None,)}
+        resource = _FOLDER.sub(r"\1*", self.resource)
+        return {Grant(self.action, resource, scope) for scope in (*scopes,) or (None,)}
 
 
 @dataclass(frozen=True)
@@ -272,7 +277,12 @@ def put_events(bus: str) -> Need:
     return Need("events:PutEvents", _arn("events", f"event-bus/{bus}"))
 
 
-def needs(service: str, operation: str, body: Json) -> list[Need]:
+def put_object(bucket: str, key: str) -> Need:
+    """What it takes to store an object in a bucket of this name."""
+    return Need("s3:PutObject", f"arn:aws:s3:::{bucket}/{key}")
+
+
+def needs(service: str, operation: str, body: Json) -> list[Need]:  # noqa: PLR0911 - a case each
     """What a request of botocore's needs.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/
@@ -291,6 +301,8 @@ def needs(service: str, operation: str, body: Json) -> list[Need]:
             return [send_message(body["QueueUrl"].rpartition("/")[2])]
         case "eventbridge", "PutEvents":
             return [put_events(entry["EventBusName"]) for entry in body["Entries"]]
+        case "s3", "PutObject":
+            return [put_object(body["Bucket"], body["Key"])]
         case "secrets-manager", "GetSecretValue":
             # A role can't know the six characters that the service adds to a name.
             secret = f"secret:{body['SecretId']}-??????"
@@ -430,9 +442,18 @@ def _refuse_what_is_not_allowed(event_name: str, request: Any, **_: Any) -> None
     if acting is None:
         return
     service, operation = event_name.split(".")[1:]
-    if not acting.may(needs(service, operation, json.loads(request.body))):
+    if not acting.may(needs(service, operation, _asked(service, request))):
         error: Any = {"Error": {"Code": "AccessDeniedException", "Message": "not allowed"}}
         raise ClientError(error, operation)
+
+
+def _asked(service: str, request: Any) -> Json:
+    """The parameters of a request: in its body, or in the address of an object."""
+    if service != "s3":
+        asked: Json = json.loads(request.body)
+        return asked
+    address = urlsplit(request.url)
+    return {"Bucket": str(address.hostname).partition(".")[0], "Key": address.path[1:]}
 
 
 # A client takes these handlers when it is made, and the functions make theirs in many places.
@@ -466,6 +487,8 @@ def _attribute(name: str) -> str:
             return _arn("dynamodb", "table/customers")
         case "DeadLetters.Arn":
             return _arn("sqs", DEAD_LETTERS)
+        case "Reports.Arn":
+            return f"arn:aws:s3:::{REPORTS}"
         case "UndeliveredEvents.Arn":
             return _arn("sqs", UNDELIVERED_EVENTS)
     return name

@@ -163,6 +163,7 @@ class TestAlarms:
             ("EventsMissedByStream", (NAMESPACE, Metric.EVENTS_MISSED_BY_STREAM.title), "Sum"),
             ("StripeRateLimited", (NAMESPACE, Metric.STRIPE_RATE_LIMITED.title), "Sum"),
             ("ApiVersionMismatches", (NAMESPACE, Metric.API_VERSION_MISMATCHES.title), "Sum"),
+            ("WalkFailed", ("AWS/States", "ExecutionsFailed"), "Sum"),
         ],
     )
     def test_watch_the_stack(self, name: str, watched: tuple[str, str], statistic: str) -> None:
@@ -247,7 +248,7 @@ class TestRollout:
         }
         assert (errors["Namespace"], errors["MetricName"]) == ("AWS/Lambda", "Errors")
         # The others respond with their error, which Lambda does not count; this one raises it.
-        raises = name == "RebuildCustomers"
+        raises = name in ("RebuildCustomers", "WalkAccount")
         assert len(internal) == (0 if raises else 1)
         for metric in internal:
             assert metric["Namespace"] == NAMESPACE

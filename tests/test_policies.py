@@ -36,7 +36,25 @@ NOT_USED: Mapping[str, str] = {
     "kms:ListAliases": "a key by its alias",
     "kms:RevokeGrant": "DynamoDB retires its grants",
     "kms:Encrypt": "a key of a function's environment",
-    "s3:*": "code and imports in buckets: SAM's own is listed below",
+    "s3:*Object": "code and imports in buckets: SAM's own is listed below",
+    "s3:*ObjectVersion": "code and imports in buckets: SAM's own is listed below",
+    "s3:REST*": "export of logs",
+    "s3:*Abac": "access by tags",
+    "s3:*Accelerate*": "transfer acceleration",
+    "s3:*Acl": "access control lists",
+    "s3:*Analytics*": "storage class analysis",
+    "s3:*C[Oo][Rr][Ss]": "web pages that read buckets",
+    "s3:*Inventory*": "inventories",
+    "s3:*Logging": "access logs of buckets",
+    "s3:*Metadata*": "metadata tables",
+    "s3tables:*": "metadata tables",
+    "s3:*Metrics*": "metrics of requests to buckets",
+    "s3:*Notification": "events of buckets",
+    "s3:*ObjectLock*": "objects that can't be deleted",
+    "s3:*Replication*": "replication of buckets",
+    "s3:*Tiering*": "storage classes",
+    "s3:*Versioning": "versions of objects",
+    "s3:*Website": "static web sites",
     "elasticfilesystem:*": "file systems",
     "s3files:*": "file systems",
     "lambda:*ProvisionedConcurrency*": "provisioned concurrency",
@@ -134,10 +152,11 @@ class TestDeployer:
             for action in statement["Action"]:
                 assert "*" not in action
 
-    def test_passes_roles_to_lambda_and_codedeploy_alone(self) -> None:
+    def test_passes_roles_to_its_services_alone(self) -> None:
         (passing,) = (s for s in statements("deploy") if "iam:PassRole" in s["Action"])
         assert passing["Action"] == ["iam:PassRole"]
-        services = ["lambda.amazonaws.com", "codedeploy.amazonaws.com"]
+        names = ("lambda", "codedeploy", "states")
+        services = [f"{name}.amazonaws.com" for name in names]
         assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": services}}
 
     def test_attaches_policies_of_the_stack_alone(self) -> None:

@@ -28,8 +28,10 @@ from stripe_integrations.models import (
     read_customer,
 )
 from stripe_integrations.models.table import Record
+from tests.engines import REGION
 from tests.roles import (
     DEAD_LETTERS,
+    REPORTS,
     UNDELIVERED_EVENTS,
     Deployment,
     Grant,
@@ -122,7 +124,7 @@ class Stage(World):
     def new_context(self) -> Context:
         secrets._provider(store_of(self)).clear_cache()
         context = super().new_context()
-        context.send_dead_letter = context.publish = None
+        context.send_dead_letter = context.publish = context.store_report = None
         return context
 
     def invoke(
@@ -150,6 +152,8 @@ def queue_url(aws: None) -> Iterator[str]:
         secretsmanager.create_secret(Name=name, SecretString=value)
         ssm.put_parameter(Name=f"/{name}", Value=value, Type="SecureString")
     events.create_event_bus(Name=BUS)
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket=REPORTS, CreateBucketConfiguration={"LocationConstraint": REGION})
     url = str(sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"])
     yield url
     sqs.delete_queue(QueueUrl=url)
@@ -175,6 +179,7 @@ def stage(table_name: str, queue_url: str, store: str) -> Iterator[Stage]:
         webhook_secret_name=f"{place}{webhook_secret}",
         dead_letters_url=queue_url,
         event_bus_name=BUS,
+        reports_bucket=REPORTS,
         event_handlers={"customer.updated": f"{__name__}:refuse"},
     )
     with use(stage.context):
@@ -330,6 +335,52 @@ def rebuild_customers(stage: Stage) -> None:
     stage.rebuild()
 
 
+def walk_account(stage: Stage) -> None:
+    def walk(run_id: str) -> None:
+        stage.time += 3600
+        stage.walk({"action": "start", "run_id": run_id})
+        stage.walk({"action": "stop", "run_id": run_id})
+        stage.walk({"action": "resume", "run_id": run_id})
+        stage.walk({"action": "work", "run_id": run_id, "worker": "1"})
+        assert stage.walk({"action": "status"})["state"] == "finished"
+
+    def make(create: Callable[[], str]) -> tuple[str, str]:
+        stripe_id = create()
+        stage.subscribe(stripe_id)
+        return stripe_id, stage.attach_card(stripe_id)
+
+    def create_on_stripe() -> str:
+        return str(stage.request("POST", "/v1/customers", {"email": EMAIL})["id"])
+
+    stage.configure(unassigned_customers=UnassignedCustomers.STORE)
+    stage.reconcile()
+    walk("of-empty-account")
+    unassigned, first = make(create_on_stripe)
+    assigned, second = make(lambda: StripeCustomer.create(USER, EMAIL).stripe_id)
+    lost = StripeCustomer.create(User("u-2"), EMAIL).stripe_id
+    for item in stage.items():
+        if lost in str(item) or item["pk"] == "USER#u-2":
+            Record.connection().delete_item(stage.settings.table_name, item["pk"], item["sk"])
+    walk("of-new-customers")
+    for method in (first, second):
+        stage.request("POST", f"/v1/payment_methods/{method}/detach")
+    for owner in (Owner(None, unassigned), Owner("u-1", assigned)):
+        stage.rename(owner.customer_id, "Jane")
+        record = read_customer(owner)
+        assert record
+        # The walk's page is not certainly newer: the customer is fetched.
+        record.update([Customer.observed_to.set(int(stage.time) + 7200)])
+
+    def delete_listed() -> None:
+        last = stage.stripe.requests[-1]
+        if (last.method, last.path) == ("GET", "/v1/customers"):
+            for stripe_id in (unassigned, assigned):
+                stage.request("DELETE", f"/v1/customers/{stripe_id}")
+
+    stage.during_sleep = delete_listed
+    walk("of-changes")
+
+
 SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -344,6 +395,7 @@ SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
         soft_delete_customer,
         sync_customer,
         update_customer,
+        walk_account,
     )
 }
 
@@ -464,7 +516,8 @@ def test_every_policy_is_attached_by_a_role() -> None:
         "AWS::IAM::ManagedPolicy",
         "AWS::IAM::Role",
     }
-    assert of_type("AWS::IAM::Role").keys() == {role_of(function) for function in FUNCTIONS}
+    roles = {role_of(function) for function in FUNCTIONS}
+    assert of_type("AWS::IAM::Role").keys() == roles | {"WalkMachineRole"}
     attached = [policy for function in FUNCTIONS for policy in policies_of(function)[:-1]]
     for policy in of_type("AWS::IAM::ManagedPolicy").values():
         assert policy["Properties"].keys() == {"PolicyDocument"}

@@ -11,6 +11,7 @@ import pytest
 
 from simulation.deployment import mapping_rules
 from simulation.mapping import matches
+from stripe_integrations import limits
 from stripe_integrations.adapters import aws
 from stripe_integrations.adapters.stripe_gateway import CONNECT_SECONDS, READ_SECONDS
 from stripe_integrations.config import ExistingCustomers, Settings, WebhookIngress
@@ -245,10 +246,17 @@ def test_timeouts_of_calls_fit_into_the_function(name: str, worst: float) -> Non
 
 class TestDuration:
     def test_no_invocation_takes_over_five_minutes(self) -> None:
-        """A NAT gateway drops a connection that was idle for 350 seconds."""
-        for function in DEPLOYED.values():
+        """A NAT gateway drops a connection that was idle for 350 seconds.
+
+        Of walk_account, only the state machine waits for what takes longer.
+        """
+        for name, function in DEPLOYED.items():
             given = function["Properties"]["Timeout"]
-            assert max(RUNS.values()) <= 300 if isinstance(given, dict) else given <= 300
+            longest = 900 if name == "WalkAccount" else 300
+            assert max(RUNS.values()) <= 300 if isinstance(given, dict) else given <= longest
+
+    def test_page_of_a_walk_fits_into_an_invocation(self) -> None:
+        assert DEPLOYED["WalkAccount"]["Properties"]["Timeout"] > 3 * limits.WALK_PAGE_SECONDS
 
     def test_run_of_the_schedule_ends_before_the_next(self) -> None:
         given = DEPLOYED["ReconcileEvents"]["Properties"]["Timeout"]
@@ -386,7 +394,7 @@ class TestAccess:
         assert public == [{**target, **by_url}, {**target, **by_name}]
 
     def test_closed_stack_runs_only_what_an_operator_invokes(self) -> None:
-        by_operator = {"ReplayEvents", "RebuildCustomers"}
+        by_operator = {"ReplayEvents", "RebuildCustomers", "WalkAccount"}
         for name, function in DEPLOYED.items():
             given = {**SHARED, **function["Properties"]}["ReservedConcurrentExecutions"]
             assert given == NOTHING if name in by_operator else given["If"][:2] == ["IsClosed", 0]
@@ -426,6 +434,36 @@ class TestData:
         assert queues["UndeliveredEvents"]["Properties"]["MessageRetentionPeriod"] == 4 * 24 * 3600
         time_to_live = {"AttributeName": "expires_at", "Enabled": True}
         assert only("AWS::DynamoDB::Table")["TimeToLiveSpecification"] == time_to_live
+
+
+class TestReports:
+    BUCKET = of_type("AWS::S3::Bucket")["Reports"]
+
+    def test_outlive_the_stack(self) -> None:
+        kept = (self.BUCKET["DeletionPolicy"], self.BUCKET["UpdateReplacePolicy"])
+        assert kept == ("Retain", "Retain")
+
+    def test_are_private_and_encrypted(self) -> None:
+        properties = self.BUCKET["Properties"]
+        assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+        (rule,) = properties["OwnershipControls"]["Rules"]
+        assert rule == {"ObjectOwnership": "BucketOwnerEnforced"}
+        (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        with_key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": {"Ref": "KmsKeyArn"}}
+        by_default = {"SSEAlgorithm": "AES256"}
+        assert rule["ServerSideEncryptionByDefault"] == {"If": ["HasKey", with_key, by_default]}
+
+    def test_are_reached_over_tls_alone(self) -> None:
+        (statement,) = only("AWS::S3::BucketPolicy")["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        arn = {"GetAtt": "Reports.Arn"}
+        assert statement["Resource"] == [arn, {"Sub": "${Reports.Arn}/*"}]
+
+    def test_expire(self) -> None:
+        (rule,) = self.BUCKET["Properties"]["LifecycleConfiguration"]["Rules"]
+        assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 90)
+        assert "Prefix" not in rule
 
 
 class TestIngress:

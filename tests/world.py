@@ -26,6 +26,7 @@ import functions.replay_events.app as replay_events
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 import functions.update_customer.app as update_customer
+import functions.walk_account.app as walk_account
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import StripeDouble
 from simulation.deployment import mapping_rules
@@ -34,7 +35,7 @@ from stripe_integrations.actions import StripeEvent, User
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.config import API_VERSION, Settings
 from stripe_integrations.context import Context
-from stripe_integrations.errors import MessageNotSentError
+from stripe_integrations.errors import MessageNotSentError, StorageError
 from stripe_integrations.models import Event
 from stripe_integrations.models.event import MAX_ATTEMPTS
 from stripe_integrations.models.table import Record
@@ -72,6 +73,7 @@ class World:
         self.during_sleep: Callable[[], None] = lambda: None
         self.dead_letters: list[Json] = []
         self.published: list[Json] = []
+        self.reports: dict[str, str] = {}
         self.schema_errors: list[str] = []
         self.measured: list[tuple[Metric, float]] = []
         self.settings = Settings(
@@ -114,6 +116,7 @@ class World:
             ),
             send_dead_letter=self.send_dead_letter,
             publish=self.publish,
+            store_report=self.store_report,
             measure=lambda metric, value: self.measured.append((metric, value)),
         )
 
@@ -135,6 +138,12 @@ class World:
             raise MessageNotSentError("events: AccessDeniedException")
         self.schema_errors += schema_errors(detail)
         self.published.append(dict(detail))
+
+    def store_report(self, key: str, text: str) -> None:
+        """Take a part of a report, as the bucket does."""
+        if not roles.allowed(roles.put_object(roles.REPORTS, key)):
+            raise StorageError("s3: AccessDenied")
+        self.reports[key] = text
 
     # ---- the functions
 
@@ -183,6 +192,10 @@ class World:
     def rebuild(self, event: Json | None = None, remaining_seconds: float = 290) -> Json:
         """Invoke rebuild_customers, as an operator does."""
         return self.invoke(rebuild_customers, event or {}, int(remaining_seconds * 1000))
+
+    def walk(self, event: Json, remaining_seconds: float = 900) -> Json:
+        """Invoke walk_account, as the state machine or an operator does."""
+        return self.invoke(walk_account, event, int(remaining_seconds * 1000))
 
     def apply_events(self, event: Any, remaining_seconds: float = 60) -> Json:
         """Invoke apply_event, as the table's stream does."""

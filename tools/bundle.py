@@ -34,6 +34,9 @@ TASK_ROOT = "/var/task"
 BOTOCORE_SERVICES = {"dynamodb", "events", "secretsmanager", "sqs", "ssm"}
 """The services that the product calls; the models of all the others are 90 % of botocore."""
 
+STORE_OBJECTS = ("walk_account",)
+"""The functions that use S3: the others do without its model, which is the largest."""
+
 RUN_HANDLERS = ("apply_event", "reconcile_events", "replay_events")
 """The functions that apply events, and so call custom handlers."""
 DECLARE_HANDLERS = ("link_customer",)
@@ -51,7 +54,10 @@ def main(function: str, requirements: str, artifacts: str) -> None:
     requirements_files = [ROOT / "requirements" / f"{requirements}.txt"]
     if bundled_handlers and bundled_handlers.requirements:
         requirements_files.append(bundled_handlers.requirements)
-    services = BOTOCORE_SERVICES.union(bundled_handlers.services if bundled_handlers else ())
+    services = BOTOCORE_SERVICES.union(
+        bundled_handlers.services if bundled_handlers else (),
+        {"s3"} if function in STORE_OBJECTS else (),
+    )
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(dependencies(requirements_files, services), target, copy_function=link_or_copy)
     copied = [target / "app.py", target / "stripe_integrations"]

@@ -121,6 +121,12 @@ class Settings:
     adopt_from : str or None
         The key of a customer's metadata that names its user: an unassigned customer that has it is
         adopted by that user, if they have no customer. Needs `unassigned_customers`.
+    walk_stripe_percent : int
+        How much of Stripe's rate limits a walk of the account uses, in percent.
+    walk_write_units : int
+        How many of DynamoDB's write units a walk uses in a second, at most.
+    reports_bucket : str or None
+        The S3 bucket for what a walk could not store; without one, it is only counted.
     """
 
     table_name: str
@@ -145,6 +151,9 @@ class Settings:
     jwt_admin_scope: str | None = None
     unassigned_customers: UnassignedCustomers = UnassignedCustomers.IGNORE
     adopt_from: str | None = None
+    walk_stripe_percent: int = 50
+    walk_write_units: int = 1000
+    reports_bucket: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -197,6 +206,9 @@ class Settings:
             jwt_admin_scope=environment.get("JWT_ADMIN_SCOPE") or None,
             unassigned_customers=unassigned,
             adopt_from=_metadata_key(adopt_from),
+            walk_stripe_percent=_positive(environment, "WALK_STRIPE_PERCENT", "50"),
+            walk_write_units=_positive(environment, "WALK_WRITE_UNITS_PER_SECOND", "1000"),
+            reports_bucket=environment.get("REPORTS_BUCKET") or None,
         )
 
 
@@ -243,6 +255,13 @@ def _metadata_key(key: str | None) -> str | None:
             "underscores and hyphens, other than those of this product"
         )
     return key
+
+
+def _positive(environment: Mapping[str, str], variable: str, default: str) -> int:
+    number = environment.get(variable) or default
+    if not number.isdecimal() or int(number) < 1:
+        raise ConfigurationError(f"{variable} must be a whole number, at least 1")
+    return int(number)
 
 
 def _name(name: str | None) -> str | None:

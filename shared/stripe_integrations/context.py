@@ -19,7 +19,7 @@ from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from stripe_integrations import observability
-from stripe_integrations.adapters import publisher
+from stripe_integrations.adapters import publisher, storage
 from stripe_integrations.config import Settings
 from stripe_integrations.observability import Metric, logger
 
@@ -46,6 +46,8 @@ class Context:
     send_dead_letter, publish : callable, optional
         Send a message to the dead-letter queue, and to the event bus; by default, to those of the
         settings.
+    store_report : callable, optional
+        Stores a text under a key; by default, in the settings' bucket for reports.
     before_stripe_call, after_stripe_call : callable, optional
         Called with the operation before each call to Stripe, and with its outcome after it.
     measure : callable
@@ -66,6 +68,7 @@ class Context:
     make_stripe: Callable[..., StripeGateway] | None = None
     send_dead_letter: Callable[[Mapping[str, Any]], None] | None = None
     publish: Callable[[Mapping[str, Any]], None] | None = None
+    store_report: Callable[[str, str], None] | None = None
     before_stripe_call: Callable[[str], None] | None = None
     after_stripe_call: Callable[[StripeCall], None] | None = None
     measure: Callable[[Metric, float], None] = observability.measure
@@ -96,6 +99,11 @@ class Context:
         """Publish the outcome of an event to the event bus."""
         send = self.publish or partial(publisher.publish, self.settings)
         send(detail)
+
+    def put_report(self, key: str, text: str) -> None:
+        """Store a part of a report, in place of the one that has this key."""
+        store = self.store_report or partial(storage.store_text, self.settings)
+        store(key, text)
 
     def add_metric(self, metric: Metric, value: float = 1) -> None:
         """Add a value to a metric; ignored outside of an invocation."""

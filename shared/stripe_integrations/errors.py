@@ -32,6 +32,7 @@
     ├── ApplyFailedError
     ├── SideEffectFailedError
     ├── MessageNotSentError
+    ├── StorageError
     ├── OutOfTimeError
     ├── InvocationFailedError
     ├── ConflictError
@@ -220,6 +221,10 @@ class DatabaseRefusedError(StripeIntegrationsError):
 
 class MessageNotSentError(StripeIntegrationsError):
     """The dead-letter queue or the event bus did not accept a message."""
+
+
+class StorageError(StripeIntegrationsError):
+    """S3 did not store or return an object."""
 
 
 class EventHandlerNotFoundError(StripeIntegrationsError):

@@ -12,7 +12,7 @@ APPLY_SECONDS = 30
 """Time that a batch of events needs: one fetch and one write."""
 EVENTS_PAGE_SECONDS = 45
 """Time that a page of events needs, in a sweep or a replay."""
-WALKED_PAGE_SECONDS = 180
-"""Time that a page of a run needs, with the calls for its customers and the waits for budgets."""
 REBUILD_CUSTOMER_SECONDS = 60
 """Time that a rebuild needs for one more customer."""
+WALK_PAGE_SECONDS = 240
+"""Time that a page of a walk needs: up to 100 customers, whose payment methods take a call each."""

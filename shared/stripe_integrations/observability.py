@@ -63,6 +63,8 @@ class Metric(Enum):
         "responses with 500, and failed attempts of an event, due to a bug or a wrong setting",
     )
     SIGNATURES_REFUSED = "SignaturesRefused", "webhooks whose signature is missing, forged or old"
+    OBJECTS_WALKED = "ObjectsWalked", "objects of Stripe's lists that a walk has read and written"
+    OBJECTS_REPORTED = "ObjectsReported", "of those, the ones that a walk's report has"
     STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that returned 429"
     STRIPE_LATENCY = (
         "StripeLatency",

@@ -145,7 +145,8 @@ def test_filter_asks_whether_a_value_exists() -> None:
     absent = {"NewImage": {"run_id": {"S": [{"exists": False}]}}}
     present = {"NewImage": {"run_id": {"S": [{"exists": True}]}}}
     walked = {"NewImage": {"run_id": {"S": "1-a"}}}
-    for record in ({}, {"NewImage": {}}, {"NewImage": {"run_id": {}}}):
+    without: list[Json] = [{}, {"NewImage": {}}, {"NewImage": {"run_id": {}}}]
+    for record in without:
         assert matches(record, absent)
         assert not matches(record, present)
     assert matches(walked, present)

@@ -57,6 +57,9 @@ class TestSettings:
                 "EXISTING_CUSTOMERS": "check",
                 "API_AUTHORIZER": "jwt",
                 "JWT_ADMIN_SCOPE": "shop/admin",
+                "WALK_STRIPE_PERCENT": "80",
+                "WALK_WRITE_UNITS_PER_SECOND": "3000",
+                "REPORTS_BUCKET": "reports",
             }
         )
         assert settings == Settings(
@@ -80,6 +83,9 @@ class TestSettings:
             existing_customers=ExistingCustomers.CHECK,
             api_authorizer=Authorizer.JWT,
             jwt_admin_scope="shop/admin",
+            walk_stripe_percent=80,
+            walk_write_units=3000,
+            reports_bucket="reports",
         )
 
     @pytest.mark.parametrize(
@@ -104,6 +110,9 @@ class TestSettings:
             ("PUBLISH_TYPES", "v1.billing.meter.no_meter_found"),
             ("PUBLISH_TYPES", "v2.*"),
             ("WEBHOOK_INGRESS", "sqs"),
+            ("WALK_STRIPE_PERCENT", "0"),
+            ("WALK_STRIPE_PERCENT", "half"),
+            ("WALK_WRITE_UNITS_PER_SECOND", "-1"),
             ("DEPLOYMENT_NAME", "shop/prod"),
             ("DEPLOYMENT_NAME", "s" * 129),
         ],

@@ -62,6 +62,14 @@ def test_holds_handler_package_and_pruned_libraries(project: Path, tmp_path: Pat
         assert models == bundle.BOTOCORE_SERVICES
 
 
+def test_holds_s3_where_objects_are_stored(project: Path, tmp_path: Path) -> None:
+    (name,) = bundle.STORE_OBJECTS
+    (project / "functions" / "greet").rename(project / "functions" / name)
+    bundle.main(name, "function", str(tmp_path / "out"))
+    models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
+    assert models == {*bundle.BOTOCORE_SERVICES, "s3"}
+
+
 def test_bytecode_is_unchecked_and_of_lambdas_paths(project: Path, tmp_path: Path) -> None:
     bundle.main("greet", "function", str(tmp_path / "out"))
 

@@ -58,6 +58,11 @@ class Progress:
         """How many customers and subscriptions were read."""
         return sum(self.results.values())
 
+    @property
+    def objects_per_second(self) -> float:
+        """The average rate so far, with the time in which the run was stopped."""
+        return self.objects / self.seconds if self.seconds else 0.0
+
 
 class StripeAccount:
     """The actions on all customers of the Stripe account.
@@ -75,7 +80,7 @@ class StripeAccount:
         *,
         run_id: str | None = None,
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: Limits | None = None,
     ) -> Iterator[Progress]:
         """Store what Stripe has and the table lacks, and update what is older, in this process.
 
@@ -91,8 +96,9 @@ class StripeAccount:
             A run that was stopped, or whose process ended: it is continued.
         payment_methods : PaymentMethodPolicy
             Whose payment methods are listed, which takes a call for each customer.
-        limits : Limits
-            How many calls to Stripe and write units a second are used, at most.
+        limits : Limits, optional
+            How many calls to Stripe and write units a second are used, at most; by default, those
+            of the settings.
 
         Yields
         ------
@@ -131,7 +137,7 @@ class StripeAccount:
     def undo(
         run_id: str,
         mapping: Iterable[tuple[str, str]] = (),
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: Limits | None = None,
     ) -> Iterator[Progress]:
         """Release the customers that a run gave to users, in this process.
 
@@ -145,7 +151,7 @@ class StripeAccount:
         mapping : iterable of tuple
             Its mapping, or a part of it: also the customers in it are released that Stripe does not
             list, which are those of test clocks.
-        limits : Limits
+        limits : Limits, optional
             As in `backfill`.
 
         Yields
@@ -171,26 +177,33 @@ class StripeAccount:
     @staticmethod
     def start(
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
+        run_id: str | None = None,
     ) -> Run:
         """Start a run, whose windows any number of workers then walk: see `work`.
+
+        Parameters
+        ----------
+        payment_methods : PaymentMethodPolicy
+            Whose payment methods are listed.
+        run_id : str, optional
+            Identifies the run: a start that is repeated with it returns the run as it is.
 
         Raises
         ------
         RunInProgressError, SweepMissingError
             As in `backfill`.
         """
-        return start_run(PaymentMethodPolicy(payment_methods))
+        return start_run(PaymentMethodPolicy(payment_methods), run_id)
 
     @staticmethod
     def work(
         run_id: str,
         worker: str = _WORKER,
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: Limits | None = None,
     ) -> Generator[Step, None, None]:
         """Walk windows of a run, as one of its workers, until none is left or it is stopped.
 
-        In an invocation, also until there is no time for another page: see `progress`.
-
+        In a Lambda function, it ends before the invocation has too little time for another page.
         A worker may end at any point: another one repeats at most its last page.
 
         Parameters
@@ -199,8 +212,9 @@ class StripeAccount:
             The run.
         worker : str
             Identifies the worker among those of the run.
-        limits : Limits
-            What all workers of the run use together; the same for each.
+        limits : Limits, optional
+            What all workers of the run use together, the same for each; by default, those of the
+            settings.
 
         Yields
         ------
@@ -212,7 +226,7 @@ class StripeAccount:
         RunNotFoundError
             There is no such run.
         """
-        return walk(run_id, worker, limits)
+        return walk(run_id, worker, limits or Limits.of_settings(current().settings))
 
     @staticmethod
     def progress(run_id: str | None = None) -> Progress:
@@ -236,7 +250,7 @@ class StripeAccount:
             run.state,
             run.started_at,
             run.ended_at,
-            results,
+            dict(results),
             len(windows),
             sum(window.is_done for window in windows),
             (ended - run.started_at).total_seconds(),

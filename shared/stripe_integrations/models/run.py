@@ -67,9 +67,12 @@ class Run(Record, discriminator="Run"):
         cls,
         payment_methods: PaymentMethodPolicy,
         lists: Iterable[WalkedList],
+        run_id: str | None = None,
         undoes: str | None = None,
     ) -> Run:
         """Store a run with its first windows, unless another run is in progress.
+
+        Where there is a run with this id, it is returned.
 
         Raises
         ------
@@ -77,7 +80,9 @@ class Run(Record, discriminator="Run"):
             Another run is in progress.
         """
         now = int(current().clock())
-        run_id = f"{now}-{current().new_token()[:8]}"
+        if run_id and (started := cls._find(run_id)):
+            return started
+        run_id = run_id or f"{now}-{current().new_token()[:8]}"
         run = cls(
             run_key(run_id),
             _SK,
@@ -102,6 +107,8 @@ class Run(Record, discriminator="Run"):
         try:
             transact(compose)
         except ConditionFailedError as error:
+            if started := cls._find(run_id):
+                return started
             raise RunInProgressError("another run has been started") from error
         return run
 
@@ -114,10 +121,14 @@ class Run(Record, discriminator="Run"):
         RunNotFoundError
             There is none with this id.
         """
-        run = cls.read_one(run_key(run_id), _SK)
+        run = cls._find(run_id)
         if run is None:
             raise RunNotFoundError("there is no such run")
         return run
+
+    @classmethod
+    def _find(cls, run_id: str) -> Run | None:
+        return cls.read_one(run_key(run_id), _SK)
 
     @classmethod
     def latest(cls) -> Run | None:

@@ -90,7 +90,12 @@ class Window(Record, discriminator="Window"):
     @property
     def id(self) -> str:
         """What identifies it in its run."""
-        return self.sk.removeprefix(_PREFIX)
+        return self.sk.removeprefix(_PREFIX).replace("#", "-")
+
+    @property
+    def page(self) -> str:
+        """What identifies the page after the cursor in the window."""
+        return "-".join(str(part) for part in (self.cursor_created, self.cursor_id) if part) or "0"
 
     @property
     def created_until(self) -> int:
@@ -112,6 +117,17 @@ class Window(Record, discriminator="Window"):
         """
         self.worker = worker
         self.leased_until = int(current().clock()) + _LEASE_SECONDS
+        self._save()
+
+    def release(self) -> None:
+        """Let any worker lease it at once.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it in the meantime.
+        """
+        self.leased_until = 0
         self._save()
 
     def advance(self, cursor: tuple[int, str] | None, counts: Mapping[str, int]) -> None:

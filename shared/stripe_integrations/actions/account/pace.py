@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stripe_integrations.adapters.stripe_gateway import StripeCall
+from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, current, use
 from stripe_integrations.models.rate_budget import RateBudget
 from stripe_integrations.models.table import Record
@@ -20,6 +21,10 @@ from stripe_integrations.models.table import Record
 _ID = re.compile(r"\b[a-z]+_[A-Za-z0-9]+")
 _ACCOUNT = "stripe"
 _WRITES = "writes"
+_ENDPOINT_CALLS = 25
+"""Stripe's limit for the calls a second to one endpoint, in both modes."""
+_LIVE_ACCOUNT_CALLS, _TEST_ACCOUNT_CALLS = 100, 25
+"""Stripe's limits for the calls a second of an account."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,26 @@ class Limits:
     Parameters
     ----------
     endpoint_calls : float
-        Calls a second to one endpoint of Stripe's API; Stripe's own limit is 25.
+        Calls a second to one endpoint of Stripe's API.
     account_calls : float
-        Calls a second to all endpoints; Stripe's own limit is 100 in live mode, 25 in a sandbox.
+        Calls a second to all endpoints.
     write_units : float
         DynamoDB's write units a second. A new table with on-demand capacity takes about 4,000.
     """
 
-    endpoint_calls: float = 12.5
-    account_calls: float = 50
-    write_units: float = 1000
+    endpoint_calls: float
+    account_calls: float
+    write_units: float
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> Limits:
+        """The limits that a deployment is configured with: a part of Stripe's own.
+
+        https://docs.stripe.com/rate-limits
+        """
+        part = settings.walk_stripe_percent / 100
+        account = _LIVE_ACCOUNT_CALLS if settings.livemode else _TEST_ACCOUNT_CALLS
+        return cls(part * _ENDPOINT_CALLS, part * account, settings.walk_write_units)
 
 
 @dataclass

@@ -7,9 +7,10 @@ windows' cursors are.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
@@ -25,6 +26,7 @@ from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
 from stripe_integrations.models.sweep_cursor import SweepCursor
 from stripe_integrations.models.window import WalkedList, Window
+from stripe_integrations.observability import Metric
 
 _LISTED_AFTER_SECONDS = 10
 """How long after a run's upper bound its newest objects are certainly listed."""
@@ -50,7 +52,7 @@ class Step:
     pace: Pace
 
 
-def start_run(payment_methods: PaymentMethodPolicy) -> Run:
+def start_run(payment_methods: PaymentMethodPolicy, run_id: str | None) -> Run:
     """Start a run: see `StripeAccount.start`."""
     stored_kinds()  # an invalid setting is raised before anything is written
     if not SweepCursor.is_stored():
@@ -59,7 +61,7 @@ def start_run(payment_methods: PaymentMethodPolicy) -> Run:
     lists = [WalkedList.CUSTOMERS]
     if Subscription in stored_kinds():
         lists.append(WalkedList.SUBSCRIPTIONS)
-    return Run.start(payment_methods, lists)
+    return Run.start(payment_methods, lists, run_id)
 
 
 def start_undo(run_id: str) -> Run:
@@ -69,7 +71,7 @@ def start_undo(run_id: str) -> Run:
 
 
 def walk(run_id: str, worker: str, budgets: Limits) -> Generator[Step, None, None]:
-    """Walk windows of a run until none is left, the run is stopped, or the time ends.
+    """Walk windows of a run until none is left, the run is stopped, or the time is short.
 
     Parameters
     ----------
@@ -113,9 +115,11 @@ def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
 
 
 def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
-    while not window.is_done and _has_time():
+    may_be_repeated = True
+    while not window.is_done:
         run = Run.read(run_id)
-        if run.state is not RunState.RUNNING:
+        if run.state is not RunState.RUNNING or not _has_time():
+            window.release()
             return
         if run.split_requested and window.divide(run_id):
             _request_split(run_id, is_requested=False)
@@ -125,14 +129,19 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
             continue
         _write(window, page, run)
         pace.pay_for_writes()
+        if page.findings or may_be_repeated:
+            _report(run_id, window, page)
         last = page.objects[-1] if has_more else None
         cursor = (int(last["created"]), str(last["id"])) if last else None
         window.advance(cursor, {str(result): count for result, count in page.results.items()})
+        may_be_repeated = False
+        current().add_metric(Metric.OBJECTS_WALKED, page.results.total())
+        current().add_metric(Metric.OBJECTS_REPORTED, len(page.findings))
         yield Step(window, page, pace)
 
 
 def _has_time() -> bool:
-    return current().has_time_for(limits.WALKED_PAGE_SECONDS)
+    return current().has_time_for(limits.WALK_PAGE_SECONDS)
 
 
 def _write(window: Window, page: Page, run: Run) -> None:
@@ -142,6 +151,16 @@ def _write(window: Window, page: Page, run: Run) -> None:
         write_customers(page, run)
     else:
         write_subscriptions(page, run)
+
+
+def _report(run_id: str, window: Window, page: Page) -> None:
+    """Store the findings of a page, before the cursor moves.
+
+    A page that is read again after a kill has the same name: its findings replace the earlier ones,
+    even if there are none any more.
+    """
+    lines = [json.dumps(asdict(finding)) + "\n" for finding in page.findings]
+    current().put_report(f"runs/{run_id}/{window.id}/{window.page}.jsonl", "".join(lines))
 
 
 def _read_page(window: Window) -> tuple[Page | None, bool]:

@@ -1,0 +1,78 @@
+"""Invoked by the state machine, and by an operator: walks the Stripe account, and says how far."""
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+from stripe_integrations.actions import StripeAccount
+from stripe_integrations.entrypoints.invocation import invocation_handler
+from stripe_integrations.errors import InvalidFieldError
+from stripe_integrations.models.run import PaymentMethodPolicy, RunState
+from stripe_integrations.observability import logger, send_metrics
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,96}")
+
+
+@invocation_handler
+def handler(event: dict[str, Any]) -> dict[str, Any]:
+    match event.get("action"):
+        case "start":
+            run_id = _id(event, "run_id")
+            return _state(StripeAccount.start(_payment_methods(event), run_id).run_id)
+        case "work":
+            return _work(_id(event, "run_id"), _id(event, "worker"))
+        case "status":
+            return _progress(_id(event, "run_id") if "run_id" in event else None)
+        case "finish":
+            return _state(_id(event, "run_id"))
+        case "stop":
+            StripeAccount.stop(_id(event, "run_id"))
+            return _state(event["run_id"])
+        case "resume":
+            StripeAccount.resume(_id(event, "run_id"))
+            return _state(event["run_id"])
+    raise InvalidFieldError("action", "must be start, work, status, finish, stop or resume")
+
+
+def _work(run_id: str, worker: str) -> dict[str, Any]:
+    for step in StripeAccount.work(run_id, worker):
+        results = {str(result): count for result, count in step.page.results.items()}
+        logger.info("walked a page", extra={"run_id": run_id, "window": step.window.id, **results})
+        send_metrics()
+    is_done = StripeAccount.progress(run_id).state is not RunState.RUNNING
+    return {"run_id": run_id, "worker": worker, "is_done": is_done}
+
+
+def _state(run_id: str) -> dict[str, Any]:
+    return {"run_id": run_id, "state": StripeAccount.progress(run_id).state}
+
+
+def _progress(run_id: str | None) -> dict[str, Any]:
+    progress = StripeAccount.progress(run_id)
+    ended_at = progress.ended_at
+    return {
+        **asdict(progress),
+        "started_at": progress.started_at.isoformat(timespec="seconds"),
+        "ended_at": ended_at.isoformat(timespec="seconds") if ended_at else None,
+        "objects": progress.objects,
+        "objects_per_second": round(progress.objects_per_second, 1),
+    }
+
+
+def _id(event: dict[str, Any], name: str) -> str:
+    value = event.get(name)
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise InvalidFieldError(name, "must be up to 96 letters, digits, hyphens and underscores")
+    return value
+
+
+def _payment_methods(event: dict[str, Any]) -> PaymentMethodPolicy:
+    options = event.get("options", {})
+    if not isinstance(options, dict) or options.keys() - {"payment_methods"}:
+        raise InvalidFieldError("options", "may have payment_methods")
+    default = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION
+    try:
+        return PaymentMethodPolicy(options.get("payment_methods", default))
+    except ValueError:
+        policies = ", ".join(PaymentMethodPolicy)
+        raise InvalidFieldError("payment_methods", f"must be one of {policies}") from None

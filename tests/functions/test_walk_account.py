@@ -1,0 +1,237 @@
+"""walk_account: the state machine's worker, and what an operator asks it for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from stripe_integrations.actions import StripeAccount
+from stripe_integrations.config import UnassignedCustomers
+from stripe_integrations.errors import (
+    InvalidFieldError,
+    RunInProgressError,
+    RunNotFoundError,
+    StripeUnavailableError,
+)
+from stripe_integrations.models.run import PaymentMethodPolicy, Run
+from stripe_integrations.models.window import Window
+from stripe_integrations.observability import Metric
+from tests.world import EMAIL, World, database_client
+
+RUN = {"run_id": "first"}
+START = {"action": "start", **RUN}
+WORK = {"action": "work", **RUN, "worker": "first-1"}
+
+
+@pytest.fixture(autouse=True)
+def customers(world: World) -> list[str]:
+    """The ids of 230 customers on Stripe that no user has."""
+    world.configure(unassigned_customers=UnassignedCustomers.STORE)
+    world.reconcile()
+    made = [world.request("POST", "/v1/customers", {"email": EMAIL})["id"] for _ in range(230)]
+    for delivery in world.stripe.webhooks.due():
+        world.stripe.webhooks.mark(delivery, 200)
+    world.time += 3600
+    return made
+
+
+def stored(world: World) -> set[str]:
+    return {str(item["stripe_id"]) for item in world.items(record_type="Customer")}
+
+
+def set_schema_version(world: World, stripe_id: str, version: int) -> None:
+    """Let a record be of another release: one that is newer than ours can't be read."""
+    database_client().update_item(
+        TableName=world.settings.table_name,
+        Key={"pk": {"S": f"UNASSIGNED#{stripe_id}"}, "sk": {"S": f"CUSTOMER#{stripe_id}"}},
+        UpdateExpression="SET schema_version = :version",
+        ExpressionAttributeValues={":version": {"N": str(version)}},
+    )
+
+
+class TestStart:
+    def test_returns_the_run(self, world: World) -> None:
+        assert world.walk(START) == {"run_id": "first", "state": "running"}
+        assert Run.read("first").payment_methods == "with-default-or-subscription"
+
+    def test_repeated_returns_the_same_run(self, world: World) -> None:
+        world.walk(START)
+        world.walk(WORK)
+        assert world.walk(START) == {"run_id": "first", "state": "finished"}
+        assert world.walk({"action": "status"})["objects"] == 230
+
+    def test_takes_the_policy_for_payment_methods(self, world: World) -> None:
+        world.walk({**START, "options": {"payment_methods": "none"}})
+        assert Run.read("first").payment_methods is PaymentMethodPolicy.NONE
+
+    def test_refuses_a_second_run(self, world: World) -> None:
+        world.walk(START)
+        with pytest.raises(RunInProgressError):
+            world.walk({"action": "start", "run_id": "second"})
+
+
+class TestWork:
+    def test_stores_every_customer(self, world: World, customers: list[str]) -> None:
+        world.walk(START)
+        assert world.walk(WORK) == {**RUN, "worker": "first-1", "is_done": True}
+        assert stored(world) == set(customers)
+
+    def test_ends_before_the_invocation_does(self, world: World, customers: list[str]) -> None:
+        world.configure(walk_stripe_percent=1)  # four seconds for each page
+        world.walk(START)
+        world.time += 60
+        invocations = 0
+        is_done = False
+        while not is_done:
+            is_done = world.walk(WORK, remaining_seconds=242)["is_done"]
+            invocations += 1
+        assert invocations > 2
+        assert stored(world) == set(customers)
+
+    def test_leaves_its_window_to_any_worker(self, world: World, customers: list[str]) -> None:
+        world.configure(walk_stripe_percent=1)
+        world.walk(START)
+        world.time += 60
+        world.walk(WORK, remaining_seconds=242)
+        began = world.time
+        world.walk({**WORK, "worker": "second-1"}, remaining_seconds=250)
+        assert world.time - began < 20
+        assert stored(world) == set(customers)
+
+    def test_idle_worker_ends_before_the_invocation_does(self, world: World) -> None:
+        world.walk(START)
+
+        def lease_all() -> None:
+            for window in Window.all_of("first"):
+                window.lease("first-2")
+
+        lease_all()
+        world.during_sleep = lease_all
+        began = world.time
+        assert world.walk({**WORK, "worker": "first-1"})["is_done"] is False
+        assert 600 < world.time - began < 900
+
+    def test_stopped_run_is_done(self, world: World) -> None:
+        world.walk(START)
+        assert world.walk({"action": "stop", **RUN}) == {**RUN, "state": "stopped"}
+        assert world.walk(WORK)["is_done"] is True
+        assert stored(world) == set()
+        assert world.walk({"action": "resume", **RUN}) == {**RUN, "state": "running"}
+        world.walk(WORK)
+        assert world.walk({"action": "finish", **RUN}) == {**RUN, "state": "finished"}
+
+    def test_failure_is_raised_and_the_next_invocation_continues(
+        self, world: World, customers: list[str]
+    ) -> None:
+        world.walk(START)
+        world.stripe.faults.fail_next(None, match="GET /v1/customers", status=503)
+        with pytest.raises(StripeUnavailableError):
+            world.walk(WORK)
+        world.stripe.faults.clear()
+        world.walk(WORK)
+        assert stored(world) == set(customers)
+
+    def test_counts_objects(self, world: World) -> None:
+        world.walk(START)
+        world.measured.clear()
+        world.walk(WORK)
+        walked = [value for metric, value in world.measured if metric is Metric.OBJECTS_WALKED]
+        assert walked == [100, 100, 30, 0]
+
+    def test_logs_no_value(self, world: World, log: Any) -> None:
+        world.walk(START)
+        world.walk(WORK)
+        lines = [json.loads(line) for line in log.getvalue().splitlines()]
+        pages = [line for line in lines if line["message"] == "walked a page"]
+        assert [page.get("stored") for page in pages] == [100, 100, 30, None]
+        assert EMAIL not in log.getvalue()
+
+    def test_uses_the_budgets_of_the_settings(self, world: World) -> None:
+        world.configure(walk_stripe_percent=2)
+        world.walk(START)
+        world.time += 60
+        began = world.time
+        world.walk(WORK)
+        # Half a call per second to each endpoint: three pages of customers.
+        assert world.time - began >= 4
+
+
+class TestReport:
+    def test_has_findings_by_window_and_page(self, world: World, customers: list[str]) -> None:
+        world.walk(START)
+        world.walk(WORK)
+        unreadable = customers[0]
+        set_schema_version(world, unreadable, 99)
+        world.reports.clear()
+        world.time += 3600
+        world.walk({"action": "start", "run_id": "second"})
+        world.walk({"action": "work", "run_id": "second", "worker": "second-1"})
+        (key, text), *rest = [(key, text) for key, text in world.reports.items() if text]
+        assert rest == []
+        assert key.startswith("runs/second/customers-")
+        finding = {"stripe_id": unreadable, "result": "unreadable", "reason": "NewerSchemaError"}
+        assert [json.loads(line) for line in text.splitlines()] == [finding]
+
+    def test_of_repeated_page_is_replaced(
+        self, world: World, customers: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.walk(START)
+        world.walk(WORK)
+        newest = customers[-1]
+        set_schema_version(world, newest, 99)
+        world.time += 3600
+        StripeAccount.start(run_id="second")
+
+        def die(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        work = {"action": "work", "run_id": "second", "worker": "second-1"}
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Window, "advance", die)
+            world.walk(work)
+        reported = {key for key, text in world.reports.items() if newest in text}
+        assert len(reported) == 1
+        set_schema_version(world, newest, 1)
+        world.walk(work)
+        assert not any(newest in text for text in world.reports.values())
+
+
+class TestStatus:
+    def test_has_progress(self, world: World) -> None:
+        world.walk(START)
+        world.walk(WORK)
+        status = world.walk({"action": "status"})
+        assert json.loads(json.dumps(status)) == status
+        assert (status["run_id"], status["state"]) == ("first", "finished")
+        assert (status["results"], status["objects"]) == ({"stored": 230}, 230)
+        assert status["windows"] == status["windows_done"] == 2
+        assert status["objects_per_second"] == round(230 / status["seconds"], 1)
+        assert world.walk({"action": "status", **RUN}) == status
+
+    def test_of_unknown_run(self, world: World) -> None:
+        with pytest.raises(RunNotFoundError):
+            world.walk({"action": "status"})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"action": "walk"},
+        {"action": "start"},
+        {"action": "start", "run_id": "first/1"},
+        {"action": "start", "run_id": 1},
+        {**START, "options": []},
+        {**START, "options": {"payment_methods": "some"}},
+        {**START, "options": {"payment_methods": ["all"]}},
+        {**START, "options": {"payment_method": "all"}},
+        {"action": "work", **RUN},
+        {"action": "status", "run_id": None},
+        {"action": "stop"},
+    ],
+)
+def test_refuses_malformed_event(world: World, event: dict[str, Any]) -> None:
+    with pytest.raises(InvalidFieldError):
+        world.walk(event)
