@@ -305,6 +305,11 @@ def invoke_with_invalid_events(world: FailingWorld) -> None:
     ):
         world.replay(event)
         world.rebuild(event)
+        world.walk({"action": "start", "run_id": "first", **event})
+        world.walk({"action": secret, "run_id": secret, "worker": [secret]})
+        world.walk({"action": "status", "run_id": {secret: secret}})
+        world.walk({"action": "start", "run_id": "first", "options": {secret: secret}})
+        world.walk({"action": "start", "run_id": "first", "options": {"payment_methods": secret}})
         world.apply_events(event)
         world.apply_events(
             {"Records": [event, secret, {"dynamodb": {"Keys": {"pk": {secret: secret}}}}]}
@@ -317,6 +322,13 @@ def rebuild(world: FailingWorld) -> None:
         world.database.request("DeleteItem", {"TableName": "customers", "Key": key})
     for event in ({}, {"resume_from": [mark("text of a rebuild")]}):
         world.rebuild(event)
+
+
+def walk(world: FailingWorld) -> None:
+    world.reconcile()
+    world.time += 3600
+    for action in ("start", "work", "status", "stop", "resume", "finish"):
+        world.walk({"action": action, "run_id": "first", "worker": "first-1"})
 
 
 STORIES: list[Story] = [
@@ -345,6 +357,7 @@ STORIES: list[Story] = [
     replay_failed_events,
     replay_a_range,
     rebuild,
+    walk,
 ]
 _COVERED_ELSEWHERE: dict[Story, tuple[str, ...]] = {
     replay_failed_events: ("stripe",),

@@ -99,6 +99,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (4, _by_hand("replay_events", _replays(world))),
         (2, _by_hand("rebuild_customers", _rebuilds(world))),
         (2, _by_hand("reconcile_events", st.just({}))),
+        (4, _by_hand("walk_account", _walks())),
     )
 
 
@@ -351,6 +352,18 @@ def _rebuilds(world: MarkedWorld) -> st.SearchStrategy[Json]:
     since = st.sampled_from((0, 60, 10**6)).map(lambda age: int(world.time) - age)
     known = st.sampled_from(list(world.stripe.account.customers))
     return st.fixed_dictionaries({}, optional={"created_from": since, "resume_from": known})
+
+
+def _walks() -> st.SearchStrategy[Json]:
+    runs = st.sampled_from(("first", "second", "third"))
+    policies = st.sampled_from(("all", "with-default-or-subscription", "none"))
+    options = st.fixed_dictionaries({}, optional={"payment_methods": policies})
+    asked = {"action": st.sampled_from(("status", "finish", "stop", "resume")), "run_id": runs}
+    return st.one_of(
+        st.fixed_dictionaries({"action": st.just("start"), "run_id": runs, "options": options}),
+        st.fixed_dictionaries({"action": st.just("work"), "run_id": runs, "worker": st.just("1")}),
+        st.fixed_dictionaries(asked),
+    )
 
 
 @st.composite

@@ -17,7 +17,8 @@ from tests.marked_world import MarkedWorld, Output, inhabited
 
 Key = tuple[str, str]
 
-_REMAINING_MILLISECONDS = 60_000
+_REMAINING_MILLISECONDS = {"walk_account": 900_000}
+_USUAL_MILLISECONDS = 60_000
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,15 @@ class Stage:
         with self._output.captured(), use(world.context):
             try:
                 module = import_module(f"functions.{invocation.function}.app")
-                response = world.invoke(module, invocation.event, _REMAINING_MILLISECONDS)
+                remaining = _REMAINING_MILLISECONDS.get(invocation.function, _USUAL_MILLISECONDS)
+                response = world.invoke(module, invocation.event, remaining)
             except Exception as raised:
                 error = raised
                 self._output.add_failure(raised)
         for message in (*world.dead_letters, *world.published):
             self._output.add(str({**message, "user_id": None}))
+        self._output.add(str(world.reports))
+        world.reports.clear()
         world.dead_letters.clear()
         world.published.clear()
         return Outcome(

@@ -375,6 +375,7 @@ def custom_handlers(reader: Reader) -> None:
 def operate(reader: Reader) -> None:
     reader.follow("")
     replay(reader)
+    walk(reader)
     dead_letters(reader)
     roll_the_webhook_secret(reader)
     roll_the_api_key(reader)
@@ -408,6 +409,25 @@ def replay(reader: Reader) -> None:
     failed, range_of_time = re.findall(r'{"replayed": (\d+)', reader.step("Replaying events"))
     assert (failed, range_of_time) == ("1", "2")
     assert reader.all_applied(2)
+
+
+def walk(reader: Reader) -> None:
+    def wait_for(execution: str) -> None:
+        describe = reader.aws("stepfunctions").describe_execution
+        wait_until(
+            lambda: describe(executionArn=execution.strip())["status"] == "SUCCEEDED",
+            "the execution has succeeded",
+        )
+
+    section = "Walking the account"
+    wait_for(reader.step(section))
+    run = {"run_id": reader.variable("RUN"), "state": "finished"}
+    status = json.loads(reader.step(section))
+    assert run.items() <= status.items()
+    assert status["objects"] > 0
+    assert json.loads(reader.step(section)) == run
+    wait_for(reader.step(section))
+    assert reader.step(section) == ""
 
 
 def dead_letters(reader: Reader) -> None:
