@@ -50,8 +50,10 @@ def _state(run_id: str) -> dict[str, Any]:
 def _progress(run_id: str | None) -> dict[str, Any]:
     progress = StripeAccount.progress(run_id)
     ended_at = progress.ended_at
+    shown = asdict(progress)
+    del shown["findings"]  # those of each page are in the bucket
     return {
-        **asdict(progress),
+        **shown,
         "started_at": progress.started_at.isoformat(timespec="seconds"),
         "ended_at": ended_at.isoformat(timespec="seconds") if ended_at else None,
         "objects": progress.objects,
