@@ -157,6 +157,21 @@ class TestWork:
         # Half a call per second to each endpoint: three pages of customers.
         assert world.time - began >= 4
 
+    @pytest.mark.parametrize(("percent", "seconds"), [(1, 8), (100, 1)])
+    def test_changed_budget_is_that_of_the_run(
+        self, world: World, percent: int, seconds: float
+    ) -> None:
+        world.configure(walk_stripe_percent=10)
+        world.walk(START)
+        world.time += 60
+        next(StripeAccount.work("first", "first-1"))
+        world.time += 60
+        world.configure(walk_stripe_percent=percent)
+        began = world.time
+        world.walk(WORK)
+        # Two pages of customers are left, and one of subscriptions.
+        assert seconds / 2 <= world.time - began <= seconds
+
 
 class TestReport:
     def test_has_findings_by_window_and_page(self, world: World, customers: list[str]) -> None:

@@ -78,9 +78,11 @@ class RateBudget(Record, discriminator="RateBudget"):
     @classmethod
     def _read(cls, run_id: str, name: str, ceiling: float) -> RateBudget:
         key = (run_key(run_id), f"BUDGET#{name}")
-        return cls.read_one(*key) or cls(
-            *key, ceiling=ceiling, rate=ceiling, changed_at=0, next_at=0
-        )
+        budget = cls.read_one(*key)
+        if budget is None:
+            return cls(*key, ceiling=ceiling, rate=ceiling, changed_at=0, next_at=0)
+        budget.ceiling = ceiling  # the setting may have changed since
+        return budget
 
     def _is_saved(self) -> bool:
         """Write it, and return whether no other worker has changed it since it was read."""
