@@ -101,7 +101,7 @@ def used_by_aws(function: str) -> set[Grant]:
 
 
 def used_with_a_key(function: str) -> list[Statement]:
-    """What is done under the role where a customer managed key encrypts table and queue."""
+    """What is done under the role where a customer managed key encrypts table, queue and bucket."""
 
     def by(service: str, *actions: str) -> Statement:
         via = {"kms:ViaService": f"{service}.eu-west-1.amazonaws.com"}
@@ -112,6 +112,9 @@ def used_with_a_key(function: str) -> list[Statement]:
     if function in REPORTING:
         # SQS generates a data key for a sender, and decrypts one that it has already.
         used.append(by("sqs", "kms:Decrypt", "kms:GenerateDataKey"))
+    if function == "walk_account":
+        # S3 encrypts a report.
+        used.append(by("s3", "kms:GenerateDataKey"))
     return used
 
 
