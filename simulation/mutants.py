@@ -340,6 +340,25 @@ MUTANTS = (
         "            return ClaimReplacement(pointer, cls.pk.does_not_exist() | cls.pk.exists())\n",
     ),
     Mutant(
+        "unassigned children not moved",
+        f"{_MODELS}/customer.py",
+        "                transaction.save(child)\n",
+        "",
+    ),
+    Mutant(
+        "unassigned customer adopted by a payload",
+        f"{_EVENTS}/side_effects.py",
+        "        return adopt_by_metadata(str(self.event.customer_id)) if self.adopts else None\n",
+        "        from stripe_integrations.actions.customers import adopt\n"
+        "        named = adopt.named_user\n"
+        "        payload = self.event.data_object.get('metadata')\n"
+        "        adopt.named_user = lambda customer, _: named(customer, payload)\n"
+        "        reason = adopt_by_metadata(str(self.event.customer_id)) if self.adopts else None\n"
+        "        adopt.named_user = named\n"
+        "        return reason\n",
+        seed=104,
+    ),
+    Mutant(
         "metadata of an adoption never due",
         f"{_CUSTOMERS}/assign.py",
         "_store(customer, replacement, [update.add_to])",
