@@ -282,6 +282,11 @@ def put_object(bucket: str, key: str) -> Need:
     return Need("s3:PutObject", f"arn:aws:s3:::{bucket}/{key}")
 
 
+def get_object(bucket: str, key: str) -> Need:
+    """What it takes to read an object of a bucket of this name."""
+    return Need("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}")
+
+
 def needs(service: str, operation: str, body: Json) -> list[Need]:  # noqa: PLR0911 - a case each
     """What a request of botocore's needs.
 
@@ -303,6 +308,8 @@ def needs(service: str, operation: str, body: Json) -> list[Need]:  # noqa: PLR0
             return [put_events(entry["EventBusName"]) for entry in body["Entries"]]
         case "s3", "PutObject":
             return [put_object(body["Bucket"], body["Key"])]
+        case "s3", "GetObject":
+            return [get_object(body["Bucket"], body["Key"])]
         case "secrets-manager", "GetSecretValue":
             # A role can't know the six characters that the service adds to a name.
             secret = f"secret:{body['SecretId']}-??????"

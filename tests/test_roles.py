@@ -113,8 +113,8 @@ def used_with_a_key(function: str) -> list[Statement]:
         # SQS generates a data key for a sender, and decrypts one that it has already.
         used.append(by("sqs", "kms:Decrypt", "kms:GenerateDataKey"))
     if function == "walk_account":
-        # S3 encrypts a report.
-        used.append(by("s3", "kms:GenerateDataKey"))
+        # S3 encrypts a report, and decrypts a mapping.
+        used.append(by("s3", "kms:GenerateDataKey", "kms:Decrypt"))
     return used
 
 
@@ -339,9 +339,9 @@ def rebuild_customers(stage: Stage) -> None:
 
 
 def walk_account(stage: Stage) -> None:
-    def walk(run_id: str) -> None:
+    def walk(run_id: str, **options: str) -> None:
         stage.time += 3600
-        stage.walk({"action": "start", "run_id": run_id})
+        stage.walk({"action": "start", "run_id": run_id, "options": options})
         stage.walk({"action": "stop", "run_id": run_id})
         stage.walk({"action": "resume", "run_id": run_id})
         stage.walk({"action": "work", "run_id": run_id, "worker": "1"})
@@ -382,6 +382,13 @@ def walk_account(stage: Stage) -> None:
 
     stage.during_sleep = delete_listed
     walk("of-changes")
+    stage.during_sleep = lambda: None
+    moved = create_on_stripe()
+    walk("of-unassigned")
+    rows = [("u-8", "cus_missing"), ("u-9", moved), ("u-7", create_on_stripe())]
+    lines = "".join(f"{user_id},{stripe_id}\n" for user_id, stripe_id in rows)
+    stage.files["mappings/a.csv"] = f"user_id,stripe_id\n{lines}".encode()
+    walk("of-mapping", mapping="mappings/a.csv")
 
 
 SCENARIOS: Mapping[str, Callable[[Stage], None]] = {

@@ -74,6 +74,7 @@ class World:
         self.dead_letters: list[Json] = []
         self.published: list[Json] = []
         self.reports: dict[str, str] = {}
+        self.files: dict[str, bytes] = {}
         self.schema_errors: list[str] = []
         self.measured: list[tuple[Metric, float]] = []
         self.settings = Settings(
@@ -117,6 +118,7 @@ class World:
             send_dead_letter=self.send_dead_letter,
             publish=self.publish,
             store_report=self.store_report,
+            read_file=self.read_file,
             measure=lambda metric, value: self.measured.append((metric, value)),
         )
 
@@ -144,6 +146,16 @@ class World:
         if not roles.allowed(roles.put_object(roles.REPORTS, key)):
             raise StorageError("s3: AccessDenied")
         self.reports[key] = text
+
+    def read_file(self, key: str, offset: int) -> Iterator[tuple[bytes, int]]:
+        """Read the lines of a file of the operator's, as from the bucket."""
+        if not roles.allowed(roles.get_object(roles.REPORTS, key)):
+            raise StorageError("s3: AccessDenied")
+        if key not in self.files:
+            raise StorageError("s3: NoSuchKey")
+        for line in self.files[key][offset:].splitlines(keepends=True):
+            offset += len(line)
+            yield line.removesuffix(b"\n"), offset
 
     # ---- the functions
 

@@ -1,6 +1,7 @@
 """Invoked by the state machine, and by an operator: walks the Stripe account, and says how far."""
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models.run import PaymentMethodPolicy, RunState
 from stripe_integrations.observability import logger, send_metrics
 
+_KEY = re.compile(r"mappings/[A-Za-z0-9_./-]{1,200}\.(csv|jsonl)")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,96}")
 
 
@@ -18,7 +20,7 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
     match event.get("action"):
         case "start":
             run_id = _id(event, "run_id")
-            return _state(StripeAccount.start(_payment_methods(event), run_id).run_id)
+            return _state(StripeAccount.start(run_id=run_id, **_options(event)).run_id)
         case "work":
             return _work(_id(event, "run_id"), _id(event, "worker"))
         case "status":
@@ -68,13 +70,18 @@ def _id(event: dict[str, Any], name: str) -> str:
     return value
 
 
-def _payment_methods(event: dict[str, Any]) -> PaymentMethodPolicy:
+def _options(event: dict[str, Any]) -> dict[str, Any]:
     options = event.get("options", {})
-    if not isinstance(options, dict) or options.keys() - {"payment_methods"}:
-        raise InvalidFieldError("options", "may have payment_methods")
-    default = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION
-    try:
-        return PaymentMethodPolicy(options.get("payment_methods", default))
-    except ValueError:
-        policies = ", ".join(PaymentMethodPolicy)
-        raise InvalidFieldError("payment_methods", f"must be one of {policies}") from None
+    if not isinstance(options, dict) or options.keys() - _OPTIONS.keys():
+        raise InvalidFieldError("options", f"may have {', '.join(_OPTIONS)}")
+    for name, value in options.items():
+        if not _OPTIONS[name](value):
+            raise InvalidFieldError(name, "has an invalid value")
+    return options
+
+
+_OPTIONS: dict[str, Callable[[Any], bool]] = {
+    "payment_methods": lambda value: value in list(PaymentMethodPolicy),
+    "mapping": lambda value: isinstance(value, str) and bool(_KEY.fullmatch(value)),
+    "allow_refused": lambda value: isinstance(value, bool),
+}

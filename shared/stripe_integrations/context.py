@@ -69,6 +69,7 @@ class Context:
     send_dead_letter: Callable[[Mapping[str, Any]], None] | None = None
     publish: Callable[[Mapping[str, Any]], None] | None = None
     store_report: Callable[[str, str], None] | None = None
+    read_file: Callable[[str, int], Iterator[tuple[bytes, int]]] | None = None
     before_stripe_call: Callable[[str], None] | None = None
     after_stripe_call: Callable[[StripeCall], None] | None = None
     measure: Callable[[Metric, float], None] = observability.measure
@@ -104,6 +105,11 @@ class Context:
         """Store a part of a report, in place of the one that has this key."""
         store = self.store_report or partial(storage.store_text, self.settings)
         store(key, text)
+
+    def read_lines(self, key: str, offset: int) -> Iterator[tuple[bytes, int]]:
+        """Read the lines of a file of the operator's, each with the offset of the next one."""
+        read = self.read_file or partial(storage.read_lines, self.settings)
+        return read(key, offset)
 
     def add_metric(self, metric: Metric, value: float = 1) -> None:
         """Add a value to a metric; ignored outside of an invocation."""

@@ -62,6 +62,11 @@ class TestStart:
         assert world.walk(START) == {"run_id": "first", "state": "finished"}
         assert world.walk({"action": "status"})["objects"] == 230
 
+    def test_takes_a_mapping(self, world: World) -> None:
+        world.walk({**START, "options": {"mapping": "mappings/a.csv", "allow_refused": True}})
+        run = Run.read("first")
+        assert (run.mapping, run.allows_refused) == ("mappings/a.csv", True)
+
     def test_takes_the_policy_for_payment_methods(self, world: World) -> None:
         world.walk({**START, "options": {"payment_methods": "none"}})
         assert Run.read("first").payment_methods is PaymentMethodPolicy.NONE
@@ -242,6 +247,10 @@ class TestStatus:
         {**START, "options": {"payment_methods": "some"}},
         {**START, "options": {"payment_methods": ["all"]}},
         {**START, "options": {"payment_method": "all"}},
+        {**START, "options": {"mapping": "a.csv"}},
+        {**START, "options": {"mapping": "mappings/a.txt"}},
+        {**START, "options": {"mapping": 1}},
+        {**START, "options": {"allow_refused": "yes"}},
         {"action": "work", **RUN},
         {"action": "status", "run_id": None},
         {"action": "stop"},

@@ -178,6 +178,9 @@ class StripeAccount:
     def start(
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         run_id: str | None = None,
+        *,
+        mapping: str | None = None,
+        allow_refused: bool = False,
     ) -> Run:
         """Start a run, whose windows any number of workers then walk: see `work`.
 
@@ -187,13 +190,20 @@ class StripeAccount:
             Whose payment methods are listed.
         run_id : str, optional
             Identifies the run: a start that is repeated with it returns the run as it is.
+        mapping : str, optional
+            The key of a file in the deployment's bucket that says which users get which customers:
+            a CSV file, ``….csv``, with the header ``user_id,stripe_id``, or JSON lines with these
+            two keys. Its rows are staged before the lists are read.
+        allow_refused : bool
+            Whether the run goes on after an invalid row. Otherwise it is stopped there.
 
         Raises
         ------
         RunInProgressError, SweepMissingError
             As in `backfill`.
         """
-        return start_run(PaymentMethodPolicy(payment_methods), run_id)
+        policy = PaymentMethodPolicy(payment_methods)
+        return start_run(policy, run_id, mapping, allows_refused=allow_refused)
 
     @staticmethod
     def work(
@@ -288,6 +298,6 @@ def _rows(mapping: Iterable[tuple[str, str]]) -> list[Row]:
     if refused:
         first = refused[0]
         raise MappingRefusedError(
-            f"{len(refused)} rows are refused; the first is {first.number}: {first.reason}"
+            f"{len(refused)} rows are refused; the first is {first.place}: {first.reason}"
         )
     return [row for row in rows if isinstance(row, Row)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute, VersionAttribute
 from pynamodb.exceptions import PutError
@@ -56,6 +57,10 @@ class Run(Record, discriminator="Run"):
     payment_methods = required(Choice(PaymentMethodPolicy))
     started_at = required(Moment())
     ended_at = Moment()
+    mapping = Text()
+    """The S3 key of the mapping; None without one, or where the caller stages it."""
+    allows_refused = Flag()
+    """Whether the run goes on after rows of the mapping that are invalid."""
     undoes = Text()
     """The run whose assignments this one undoes; None for a backfill."""
     split_requested = Flag()
@@ -68,11 +73,22 @@ class Run(Record, discriminator="Run"):
         payment_methods: PaymentMethodPolicy,
         lists: Iterable[WalkedList],
         run_id: str | None = None,
-        undoes: str | None = None,
+        **options: Any,
     ) -> Run:
         """Store a run with its first windows, unless another run is in progress.
 
         Where there is a run with this id, it is returned.
+
+        Parameters
+        ----------
+        payment_methods : PaymentMethodPolicy
+            Whose payment methods are listed.
+        lists : iterable of WalkedList
+            What it reads.
+        run_id : str, optional
+            Its id; by default, a new one.
+        **options
+            Further fields.
 
         Raises
         ------
@@ -91,7 +107,7 @@ class Run(Record, discriminator="Run"):
             created_before=now,
             payment_methods=payment_methods,
             started_at=current().now(),
-            undoes=undoes,
+            **options,
         )
         windows = [Window.new(run_id, walked_list, None, now) for walked_list in lists]
         lock = RunLock.read()

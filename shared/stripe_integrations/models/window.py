@@ -38,11 +38,21 @@ _MIN_SECONDS = 60
 
 
 class WalkedList(StrEnum):
-    """A list of Stripe's that a run reads from its newest object to its oldest."""
+    """What a run reads, one after the other: Stripe's lists, from their newest object to their
+    oldest, and before and after them the rows of the mapping, if there is one.
+    """
 
+    MAPPING = "mapping"
     CUSTOMERS = "customers"
     SUBSCRIPTIONS = "subscriptions"
-    """Read after the customers: each needs the record of its customer."""
+    """Each needs the record of its customer."""
+    UNLISTED = "unlisted"
+    """The rows of the mapping again: those whose customer no list had are looked up."""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it is read from the mapping, and not from Stripe."""
+        return self in (WalkedList.MAPPING, WalkedList.UNLISTED)
 
 
 class Window(Record, discriminator="Window"):
@@ -50,6 +60,8 @@ class Window(Record, discriminator="Window"):
 
     `created_from` is None where the window is open below. `cursor_created` and `cursor_id` are of
     the last object that was written. `counts` has what became of the objects, by outcome.
+
+    The mapping has one window, whose cursor is `offset`: the byte at which the next row begins.
     """
 
     walked_list = required(Choice(WalkedList))
@@ -57,6 +69,7 @@ class Window(Record, discriminator="Window"):
     created_before = required(Integer())
     cursor_created = Integer()
     cursor_id = Text()
+    offset = Integer()
     is_done = required(Flag())
     worker = UnicodeAttribute(null=True)
     leased_until = NumberAttribute(null=True)
@@ -95,7 +108,8 @@ class Window(Record, discriminator="Window"):
     @property
     def page(self) -> str:
         """What identifies the page after the cursor in the window."""
-        return "-".join(str(part) for part in (self.cursor_created, self.cursor_id) if part) or "0"
+        parts = (self.cursor_created, self.cursor_id, self.offset)
+        return "-".join(str(part) for part in parts if part) or "0"
 
     @property
     def created_until(self) -> int:
@@ -130,13 +144,14 @@ class Window(Record, discriminator="Window"):
         self.leased_until = 0
         self._save()
 
-    def advance(self, cursor: tuple[int, str] | None, counts: Mapping[str, int]) -> None:
+    def advance(self, cursor: tuple[int, str] | int | None, counts: Mapping[str, int]) -> None:
         """Note that a page was written, and lease the window for longer.
 
         Parameters
         ----------
-        cursor : tuple or None
-            Stripe's `created` and id of the last object of the page; None at the end of the window.
+        cursor : tuple, int or None
+            Stripe's `created` and id of the last object of the page; of rows, the byte at which the
+            next one begins; None at the end of the window.
         counts : mapping
             How many objects of the page had each outcome.
 
@@ -145,10 +160,13 @@ class Window(Record, discriminator="Window"):
         StaleRecordError
             Another worker has leased it in the meantime, and reads the page again.
         """
-        if cursor is None:
-            self.is_done = True
-        else:
-            self.cursor_created, self.cursor_id = cursor
+        match cursor:
+            case None:
+                self.is_done = True
+            case int():
+                self.offset = cursor
+            case created, stripe_id:
+                self.cursor_created, self.cursor_id = created, stripe_id
         self.counts = dict(Counter(self.counts) + Counter(counts))
         self.leased_until = int(current().clock()) + _LEASE_SECONDS
         self._save()
@@ -174,6 +192,8 @@ class Window(Record, discriminator="Window"):
         StaleRecordError
             Another worker has leased it in the meantime.
         """
+        if WalkedList(self.walked_list).has_rows:
+            return False
         lowest = _FIRST_CREATED if self.created_from is None else self.created_from
         middle = (lowest + self.created_until) // 2
         if middle - lowest < _MIN_SECONDS:

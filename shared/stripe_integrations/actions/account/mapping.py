@@ -11,8 +11,10 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
+from itertools import islice
 from typing import NamedTuple
 
 from pynamodb.transactions import TransactWrite
@@ -29,10 +31,14 @@ from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import Run
 from stripe_integrations.models.table import ConditionFailedError, transact
+from stripe_integrations.models.window import WalkedList, Window
 
 _CUSTOMER_ID = re.compile(r"cus_[A-Za-z0-9]{1,251}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLUMNS = ["user_id", "stripe_id"]
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ROWS = 100
+"""How many rows are a page."""
 
 
 class Row(NamedTuple):
@@ -47,65 +53,107 @@ class RefusedRow(NamedTuple):
 
     Parameters
     ----------
-    number : int
-        Its place in the mapping, from 1; a header is not counted.
+    place : int
+        The byte at which it begins in a file; its number, from 1, in a list.
     reason : str
         Why, without its values.
     """
 
-    number: int
+    place: int
     reason: str
 
 
-def read_csv(lines: Iterable[bytes]) -> Iterator[Row | RefusedRow]:
-    """Read the rows of a CSV file, encoded in UTF-8, whose header is ``user_id,stripe_id``.
+def process_rows(window: Window, run: Run) -> tuple[Page, int | None]:
+    """Stage the next rows of a run's mapping, or look up those whose customer no list had.
+
+    Returns
+    -------
+    tuple
+        The page of rows, and the byte at which the next row begins; None at the end of the file.
 
     Raises
     ------
     MappingRefusedError
-        The header is missing, or has other columns.
+        The header of a CSV file is missing, or has other columns.
+    StorageError
+        S3 did not return the file.
     """
-    numbered = enumerate(lines)
-    _, header = next(numbered, (0, b""))
-    columns = _cells(header.removeprefix(b"\xef\xbb\xbf"))
-    if sorted(columns or []) != sorted(_COLUMNS):
+    page = Page([], Observation.of_event(int(current().clock())))
+    is_staged = window.walked_list is WalkedList.MAPPING
+    rows = read_rows(str(run.mapping), window.offset or 0)
+    cursor = None
+    for row, following in islice(rows, _ROWS):
+        cursor = following
+        if isinstance(row, Row):
+            outcome = (stage if is_staged else resolve_row)(run, row)
+            page.note(outcome or (Result.STAGED if is_staged else Result.UNCHANGED))
+        elif row and is_staged:
+            page.note(Finding(f"byte {row.place}", Result.REFUSED, row.reason))
+    return page, cursor
+
+
+def read_rows(key: str, offset: int = 0) -> Iterator[tuple[Row | RefusedRow | None, int]]:
+    """Read the rows of a file in the bucket, each with the offset of the next one.
+
+    A file ``….csv`` has the header ``user_id,stripe_id``, in any order; every other file has JSON
+    lines, each ``{"user_id": …, "stripe_id": …}``. Both are UTF-8. An empty line is None.
+
+    Raises
+    ------
+    MappingRefusedError
+        The header of a CSV file is missing, or has other columns.
+    StorageError
+        S3 did not return the file.
+    """
+    parse: Callable[[int, bytes], Row | RefusedRow | None] = _row_of_json
+    if key.endswith(".csv"):
+        header, first = next(current().read_lines(key, 0), (b"", 0))
+        parse = partial(_row_of_csv, _columns(header))
+        offset = max(offset, first)
+    for line, following in current().read_lines(key, offset):
+        yield parse(offset, line), following
+        offset = following
+
+
+def _columns(header: bytes) -> list[str]:
+    columns = _cells(header.removeprefix(_BYTE_ORDER_MARK))
+    if columns is None or sorted(columns) != sorted(_COLUMNS):
         raise errors.MappingRefusedError("the mapping needs the header user_id,stripe_id")
-    place = {name: columns.index(name) for name in _COLUMNS} if columns else {}
-    for number, line in numbered:
-        cells = _cells(line)
-        if cells == []:
-            continue
-        if cells is None or len(cells) != len(_COLUMNS):
-            yield RefusedRow(number, "is not two values in UTF-8")
-        else:
-            yield checked(number, *(cells[place[name]] for name in _COLUMNS))
+    return columns
 
 
-def read_json_lines(lines: Iterable[bytes]) -> Iterator[Row | RefusedRow]:
-    """Read the rows of a file of JSON lines, each ``{"user_id": …, "stripe_id": …}``."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and row.keys() == set(_COLUMNS):
-            yield checked(number, row["user_id"], row["stripe_id"])
-        else:
-            yield RefusedRow(number, "is not an object with user_id and stripe_id")
+def _row_of_csv(columns: list[str], place: int, line: bytes) -> Row | RefusedRow | None:
+    cells = _cells(line)
+    if cells == []:
+        return None
+    if cells is None or len(cells) != len(columns):
+        return RefusedRow(place, "is not two values in UTF-8")
+    row = dict(zip(columns, cells, strict=True))
+    return checked(place, *(row[name] for name in _COLUMNS))
 
 
-def checked(number: int, user_id: object, stripe_id: object) -> Row | RefusedRow:
+def _row_of_json(place: int, line: bytes) -> Row | RefusedRow | None:
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line.removeprefix(_BYTE_ORDER_MARK))
+    except ValueError:
+        row = None
+    if isinstance(row, dict) and row.keys() == set(_COLUMNS):
+        return checked(place, *(row[name] for name in _COLUMNS))
+    return RefusedRow(place, "is not an object with user_id and stripe_id")
+
+
+def checked(place: int, user_id: object, stripe_id: object) -> Row | RefusedRow:
     """Return a row, or why it is refused. Values are taken as they are written."""
     if not isinstance(user_id, str) or not user_id:
-        return RefusedRow(number, "user_id is empty, or no text")
+        return RefusedRow(place, "user_id is empty, or no text")
     if len(user_id) > Pointer.MAX_USER_ID_LENGTH:
-        return RefusedRow(number, f"user_id has over {Pointer.MAX_USER_ID_LENGTH} characters")
+        return RefusedRow(place, f"user_id has over {Pointer.MAX_USER_ID_LENGTH} characters")
     if _CONTROL.search(user_id) or user_id != user_id.strip():
-        return RefusedRow(number, "user_id has control characters, or spaces around it")
+        return RefusedRow(place, "user_id has control characters, or spaces around it")
     if not isinstance(stripe_id, str) or not _CUSTOMER_ID.fullmatch(stripe_id):
-        return RefusedRow(number, "stripe_id is not the id of a Stripe customer")
+        return RefusedRow(place, "stripe_id is not the id of a Stripe customer")
     return Row(user_id, stripe_id)
 
 

@@ -16,6 +16,10 @@ Json = Mapping[str, Any]
 class Result(StrEnum):
     """What became of an object."""
 
+    STAGED = "staged"
+    """A row of the mapping: its user has the customer, whose record is stored later."""
+    REFUSED = "refused"
+    """A row of the mapping that is invalid."""
     STORED = "stored"
     """It was not stored before."""
     UPDATED = "updated"

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
+from stripe_integrations.actions.account.mapping import process_rows
 from stripe_integrations.actions.account.pace import Limits, Pace
-from stripe_integrations.actions.account.page import Page
+from stripe_integrations.actions.account.page import Page, Result
 from stripe_integrations.actions.account.undo import undo_customers
 from stripe_integrations.context import current
 from stripe_integrations.models import Subscription, stored_kinds
@@ -52,7 +53,13 @@ class Step:
     pace: Pace
 
 
-def start_run(payment_methods: PaymentMethodPolicy, run_id: str | None) -> Run:
+def start_run(
+    payment_methods: PaymentMethodPolicy,
+    run_id: str | None,
+    mapping: str | None,
+    *,
+    allows_refused: bool,
+) -> Run:
     """Start a run: see `StripeAccount.start`."""
     stored_kinds()  # an invalid setting is raised before anything is written
     if not SweepCursor.is_stored():
@@ -61,7 +68,10 @@ def start_run(payment_methods: PaymentMethodPolicy, run_id: str | None) -> Run:
     lists = [WalkedList.CUSTOMERS]
     if Subscription in stored_kinds():
         lists.append(WalkedList.SUBSCRIPTIONS)
-    return Run.start(payment_methods, lists, run_id)
+    if mapping:
+        lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
+    options = {"mapping": mapping, "allows_refused": allows_refused}
+    return Run.start(payment_methods, lists, run_id, **options)
 
 
 def start_undo(run_id: str) -> Run:
@@ -123,16 +133,14 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
             return
         if run.split_requested and window.divide(run_id):
             _request_split(run_id, is_requested=False)
-        page, has_more = _read_page(window)
-        if page is None:
-            window.forget_cursor_id()
-            continue
-        _write(window, page, run)
+        process = process_rows if WalkedList(window.walked_list).has_rows else _process_objects
+        page, cursor = process(window, run)
         pace.pay_for_writes()
         if page.findings or may_be_repeated:
             _report(run_id, window, page)
-        last = page.objects[-1] if has_more else None
-        cursor = (int(last["created"]), str(last["id"])) if last else None
+        if page.results[Result.REFUSED] and not run.allows_refused:
+            _stop(run_id)
+            return
         window.advance(cursor, {str(result): count for result, count in page.results.items()})
         may_be_repeated = False
         current().add_metric(Metric.OBJECTS_WALKED, page.results.total())
@@ -144,13 +152,17 @@ def _has_time() -> bool:
     return current().has_time_for(limits.WALK_PAGE_SECONDS)
 
 
-def _write(window: Window, page: Page, run: Run) -> None:
+def _process_objects(window: Window, run: Run) -> tuple[Page, tuple[int, str] | None]:
+    """Read and write the next page of a list; the cursor is of its last object, None at the end."""
+    page, has_more = _read_page(window)
     if run.undoes:
         undo_customers(page, run)
     elif window.walked_list is WalkedList.CUSTOMERS:
         write_customers(page, run)
     else:
         write_subscriptions(page, run)
+    last = page.objects[-1] if has_more else None
+    return page, (int(last["created"]), str(last["id"])) if last else None
 
 
 def _report(run_id: str, window: Window, page: Page) -> None:
@@ -163,8 +175,8 @@ def _report(run_id: str, window: Window, page: Page) -> None:
     current().put_report(f"runs/{run_id}/{window.id}/{window.page}.jsonl", "".join(lines))
 
 
-def _read_page(window: Window) -> tuple[Page | None, bool]:
-    """Read the next page of a window; None where the cursor's object is gone."""
+def _read_page(window: Window) -> tuple[Page, bool]:
+    """Read the next page of a window; where the cursor's object is gone, its second again."""
     stripe = current().stripe
     read = {
         WalkedList.CUSTOMERS: stripe.list_customers_page,
@@ -176,13 +188,16 @@ def _read_page(window: Window) -> tuple[Page | None, bool]:
     try:
         objects, has_more = read(window.created_from, before, window.cursor_id)
     except errors.StripeObjectChangedError:
-        return None, True
+        if window.cursor_id is None:
+            raise
+        window.forget_cursor_id()
+        return _read_page(window)
     observation = Observation.of_fetch(sent, received=current().clock())
     return Page(objects, observation), has_more
 
 
 def _lease(windows: list[Window], worker: str) -> Window | None:
-    """Lease a window that no other worker has; customers come before subscriptions."""
+    """Lease a window that no other worker has, of the first list that is not read completely."""
     for walked_list in WalkedList:
         unfinished = [w for w in windows if w.walked_list == walked_list and not w.is_done]
         for window in unfinished:
@@ -193,6 +208,10 @@ def _lease(windows: list[Window], worker: str) -> Window | None:
         if unfinished:
             return None
     return None
+
+
+def _stop(run_id: str) -> None:
+    retry_on_conflict(lambda _: Run.read(run_id).stop())
 
 
 def _wait_until_listed(run: Run) -> None:

@@ -11,8 +11,7 @@ from stripe_integrations.actions import StripeAccount, StripeCustomer, User
 from stripe_integrations.actions.account.mapping import (
     RefusedRow,
     Row,
-    read_csv,
-    read_json_lines,
+    read_rows,
 )
 from stripe_integrations.actions.account.page import Result
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
@@ -20,6 +19,8 @@ from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError, MappingRefusedError
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
+from stripe_integrations.models.run import RunState
+from stripe_integrations.models.window import Window
 from tests.stripe_integrations.actions.account.helpers import (
     backfill,
     calls,
@@ -259,18 +260,35 @@ class TestUndone:
 
 
 class TestFile:
-    def test_csv(self) -> None:
-        lines = [b"\xef\xbb\xbfstripe_id,user_id\r\n", b'cus_1,"a,b"\r\n', b"\r\n", b"cus_2,2\r\n"]
-        assert list(read_csv(lines)) == [Row("a,b", "cus_1"), Row("2", "cus_2")]
+    def rows(self, world: World, key: str, content: bytes) -> list[Any]:
+        world.files[key] = content
+        return [row for row, _ in read_rows(key)]
+
+    def test_csv(self, world: World) -> None:
+        lines = b'\xef\xbb\xbfstripe_id,user_id\r\ncus_1,"a,b"\r\n\r\ncus_2,2\r\n'
+        assert self.rows(world, "a.csv", lines) == [Row("a,b", "cus_1"), None, Row("2", "cus_2")]
 
     @pytest.mark.parametrize("header", [b"", b"u-1,cus_1\n", b"user_id\n", b"\xff,\xfe\n"])
-    def test_csv_needs_header(self, header: bytes) -> None:
+    def test_csv_needs_header(self, world: World, header: bytes) -> None:
         with pytest.raises(MappingRefusedError):
-            list(read_csv([header, b"u-2,cus_2\n"]))
+            self.rows(world, "a.csv", header)
 
-    def test_json_lines(self) -> None:
-        lines = [b'{"user_id": "u-1", "stripe_id": "cus_1"}\n', b"\n"]
-        assert list(read_json_lines(lines)) == [Row("u-1", "cus_1")]
+    def test_json_lines(self, world: World) -> None:
+        lines = b'{"user_id": "u-1", "stripe_id": "cus_1"}\n\n'
+        assert self.rows(world, "a.jsonl", lines) == [Row("u-1", "cus_1"), None]
+
+    @pytest.mark.parametrize("key", ["a.csv", "a.jsonl"])
+    def test_is_read_on_from_an_offset(self, world: World, key: str) -> None:
+        csv = b"user_id,stripe_id\nu-1,cus_1\nu-2,cus_2\nu-3,cus_3"
+        json_lines = b"".join(
+            b'{"user_id": "u-%d", "stripe_id": "cus_%d"}\n' % (number, number)
+            for number in (1, 2, 3)
+        )
+        world.files[key] = csv if key == "a.csv" else json_lines
+        rows = list(read_rows(key))
+        assert [row for row, _ in rows] == [Row(f"u-{n}", f"cus_{n}") for n in (1, 2, 3)]
+        for number, (_, offset) in enumerate(rows, 1):
+            assert list(read_rows(key, offset)) == rows[number:]
 
     @pytest.mark.parametrize(
         "line",
@@ -290,17 +308,17 @@ class TestFile:
             b"u" * 501 + b",cus_1",
         ],
     )
-    def test_refused_row_of_csv(self, line: bytes) -> None:
-        (row,) = read_csv([b"user_id,stripe_id\n", line + b"\n"])
+    def test_refused_row_of_csv(self, world: World, line: bytes) -> None:
+        (row,) = self.rows(world, "a.csv", b"user_id,stripe_id\n" + line + b"\n")
         assert isinstance(row, RefusedRow)
-        assert row.number == 1
+        assert row.place == len(b"user_id,stripe_id\n")
         assert "u-1" not in row.reason
 
     @pytest.mark.parametrize(
         "line", [b"[]", b"{", b'{"user_id": 1, "stripe_id": "cus_1"}', b'{"user_id": "u-1"}']
     )
-    def test_refused_row_of_json_lines(self, line: bytes) -> None:
-        (row,) = read_json_lines([line])
+    def test_refused_row_of_json_lines(self, world: World, line: bytes) -> None:
+        (row,) = self.rows(world, "a.jsonl", line)
         assert isinstance(row, RefusedRow)
 
     def test_refused_row_assigns_nothing(self, world: World, existing: str) -> None:
@@ -333,3 +351,74 @@ class TestRaces:
         except ConflictError:
             pytest.fail("the page was not decided again")
         assert users(world) == {"u-2": existing}
+
+
+class TestStagedFromFile:
+    """The mapping is a file in the bucket, whose rows are staged page by page."""
+
+    def start(self, world: World, rows: list[tuple[str, str]], **options: Any) -> str:
+        lines = "".join(f"{user_id},{stripe_id}\n" for user_id, stripe_id in rows)
+        world.files["mappings/a.csv"] = f"user_id,stripe_id\n{lines}".encode()
+        return StripeAccount.start(mapping="mappings/a.csv", **options).run_id
+
+    def work(self, run_id: str) -> dict[str, int]:
+        current().deadline = math.inf
+        list(StripeAccount.work(run_id))
+        return dict(StripeAccount.progress(run_id).results)
+
+    def test_users_get_their_customers(self, world: World) -> None:
+        made = [make(world) for _ in range(230)]
+        world.time += 3600
+        rows = [(f"u-{number}", stripe_id) for number, stripe_id in enumerate(made)]
+        run_id = self.start(world, rows)
+        assert self.work(run_id) == {"staged": 230, "stored": 230, "unchanged": 230}
+        assert users(world) == dict(rows)
+        assert StripeAccount.progress(run_id).state is RunState.FINISHED
+
+    def test_killed_worker_loses_no_row(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = [make(world) for _ in range(150)]
+        world.time += 3600
+        rows = [(f"u-{number}", stripe_id) for number, stripe_id in enumerate(made)]
+        run_id = self.start(world, rows)
+        advance, calls_left = Window.advance, [1]
+
+        def die(window: Window, *args: Any) -> None:
+            if not calls_left:
+                raise KeyboardInterrupt
+            calls_left.pop()
+            advance(window, *args)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Window, "advance", die)
+            list(StripeAccount.work(run_id))
+        self.work(run_id)
+        assert users(world) == dict(rows)
+
+    def test_row_of_customer_that_no_list_has_is_reported(
+        self, world: World, existing: str
+    ) -> None:
+        run_id = self.start(world, [("u-1", existing), ("u-2", "cus_missing")])
+        assert self.work(run_id)["conflict"] == 1
+        assert users(world) == {"u-1": existing}
+        assert any("cus_missing" in text for text in world.reports.values())
+        assert CustomerClaim.read("u-2") is None
+
+    def test_invalid_row_stops_the_run(self, world: World, existing: str) -> None:
+        run_id = self.start(world, [("", existing)])
+        assert self.work(run_id) == {}
+        assert StripeAccount.progress(run_id).state is RunState.STOPPED
+        assert any("user_id is empty" in text for text in world.reports.values())
+
+    def test_invalid_row_is_passed_over_if_allowed(self, world: World, existing: str) -> None:
+        run_id = self.start(world, [("", "cus_2"), ("u-1", existing)], allow_refused=True)
+        assert self.work(run_id)["refused"] == 1
+        assert users(world) == {"u-1": existing}
+
+    def test_is_undone(self, world: World, existing: str) -> None:
+        run_id = self.start(world, [("u-1", existing)])
+        self.work(run_id)
+        world.time += 3600
+        assert undo(run_id) == {"released": 1}
+        assert users(world) == {}
