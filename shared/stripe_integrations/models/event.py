@@ -305,7 +305,9 @@ class Event(Record, discriminator="Event"):
             self._update_if(self._link_actions(), Event.pk.exists())
             return self
         stored = self.store()
-        return stored if stored is self or stored._is_linked_to(owner) else stored.link(owner)
+        # One that has ended had its effect when the customer had another user, or none.
+        is_done = stored is self or stored.processed or stored._is_linked_to(owner)
+        return stored if is_done else stored.link(owner)
 
     @classmethod
     def find(cls, stripe_id: str) -> Event | None:
