@@ -15,7 +15,7 @@ from typing import Any
 
 import stripe
 
-from local.cloud import Cloud, CloudError, Response, local_cloud, printed_step
+from local.cloud import Cloud, CloudError, Response, local_cloud, printed_step, stack_outputs
 from local.stripe_double import StripeDoubleServer, sign
 
 USER = "user-1"
@@ -114,6 +114,7 @@ class Demo:
         self.not_found()
         self.new_customer(customer)
         self.adopt()
+        self.move_in()
 
     def create(self) -> str:
         self.output.step(
@@ -379,6 +380,55 @@ class Demo:
         self.expect(response.status == 409, "409: no other user gets it")
         self.show_table()
 
+    def move_in(self) -> None:
+        self.output.step(
+            "Move existing customers in",
+            "A file says whose they are; a state machine reads the account, and stores them.",
+        )
+        rows = {f"user-{number}": self.make_existing(number) for number in range(3, 7)}
+        lines = "".join(f"{user},{customer}\n" for user, customer in rows.items())
+        outputs = stack_outputs(self.cloud.endpoint)
+        bucket, machine = outputs["ReportsBucket"], outputs["WalkMachineArn"]
+        mapping = "mappings/users.csv"
+        self.output.request(f"PUT s3://{bucket}/{mapping}", f"user_id,stripe_id\n{lines}")
+        self.cloud.client("s3").put_object(
+            Bucket=bucket, Key=mapping, Body=f"user_id,stripe_id\n{lines}".encode()
+        )
+        self.invoke("reconcile_events", self.cloud.reconcile_events, {})  # sweeps before a walk
+        self.output.request("start the state machine", {"mapping": mapping})
+        self.cloud.client("stepfunctions").start_execution(
+            stateMachineArn=machine, name="demo", input=json.dumps({"mapping": mapping})
+        )
+        shown: list[object] = []
+
+        def has_finished() -> bool:
+            walk = outputs["WalkAccountName"]
+            status = self.cloud.invoke(walk, {"action": "status", "run_id": "demo"})
+            if "state" not in status:
+                return False  # it has not been started yet
+            progress = f"{status['state']}: {status['objects']} read, {status['results']}"
+            if progress not in shown:
+                shown.append(progress)
+                self.output.line(f"   {progress}", "32")
+            return bool(status["state"] == "finished")
+
+        self.cloud.wait_until(has_finished, "the walk is finished")
+        for user, customer in rows.items():
+            found = self.cloud.request("GET", f"/customers/{user}").body
+            self.expect(found.get("stripe_id") == customer, f"{user} has {shorten_ids(customer)}")
+        self.expect(bool(found["subscriptions"]), "with the subscription of the last one")
+        self.show_table()
+
+    def make_existing(self, number: int) -> str:
+        """Create a customer on Stripe, as another program did long ago; the last has more."""
+        customer = self.stripe.v1.customers.create(
+            {"email": EXISTING_EMAIL, "name": f"No. {number}"}
+        )
+        self.existing.add(customer.id)
+        if number == 6:
+            self.subscribe(customer.id)
+        return customer.id
+
     def clean_up(self) -> None:
         """Delete the customers from a real test account; a double ends with the cloud."""
         if not self.cloud.stripe.double:
@@ -520,7 +570,13 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "TaxId": lambda item: f"{item['type']} {item['country']}",
     "PaymentMethod": lambda item: str(item["type"]),
     "Entitlement": lambda item: str(item["lookup_key"]),
-    "Pointer": lambda item: f"belongs to {item['user_id']}",
+    "Pointer": lambda item: f"belongs to {item.get('user_id') or item['customer_id']}",
+    "MetadataUpdate": lambda _: "the metadata on Stripe is due to be written",
+    "Run": lambda item: f"{item['state']}, {item.get('mapping')}",
+    "RunLock": lambda item: f"the last run is {item['run_id']}",
+    "Window": lambda item: f"{'done' if item['is_done'] else 'in progress'}, {item['counts']}",
+    "RateBudget": lambda item: f"{item['rate']} a second",
+    "LookupCursor": lambda _: "position of the lookups of waiting events",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
     "SweepCursor": lambda _: "position of the sweep of Stripe's events",
     "Deployment": lambda item: f"the table of {item['name']}",
