@@ -402,10 +402,10 @@ class Demo:
         shown: list[object] = []
 
         def has_finished() -> bool:
+            if "RUN#demo" not in {item["pk"] for item in self.cloud.items()}:
+                return False  # it has not been started yet
             walk = outputs["WalkAccountName"]
             status = self.cloud.invoke(walk, {"action": "status", "run_id": "demo"})
-            if "state" not in status:
-                return False  # it has not been started yet
             progress = f"{status['state']}: {status['objects']} read, {status['results']}"
             if progress not in shown:
                 shown.append(progress)
@@ -529,11 +529,14 @@ class Demo:
         self.last_table = table
 
 
+_PARTITIONS = ("USER", "UNASSIGNED", "STRIPE", "EVENT", "RUN", "SWEEP", "DEPLOYMENT")
+
+
 def sort_key(item: Mapping[str, Any]) -> tuple[int, Any, str]:
     """Return the sort key of an item: users, pointers, then events in the order of arrival."""
     kind = item["pk"].partition("#")[0]
     return (
-        ("USER", "STRIPE", "EVENT", "SWEEP", "DEPLOYMENT").index(kind),
+        _PARTITIONS.index(kind),
         item.get("received_at", item["pk"]),
         item["sk"],
     )
