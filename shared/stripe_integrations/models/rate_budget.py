@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pynamodb.attributes import NumberAttribute, VersionAttribute
-from pynamodb.exceptions import PutError
+from pynamodb.attributes import NumberAttribute
+from pynamodb.exceptions import PutError, UpdateError
+from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import ConflictError
 from stripe_integrations.models.keys import run_key
-from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import CONDITION_FAILED, Record, error_code, unavailable
 
 _RECOVERY_SECONDS = 60
@@ -22,74 +23,76 @@ class RateBudget(Record, discriminator="RateBudget"):
     """A rate that a run's workers share.
 
     `next_at` is when the next unit is free, and `rate` was the rate, in units a second, at
-    `changed_at`; Unix seconds.
+    `changed_at`; Unix seconds. Each worker adds what it reserves, in one write that needs no
+    version: workers don't conflict.
     """
 
     ceiling = NumberAttribute()
     rate = NumberAttribute()
     changed_at = NumberAttribute()
     next_at = NumberAttribute()
-    version = VersionAttribute()
 
     @classmethod
-    def reserve(cls, run_id: str, name: str, ceiling: float, units: float) -> float:
-        """Reserve units, and return the Unix time from which they may be used.
+    def of(cls, run_id: str, name: str, ceiling: float) -> RateBudget:
+        """Read a budget of a run, and store it if it is new.
 
         Parameters
         ----------
         run_id, name : str
             The run, and what is limited.
         ceiling : float
-            Units a second, at most.
-        units : float
-            How many are reserved.
+            Units a second, at most. It may have changed since the budget was stored.
+        """
+        key = (run_key(run_id), f"BUDGET#{name}")
+        budget = cls.read_one(*key)
+        if budget is None:
+            budget = cls(*key, ceiling=ceiling, rate=ceiling, changed_at=0, next_at=0)
+            try:
+                budget.save(cls.pk.does_not_exist())
+            except PutError as error:
+                if error_code(error) != CONDITION_FAILED:
+                    raise unavailable(error) from error
+                budget = cls.read_one(*key) or budget
+        budget.ceiling = ceiling
+        return budget
+
+    def reserve(self, units: float) -> float:
+        """Reserve units, and return the Unix time from which they may be used.
 
         Raises
         ------
         ConflictError
             Concurrent workers changed it every time.
         """
-        for _ in attempts(_ATTEMPTS):
-            budget = cls._read(run_id, name, ceiling)
-            start = max(current().clock(), budget.next_at)
-            budget.next_at = start + units / budget.rate_at(start)
-            if budget._is_saved():
-                return start
-        raise ConflictError(f"concurrent workers changed the budget every time: {name}")
-
-    @classmethod
-    def halve(cls, run_id: str, name: str, ceiling: float) -> None:
-        """Halve the rate, after a refusal. Several within a second count as one."""
-        for _ in attempts(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             now = current().clock()
-            budget = cls._read(run_id, name, ceiling)
-            if budget.rate < budget.ceiling and now - budget.changed_at < 1:
-                return
-            budget.rate = max(budget.rate_at(now) / 2, budget.ceiling / _FEWEST)
-            budget.changed_at = now
-            if budget._is_saved():
-                return
+            seconds = units / self.rate_at(max(now, self.next_at))
+            if self._update([RateBudget.next_at.add(seconds)], RateBudget.next_at >= now):
+                return float(self.next_at) - seconds
+            if self._update([RateBudget.next_at.set(now + seconds)], RateBudget.next_at < now):
+                return now
+        raise ConflictError("concurrent workers changed the budget every time")
+
+    def halve(self) -> None:
+        """Halve the rate, after a refusal. Several within a second count as one."""
+        now = current().clock()
+        is_first: Condition = (RateBudget.changed_at < now - 1) | (RateBudget.changed_at > now)
+        rate = max(self.rate_at(now) / 2, self.ceiling / _FEWEST)
+        self._update([RateBudget.rate.set(rate), RateBudget.changed_at.set(now)], is_first)
 
     def rate_at(self, moment: float) -> float:
         """The rate at a time, which has grown since it was halved."""
         grown = self.ceiling * max(moment - self.changed_at, 0) / _RECOVERY_SECONDS
         return float(min(self.ceiling, self.rate + grown))
 
-    @classmethod
-    def _read(cls, run_id: str, name: str, ceiling: float) -> RateBudget:
-        key = (run_key(run_id), f"BUDGET#{name}")
-        budget = cls.read_one(*key)
-        if budget is None:
-            return cls(*key, ceiling=ceiling, rate=ceiling, changed_at=0, next_at=0)
-        budget.ceiling = ceiling  # the setting may have changed since
-        return budget
-
-    def _is_saved(self) -> bool:
-        """Write it, and return whether no other worker has changed it since it was read."""
+    def _update(self, actions: list[Action], condition: Condition) -> bool:
+        """Write it under a condition, and return whether that held; then all fields are current."""
+        ceiling = self.ceiling
         try:
-            self.save()
-        except PutError as error:
+            self.update(actions, condition)
+        except UpdateError as error:
             if error_code(error) != CONDITION_FAILED:
                 raise unavailable(error) from error
             return False
+        self.ceiling = ceiling
         return True

@@ -7,6 +7,7 @@ half of each limit by default, and less for a while after Stripe has refused a c
 from __future__ import annotations
 
 import re
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ from stripe_integrations.models.table import Record
 _ID = re.compile(r"\b[a-z]+_[A-Za-z0-9]+")
 _ACCOUNT = "stripe"
 _WRITES = "writes"
+_RESERVED_CALLS = 4
+"""How many calls a worker reserves at a time: each reservation is a write."""
 _ENDPOINT_CALLS = 25
 """Stripe's limit for the calls a second to one endpoint, in both modes."""
 _LIVE_ACCOUNT_CALLS, _TEST_ACCOUNT_CALLS = 100, 25
@@ -75,31 +78,44 @@ class Pace:
     units: float = field(default=0, init=False)
     """The write units so far, as DynamoDB counts them."""
     _unpaid: float = field(default=0, init=False)
+    _budgets: dict[str, RateBudget] = field(default_factory=dict, init=False, repr=False)
+    _turns: defaultdict[str, deque[float]] = field(
+        default_factory=lambda: defaultdict(deque), init=False, repr=False
+    )
     _context: Context | None = field(default=None, init=False, repr=False)
 
     def before_call(self, operation: str) -> None:
         """Wait until a call to Stripe is within the budgets of its endpoint and the account."""
         self.calls += 1
         limits = self.limits
-        self._wait(_endpoint(operation), limits.endpoint_calls, 1)
-        self._wait(_ACCOUNT, limits.account_calls, 1)
+        self._wait_for_turn(_endpoint(operation), limits.endpoint_calls)
+        self._wait_for_turn(_ACCOUNT, limits.account_calls)
 
     def after_call(self, call: StripeCall) -> None:
         """Slow down after a refusal by Stripe's rate limit."""
         if call.is_rate_limited:
-            RateBudget.halve(self.run_id, _endpoint(call.operation), self.limits.endpoint_calls)
+            self._budget(_endpoint(call.operation), self.limits.endpoint_calls).halve()
 
     def pay_for_writes(self) -> None:
         """Wait until the writes so far are within the budget."""
         units, self._unpaid = self._unpaid, 0
         if units:
-            self._wait(_WRITES, self.limits.write_units, units)
+            _sleep_until(self._budget(_WRITES, self.limits.write_units).reserve(units))
 
-    def _wait(self, name: str, ceiling: float, units: float) -> None:
-        start = RateBudget.reserve(self.run_id, name, ceiling, units)
-        seconds = start - current().clock()
-        if seconds > 0:
-            current().sleep(seconds)
+    def _wait_for_turn(self, name: str, ceiling: float) -> None:
+        """Wait for the next of the turns that this worker has reserved, a few at a time."""
+        turns = self._turns[name]
+        if not turns:
+            budget = self._budget(name, ceiling)
+            first = budget.reserve(_RESERVED_CALLS)
+            interval = 1 / budget.rate_at(first)
+            turns.extend(first + number * interval for number in range(_RESERVED_CALLS))
+        _sleep_until(turns.popleft())
+
+    def _budget(self, name: str, ceiling: float) -> RateBudget:
+        if name not in self._budgets:
+            self._budgets[name] = RateBudget.of(self.run_id, name, ceiling)
+        return self._budgets[name]
 
     def _count(self, parsed: dict[str, Any], **_: Any) -> None:
         if current() is not self._context:
@@ -137,6 +153,12 @@ class Pace:
 
 
 _WRITING = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
+
+
+def _sleep_until(moment: float) -> None:
+    seconds = moment - current().clock()
+    if seconds > 0:
+        current().sleep(seconds)
 
 
 def _ask_for_units(params: dict[str, Any], **_: Any) -> None:
