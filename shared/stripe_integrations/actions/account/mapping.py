@@ -82,8 +82,8 @@ def process_rows(window: Window, run: Run) -> tuple[Page, int | None]:
     is_staged = window.walked_list is WalkedList.MAPPING
     rows = read_rows(str(run.mapping), window.offset or 0)
     cursor = None
-    for row, following in islice(rows, _ROWS):
-        cursor = following
+    for row, next_offset in islice(rows, _ROWS):
+        cursor = next_offset
         if isinstance(row, Row):
             outcome = (stage if is_staged else resolve_row)(run, row)
             page.note(outcome or (Result.STAGED if is_staged else Result.UNCHANGED))
@@ -110,9 +110,9 @@ def read_rows(key: str, offset: int = 0) -> Iterator[tuple[Row | RefusedRow | No
         header, first = next(current().read_lines(key, 0), (b"", 0))
         parse = partial(_row_of_csv, _columns(header))
         offset = max(offset, first)
-    for line, following in current().read_lines(key, offset):
-        yield parse(offset, line), following
-        offset = following
+    for line, next_offset in current().read_lines(key, offset):
+        yield parse(offset, line), next_offset
+        offset = next_offset
 
 
 def _columns(header: bytes) -> list[str]:

@@ -184,8 +184,7 @@ class TestRecordedCustomer:
 
     def test_of_lost_record_counts(self, world: World) -> None:
         """A rebuild or an adoption stores it again; a create would make a second one."""
-        token = "stripe-customers/1-a"
-        existing = add_existing(world, **{TOKEN_KEY: token, USER_KEY: "u-1"})
+        existing = add_existing(world, **{TOKEN_KEY: "stripe-customers/1-a", USER_KEY: "u-1"})
         with pytest.raises(CustomerExistsError):
             StripeCustomer.create(USER, EMAIL)
         assert StripeCustomer.adopt(USER, existing).is_new
