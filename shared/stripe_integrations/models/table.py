@@ -93,6 +93,17 @@ class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
     next_attempt = NumberAttribute(range_key=True)
 
 
+class CreatedIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
+    """The active customers by when Stripe created them: see `Customer.created_shard`."""
+
+    class Meta:
+        index_name = "by_created"
+        projection = IncludeProjection(["record_type"])
+
+    created_shard = UnicodeAttribute(hash_key=True)
+    created = NumberAttribute(range_key=True)
+
+
 class Record(Model):
     """Base class of the table's items; the table name is read from the settings on first use."""
 
@@ -111,6 +122,7 @@ class Record(Model):
     COMPUTED_FLAGS: ClassVar[Mapping[str, str]] = {}
     """Boolean attributes that HTTP responses have besides the fields, with their descriptions."""
 
+    by_created = CreatedIndex()
     by_customer = CustomerIndex()
     by_queue = QueueIndex()
 

@@ -269,7 +269,7 @@ def _fetch(stripe_id: str) -> Json:
 def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
     """Store the record of a customer that its user has no more: its late events find it then."""
     customer = snapshot.new_record(user_id)
-    customer.is_active = False
+    customer.is_active, customer.created_shard = False, None
     customer.date_purged = customer.modified_at = current().now()
     pointer = Pointer.to(customer.owner, str(snapshot.token))
     unassigned = read_customer(Owner(None, snapshot.stripe_id))
