@@ -24,6 +24,7 @@
     ├── RunInProgressError
     ├── RunNotFoundError
     ├── MappingRefusedError
+    ├── RunNotFinishedError
     ├── SweepMissingError
     ├── CustomerExistsError
     ├── EventNotFoundError
@@ -134,6 +135,10 @@ class CustomerNotFoundError(StripeIntegrationsError):
 
 class RunInProgressError(StripeIntegrationsError):
     """Another run through the Stripe account is in progress: there is one at a time."""
+
+
+class RunNotFinishedError(StripeIntegrationsError):
+    """The run is not a verification that has finished, so there is no report to repair from."""
 
 
 class RunNotFoundError(StripeIntegrationsError):

@@ -81,6 +81,10 @@ class Metric(Enum):
         "time since the last complete sweep of Stripe's list began",
         MetricUnit.Seconds,
     )
+    ACCOUNT_DIFFERENCES = (
+        "AccountDifferences",
+        "differences between Stripe and the table that a verification found",
+    )
 
 
 def measure(metric: Metric, value: float) -> None:

@@ -11,12 +11,19 @@ from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked
 from stripe_integrations.actions.account.pace import Limits
 from stripe_integrations.actions.account.page import Finding
 from stripe_integrations.actions.account.undo import undo_assignment
-from stripe_integrations.actions.account.walk import Step, start_run, start_undo, walk
+from stripe_integrations.actions.account.walk import (
+    Step,
+    start_repair,
+    start_run,
+    start_undo,
+    walk,
+)
 from stripe_integrations.context import current
 from stripe_integrations.errors import MappingRefusedError, RunNotFoundError
+from stripe_integrations.models.difference import Difference, DifferenceKind
 from stripe_integrations.models.retry import retry_on_conflict
-from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
-from stripe_integrations.models.window import Window
+from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunKind, RunState
+from stripe_integrations.models.window import WalkedList, Window
 
 _WORKER = "0"
 
@@ -40,7 +47,7 @@ class Progress:
     seconds : float
         The time since the start, or from the start to the end.
     findings : sequence of Finding
-        What was not written since the progress before, and why.
+        What was found, or not written, since the progress before, and why.
     """
 
     run_id: str
@@ -52,6 +59,12 @@ class Progress:
     windows_done: int
     seconds: float
     findings: Sequence[Finding] = ()
+
+    @property
+    def differences(self) -> dict[DifferenceKind, int]:
+        """How many differences a verification has found so far, by kind; empty without any."""
+        found = {kind: self.results.get(kind, 0) for kind in DifferenceKind}
+        return {kind: count for kind, count in found.items() if count}
 
     @property
     def objects(self) -> int:
@@ -175,14 +188,108 @@ class StripeAccount:
         yield StripeAccount.progress(undoing)
 
     @staticmethod
+    def verify(
+        limits: Limits | None = None,
+    ) -> Iterator[Progress]:
+        """Compare the table with Stripe, in this process, and change neither.
+
+        A difference counts once it was seen twice, 15 minutes apart, with all events in between
+        received and applied: so a run that sees any takes at least as long. The schedule must sweep
+        Stripe's events meanwhile. Soft-deleted records, removed objects and customers of other
+        deployments are not compared, nor are payment methods.
+
+        Parameters
+        ----------
+        limits : Limits, optional
+            As in `backfill`.
+
+        Yields
+        ------
+        Progress
+            After each page of up to 100 objects, after each batch of checks, and at the end;
+            `differences` has the counts, and `findings` what was found since the one before.
+
+        Raises
+        ------
+        RunInProgressError, SweepMissingError
+            As in `backfill`.
+
+        Examples
+        --------
+        >>> for progress in StripeAccount.verify():  # doctest: +SKIP
+        ...     print(progress.objects, progress.differences)
+        """
+        return _progress_of(StripeAccount.start(kind=RunKind.VERIFY).run_id, limits)
+
+    @staticmethod
+    def differences(run_id: str) -> Iterator[Finding]:
+        """Read the report of a verification: ids, kinds and names of fields, for 30 days.
+
+        Parameters
+        ----------
+        run_id : str
+            The run.
+
+        Yields
+        ------
+        Finding
+            A difference; `result` is its `DifferenceKind`.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is no such run.
+        """
+        Run.read(run_id)
+        for walked_list in WalkedList:
+            for found in Difference.in_list(run_id, walked_list):
+                yield Finding(found.stripe_id, found.kind, found.reason)
+
+    @staticmethod
+    def repair(
+        run_id: str,
+        limits: Limits | None = None,
+    ) -> Iterator[Progress]:
+        """Fetch again what the report of a verification names, in this process.
+
+        What is missing is stored, what is stale is updated, a customer that Stripe has deleted is
+        soft-deleted, and claim, record and pointer are completed where a rebuild could do it.
+        Nothing else is removed: a customer that Stripe does not know, and duplicates, are reported
+        again.
+
+        Parameters
+        ----------
+        run_id : str
+            A verification that has finished.
+        limits : Limits, optional
+            As in `backfill`.
+
+        Yields
+        ------
+        Progress
+            After each batch, and at the end; `findings` has what remains, and why.
+
+        Raises
+        ------
+        RunNotFoundError, RunNotFinishedError
+            There is no such run, or it is not a verification that has finished.
+        RunInProgressError, SweepMissingError
+            As in `backfill`.
+        """
+        return _progress_of(start_repair(run_id).run_id, limits)
+
+    @staticmethod
     def start(
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         run_id: str | None = None,
         *,
         mapping: str | None = None,
         allow_refused: bool = False,
+        kind: RunKind = RunKind.BACKFILL,
     ) -> Run:
-        """Start a run, whose windows any number of workers then walk: see `work`.
+        """Start a backfill or a verification, whose windows any number of workers then walk.
+
+        See `work`; a repair is started by `repair`.
 
         Parameters
         ----------
@@ -202,8 +309,8 @@ class StripeAccount:
         RunInProgressError, SweepMissingError
             As in `backfill`.
         """
-        policy = PaymentMethodPolicy(payment_methods)
-        return start_run(policy, run_id, mapping, allows_refused=allow_refused)
+        policy, kind = PaymentMethodPolicy(payment_methods), RunKind(kind)
+        return start_run(policy, run_id, mapping, allows_refused=allow_refused, kind=kind)
 
     @staticmethod
     def work(
@@ -301,3 +408,10 @@ def _rows(mapping: Iterable[tuple[str, str]]) -> list[Row]:
             f"{len(refused)} rows are refused; the first is {first.place}: {first.reason}"
         )
     return [row for row in rows if isinstance(row, Row)]
+
+
+def _progress_of(run_id: str, limits: Limits | None) -> Iterator[Progress]:
+    """Work on a run in this process, and report its progress."""
+    for step in StripeAccount.work(run_id, limits=limits):
+        yield replace(StripeAccount.progress(run_id), findings=step.page.findings)
+    yield StripeAccount.progress(run_id)

@@ -383,6 +383,7 @@ class StripeGateway:
                 lambda client, params: client.v1.subscription_items.list(params),
                 {"subscription": subscription["id"]},
             )
+            items["has_more"] = False
 
     def _list(
         self, operation: str, call: Callable[..., stripe.ListObject[Any]], params: Json

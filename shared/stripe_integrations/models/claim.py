@@ -81,6 +81,11 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
                 return claim, True
         raise ConflictError("concurrent writers wrote and removed claims of this user every time")
 
+    @staticmethod
+    def key_in(pk: str) -> tuple[str, str]:
+        """The key of the claim in a user's partition."""
+        return pk, _SK
+
     @classmethod
     def read(cls, user_id: str) -> CustomerClaim | None:
         """The stored claim, strongly consistent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from stripe_integrations.models.event import (
     WAITING_QUEUE,
     WAITING_SECONDS,
     Event,
+    EventState,
 )
 from stripe_integrations.models.table import unavailable
 
@@ -116,6 +117,18 @@ def ids_of_customer(customer_id: str) -> Iterator[str]:
     try:
         for event in Event.by_customer.query(customer_id):
             yield event.id_in_key
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+
+
+def has_event_in(customer_id: str, states: Collection[EventState]) -> bool:
+    """Return whether an event that names a Stripe customer is in one of these states."""
+    keys = [(Event.key(stripe_id), Event.SORT_KEY) for stripe_id in ids_of_customer(customer_id)]
+    try:
+        found = Event.batch_get(
+            keys, consistent_read=True, attributes_to_get=["pk", "sk", "record_type", "state"]
+        )
+        return any(event.state in states for event in found)
     except PynamoDBException as error:
         raise unavailable(error) from error
 

@@ -145,6 +145,11 @@ class Pointer(Record, discriminator="Pointer"):
             cls, stripe_key(customer_id), _SK, condition=cls.pk.does_not_exist()
         )
 
+    @staticmethod
+    def key_of(stripe_id: str) -> tuple[str, str]:
+        """The key of the pointer of a Stripe id."""
+        return stripe_key(stripe_id), _SK
+
     @classmethod
     def read(cls, stripe_id: str) -> Pointer | None:
         """The pointer of a Stripe id, strongly consistent."""

@@ -28,6 +28,17 @@ from stripe_integrations.models.window import WalkedList, Window
 _SK = "RUN"
 
 
+class RunKind(StrEnum):
+    """What a run does with the account's customers and subscriptions."""
+
+    BACKFILL = "backfill"
+    """Store what is missing, and update what is older."""
+    VERIFY = "verify"
+    """Compare, and write nothing but its report."""
+    REPAIR = "repair"
+    """Fetch again what the report of a verification names."""
+
+
 class RunState(StrEnum):
     """Where a run is."""
 
@@ -52,6 +63,7 @@ class Run(Record, discriminator="Run"):
     """
 
     run_id = required(Text())
+    kind = required(Choice(RunKind))
     state = required(Choice(RunState))
     created_before = required(Integer())
     payment_methods = required(Choice(PaymentMethodPolicy))
@@ -63,6 +75,8 @@ class Run(Record, discriminator="Run"):
     """Whether the run goes on after rows of the mapping that are invalid."""
     undoes = Text()
     """The run whose assignments this one undoes; None for a backfill."""
+    repairs = Text()
+    """The verification whose report a repair reads."""
     split_requested = Flag()
     """Whether a worker has found no window: another one splits its own."""
     version = VersionAttribute()
@@ -73,6 +87,8 @@ class Run(Record, discriminator="Run"):
         payment_methods: PaymentMethodPolicy,
         lists: Iterable[WalkedList],
         run_id: str | None = None,
+        *,
+        kind: RunKind = RunKind.BACKFILL,
         **options: Any,
     ) -> Run:
         """Store a run with its first windows, unless another run is in progress.
@@ -103,6 +119,7 @@ class Run(Record, discriminator="Run"):
             run_key(run_id),
             _SK,
             run_id=run_id,
+            kind=kind,
             state=RunState.RUNNING,
             created_before=now,
             payment_methods=payment_methods,

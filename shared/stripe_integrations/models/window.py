@@ -8,7 +8,7 @@ window's version. So a killed worker loses nothing: the next one reads its last 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute, VersionAttribute
@@ -70,6 +70,12 @@ class Window(Record, discriminator="Window"):
     cursor_created = Integer()
     cursor_id = Text()
     offset = Integer()
+    cursor_second_ids = JSONAttribute(null=True)
+    """Only of a verification: the ids of the cursor's second so far, which may have more."""
+    is_read = Flag()
+    """Whether its last page was read; a verification checks its suspicions after that."""
+    due_at = Integer()
+    """When the next of its suspicions is due, in Unix seconds."""
     is_done = required(Flag())
     worker = UnicodeAttribute(null=True)
     leased_until = NumberAttribute(null=True)
@@ -117,9 +123,11 @@ class Window(Record, discriminator="Window"):
         return self.created_before if self.cursor_created is None else self.cursor_created + 1
 
     def is_free_for(self, worker: str) -> bool:
-        """Return whether a worker may lease it: no other one has it."""
-        is_leased = (self.leased_until or 0) > current().clock()
-        return not self.is_done and (not is_leased or self.worker == worker)
+        """Return whether a worker may lease it: no other has it, and something is to be done."""
+        now = current().clock()
+        is_leased = (self.leased_until or 0) > now
+        is_due = (self.due_at or 0) <= now
+        return not self.is_done and is_due and (not is_leased or self.worker == worker)
 
     def lease(self, worker: str) -> None:
         """Lease it, or lease it for longer.
@@ -144,32 +152,96 @@ class Window(Record, discriminator="Window"):
         self.leased_until = 0
         self._save()
 
-    def advance(self, cursor: tuple[int, str] | int | None, counts: Mapping[str, int]) -> None:
+    def advance(
+        self,
+        cursor: tuple[int, str | None] | int | None,
+        counts: Mapping[str, int],
+        cursor_second_ids: Iterable[str] = (),
+        due_at: int | None = None,
+    ) -> None:
         """Note that a page was written, and lease the window for longer.
 
         Parameters
         ----------
         cursor : tuple, int or None
             Stripe's `created` and id of the last object of the page; of rows, the byte at which the
-            next one begins; None at the end of the window.
+            next one begins; None at the end of the window. Without an id, the whole second is to be
+            read.
         counts : mapping
             How many objects of the page had each outcome.
+        cursor_second_ids : iterable of str
+            See the class.
+        due_at : int, optional
+            At the end of the window: when its suspicions are due. Without any, it is done.
 
         Raises
         ------
         StaleRecordError
             Another worker has leased it in the meantime, and reads the page again.
         """
-        match cursor:
-            case None:
-                self.is_done = True
-            case int():
-                self.offset = cursor
-            case created, stripe_id:
-                self.cursor_created, self.cursor_id = created, stripe_id
         self.counts = dict(Counter(self.counts) + Counter(counts))
+        if cursor is None:
+            self.is_read = True
+            self.wait_until(due_at)
+            return
+        if isinstance(cursor, int):
+            self.offset = cursor
+        else:
+            self.cursor_created, self.cursor_id = cursor
+        self.cursor_second_ids = list(cursor_second_ids) or None
         self.leased_until = int(current().clock()) + _LEASE_SECONDS
         self._save()
+
+    def wait_until(self, due_at: int | None) -> None:
+        """Note when its suspicions are due, and let any worker lease it then.
+
+        Parameters
+        ----------
+        due_at : int or None
+            Unix seconds; None where it has no suspicion, and is done.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it in the meantime.
+        """
+        self.due_at, self.is_done = due_at, due_at is None
+        self.leased_until = None
+        self._save()
+
+    def record_checks(
+        self, changes: Mapping[str, int], stored: Iterable[Record], deleted: Iterable[Record]
+    ) -> None:
+        """Write the outcome of checks, in one transaction, and lease the window for longer.
+
+        Parameters
+        ----------
+        changes : mapping
+            By how many the count of each outcome changes.
+        stored, deleted : iterable of Record
+            Suspicions and differences, 99 at most.
+
+        Raises
+        ------
+        StaleRecordError
+            Another worker has leased it in the meantime.
+        """
+        counts = Counter(self.counts)
+        counts.update(changes)
+        self.counts = dict(+counts)
+        self.leased_until = int(current().clock()) + _LEASE_SECONDS
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.save(self)
+            for record in stored:
+                transaction.save(record)
+            for record in deleted:
+                transaction.delete(record)
+
+        try:
+            transact(compose)
+        except ConditionFailedError as error:
+            raise _lost() from error
 
     def forget_cursor_id(self) -> None:
         """Read the cursor's second again from its newest object, since the cursor's is gone.

@@ -71,10 +71,10 @@ def write_subscriptions(page: Page, run: Run) -> None:
     StripeError, DatabaseUnavailableError, ConflictError
         The page is to be read again. What was written of it remains.
     """
-    stored = _read_stored((_customer_id(obj), obj["id"]) for obj in page.objects)
+    stored = _read_stored((customer_id_of(obj), obj["id"]) for obj in page.objects)
     for obj in page.objects:
         write = partial(_write_subscription, page, run, obj)
-        _write_object(page, obj["id"], _customer_id(obj), stored, write)
+        _write_object(page, obj["id"], customer_id_of(obj), stored, write)
 
 
 def _read_stored(objects: Iterable[tuple[str, str | None]]) -> dict[str, Stored] | None:
@@ -128,12 +128,12 @@ def _write_object(
 
     try:
         outcome = retry_on_conflict(attempt)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         outcome = Finding(stripe_id, Result.UNREADABLE, type(error).__name__)
     page.note(outcome)
 
 
-_UNREADABLE = (
+UNREADABLE = (
     errors.DatabaseRefusedError,
     errors.NewerSchemaError,
     errors.StripeRefusedError,
@@ -165,7 +165,7 @@ def _write_customer(page: Page, run: Run, obj: Json, stored: Stored) -> Result |
         if not CustomerClaim.is_ours(snapshot.token):
             return Result.FOREIGN
         return Result.STORED if restore_customer(snapshot) else Result.UNCHANGED
-    if pointer is None and not _stores_unassigned():
+    if pointer is None and not stores_unassigned():
         return Result.UNASSIGNED
     return _store_customer(page, run, snapshot, pointer)
 
@@ -258,10 +258,10 @@ def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Resu
 
 def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | Result:
     """Store the customer of a subscription that is not stored: no list has those of test clocks."""
-    customer_id = _customer_id(obj)
+    customer_id = customer_id_of(obj)
     if obj.get("status") in _ENDED:
         return Result.ENDED
-    if pointer is None and not _stores_unassigned():
+    if pointer is None and not stores_unassigned():
         return Result.UNASSIGNED
     sent = current().clock()
     stripe_customer = current().stripe.retrieve_customer(customer_id)
@@ -270,7 +270,7 @@ def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | R
     observation = Observation.of_fetch(sent, received=current().clock())
     single = Page([stripe_customer], observation)
     write_customers(single, run)
-    return _read_again(customer_id).record or next(iter(single.results))
+    return _read_again(customer_id).record or Result(next(iter(single.results)))
 
 
 # ---- what both share
@@ -299,7 +299,8 @@ def _wants_methods(run: Run, customer: Customer, *, has_subscription: bool = Fal
     return has_subscription or bool(default_ids(customer.attribute_values))
 
 
-def _stores_unassigned() -> bool:
+def stores_unassigned() -> bool:
+    """Return whether the deployment stores customers that no user has."""
     return current().settings.unassigned_customers is UnassignedCustomers.STORE
 
 
@@ -324,7 +325,7 @@ def _with_children(record: Customer) -> Customer:
     return stored
 
 
-def _customer_id(obj: Json) -> str:
+def customer_id_of(obj: Json) -> str:
     """The id of a subscription's customer, which may be expanded."""
     customer = obj["customer"]
     return str(value_at(customer, "id") if isinstance(customer, dict) else customer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from stripe_integrations.models.difference import DifferenceKind
 from stripe_integrations.models.observation import Observation
 
 Json = Mapping[str, Any]
@@ -42,6 +43,8 @@ class Result(StrEnum):
     """A run that is undone had given it to a user."""
     CONFLICT = "conflict"
     """It, or its user, is another's already."""
+    SUSPECTED = "suspected"
+    """A verification has seen a difference, which it has not checked yet."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,14 @@ class Finding:
     ----------
     stripe_id : str
         The Stripe object.
-    result : Result
-        What became of it.
+    result : Result or DifferenceKind
+        What became of it, or how it differs.
     reason : str
-        Why: the type of an error, or the name of a field, and no value.
+        Why: the type of an error, or the names of fields, and no value.
     """
 
     stripe_id: str
-    result: Result
+    result: Result | DifferenceKind
     reason: str
 
 
@@ -73,16 +76,23 @@ class Page:
         Stripe's objects.
     observation : Observation
         The interval of the request.
+    cursor : tuple, int or None
+        Where the list continues, as `Window.advance` takes it.
+    cursor_second_ids : sequence of str
+        Only of a verification: the ids that were read so far of the second in which it continues.
     """
 
     objects: Sequence[Json]
     observation: Observation
-    results: Counter[Result] = field(default_factory=Counter, init=False)
+    cursor: tuple[int, str | None] | int | None = None
+    cursor_second_ids: Sequence[str] = ()
+    results: Counter[Result | DifferenceKind] = field(default_factory=Counter, init=False)
     findings: list[Finding] = field(default_factory=list, init=False)
 
     def note(self, outcome: Result | Finding) -> None:
         """Count an object, and report it if it is a finding."""
         if isinstance(outcome, Finding):
             self.findings.append(outcome)
-            outcome = outcome.result
-        self.results[outcome] += 1
+            self.results[outcome.result] += 1
+        else:
+            self.results[outcome] += 1

@@ -1,5 +1,9 @@
 """Walking the account: a worker leases windows, and reads each from its newest page to its oldest.
 
+What is done with a page depends on the kind of the run. After the pages of a verification, its
+suspicions are checked, window by window, when they are due. A repair reads the pages of a report in
+place of Stripe's lists.
+
 A run has few workers, which share its budgets. A worker that finds no window asks for one: another
 divides its own between two pages. A run that is stopped, or whose workers die, is resumed where the
 windows' cursors are.
@@ -14,17 +18,21 @@ from dataclasses import asdict, dataclass
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
+from stripe_integrations.actions.account.check import check_suspicions
 from stripe_integrations.actions.account.mapping import process_rows
 from stripe_integrations.actions.account.pace import Limits, Pace
 from stripe_integrations.actions.account.page import Page, Result
+from stripe_integrations.actions.account.repair import repair_page
 from stripe_integrations.actions.account.undo import undo_customers
+from stripe_integrations.actions.account.verify import verify_customers, verify_subscriptions
 from stripe_integrations.context import current
 from stripe_integrations.models import Subscription, stored_kinds
 from stripe_integrations.models.deployment import store_deployment_name
+from stripe_integrations.models.difference import RECHECK_SECONDS, DifferenceKind
 from stripe_integrations.models.lookup_cursor import LookupCursor
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
-from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
+from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunKind, RunState
 from stripe_integrations.models.sweep_cursor import SweepCursor
 from stripe_integrations.models.window import WalkedList, Window
 from stripe_integrations.observability import Metric
@@ -32,11 +40,13 @@ from stripe_integrations.observability import Metric
 _LISTED_AFTER_SECONDS = 10
 """How long after a run's upper bound its newest objects are certainly listed."""
 _IDLE_SECONDS = 5
+_LONGEST_WAIT_SECONDS = 60
+"""After this, a worker that waits for due suspicions looks whether the run was stopped."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A page that a worker has written.
+    """A page that a worker has written, or suspicions that it has checked.
 
     Parameters
     ----------
@@ -55,10 +65,12 @@ class Step:
 
 def start_run(
     payment_methods: PaymentMethodPolicy,
-    run_id: str | None,
-    mapping: str | None,
+    run_id: str | None = None,
+    mapping: str | None = None,
     *,
-    allows_refused: bool,
+    allows_refused: bool = False,
+    kind: RunKind = RunKind.BACKFILL,
+    repairs: str | None = None,
 ) -> Run:
     """Start a run: see `StripeAccount.start`."""
     stored_kinds()  # an invalid setting is raised before anything is written
@@ -70,8 +82,16 @@ def start_run(
         lists.append(WalkedList.SUBSCRIPTIONS)
     if mapping:
         lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
-    options = {"mapping": mapping, "allows_refused": allows_refused}
-    return Run.start(payment_methods, lists, run_id, **options)
+    options = {"mapping": mapping, "allows_refused": allows_refused, "repairs": repairs}
+    return Run.start(payment_methods, lists, run_id, kind=kind, **options)
+
+
+def start_repair(run_id: str) -> Run:
+    """Start a repair: see `StripeAccount.repair`."""
+    verified = Run.read(run_id)
+    if verified.kind is not RunKind.VERIFY or verified.state is not RunState.FINISHED:
+        raise errors.RunNotFinishedError(f"run {run_id} is not a finished verification")
+    return start_run(PaymentMethodPolicy.NONE, kind=RunKind.REPAIR, repairs=run_id)
 
 
 def start_undo(run_id: str) -> Run:
@@ -111,58 +131,65 @@ def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
     while (run := Run.read(run_id)).state is RunState.RUNNING and _has_time():
         windows = Window.all_of(run_id)
         if all(window.is_done for window in windows):
-            _finish(run)
+            _finish(run, windows)
             return
         _wait_until_listed(run)
         window = _lease(windows, worker)
         if window is None:
-            _request_split(run_id, is_requested=True)
-            current().sleep(_IDLE_SECONDS)
+            _wait(run, windows)
             continue
         # Another worker that has taken the window reads its page again.
         with suppress(errors.StaleRecordError):
-            yield from _walk_window(run_id, window, pace)
+            if window.is_read:
+                yield from _check_window(run_id, window, pace)
+            else:
+                yield from _walk_window(run_id, window, pace)
+
+
+def _wait(run: Run, windows: list[Window]) -> None:
+    """Wait for a window: one to read, which another worker divides, or one whose checks are due."""
+    unfinished = [window for window in windows if not window.is_done]
+    if not all(window.is_read for window in unfinished):
+        _request_split(run.run_id, is_requested=True)
+        current().sleep(_IDLE_SECONDS)
+        return
+    seconds = min(window.due_at or 0 for window in unfinished) - current().clock()
+    current().sleep(min(max(seconds, _IDLE_SECONDS), _LONGEST_WAIT_SECONDS))
 
 
 def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
     may_be_repeated = True
-    while not window.is_done:
+    while not window.is_read:
         run = Run.read(run_id)
         if run.state is not RunState.RUNNING or not _has_time():
             window.release()
             return
-        if run.split_requested and window.divide(run_id):
+        is_repair = run.kind is RunKind.REPAIR
+        if run.split_requested and not is_repair and window.divide(run_id):
             _request_split(run_id, is_requested=False)
-        process = process_rows if WalkedList(window.walked_list).has_rows else _process_objects
-        page, cursor = process(window, run)
+        page = _process(window, run)
         pace.pay_for_writes()
         if page.findings or may_be_repeated:
             _report(run_id, window, page)
         if page.results[Result.REFUSED] and not run.allows_refused:
             _stop(run_id)
             return
-        window.advance(cursor, {str(result): count for result, count in page.results.items()})
+        _advance(window, page)
         may_be_repeated = False
         current().add_metric(Metric.OBJECTS_WALKED, page.results.total())
         current().add_metric(Metric.OBJECTS_REPORTED, len(page.findings))
         yield Step(window, page, pace)
 
 
+def _advance(window: Window, page: Page) -> None:
+    counts = {str(result): count for result, count in page.results.items()}
+    suspected = window.counts.get(Result.SUSPECTED, 0) + page.results[Result.SUSPECTED]
+    due_at = int(current().clock()) + RECHECK_SECONDS if suspected else None
+    window.advance(page.cursor, counts, page.cursor_second_ids, due_at)
+
+
 def _has_time() -> bool:
     return current().has_time_for(limits.WALK_PAGE_SECONDS)
-
-
-def _process_objects(window: Window, run: Run) -> tuple[Page, tuple[int, str] | None]:
-    """Read and write the next page of a list; the cursor is of its last object, None at the end."""
-    page, has_more = _read_page(window)
-    if run.undoes:
-        undo_customers(page, run)
-    elif window.walked_list is WalkedList.CUSTOMERS:
-        write_customers(page, run)
-    else:
-        write_subscriptions(page, run)
-    last = page.objects[-1] if has_more else None
-    return page, (int(last["created"]), str(last["id"])) if last else None
 
 
 def _report(run_id: str, window: Window, page: Page) -> None:
@@ -175,7 +202,44 @@ def _report(run_id: str, window: Window, page: Page) -> None:
     current().put_report(f"runs/{run_id}/{window.id}/{window.page}.jsonl", "".join(lines))
 
 
-def _read_page(window: Window) -> tuple[Page, bool]:
+def _check_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
+    for page in check_suspicions(window, Run.read(run_id)):
+        pace.pay_for_writes()
+        yield Step(window, page, pace)
+        if Run.read(run_id).state is not RunState.RUNNING or not _has_time():
+            window.release()
+            return
+
+
+def _process(window: Window, run: Run) -> Page:
+    """Process what follows the window's cursor: differences, rows, or objects of Stripe's."""
+    if run.kind is RunKind.REPAIR:
+        return repair_page(window, run)
+    if WalkedList(window.walked_list).has_rows:
+        page, cursor = process_rows(window, run)
+        page.cursor = cursor
+        return page
+    return _process_objects(window, run)
+
+
+def _process_objects(window: Window, run: Run) -> Page:
+    """Read the next page of a list, and write or compare it."""
+    page = _read_page(window)
+    is_of_customers = window.walked_list is WalkedList.CUSTOMERS
+    if run.undoes:
+        undo_customers(page, run)
+    elif run.kind is RunKind.VERIFY and is_of_customers:
+        verify_customers(page, window, run)
+    elif run.kind is RunKind.VERIFY:
+        verify_subscriptions(page, window, run)
+    elif is_of_customers:
+        write_customers(page, run)
+    else:
+        write_subscriptions(page, run)
+    return page
+
+
+def _read_page(window: Window) -> Page:
     """Read the next page of a window; where the cursor's object is gone, its second again."""
     stripe = current().stripe
     read = {
@@ -193,20 +257,27 @@ def _read_page(window: Window) -> tuple[Page, bool]:
         window.forget_cursor_id()
         return _read_page(window)
     observation = Observation.of_fetch(sent, received=current().clock())
-    return Page(objects, observation), has_more
+    last = objects[-1] if has_more else None
+    cursor = (int(last["created"]), str(last["id"])) if last else None
+    return Page(objects, observation, cursor)
 
 
 def _lease(windows: list[Window], worker: str) -> Window | None:
-    """Lease a window that no other worker has, of the first list that is not read completely."""
+    """Lease a window, of the first list that is not read completely; checks come at the end."""
+    unread = [window for window in windows if not window.is_read]
     for walked_list in WalkedList:
-        unfinished = [w for w in windows if w.walked_list == walked_list and not w.is_done]
-        for window in unfinished:
-            if window.is_free_for(worker):
-                with suppress(errors.StaleRecordError):
-                    window.lease(worker)
-                    return window
-        if unfinished:
-            return None
+        in_list = [window for window in unread if window.walked_list == walked_list]
+        if in_list:
+            return _lease_one(in_list, worker)
+    return _lease_one(windows, worker)
+
+
+def _lease_one(windows: list[Window], worker: str) -> Window | None:
+    for window in windows:
+        if window.is_free_for(worker):
+            with suppress(errors.StaleRecordError):
+                window.lease(worker)
+                return window
     return None
 
 
@@ -226,17 +297,23 @@ def _request_split(run_id: str, *, is_requested: bool) -> None:
         Run.read(run_id).request_split(is_requested=is_requested)
 
 
-def _finish(run: Run) -> None:
-    """End a run whose windows are walked, and let the schedule look up all waiting events again.
+def _finish(run: Run, windows: list[Window]) -> None:
+    """End a run whose windows are done.
 
-    Those whose first lookup preceded the record of their customer are older than the page that has
-    the customer: only their custom handlers waited.
+    After records were stored, the schedule looks up all waiting events again: those whose first
+    lookup preceded the record of their customer are older than the page that has the customer, and
+    only their custom handlers waited.
     """
 
-    def attempt(_: int) -> None:
+    def attempt(_: int) -> bool:
         stored = Run.read(run.run_id)
-        if stored.state is RunState.RUNNING:
+        if stored.state is not RunState.RUNNING:
+            return False
+        if run.kind is not RunKind.VERIFY:
             LookupCursor.read().advance(0)
-            stored.finish()
+        stored.finish()
+        return True
 
-    retry_on_conflict(attempt)
+    if retry_on_conflict(attempt) and run.kind is RunKind.VERIFY:
+        found = sum(window.counts.get(kind, 0) for window in windows for kind in DifferenceKind)
+        current().add_metric(Metric.ACCOUNT_DIFFERENCES, found)
