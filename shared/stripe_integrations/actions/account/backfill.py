@@ -39,6 +39,7 @@ from stripe_integrations.models.observation import Freshness, Observation
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import PaymentMethodPolicy, Run
 
+NO_USER = "its metadata has our token and no user"
 _ENDED = ("canceled", "incomplete_expired")
 
 
@@ -164,6 +165,8 @@ def _write_customer(page: Page, run: Run, obj: Json, stored: Stored) -> Result |
     if pointer is None and snapshot.token:
         if not CustomerClaim.is_ours(snapshot.token):
             return Result.FOREIGN
+        if snapshot.user_id is None:
+            return Finding(snapshot.stripe_id, Result.CONFLICT, NO_USER)
         return Result.STORED if restore_customer(snapshot) else Result.UNCHANGED
     if pointer is None and not stores_unassigned():
         return Result.UNASSIGNED

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stripe_integrations.actions.account.backfill import stores_unassigned
+from stripe_integrations.actions.account.backfill import NO_USER, stores_unassigned
 from stripe_integrations.actions.account.page import Json
 from stripe_integrations.actions.account.stored import StoredCustomer
 from stripe_integrations.actions.customers.snapshot import USER_KEY, token_of
@@ -36,7 +36,8 @@ RECORD_WITHOUT_POINTER = "record without pointer"
 POINTER_WITHOUT_RECORD = "pointer without record"
 CLAIM_WITHOUT_RECORD = "claim without record"
 OTHER_OWNER = "record and pointer of different owners"
-OTHER_CLAIM = "record without claim"
+RECORD_WITHOUT_CLAIM = "record without claim"
+OTHER_CLAIM = "record and claim of different customers"
 DELETED = "deleted on Stripe"
 UNKNOWN = "unknown to Stripe"
 
@@ -126,14 +127,18 @@ def _compare_without_record(obj: Json, pointer: Pointer | None) -> Observed | No
         return None
     token = token_of(obj)
     is_ours = CustomerClaim.is_ours(token)
-    if token and not is_ours:
-        return None
+    return None if token and not is_ours else _compare_without_pointer(obj, is_ours=is_ours)
+
+
+def _compare_without_pointer(obj: Json, *, is_ours: bool) -> Observed | None:
     user_id = value_at(obj, "metadata", USER_KEY)
     claim = CustomerClaim.read(user_id) if isinstance(user_id, str) and user_id else None
+    if claim and claim.stripe_id == obj["id"]:
+        return Observed(DifferenceKind.ORPHAN, CLAIM_WITHOUT_RECORD)
     if claim and claim.stripe_id:
-        if claim.stripe_id == obj["id"]:
-            return Observed(DifferenceKind.ORPHAN, CLAIM_WITHOUT_RECORD)
         return Observed(DifferenceKind.DUPLICATE)
+    if is_ours and not user_id:
+        return Observed(DifferenceKind.MISSING, NO_USER)
     return Observed(DifferenceKind.MISSING) if is_ours or stores_unassigned() else None
 
 
@@ -143,8 +148,11 @@ def _missing_link(record: Customer, stored: StoredCustomer) -> str | None:
         return RECORD_WITHOUT_POINTER
     if stored.pointer.owner.pk != record.pk:
         return OTHER_OWNER
-    is_claimed = stored.claim is not None and stored.claim.stripe_id == record.stripe_id
-    return None if record.user_id is None or is_claimed else OTHER_CLAIM
+    if record.user_id is None:
+        return None
+    if stored.claim is None:
+        return RECORD_WITHOUT_CLAIM
+    return None if stored.claim.stripe_id == record.stripe_id else OTHER_CLAIM
 
 
 def _version(record: Customer) -> int:

@@ -7,6 +7,7 @@ has its last object; until then the window remembers the ids that were read of i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice, takewhile
 
 from stripe_integrations import errors
@@ -57,7 +58,7 @@ def verify_customers(page: Page, window: Window, run: Run) -> None:
             _suspect(page, window, run, obj["id"], observed)
         else:
             page.note(_result_of(known))
-    _compare_index(page, window, run, entries)
+    _compare_index(page, window, run, entries, stored)
     page.cursor_second_ids = _cursor_second_ids(page, window)
 
 
@@ -166,25 +167,32 @@ def _cursor_second_ids(page: Page, window: Window) -> list[str]:
     return list(dict.fromkeys([*(earlier or ()), *read]))
 
 
-def _compare_index(page: Page, window: Window, run: Run, entries: list[CreatedEntry]) -> None:
+def _compare_index(
+    page: Page,
+    window: Window,
+    run: Run,
+    entries: list[CreatedEntry],
+    stored: Mapping[str, StoredCustomer],
+) -> None:
     """Suspect active records that Stripe does not list, or to which no pointer leads."""
     read_ids = {*(obj["id"] for obj in page.objects), *(window.cursor_second_ids or ())}
-    pointers = read_readable(Pointer.key_of(entry.stripe_id) for entry in entries)
-    unlisted = [entry for entry in entries if entry.stripe_id not in read_ids]
+    others = [entry for entry in entries if entry.stripe_id not in stored]
+    pointers = read_readable(Pointer.key_of(entry.stripe_id) for entry in others)
+    unlisted = [entry for entry in others if entry.stripe_id not in read_ids]
     records = read_readable((entry.pk, customer_key(entry.stripe_id)) for entry in unlisted)
     for entry in entries:
-        key = Pointer.key_of(entry.stripe_id)
-        pointer = pointers.get(key)
+        key, record_key = Pointer.key_of(entry.stripe_id), (entry.pk, customer_key(entry.stripe_id))
+        if None in (pointers.get(key, key), records.get(record_key, key)):
+            page.note(_unreadable(entry.stripe_id))
+            continue
+        known = stored.get(entry.stripe_id)
+        pointer = known.pointer if known else pointers.get(key)
         observed = None
-        if key not in pointers:
+        if not isinstance(pointer, Pointer):
             observed = Observed(DifferenceKind.ORPHAN, RECORD_WITHOUT_POINTER)
-        elif isinstance(pointer, Pointer) and pointer.owner.pk != entry.pk:
+        elif pointer.owner.pk != entry.pk:
             observed = Observed(DifferenceKind.ORPHAN, OTHER_OWNER)
         elif entry.stripe_id not in read_ids:
-            record_key = (entry.pk, customer_key(entry.stripe_id))
-            if record_key in records and records[record_key] is None:
-                page.note(_unreadable(entry.stripe_id))
-                continue
             observed = _unlisted(records.get(record_key))
         if observed:
             _suspect(page, window, run, entry.stripe_id, observed, record_pk=entry.pk)

@@ -14,6 +14,7 @@ from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.errors import RunInProgressError, RunNotFoundError, SweepMissingError
 from stripe_integrations.models import Customer, Owner, Pointer, read_customer
+from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
 from stripe_integrations.models.window import WalkedList, Window
 from tests.stripe_integrations.actions.account.helpers import (
@@ -127,6 +128,15 @@ class TestBackfill:
         world.time += 3600
         assert backfill() == {"stored": 1}
         assert StripeCustomer.require(USER).stripe_id == stripe_id
+
+    def test_reports_customer_whose_user_was_removed_from_its_metadata(self, world: World) -> None:
+        stripe_id = make(world, metadata={TOKEN_KEY: new_token()})
+        world.time += 3600
+        progress = list(StripeAccount.backfill())
+        (finding,) = [finding for each in progress for finding in each.findings]
+        assert (finding.stripe_id, finding.result) == (stripe_id, "conflict")
+        assert Pointer.find(stripe_id) is None
+        assert world.items(record_type="Customer") == []
 
     def test_skips_unassigned_customers_where_they_are_not_stored(self, world: World) -> None:
         world.configure(unassigned_customers=UnassignedCustomers.IGNORE)

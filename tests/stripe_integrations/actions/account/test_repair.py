@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
+from stripe_integrations.actions.account.backfill import NO_USER
 from stripe_integrations.actions.account.page import Finding, Result
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.errors import RunNotFinishedError, RunNotFoundError
@@ -118,6 +119,15 @@ class TestRepair:
         unknown = Finding(stripe_id, DifferenceKind.EXTRA, "unknown to Stripe")
         assert repair(found.run_id) == {stripe_id: unknown}
         assert StripeCustomer.require(USER).stripe_id == stripe_id
+
+    def test_reports_customer_whose_user_was_removed_from_its_metadata(self, world: World) -> None:
+        stripe_id = on_stripe(world, metadata={TOKEN_KEY: new_token()})
+        lose(world)
+        found = verify()
+        left = Finding(stripe_id, DifferenceKind.MISSING, NO_USER)
+        assert report(found) == {stripe_id: (left.result, left.reason)}
+        assert repair(found.run_id) == {stripe_id: left}
+        assert Pointer.find(stripe_id) is None
 
     def test_reports_duplicates(self, world: World) -> None:
         stripe_id = create(world)

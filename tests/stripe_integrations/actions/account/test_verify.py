@@ -241,7 +241,8 @@ class TestDifferences:
             ).save()
             return stripe_id
 
-        self.check(world, self.plant(world, plant), ORPHAN, "record without claim")
+        reason = "record and claim of different customers"
+        self.check(world, self.plant(world, plant), ORPHAN, reason)
 
     def test_orphan_whose_pointer_names_another_owner(self, world: World) -> None:
         def plant(number: int) -> str:
