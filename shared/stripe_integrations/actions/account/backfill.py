@@ -163,14 +163,19 @@ def _write_customer(page: Page, run: Run, obj: Json, stored: Stored) -> Result |
         remove_assignment(pointer)
         return Finding(obj["id"], Result.CONFLICT, "its metadata names another owner")
     if pointer is None and snapshot.token:
-        if not CustomerClaim.is_ours(snapshot.token):
-            return Result.FOREIGN
-        if snapshot.user_id is None:
-            return Finding(snapshot.stripe_id, Result.CONFLICT, NO_USER)
-        return Result.STORED if restore_customer(snapshot) else Result.UNCHANGED
+        return _restore_customer(snapshot)
     if pointer is None and not stores_unassigned():
         return Result.UNASSIGNED
     return _store_customer(page, run, snapshot, pointer)
+
+
+def _restore_customer(snapshot: CustomerSnapshot) -> Result | Finding:
+    """Store a customer that a deployment has created or adopted, if it is this one."""
+    if not CustomerClaim.is_ours(snapshot.token):
+        return Result.FOREIGN
+    if snapshot.user_id is None:
+        return Finding(snapshot.stripe_id, Result.CONFLICT, NO_USER)
+    return Result.STORED if restore_customer(snapshot) else Result.UNCHANGED
 
 
 def _store_customer(
