@@ -22,6 +22,9 @@ from stripe_integrations.models import (
     UserRecords,
     event_queue,
 )
+from stripe_integrations.models.customer import created_between
+from stripe_integrations.models.difference import Difference, DifferenceKind, Suspicion
+from stripe_integrations.models.window import WalkedList
 from tests.world import EMAIL, USER, World, stripe_event
 
 BUSY = (503, "database-unavailable", "The database is busy.")
@@ -68,6 +71,12 @@ class TestTransact:
         assert counts.operations == ["GetItem", "TransactWriteItems"]
 
 
+def store_suspicion() -> None:
+    suspicion = Suspicion.new("1-a", "customers", "cus_1", "cus_1")
+    suspicion.observe(DifferenceKind.MISSING, "", None)
+    suspicion.store()
+
+
 class TestUnavailable:
     @pytest.mark.parametrize(
         ("code", "message"),
@@ -85,6 +94,11 @@ class TestUnavailable:
             lambda: Event.find("evt_1"),
             lambda: Event.claim("evt_1"),
             lambda: list(event_queue.ids_of_customer("cus_1")),
+            lambda: event_queue.has_event_in("cus_1", [EventState.PENDING]),
+            lambda: list(created_between(None, 1)),
+            lambda: list(Difference.in_list("1-a", WalkedList.CUSTOMERS)),
+            lambda: list(Suspicion.of_window("1-a", "customers")),
+            store_suspicion,
             lambda: StripeEvent.receive(stripe_event("price.created", data={})),
             lambda: Event("EVENT#evt_1", "EVENT").finish(EventState.APPLIED),
             lambda: CustomerClaim.acquire("u-1", {}),

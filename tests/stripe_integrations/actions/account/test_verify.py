@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import pytest
@@ -396,34 +396,81 @@ class TestChangesDuringTheRun:
                 on_stripe(world)
                 StripeCustomer.create(User(f"new-{stripe_id}"), EMAIL)
 
-    def test_before_each_check_is_none(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        stripe_id = create(world)
+    @pytest.mark.parametrize("what", ["customer", "subscription"])
+    def test_before_each_check_is_none(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        """It changes on Stripe just before each fetch, and each event is applied soon after."""
+        stripe_id = create(world, currency="usd")
+        path = f"/v1/customers/{stripe_id}"
+        listing, fetch = "list_customers_page", "retrieve_customer"
+        if what == "subscription":
+            path = f"/v1/subscriptions/{world.subscribe(stripe_id)}"
+            listing, fetch = "list_subscriptions_page", "list_subscriptions"
         settle(world)
-        world.rename(stripe_id, "0")
-        names = iter("123")
-        retrieve = StripeGateway.retrieve_customer
-        schedule = world.during_sleep
+        values = iter("123")
 
-        def change_and_retrieve(gateway: StripeGateway, stripe_id: str) -> Any:
-            if name := next(names, None):
-                world.rename(stripe_id, name)
-            return retrieve(gateway, stripe_id)
+        def change() -> None:
+            if value := next(values, None):
+                world.request("POST", path, {"metadata": {"n": value}})
 
-        def deliver() -> None:
-            schedule()
-            with use(world.context):
-                monkeypatch.setattr(StripeGateway, "retrieve_customer", retrieve)
+        def apply() -> None:
+            with monkeypatch.context() as patch, use(world.context):
+                patch.setattr(StripeGateway, fetch, fetched)
                 world.deliver_and_apply()
-                monkeypatch.setattr(StripeGateway, "retrieve_customer", change_and_retrieve)
                 world.context.deadline = math.inf
 
-        run_id = StripeAccount.start(kind=RunKind.VERIFY).run_id
-        steps = StripeAccount.work(run_id)
+        listed, fetched = getattr(StripeGateway, listing), getattr(StripeGateway, fetch)
+
+        def list_and_change(*args: Any) -> Any:
+            page = listed(*args)
+            change()
+            apply()  # the record is newer than the page
+            return page
+
+        def change_and_fetch(*args: Any) -> Any:
+            world.during_sleep = lambda: None
+            change()
+            found = fetched(*args)
+            world.during_sleep = schedule_and_apply
+            return found
+
+        schedule = world.during_sleep
+
+        def schedule_and_apply() -> None:
+            schedule()
+            apply()
+
+        monkeypatch.setattr(StripeGateway, listing, list_and_change)
+        monkeypatch.setattr(StripeGateway, fetch, change_and_fetch)
+        progress = verify()
+        assert (progress.differences, progress.results.get("suspected", 0)) == ({}, 0)
+        assert next(values, None) is None
+
+    def test_during_a_fetch_is_none(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The fetched state is older than the record; at the next fetch it is newer."""
+        stripe_id = create(world)
+        settle(world)
+        world.rename(stripe_id, "Jane")
+        fetch = StripeGateway.retrieve_customer
+        numbers = count(1)
+
+        def change_around_fetch(gateway: StripeGateway, customer_id: str) -> Any:
+            number = next(numbers)
+            if number == 2:
+                world.rename(stripe_id, "2")
+            found = fetch(gateway, customer_id)
+            if number == 1:
+                world.rename(stripe_id, "1")
+                with use(world.context):
+                    world.deliver_and_apply()
+                    world.context.deadline = math.inf
+            return found
+
+        steps = StripeAccount.work(StripeAccount.start(kind=RunKind.VERIFY).run_id)
         assert next(steps).page.results == {"suspected": 1}
-        world.during_sleep = deliver
+        monkeypatch.setattr(StripeGateway, "retrieve_customer", change_around_fetch)
         assert [step.page.findings for step in steps if step.page.findings] == []
-        assert StripeAccount.progress(run_id).results == {"unchanged": 1}
-        assert next(names, None) is None
 
     def test_wait_for_unfinished_events(self, world: World) -> None:
         stripe_id = create(world)
