@@ -212,7 +212,7 @@ def _check_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
 
 
 def _process(window: Window, run: Run) -> Page:
-    """Process what follows the window's cursor: differences, rows, or objects of Stripe's."""
+    """Process the next differences, rows, or objects of Stripe's after the window's cursor."""
     if run.kind is RunKind.REPAIR:
         return repair_page(window, run)
     if WalkedList(window.walked_list).has_rows:
