@@ -579,6 +579,8 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "RunLock": lambda item: f"the last run is {item['run_id']}",
     "Window": lambda item: f"{'done' if item['is_done'] else 'in progress'}, {item['counts']}",
     "RateBudget": lambda item: f"{item['rate']} a second",
+    "Suspicion": lambda item: f"{item['kind']} {item['stripe_id']}, to be checked again",
+    "Difference": lambda item: f"{item['kind']} {item['stripe_id']}",
     "LookupCursor": lambda _: "position of the lookups of waiting events",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
     "SweepCursor": lambda _: "position of the sweep of Stripe's events",
