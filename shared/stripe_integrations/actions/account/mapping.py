@@ -244,7 +244,8 @@ def resolve_row(run: Run, row: Row) -> Finding | None:
 
     def attempt(_: int) -> Finding | None:
         pointer = Pointer.read(row.stripe_id)
-        is_staged = pointer and pointer.user_id == row.user_id and pointer.run_id == run.run_id
+        # By this run, or by an earlier one that was stopped.
+        is_staged = pointer and pointer.user_id == row.user_id and pointer.run_id
         if pointer is None or not is_staged or read_customer(pointer.owner):
             return None
         return _look_up(run, row, pointer)

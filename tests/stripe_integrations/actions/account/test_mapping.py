@@ -411,6 +411,14 @@ class TestStagedFromFile:
         assert StripeAccount.progress(run_id).state is RunState.STOPPED
         assert any("user_id is empty" in text for text in world.reports.values())
 
+    def test_corrected_file_is_staged_by_another_run(self, world: World, existing: str) -> None:
+        rows = [("u-1", existing), ("u-2", "cus_missing")]
+        self.work(self.start(world, [*rows, ("", "cus_2")]))
+        results = self.work(self.start(world, rows))
+        assert (results["staged"], results["conflict"]) == (2, 1)
+        assert users(world) == {"u-1": existing}
+        assert CustomerClaim.read("u-2") is None
+
     def test_invalid_row_is_passed_over_if_allowed(self, world: World, existing: str) -> None:
         run_id = self.start(world, [("", "cus_2"), ("u-1", existing)], allow_refused=True)
         assert self.work(run_id)["refused"] == 1
