@@ -268,6 +268,7 @@ NOT_RUN = {
     ("docs/deploy.md", "Choose how events arrive"): (
         "tests/local_cloud/test_ingress.py deploys each of them"
     ),
+    ("docs/deploy.md", "Customers that exist on Stripe"): "it changes a deployed stack",
     ("docs/deploy.md", "Let users call it with their JWTs"): (
         "it needs an issuer of JWTs; tests/local_cloud/test_two_authorizers.py deploys with one"
     ),
