@@ -155,7 +155,8 @@ class StripeAccount:
         """Release the customers that a run gave to users, in this process.
 
         Those that were adopted, created or released since keep what they have. The metadata on
-        Stripe is not changed, since a run does not write it.
+        Stripe is not changed, since a run does not write it. If the process ends, call it again
+        with the same arguments.
 
         Parameters
         ----------

@@ -95,8 +95,12 @@ def start_repair(run_id: str) -> Run:
 
 
 def start_undo(run_id: str) -> Run:
-    """Start a run that undoes another one: see `StripeAccount.undo`."""
+    """Start a run that undoes another one, or continue it: see `StripeAccount.undo`."""
     Run.read(run_id)
+    latest = Run.latest()
+    if latest and latest.undoes == run_id and latest.state is not RunState.FINISHED:
+        retry_on_conflict(lambda _: Run.read(latest.run_id).resume())
+        return latest
     return Run.start(PaymentMethodPolicy.NONE, [WalkedList.CUSTOMERS], undoes=run_id)
 
 

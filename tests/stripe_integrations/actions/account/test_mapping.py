@@ -17,7 +17,7 @@ from stripe_integrations.actions.account.page import Result
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
-from stripe_integrations.errors import ConflictError, MappingRefusedError
+from stripe_integrations.errors import ConflictError, MappingRefusedError, RunInProgressError
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
 from stripe_integrations.models.run import RunState
 from stripe_integrations.models.window import Window
@@ -245,6 +245,26 @@ class TestUndone:
         StripeAccount.stop(run_id)
         assert undo(run_id) == {"released": 1}
         assert (CustomerClaim.read("u-1"), Pointer.read(existing)) == (None, None)
+
+    def test_is_completed_when_it_is_called_again_after_a_kill(
+        self, world: World, existing: str
+    ) -> None:
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+        begun = StripeAccount.undo(run_id)
+        assert next(begun).results == {"released": 1}
+        begun.close()
+        StripeCustomer.adopt(OTHER, existing)
+        interrupted = StripeAccount.progress()
+        StripeAccount.stop(interrupted.run_id)
+        assert undo(run_id) == {"released": 1}
+        assert StripeAccount.progress().run_id == interrupted.run_id
+        assert users(world) == {"u-2": existing}
+
+    def test_other_run_in_progress_refuses_it(self, existing: str) -> None:
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+        StripeAccount.start()
+        with pytest.raises(RunInProgressError):
+            undo(run_id)
 
     def test_customer_that_stripe_does_not_list_is_released_by_its_row(
         self, world: World, existing: str, monkeypatch: pytest.MonkeyPatch
