@@ -94,7 +94,7 @@ class StripeAccount:
         run_id: str | None = None,
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         limits: Limits | None = None,
-    ) -> Iterator[Progress]:
+    ) -> Generator[Progress, None, None]:
         """Store what Stripe has and the table lacks, and update what is older, in this process.
 
         That suits an account of some ten thousand customers. If the process ends, call it again
@@ -151,7 +151,7 @@ class StripeAccount:
         run_id: str,
         mapping: Iterable[tuple[str, str]] = (),
         limits: Limits | None = None,
-    ) -> Iterator[Progress]:
+    ) -> Generator[Progress, None, None]:
         """Release the customers that a run gave to users, in this process.
 
         Those that were adopted, created or released since keep what they have. The metadata on
@@ -191,7 +191,7 @@ class StripeAccount:
     @staticmethod
     def verify(
         limits: Limits | None = None,
-    ) -> Iterator[Progress]:
+    ) -> Generator[Progress, None, None]:
         """Compare the table with Stripe, in this process, and change neither.
 
         A difference counts once it was seen twice, 15 minutes apart, with all events in between
@@ -250,7 +250,7 @@ class StripeAccount:
     def repair(
         run_id: str,
         limits: Limits | None = None,
-    ) -> Iterator[Progress]:
+    ) -> Generator[Progress, None, None]:
         """Fetch again what the report of a verification names, in this process.
 
         What is missing is stored, what is stale is updated, a customer that Stripe has deleted is
@@ -411,7 +411,7 @@ def _rows(mapping: Iterable[tuple[str, str]]) -> list[Row]:
     return [row for row in rows if isinstance(row, Row)]
 
 
-def _progress_of(run_id: str, limits: Limits | None) -> Iterator[Progress]:
+def _progress_of(run_id: str, limits: Limits | None) -> Generator[Progress, None, None]:
     """Work on a run in this process, and report its progress."""
     for step in StripeAccount.work(run_id, limits=limits):
         yield replace(StripeAccount.progress(run_id), findings=step.page.findings)
