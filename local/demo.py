@@ -114,7 +114,7 @@ class Demo:
         self.not_found()
         self.new_customer(customer)
         self.adopt()
-        self.move_in()
+        self.migrate()
 
     def create(self) -> str:
         self.output.step(
@@ -380,10 +380,10 @@ class Demo:
         self.expect(response.status == 409, "409: no other user gets it")
         self.show_table()
 
-    def move_in(self) -> None:
+    def migrate(self) -> None:
         self.output.step(
-            "Move existing customers in",
-            "A file says whose they are; a state machine reads the account, and stores them.",
+            "Migrate existing customers",
+            "A file has their users; a state machine reads the account, and stores them.",
         )
         rows = {f"user-{number}": self.make_existing(number) for number in range(3, 7)}
         lines = "".join(f"{user},{customer}\n" for user, customer in rows.items())
@@ -420,7 +420,7 @@ class Demo:
         self.show_table()
 
     def make_existing(self, number: int) -> str:
-        """Create a customer on Stripe, as another program did long ago; the last has more."""
+        """Create a customer on Stripe, as another program would; the last has a subscription."""
         customer = self.stripe.v1.customers.create(
             {"email": EXISTING_EMAIL, "name": f"No. {number}"}
         )
@@ -578,7 +578,7 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Run": lambda item: f"{item['state']}, {item.get('mapping')}",
     "RunLock": lambda item: f"the last run is {item['run_id']}",
     "Window": lambda item: f"{'done' if item['is_done'] else 'in progress'}, {item['counts']}",
-    "RateBudget": lambda item: f"{item['rate']} a second",
+    "RateBudget": lambda item: f"{item['rate']} per second",
     "Suspicion": lambda item: f"{item['kind']} {item['stripe_id']}, to be checked again",
     "Difference": lambda item: f"{item['kind']} {item['stripe_id']}",
     "LookupCursor": lambda _: "position of the lookups of waiting events",

@@ -1,4 +1,4 @@
-"""Invoked by the state machine, and by an operator: walks the Stripe account, and says how far."""
+"""Invoked by the state machine and by an operator: walks the account, and returns its progress."""
 
 import re
 from collections.abc import Callable

@@ -48,6 +48,8 @@ class Context:
         settings.
     store_report : callable, optional
         Stores a text under a key; by default, in the settings' bucket for reports.
+    read_file : callable, optional
+        Reads the lines of a file from an offset; by default, in the same bucket.
     before_stripe_call, after_stripe_call : callable, optional
         Called with the operation before each call to Stripe, and with its outcome after it.
     measure : callable
@@ -107,7 +109,7 @@ class Context:
         store(key, text)
 
     def read_lines(self, key: str, offset: int) -> Iterator[tuple[bytes, int]]:
-        """Read the lines of a file of the operator's, each with the offset of the next one."""
+        """Read the lines of a file in the bucket, each with the offset of the next one."""
         read = self.read_file or partial(storage.read_lines, self.settings)
         return read(key, offset)
 

@@ -32,7 +32,7 @@ class Metric(Enum):
 
     CUSTOMERS_CREATED = "CustomersCreated", "create calls that created a customer"
     CUSTOMERS_RETURNED = "CustomersReturned", "creates that returned the user's existing customer"
-    CUSTOMERS_ADOPTED = "CustomersAdopted", "customers of Stripe's that became a user's"
+    CUSTOMERS_ADOPTED = "CustomersAdopted", "existing customers on Stripe that a user adopted"
     EVENTS_RECEIVED = "EventsReceived", "events that were stored, or were stored already"
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"
@@ -63,8 +63,8 @@ class Metric(Enum):
         "responses with 500, and failed attempts of an event, due to a bug or a wrong setting",
     )
     SIGNATURES_REFUSED = "SignaturesRefused", "webhooks whose signature is missing, forged or old"
-    OBJECTS_WALKED = "ObjectsWalked", "objects of Stripe's lists that a walk has read and written"
-    OBJECTS_REPORTED = "ObjectsReported", "of those, the ones that a walk's report has"
+    OBJECTS_WALKED = "ObjectsWalked", "objects that a walk has read from Stripe's lists and written"
+    OBJECTS_REPORTED = "ObjectsReported", "of those, the ones in the report of the walk"
     STRIPE_RATE_LIMITED = "StripeRateLimited", "calls to Stripe that returned 429"
     STRIPE_LATENCY = (
         "StripeLatency",

@@ -82,7 +82,7 @@ class StripeAccount:
 
     A run walks through the account's lists of customers and subscriptions. There is one run at a
     time for each table. What a run writes is written under the same conditions as everything else:
-    webhooks, syncs and updates go on beside it.
+    webhooks, syncs and updates continue meanwhile.
 
     Every method may raise `DatabaseUnavailableError`; those that call Stripe, `StripeError`.
     """
@@ -163,8 +163,8 @@ class StripeAccount:
         run_id : str
             The run that is undone.
         mapping : iterable of tuple
-            Its mapping, or a part of it: also the customers in it are released that Stripe does not
-            list, which are those of test clocks.
+            Its mapping, or a part of it: customers in it that Stripe does not list, which are those
+            of test clocks, are released too.
         limits : Limits, optional
             As in `backfill`.
 
@@ -303,7 +303,7 @@ class StripeAccount:
             a CSV file, ``….csv``, with the header ``user_id,stripe_id``, or JSON lines with these
             two keys. Its rows are staged before the lists are read.
         allow_refused : bool
-            Whether the run goes on after an invalid row. Otherwise it is stopped there.
+            Whether the run continues after an invalid row. Otherwise it is stopped there.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Objects in the S3 bucket of a deployment: parts of reports, and files of an operator."""
+"""Objects in the S3 bucket of a deployment: reports of runs, and mappings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_lines(settings: Settings, key: str, offset: int = 0) -> Iterator[tuple[
     Raises
     ------
     StorageError
-        S3 did not return it, or not to its end: it can be read on from the last offset.
+        S3 did not return it, or not to its end: continue from the last offset.
     """
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 

@@ -71,7 +71,7 @@ class StripeCall:
 
     @property
     def is_rate_limited(self) -> bool:
-        """Whether Stripe refused it since there were too many."""
+        """Whether Stripe refused it since there were too many requests."""
         return self.status == _TOO_MANY_REQUESTS and not self.is_locked
 
 
@@ -247,7 +247,7 @@ class StripeGateway:
         Raises
         ------
         StripeObjectChangedError
-            `starting_after` names a customer that Stripe has no more.
+            `starting_after` names a customer that no longer exists.
         """
         return self._created_page(
             "list a page of customers",
@@ -282,7 +282,7 @@ class StripeGateway:
         Raises
         ------
         StripeObjectChangedError
-            `starting_after` names a subscription that Stripe has no more.
+            `starting_after` names a subscription that no longer exists.
         """
         return self._created_page(
             "list a page of subscriptions",
@@ -576,7 +576,7 @@ def _is_replayed(headers: Mapping[str, str] | None) -> bool:
 
 
 def _list_changed(operation: str) -> errors.StripeObjectChangedError:
-    """The error of a page that was to start after an object that is gone."""
+    """The error of a page that was to start after an object that no longer exists."""
     return errors.StripeObjectChangedError(f"the list changed: {operation}")
 
 

@@ -247,10 +247,10 @@ class Child(Record):
         )
 
     def delete_orphan(self) -> None:
-        """Delete the record of a customer that was released, and its pointer.
+        """Delete a child whose customer was released, and its pointer.
 
-        The customer may have been adopted since. If by this user, both remain, as the child of
-        that record; if it has a pointer again, the child's pointer does.
+        If this user has adopted the customer since, both remain, as a child of that record. If the
+        customer has a pointer again, of another user or as unassigned, the child's pointer remains.
         """
         pointer = self.pointer()
         if not self._delete_if_orphan(pointer) and pointer:

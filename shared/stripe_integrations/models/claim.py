@@ -177,9 +177,9 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
 
     @staticmethod
     def second_of(token: object) -> int:
-        """When a token was made, in Unix seconds by our clock; 0 where it does not say.
+        """When a token was made, in Unix seconds by our clock; 0 if it has no time.
 
-        Metadata can be edited on Stripe: a token of the future is not one that we made.
+        Metadata can be edited on Stripe: a token with a future time is not one that we made.
         """
         name, _, rest = token.partition("/") if isinstance(token, str) else ("", "", "")
         digits = rest.partition("-")[0]
@@ -234,5 +234,5 @@ class ClaimReplacement:
 
 
 def new_token() -> str:
-    """A unique token by which this deployment recognizes its own customers, and when it made it."""
+    """A unique token by which this deployment recognizes its customers, with the time."""
     return f"{deployment_name()}/{int(current().clock())}-{current().new_token()}"

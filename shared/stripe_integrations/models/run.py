@@ -40,7 +40,7 @@ class RunKind(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run is."""
+    """The state of a run."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -72,7 +72,7 @@ class Run(Record, discriminator="Run"):
     mapping = Text()
     """The S3 key of the mapping; None without one, or where the caller stages it."""
     allows_refused = Flag()
-    """Whether the run goes on after rows of the mapping that are invalid."""
+    """Whether the run continues after invalid rows of the mapping."""
     undoes = Text()
     """The run whose assignments this one undoes; None for a backfill."""
     repairs = Text()

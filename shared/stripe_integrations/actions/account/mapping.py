@@ -1,9 +1,9 @@
 """The mapping of users to customers, which a run stages before it walks the account.
 
-Each row becomes the user's claim and the customer's pointer, in one transaction. So what is twice
-in the mapping is refused, and a create that meets such a claim stores its customer. The record is
-stored when the walk reads the customer. A row whose customer no list had until the end is looked
-up: it is stored, or its claim and pointer are deleted.
+Each row becomes the user's claim and the customer's pointer, in one transaction. So a second row of
+a user or of a customer is a conflict, and a create that finds such a claim stores its customer. The
+record is stored when the walk reads the customer. At the end, the customers of rows that no list
+had are retrieved: each is stored, or its claim and pointer are deleted.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ _ROWS = 100
 
 
 class Row(NamedTuple):
-    """That a user has a Stripe customer."""
+    """A user, and the Stripe customer that the user gets."""
 
     user_id: str
     stripe_id: str
 
 
 class RefusedRow(NamedTuple):
-    """A row that is no such statement.
+    """A row that is invalid.
 
     Parameters
     ----------
     place : int
         The byte at which it begins in a file; its number, from 1, in a list.
     reason : str
-        Why, without its values.
+        Why it is invalid, without its values.
     """
 
     place: int

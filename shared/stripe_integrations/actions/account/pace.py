@@ -50,7 +50,7 @@ class Limits:
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Limits:
-        """The limits that a deployment is configured with: a part of Stripe's own.
+        """The limits that a deployment is configured with: a share of Stripe's rate limits.
 
         https://docs.stripe.com/rate-limits
         """
@@ -166,5 +166,5 @@ def _ask_for_units(params: dict[str, Any], **_: Any) -> None:
 
 
 def _endpoint(operation: str) -> str:
-    """What the calls of one endpoint have in common: their operation without its ids."""
+    """The endpoint of a call: its operation without ids."""
     return _ID.sub("", operation).strip()

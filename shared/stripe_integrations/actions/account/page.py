@@ -1,4 +1,4 @@
-"""One page of a list of Stripe's, and what became of its objects."""
+"""One page of one of Stripe's lists, and what became of its objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Result(StrEnum):
     RELEASED = "released"
     """A run that is undone had given it to a user."""
     CONFLICT = "conflict"
-    """It, or its user, is another's already."""
+    """Another user has the customer, or the user of the row has another one."""
     SUSPECTED = "suspected"
     """A verification has seen a difference, which it has not checked yet."""
 

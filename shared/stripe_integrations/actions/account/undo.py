@@ -1,4 +1,4 @@
-"""Undoing a run: the customers that it gave to users are released, unless they were given anew."""
+"""Undoing a run: the customers that it gave to users are released, unless assigned again since."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def undo_customers(page: Page, run: Run) -> None:
 
 
 def undo_assignment(customer_id: str, run_id: str) -> Result:
-    """Release a customer if its user has it by a run, and by nothing since."""
+    """Release a customer that a run gave to its user, unless it was assigned again since."""
 
     def attempt(_: int) -> Result:
         pointer = Pointer.read(customer_id)

@@ -244,7 +244,7 @@ def _process_objects(window: Window, run: Run) -> Page:
 
 
 def _read_page(window: Window) -> Page:
-    """Read the next page of a window; where the cursor's object is gone, its second again."""
+    """Read the next page of a window; if the cursor's object was deleted, its second again."""
     stripe = current().stripe
     read = {
         WalkedList.CUSTOMERS: stripe.list_customers_page,
@@ -290,7 +290,7 @@ def _stop(run_id: str) -> None:
 
 
 def _wait_until_listed(run: Run) -> None:
-    """Wait until the list has every object of before the run's upper bound."""
+    """Wait until the list has every object that was created before the run's upper bound."""
     seconds = run.created_before + _LISTED_AFTER_SECONDS - current().clock()
     if seconds > 0:
         current().sleep(seconds)

@@ -102,7 +102,7 @@ def assign_customer(
 def assign_adopted(
     user_id: str, replaced: CustomerClaim | None, snapshot: CustomerSnapshot, update: MetadataUpdate
 ) -> Customer | None:
-    """Store a customer of Stripe's that a user adopts.
+    """Store an existing Stripe customer that a user adopts.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def assign_unassigned(
 
 
 def store_unassigned(snapshot: CustomerSnapshot) -> Owner | None:
-    """Store a customer of Stripe's that no user has, unless it is stored.
+    """Store a customer on Stripe that no user has, unless it is stored.
 
     Returns
     -------
