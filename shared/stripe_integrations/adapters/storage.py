@@ -11,6 +11,7 @@ from stripe_integrations.config import Settings
 from stripe_integrations.errors import StorageError
 
 _CHUNK_BYTES = 65_536
+_LINE_BYTES = 65_536
 _NOTHING_LEFT = "InvalidRange"
 
 
@@ -39,6 +40,8 @@ def store_text(settings: Settings, key: str, text: str) -> None:
 
 def read_lines(settings: Settings, key: str, offset: int = 0) -> Iterator[tuple[bytes, int]]:
     """Read an object line by line; the whole of it is never in memory.
+
+    Bytes after the first 64 KiB of a line may be left out of it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 
@@ -70,17 +73,22 @@ def read_lines(settings: Settings, key: str, offset: int = 0) -> Iterator[tuple[
         if str(error).endswith(_NOTHING_LEFT):
             return
         raise
-    pending = b""
+    pending, left_out = b"", 0
     try:
         for chunk in body.iter_chunks(_CHUNK_BYTES):
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                offset += len(line) + 1
+            *ends, beginning = chunk.split(b"\n")
+            for end in ends:
+                line = pending + end
+                offset += len(line) + left_out + 1
                 yield line, offset
+                pending, left_out = b"", 0
+            pending += beginning
+            left_out += len(pending[_LINE_BYTES:])
+            pending = pending[:_LINE_BYTES]
     except BotoCoreError as error:
         raise StorageError(f"s3: {type(error).__name__}") from error
     if pending:
-        yield pending, offset + len(pending)
+        yield pending, offset + len(pending) + left_out
 
 
 def _call(operation: str, **arguments: Any) -> dict[str, Any]:

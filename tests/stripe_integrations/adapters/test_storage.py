@@ -80,6 +80,17 @@ class TestReadLines:
         storage.store_text(SETTINGS, KEY, "customers\nof\n")
         assert [line for line, _ in storage.read_lines(SETTINGS, KEY)] == [b"customers", b"of"]
 
+    def test_has_only_the_beginning_of_an_endless_line(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "_LINE_BYTES", 4)
+        monkeypatch.setattr(storage, "_CHUNK_BYTES", 3)
+        storage.store_text(SETTINGS, KEY, "0123456789\nabc\n0123456789")
+        lines = list(storage.read_lines(SETTINGS, KEY))
+        assert [following for _, following in lines] == [11, 15, 25]
+        assert [line[:4] for line, _ in lines] == [b"0123", b"abc", b"0123"]
+        assert all(len(line) <= 4 + 3 for line, _ in lines)
+
     def test_of_missing_object_is_an_error_of_ours(self) -> None:
         with pytest.raises(StorageError, match="s3: NoSuchKey"):
             list(storage.read_lines(SETTINGS, KEY))
