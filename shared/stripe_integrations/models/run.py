@@ -8,7 +8,6 @@ from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute, VersionAttribute
 from pynamodb.exceptions import PutError
-from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
@@ -180,11 +179,24 @@ class Run(Record, discriminator="Run"):
         ------
         RunInProgressError
             Another run has been started since.
+        StaleRecordError
+            It was changed since it was read, or another run is being started.
         """
         lock = RunLock.read()
         if lock is None or lock.run_id != self.run_id:
             raise RunInProgressError("another run has been started since")
-        self._set_state(RunState.RUNNING)
+        if self.state is RunState.FINISHED:
+            return
+        self.state = RunState.RUNNING
+
+        def compose(transaction: TransactWrite) -> None:
+            RunLock.take_in(transaction, self.run_id, lock)
+            transaction.save(self)
+
+        try:
+            transact(compose)
+        except ConditionFailedError as error:
+            raise StaleRecordError("the run was changed since it was read") from error
 
     def finish(self) -> None:
         """Note that all of its windows were walked."""
@@ -212,9 +224,13 @@ class Run(Record, discriminator="Run"):
 
 
 class RunLock(Record, discriminator="RunLock"):
-    """The run that was started last: there is one at a time."""
+    """The run that was started last: there is one at a time.
+
+    Each start and each resumption writes it, on condition that no other one has since it was read.
+    """
 
     run_id = UnicodeAttribute()
+    version = VersionAttribute()
 
     _PK, _SK = "RUN", "CURRENT"
 
@@ -226,5 +242,6 @@ class RunLock(Record, discriminator="RunLock"):
     @classmethod
     def take_in(cls, transaction: TransactWrite, run_id: str, held: RunLock | None) -> None:
         """Add the write of the lock, on condition that it is the one that was read."""
-        condition: Condition = cls.run_id == held.run_id if held else cls.pk.does_not_exist()
-        transaction.save(cls(cls._PK, cls._SK, run_id=run_id), condition)
+        lock = held or cls(cls._PK, cls._SK)
+        lock.run_id = run_id
+        transaction.save(lock)

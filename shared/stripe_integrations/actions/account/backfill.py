@@ -123,9 +123,12 @@ def _write_object(
     """Write an object; one that can't be written must not stop the run."""
 
     def attempt(number: int) -> Result | Finding:
-        if number or stored is None:
-            return write(_read_again(customer_id))
-        return write(stored.get(customer_id, Stored()))
+        is_read = not number and stored is not None
+        state = stored.get(customer_id, Stored()) if is_read else _read_again(customer_id)
+        try:
+            return write(state)
+        except (errors.CustomerNotFoundError, errors.CustomerSoftDeletedError) as error:
+            raise errors.StaleRecordError("released or soft-deleted in the meantime") from error
 
     try:
         outcome = retry_on_conflict(attempt)
@@ -235,11 +238,11 @@ def _update_customer(page: Page, run: Run, obj: Json, record: Customer) -> Resul
 # ---- subscriptions
 
 
-def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Result:
+def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Result | Finding:
     pointer, record = stored
     if record is None:
         found = _find_customer(run, obj, pointer)
-        if isinstance(found, Result):
+        if not isinstance(found, Customer):
             return found
         record = found
     if not record.is_active:
@@ -264,7 +267,7 @@ def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Resu
     return _fetch_methods(run, record) or result
 
 
-def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | Result:
+def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | Result | Finding:
     """Store the customer of a subscription that is not stored: no list has those of test clocks."""
     customer_id = customer_id_of(obj)
     if obj.get("status") in _ENDED:
@@ -278,7 +281,7 @@ def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | R
     observation = Observation.of_fetch(sent, received=current().clock())
     single = Page([stripe_customer], observation)
     write_customers(single, run)
-    return _read_again(customer_id).record or Result(next(iter(single.results)))
+    return _read_again(customer_id).record or next(iter([*single.findings, *single.results]))
 
 
 # ---- what both share

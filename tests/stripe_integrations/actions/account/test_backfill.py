@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
+from stripe_integrations.actions.account.page import Result
+from stripe_integrations.actions.customers import refresh
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.errors import RunInProgressError, RunNotFoundError, SweepMissingError
 from stripe_integrations.models import Customer, Owner, Pointer, read_customer
 from stripe_integrations.models.claim import new_token
-from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunState
+from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunLock, RunState
 from stripe_integrations.models.window import WalkedList, Window
 from tests.stripe_integrations.actions.account.helpers import (
     backfill,
     calls,
+    findings_of,
     lose_events,
     make,
     record_of,
@@ -215,6 +218,33 @@ class TestBesideEvents:
         assert StripeCustomer.require(USER).stripe_id == stripe_id
         assert read_customer(Owner(None, stripe_id)) is None
 
+    @pytest.mark.parametrize("end", ["soft-delete", "release"])
+    def test_customer_that_is_removed_during_its_fetch_does_not_stop_the_run(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, end: str
+    ) -> None:
+        world.create()
+        world.deliver_and_apply()
+        fetch = refresh.fetch_from_stripe
+
+        def fetch_slowly(customer: Customer, *args: Any) -> Any:
+            monkeypatch.setattr(refresh, "fetch_from_stripe", fetch)
+            fetched = fetch(customer, *args)
+            if end == "release":
+                StripeCustomer.release(USER)
+            else:
+                StripeCustomer.soft_delete(StripeCustomer.require(USER))
+            return fetched
+
+        def sync() -> None:
+            world.during_sleep = lambda: None
+            StripeCustomer.sync(StripeCustomer.require(USER))
+            monkeypatch.setattr(refresh, "fetch_from_stripe", fetch_slowly)
+
+        world.during_sleep = sync  # the page that follows overlaps it
+        backfill()
+        assert refresh.fetch_from_stripe is fetch
+        assert StripeCustomer.get(USER) is None
+
 
 class TestRun:
     def test_is_the_only_one(self, world: World) -> None:
@@ -271,6 +301,24 @@ class TestRun:
         with pytest.raises(RunInProgressError):
             StripeAccount.resume(first)
         assert StripeAccount.progress().run_id == second
+
+    def test_that_is_resumed_during_the_start_of_another_remains_the_only_one(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = StripeAccount.start().run_id
+        StripeAccount.stop(first)
+        take_in = RunLock.take_in
+
+        def resume_and_take(*args: Any) -> None:
+            monkeypatch.setattr(RunLock, "take_in", take_in)
+            StripeAccount.resume(first)
+            take_in(*args)
+
+        monkeypatch.setattr(RunLock, "take_in", resume_and_take)
+        with pytest.raises(RunInProgressError):
+            StripeAccount.start()
+        running = world.items(record_type="Run", state="running")
+        assert [item["run_id"] for item in running] == [first]
 
     def test_unknown(self, world: World) -> None:
         with pytest.raises(RunNotFoundError):
