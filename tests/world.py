@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from types import ModuleType
 from typing import Any
 
@@ -153,7 +154,7 @@ class World:
             raise StorageError("s3: AccessDenied")
         if key not in self.files:
             raise StorageError("s3: NoSuchKey")
-        for line in self.files[key][offset:].splitlines(keepends=True):
+        for line in BytesIO(self.files[key][offset:]):
             offset += len(line)
             yield line.removesuffix(b"\n"), offset
 

@@ -309,6 +309,10 @@ class StripeAccount:
         ------
         RunInProgressError, SweepMissingError
             As in `backfill`.
+        MappingRefusedError
+            The file has not the header of a mapping.
+        StorageError
+            The bucket has no such file, or did not return it.
         """
         policy, kind = PaymentMethodPolicy(payment_methods), RunKind(kind)
         return start_run(policy, run_id, mapping, allows_refused=allow_refused, kind=kind)

@@ -40,6 +40,8 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
     parameters = JSONAttribute(null=True)
     claimed_at = NumberAttribute(null=True)
     stripe_id = UnicodeAttribute(null=True)
+    run_id = UnicodeAttribute(null=True)
+    """The run through the account whose mapping gave the customer to the user, if one did."""
 
     @property
     def is_creating(self) -> bool:
@@ -108,7 +110,12 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
 
     @classmethod
     def assigned(
-        cls, user_id: str, stripe_id: str, token: str, replaced: CustomerClaim | None
+        cls,
+        user_id: str,
+        stripe_id: str,
+        token: str,
+        replaced: CustomerClaim | None,
+        run_id: str | None = None,
     ) -> ClaimReplacement:
         """A pointer to a customer that has no claim of its own: it is lost, or there was none.
 
@@ -119,10 +126,13 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
         replaced : CustomerClaim or None
             What the pointer replaces, on condition that it is still stored: an earlier claim, or a
             pointer to the same customer, which keeps its token.
+        run_id : str, optional
+            The run through the account that gives, or gave, the customer to the user.
         """
         if replaced and replaced.stripe_id == stripe_id:
             token = replaced.token
-        pointer = cls(user_key(user_id), _SK, token=token, stripe_id=stripe_id)
+        key = user_key(user_id)
+        pointer = cls(key, _SK, token=token, stripe_id=stripe_id, run_id=run_id)
         if replaced is None:
             return ClaimReplacement(pointer, cls.pk.does_not_exist())
         if replaced.is_creating:

@@ -487,6 +487,11 @@ class Customer(Record, discriminator="Customer"):
         moved.children = children
         return moved
 
+    @property
+    def can_be_moved_whole(self) -> bool:
+        """Whether all children fit into the transaction that moves the record."""
+        return len(self._movable_children()) == len(self.children)
+
     def _movable_children(self) -> list[Child]:
         """The children that fit into one transaction, each with its deletion and its copy."""
         movable: list[Child] = []

@@ -123,8 +123,10 @@ def _write_object(
     """Write an object; one that can't be written must not stop the run."""
 
     def attempt(number: int) -> Result | Finding:
-        is_read = not number and stored is not None
-        state = stored.get(customer_id, Stored()) if is_read else _read_again(customer_id)
+        if number or stored is None:
+            state = _read_again(customer_id)
+        else:
+            state = stored.get(customer_id, Stored())
         try:
             return write(state)
         except (errors.CustomerNotFoundError, errors.CustomerSoftDeletedError) as error:
@@ -281,7 +283,10 @@ def _find_customer(run: Run, obj: Json, pointer: Pointer | None) -> Customer | R
     observation = Observation.of_fetch(sent, received=current().clock())
     single = Page([stripe_customer], observation)
     write_customers(single, run)
-    return _read_again(customer_id).record or next(iter([*single.findings, *single.results]))
+    record = _read_again(customer_id).record
+    if record:
+        return record
+    return single.findings[0] if single.findings else Result(next(iter(single.results)))
 
 
 # ---- what both share

@@ -23,6 +23,7 @@ from stripe_integrations import errors
 from stripe_integrations.actions.account.backfill import write_customers
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.customers.assign import remove_assignment
+from stripe_integrations.actions.customers.refresh import refresh_until_written
 from stripe_integrations.actions.customers.snapshot import names_other_owner
 from stripe_integrations.context import current
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
@@ -34,9 +35,13 @@ from stripe_integrations.models.table import ConditionFailedError, transact
 from stripe_integrations.models.window import WalkedList, Window
 
 _CUSTOMER_ID = re.compile(r"cus_[A-Za-z0-9]{1,251}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
+"""Also a byte order mark within the file, and half of a surrogate pair, which is no character."""
 _COLUMNS = ["user_id", "stripe_id"]
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NO_OBJECT = "is not an object with user_id and stripe_id"
+_LINE_BYTES = 16_384
+"""A line that is longer is refused: a row needs at most 500 characters and an id."""
 _ROWS = 100
 """How many rows are a page."""
 
@@ -111,7 +116,10 @@ def read_rows(key: str, offset: int = 0) -> Iterator[tuple[Row | RefusedRow | No
         parse = partial(_row_of_csv, _columns(header))
         offset = max(offset, first)
     for line, next_offset in current().read_lines(key, offset):
-        yield parse(offset, line), next_offset
+        if len(line) > _LINE_BYTES:
+            yield RefusedRow(offset, f"has over {_LINE_BYTES} bytes"), next_offset
+        else:
+            yield parse(offset, line), next_offset
         offset = next_offset
 
 
@@ -136,12 +144,14 @@ def _row_of_json(place: int, line: bytes) -> Row | RefusedRow | None:
     if not line.strip():
         return None
     try:
-        row = json.loads(line.removeprefix(_BYTE_ORDER_MARK))
-    except ValueError:
-        row = None
-    if isinstance(row, dict) and row.keys() == set(_COLUMNS):
+        text = (line if place else line.removeprefix(_BYTE_ORDER_MARK)).decode()
+        pairs = json.loads(text, object_pairs_hook=tuple)  # a list is no object
+        row = dict(pairs) if isinstance(pairs, tuple) else {}
+    except (RecursionError, TypeError, ValueError):
+        return RefusedRow(place, _NO_OBJECT)
+    if len(pairs) == len(row) and row.keys() == set(_COLUMNS):
         return checked(place, *(row[name] for name in _COLUMNS))
-    return RefusedRow(place, "is not an object with user_id and stripe_id")
+    return RefusedRow(place, _NO_OBJECT)
 
 
 def checked(place: int, user_id: object, stripe_id: object) -> Row | RefusedRow:
@@ -174,6 +184,12 @@ def stage(run: Run, row: Row) -> Finding | None:
     -------
     Finding or None
         Why the row is not taken: a conflict with what is stored, or with an earlier row.
+
+    Raises
+    ------
+    StripeError
+        Some children of an unassigned customer did not fit into the transaction that moved it, and
+        Stripe did not return them.
     """
 
     def attempt(_: int) -> Finding | None:
@@ -183,7 +199,8 @@ def stage(run: Run, row: Row) -> Finding | None:
 
 
 def _stage(run: Run, row: Row) -> Finding | None:
-    replacement = CustomerClaim.assigned(row.user_id, row.stripe_id, new_token(), None)
+    user_id, stripe_id = row
+    replacement = CustomerClaim.assigned(user_id, stripe_id, new_token(), None, run.run_id)
     owner = Owner(row.user_id, row.stripe_id)
     pointer = Pointer.to(owner, replacement.pointer.token, run_id=run.run_id)
 
@@ -211,10 +228,14 @@ def _stage(run: Run, row: Row) -> Finding | None:
         return _conflict(row, "Stripe has deleted the customer")
     if names_other_owner(record.metadata, row.user_id):
         return _conflict(row, "its metadata names another owner")
+    is_whole = record.can_be_moved_whole
+    record.drop_excess_children()
     try:
-        record.move_to(owner, [replacement.add_to, pointer.assign_in], run_id=run.run_id)
+        moved = record.move_to(owner, [replacement.add_to, pointer.assign_in], run_id=run.run_id)
     except ConditionFailedError as error:
         raise errors.StaleRecordError("the customer was changed in the meantime") from error
+    if not is_whole:
+        refresh_until_written(moved)
     return None
 
 

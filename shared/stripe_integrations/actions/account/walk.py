@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
 from stripe_integrations.actions.account.check import check_suspicions
-from stripe_integrations.actions.account.mapping import process_rows
+from stripe_integrations.actions.account.mapping import process_rows, read_rows
 from stripe_integrations.actions.account.pace import Limits, Pace
 from stripe_integrations.actions.account.page import Page, Result
 from stripe_integrations.actions.account.repair import repair_page
@@ -81,6 +81,7 @@ def start_run(
     if Subscription in stored_kinds():
         lists.append(WalkedList.SUBSCRIPTIONS)
     if mapping:
+        next(read_rows(mapping), None)  # a file that is missing, or has no header, starts no run
         lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
     options = {"mapping": mapping, "allows_refused": allows_refused, "repairs": repairs}
     return Run.start(payment_methods, lists, run_id, kind=kind, **options)

@@ -71,7 +71,9 @@ def complete_create(
 def assign_customer(
     user_id: str, replaced: CustomerClaim | None, snapshot: CustomerSnapshot
 ) -> Customer | None:
-    """Store a customer of ours whose claim is lost.
+    """Store a customer of ours whose claim is lost, or whose record is.
+
+    Where a run gave it to the user, its claim says so, and the pointer does: the run can be undone.
 
     Parameters
     ----------
@@ -93,7 +95,9 @@ def assign_customer(
     CustomerOfAnotherUserError
         Another user has the customer.
     """
-    replacement = CustomerClaim.assigned(user_id, snapshot.stripe_id, str(snapshot.token), replaced)
+    stripe_id, token = snapshot.stripe_id, str(snapshot.token)
+    run_id = replaced.run_id if replaced and replaced.stripe_id == stripe_id else None
+    replacement = CustomerClaim.assigned(user_id, stripe_id, token, replaced, run_id)
     with suppress(CustomerSoftDeletedError):
         return _store(snapshot.new_record(user_id), replacement)
     return None
@@ -213,15 +217,19 @@ def store_record(customer: Customer, pointer: Pointer | None) -> bool:
 def remove_assignment(pointer: Pointer) -> None:
     """Delete the claim and the pointer that a mapping gave a user, whose customer has no record.
 
+    A create may have replaced the claim, since the user can't have the customer: then it remains.
+
     Raises
     ------
     StaleRecordError
         They were changed since the pointer was read, or the record was stored.
     """
     owner = pointer.owner
+    claim = UserRecords.of_partition(owner.pk).claim
 
     def compose(transaction: TransactWrite) -> None:
-        CustomerClaim.remove_pointer(transaction, owner.pk, owner.customer_id)
+        if claim and claim.stripe_id == owner.customer_id:
+            CustomerClaim.remove_pointer(transaction, owner.pk, owner.customer_id)
         pointer.remove_in(transaction)
         Customer.check_is_missing(transaction, owner)
 
@@ -334,7 +342,8 @@ def _use_existing_record(
 
 
 def _pointer(customer: Customer, replacement: ClaimReplacement) -> Pointer:
-    return Pointer.to(customer.owner, replacement.pointer.token)
+    claim = replacement.pointer
+    return Pointer.to(customer.owner, claim.token, claim.run_id)
 
 
 def _of_another_user(customer: Customer) -> CustomerOfAnotherUserError:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
-from stripe_integrations.actions.account.page import Result
 from stripe_integrations.actions.customers import refresh
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
@@ -22,7 +21,6 @@ from stripe_integrations.models.window import WalkedList, Window
 from tests.stripe_integrations.actions.account.helpers import (
     backfill,
     calls,
-    findings_of,
     lose_events,
     make,
     record_of,

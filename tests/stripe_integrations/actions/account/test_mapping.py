@@ -17,9 +17,14 @@ from stripe_integrations.actions.account.page import Result
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
-from stripe_integrations.errors import ConflictError, MappingRefusedError, RunInProgressError
+from stripe_integrations.errors import (
+    ConflictError,
+    MappingRefusedError,
+    RunInProgressError,
+    StorageError,
+)
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
-from stripe_integrations.models.run import RunState
+from stripe_integrations.models.run import PaymentMethodPolicy, RunState
 from stripe_integrations.models.window import Window
 from tests.stripe_integrations.actions.account.helpers import (
     backfill,
@@ -99,6 +104,18 @@ class TestMapped:
         assert backfill([("u-1", existing)]) == {"unchanged": 2}
         assert StripeCustomer.require(USER).stripe_id == existing
         assert read_customer(Owner(None, existing)) is None
+
+    def test_customer_with_many_children_moves_with_all(self, world: World) -> None:
+        stripe_id = make(world)
+        for _ in range(45):
+            world.attach_card(stripe_id)
+        lose_events(world)
+        world.time += 3600
+        backfill(payment_methods=PaymentMethodPolicy.ALL)
+        world.time += 3600
+        backfill([("u-1", stripe_id)], payment_methods=PaymentMethodPolicy.NONE)
+        assert len(StripeCustomer.require(USER).cards) == 45
+        assert [i for i in world.items() if i["pk"].startswith("UNASSIGNED#")] == []
 
     def test_repeated_changes_nothing(self, world: World, existing: str) -> None:
         backfill([("u-1", existing)])
@@ -185,6 +202,17 @@ class TestStaged:
         world.request("POST", f"/v1/customers/{staged}", {"metadata": metadata})
         assert StripeCustomer.create(USER, EMAIL).stripe_id != staged
 
+    def test_create_that_makes_another_leaves_nothing_that_stops_the_run(
+        self, world: World, staged: str
+    ) -> None:
+        metadata = {USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"}
+        world.request("POST", f"/v1/customers/{staged}", {"metadata": metadata})
+        lose_events(world)
+        own = StripeCustomer.create(USER, EMAIL).stripe_id
+        backfill([("u-1", staged)], run_id=StripeAccount.progress().run_id)
+        assert users(world) == {"u-1": own}
+        assert Pointer.read(staged) is None
+
     def test_event_waits_for_the_record(self, world: World, staged: str) -> None:
         world.rename(staged, "Janet")
         world.deliver_and_apply()
@@ -238,6 +266,16 @@ class TestUndone:
         world.time += 3600
         assert undo(run_id) == {"unchanged": 1}
         assert users(world) == {"u-2": existing}
+
+    def test_customer_that_a_create_stored_for_its_row_is_released(
+        self, world: World, existing: str
+    ) -> None:
+        next(iter(StripeAccount.backfill([("u-1", existing)])))
+        run_id = StripeAccount.progress().run_id
+        assert StripeCustomer.create(USER, EMAIL).stripe_id == existing
+        StripeAccount.stop(run_id)
+        assert undo(run_id) == {"released": 1}
+        assert users(world) == {}
 
     def test_row_without_record_is_removed(self, world: World, existing: str) -> None:
         next(iter(StripeAccount.backfill([("u-1", existing)])))
@@ -326,6 +364,9 @@ class TestFile:
             b"\xff,cus_1",
             b'"u-1,cus_1',
             b"u" * 501 + b",cus_1",
+            b"u-1,cus_1\ru-2,cus_2",
+            b"\xef\xbb\xbfu-1,cus_1",
+            b'"' + b"u" * 20_000,
         ],
     )
     def test_refused_row_of_csv(self, world: World, line: bytes) -> None:
@@ -335,11 +376,29 @@ class TestFile:
         assert "u-1" not in row.reason
 
     @pytest.mark.parametrize(
-        "line", [b"[]", b"{", b'{"user_id": 1, "stripe_id": "cus_1"}', b'{"user_id": "u-1"}']
+        "line",
+        [
+            b"[]",
+            b"{",
+            b'{"user_id": 1, "stripe_id": "cus_1"}',
+            b'{"user_id": "u-1"}',
+            b'{"user_id": "u-1", "user_id": "u-2", "stripe_id": "cus_1"}',
+            b'[["user_id", "u-1"], ["stripe_id", "cus_1"]]',
+            b'{"user_id": "\\ud800", "stripe_id": "cus_1"}',
+            '{"user_id": "u-1", "stripe_id": "cus_1"}'.encode("utf-16-le"),
+            b"[" * 16_000,
+            b'{"user_id": "u-1", "stripe_id": "cus_1"}' + b" " * 20_000,
+        ],
     )
     def test_refused_row_of_json_lines(self, world: World, line: bytes) -> None:
         (row,) = self.rows(world, "a.jsonl", line)
         assert isinstance(row, RefusedRow)
+
+    def test_byte_order_mark_is_dropped_only_at_the_beginning(self, world: World) -> None:
+        line = b'\xef\xbb\xbf{"user_id": "u-1", "stripe_id": "cus_1"}\n'
+        first, second = self.rows(world, "a.jsonl", 2 * line)
+        assert first == Row("u-1", "cus_1")
+        assert isinstance(second, RefusedRow)
 
     def test_refused_row_assigns_nothing(self, world: World, existing: str) -> None:
         with pytest.raises(MappingRefusedError, match="the first is 2"):
@@ -425,6 +484,12 @@ class TestStagedFromFile:
         assert any("cus_missing" in text for text in world.reports.values())
         assert CustomerClaim.read("u-2") is None
 
+    def test_row_that_an_earlier_run_staged_is_looked_up(self, world: World, existing: str) -> None:
+        self.work(self.start(world, [("u-2", "cus_missing"), ("", existing)]))
+        assert CustomerClaim.read("u-2")
+        assert self.work(self.start(world, [("u-2", "cus_missing")]))["conflict"] == 1
+        assert CustomerClaim.read("u-2") is None
+
     def test_invalid_row_stops_the_run(self, world: World, existing: str) -> None:
         run_id = self.start(world, [("", existing)])
         assert self.work(run_id) == {}
@@ -443,6 +508,17 @@ class TestStagedFromFile:
         run_id = self.start(world, [("", "cus_2"), ("u-1", existing)], allow_refused=True)
         assert self.work(run_id)["refused"] == 1
         assert users(world) == {"u-1": existing}
+
+    def test_missing_file_starts_no_run(self, world: World) -> None:
+        with pytest.raises(StorageError):
+            StripeAccount.start(mapping="mappings/missing.csv")
+        assert world.items(record_type="Run") == []
+
+    def test_file_without_header_starts_no_run(self, world: World) -> None:
+        world.files["mappings/a.csv"] = b"u-1,cus_1\n"
+        with pytest.raises(MappingRefusedError):
+            StripeAccount.start(mapping="mappings/a.csv")
+        assert world.items(record_type="Run") == []
 
     def test_is_undone(self, world: World, existing: str) -> None:
         run_id = self.start(world, [("u-1", existing)])
