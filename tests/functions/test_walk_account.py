@@ -63,6 +63,7 @@ class TestStart:
         assert world.walk({"action": "status"})["objects"] == 230
 
     def test_takes_a_mapping(self, world: World) -> None:
+        world.files["mappings/a.csv"] = b"user_id,stripe_id\n"
         world.walk({**START, "options": {"mapping": "mappings/a.csv", "allow_refused": True}})
         run = Run.read("first")
         assert (run.mapping, run.allows_refused) == ("mappings/a.csv", True)

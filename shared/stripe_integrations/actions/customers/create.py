@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from stripe_integrations import errors
-from stripe_integrations.actions.customers.assign import assign_adopted, complete_create
+from stripe_integrations.actions.customers.assign import assign_customer, complete_create
 from stripe_integrations.actions.customers.guard import require_no_existing_customer
 from stripe_integrations.actions.customers.request import caller_error, create_request
 from stripe_integrations.actions.customers.snapshot import (
@@ -29,7 +29,6 @@ from stripe_integrations.limits import CREATED_LOOKUP_MARGIN_SECONDS
 from stripe_integrations.models import Customer, CustomerClaim, UserRecords, stored_kinds
 from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.keys import user_key
-from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import attempts
 from stripe_integrations.models.table import ConditionFailedError, transact
 
@@ -161,7 +160,7 @@ def _existing_customer(user_id: str) -> Customer | None:
 
 
 def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
-    """Adopt the customer of a pointer that has no active record, or delete the pointer.
+    """Store the customer of a pointer that has no active record, or delete the pointer.
 
     A mapping that is staged has such pointers, and a backup that was made during a write.
     """
@@ -173,9 +172,7 @@ def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
         stripe_customer = current().stripe.retrieve_customer(stripe_id)
         is_others = names_other_owner(stripe_customer.get("metadata"), user_id)
         if not stripe_customer.get("deleted") and not is_others:
-            snapshot = CustomerSnapshot.from_fetch(stripe_customer)
-            update = MetadataUpdate.of(stripe_id)  # the schedule completes it
-            return assign_adopted(user_id, claim, snapshot, update)
+            return assign_customer(user_id, claim, CustomerSnapshot.from_fetch(stripe_customer))
     with suppress(ConditionFailedError):
         transact(lambda t: CustomerClaim.remove_pointer(t, user_key(user_id), stripe_id))
     return None

@@ -222,6 +222,7 @@ class TestBesideEvents:
     ) -> None:
         world.create()
         world.deliver_and_apply()
+        world.time += 1  # the run reads what was created before its second
         fetch = refresh.fetch_from_stripe
 
         def fetch_slowly(customer: Customer, *args: Any) -> Any:
