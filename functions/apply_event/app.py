@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.batch.types import (
 from stripe_integrations.actions import StreamRecord, StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.models import Event
-from stripe_integrations.models.fields import value_at
+from stripe_integrations.models.fields import is_text, value_at
 from stripe_integrations.observability import error_log_fields, logger
 
 
@@ -37,12 +37,12 @@ def _parse(record: object) -> StreamRecord | None:
     sk = value_at(record, "dynamodb", "Keys", "sk", "S")
     image = value_at(record, "dynamodb", "NewImage")
     customer_id = value_at(image, "customer_id", "S")
-    if not isinstance(pk, str) or not isinstance(sk, str):
+    if not is_text(pk) or not is_text(sk):
         return None
     parsed = StreamRecord(
         pk,
         sk,
-        customer_id if isinstance(customer_id, str) else None,
+        customer_id if is_text(customer_id) else None,
         lacks_children=sk != Event.SORT_KEY and value_at(image, "listings") is None,
     )
     return parsed if parsed.is_event or parsed.new_customer_id else None

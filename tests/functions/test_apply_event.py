@@ -106,6 +106,7 @@ class TestBatch:
             {"dynamodb": {}},
             {"dynamodb": {"Keys": {"pk": {"S": "EVENT#evt_1"}, "sk": {"N": "1"}}}},
             {"dynamodb": {"Keys": {"pk": {"S": 7}, "sk": {"S": "EVENT"}}, "SequenceNumber": "1"}},
+            {"dynamodb": {"Keys": {"pk": {"S": "EVENT#evt_\ud800"}, "sk": {"S": "EVENT"}}}},
             *(
                 {"dynamodb": {"Keys": {"pk": {"S": "USER#u-1"}, "sk": {"S": sort_key}}}}
                 for sort_key in ("", "CUSTOMER#", "CLAIM")

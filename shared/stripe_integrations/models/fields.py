@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, TypeVar, cast
 
 from pynamodb.attributes import Attribute
 from pynamodb.constants import BOOLEAN, NUMBER, STRING
@@ -311,7 +311,7 @@ def value_at(obj: object, *path: str) -> object:
     return obj
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Return whether a value is a string in UTF-8: JSON can contain half a surrogate pair."""
     if not isinstance(value, str):
         return False
