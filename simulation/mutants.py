@@ -387,6 +387,7 @@ MUTANTS = (
         "    update = MetadataUpdate.acquire(stripe_id)\n",
         "    update = MetadataUpdate.of(stripe_id)\n",
         also=(("free_customer(customer, [update.remove_in])", "free_customer(customer)"),),
+        seed=70140,
     ),
     Mutant(
         "pointer left by a release",
