@@ -76,7 +76,7 @@ class CustomerClaim(Record, discriminator="CustomerClaim"):
             try:
                 transact(lambda t: t.save(claim, cls.pk.does_not_exist(), return_values="ALL_OLD"))
             except ConditionFailedError as error:
-                stored = error.old_item(0, cls)
+                stored = error.old_item(claim)
                 if stored:
                     return stored, stored.token == claim.token
             else:

@@ -113,17 +113,9 @@ class Pointer(Record, discriminator="Pointer"):
         is_unassigned: Condition = Pointer.pk.exists() & Pointer.user_id.does_not_exist()
         transaction.save(self, is_unassigned, return_values="ALL_OLD")
 
-    def is_of_another_user(self, error: ConditionFailedError, position: int) -> bool:
-        """Return whether a transaction failed because another user has the customer.
-
-        Parameters
-        ----------
-        error : ConditionFailedError
-            The failure.
-        position : int
-            The place of `add_to` in the transaction.
-        """
-        stored = error.old_item(position, Pointer)
+    def is_of_another_user(self, error: ConditionFailedError) -> bool:
+        """Return whether a transaction failed because another user has the customer."""
+        stored = error.old_item(self)
         return stored is not None and stored.user_id not in (None, self.user_id)
 
     def remove_in(self, transaction: TransactWrite) -> None:

@@ -58,7 +58,7 @@ _MISCONFIGURED_CODES = {
 }
 _ATTEMPTS = 6
 
-R = TypeVar("R")
+R = TypeVar("R", bound="Record")
 
 
 class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
@@ -211,20 +211,22 @@ class ConditionFailedError(Exception):
     ----------
     reasons : list
         One entry per item, None where its condition held; with the stored item where the write
-        asked for it.
+        asked for it. Condition checks come first, then deletions, puts and updates.
     """
 
     def __init__(self, reasons: list[CancellationReason | None]) -> None:
         super().__init__("a condition of the transaction did not hold")
         self.reasons = reasons
 
-    def old_item(self, position: int, model: type[R]) -> R | None:
-        """The stored item that failed the condition at this position of the transaction, if any."""
-        reason = self.reasons[position]
-        if reason is None or not reason.raw_item:
-            return None
-        record: R = model.from_raw_data(reason.raw_item)  # type: ignore[attr-defined]
-        return record
+    def old_item(self, record: R) -> R | None:
+        """The stored item that a record would have replaced, where its condition did not hold.
+
+        It is found by its key: PynamoDB sends the deletions of a transaction before its puts.
+        """
+        key = {"pk": {"S": record.pk}, "sk": {"S": record.sk}}
+        items = (reason.raw_item for reason in self.reasons if reason and reason.raw_item)
+        found = next((item for item in items if key.items() <= item.items()), None)
+        return None if found is None else type(record).from_raw_data(found)
 
 
 def transact(compose: Callable[[TransactWrite], None]) -> None:

@@ -211,7 +211,7 @@ def _stage(run: Run, row: Row) -> Finding | None:
     try:
         transact(compose)
     except ConditionFailedError as error:
-        claim, known = error.old_item(0, CustomerClaim), error.old_item(1, Pointer)
+        claim, known = error.old_item(replacement.pointer), error.old_item(pointer)
     else:
         return None
     if claim:

@@ -265,10 +265,10 @@ def _store(
     try:
         transact(compose)
     except ConditionFailedError as error:
-        claim = error.old_item(0, CustomerClaim)
+        claim = error.old_item(replacement.pointer)
         if claim and claim.stripe_id == customer.stripe_id:
             return UserRecords.of_partition(customer.pk).active_customer
-        if pointer.is_of_another_user(error, 2):
+        if pointer.is_of_another_user(error):
             raise _of_another_user(customer) from error
         unassigned = read_customer(Owner(None, customer.stripe_id))
         if unassigned:
@@ -307,7 +307,7 @@ def _move(
     try:
         customer = record.move_to(owner, [replacement.add_to, pointer.assign_in, *extra_items])
     except ConditionFailedError as error:
-        if pointer.is_of_another_user(error, 1):
+        if pointer.is_of_another_user(error):
             raise _of_another_user(record) from error
         return None
     customer.is_new = True
@@ -332,7 +332,7 @@ def _use_existing_record(
     try:
         transact(compose)
     except ConditionFailedError as error:
-        if pointer.is_of_another_user(error, 0):
+        if pointer.is_of_another_user(error):
             raise _of_another_user(customer) from error
         return None
     with suppress(StaleRecordError):

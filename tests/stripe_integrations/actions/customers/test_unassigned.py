@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
-from stripe_integrations.actions.customers.assign import store_unassigned
+from stripe_integrations.actions.customers.assign import assign_unassigned, store_unassigned
 from stripe_integrations.actions.customers.metadata import write_metadata
 from stripe_integrations.actions.customers.snapshot import (
     TOKEN_KEY,
@@ -282,6 +282,17 @@ class TestAdopted:
         StripeCustomer.adopt(USER, on_stripe)
         with pytest.raises(CustomerOfAnotherUserError):
             StripeCustomer.adopt(OTHER, on_stripe)
+
+    def test_beside_a_create_of_the_same_user(self, world: World, on_stripe: str) -> None:
+        record, update = record_of(on_stripe), MetadataUpdate.of(on_stripe)
+        StripeCustomer.create(USER, EMAIL)
+        assert assign_unassigned("u-1", None, record, update) is None
+
+    def test_beside_an_adoption_by_another_user(self, world: World, on_stripe: str) -> None:
+        record, update = record_of(on_stripe), MetadataUpdate.of(on_stripe)
+        StripeCustomer.adopt(OTHER, on_stripe)
+        with pytest.raises(CustomerOfAnotherUserError):
+            assign_unassigned("u-1", None, record, update)
 
     def test_during_an_event_is_not_overwritten(self, world: World, on_stripe: str) -> None:
         stale = record_of(on_stripe)
