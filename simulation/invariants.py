@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http import HTTPStatus
+from math import inf
 from typing import Any
 
 from local.stripe_double.double import StripeDouble
@@ -63,7 +64,7 @@ class ApiCall:
     kind: str
     user_id: str
     begun: float
-    ended: float = float("inf")
+    ended: float = inf
     status: int = 0
     name: str = ""
     existing: Set[str] = frozenset()
@@ -172,7 +173,7 @@ def check_creates(final: FinalState) -> Iterator[Violation]:
     gone |= account.deleted_customers  # perhaps before the call listed the customers
     for stripe_id in account.customers.keys() - actor.foreign - {*actor.existing}:
         metadata = account.customers[stripe_id]["metadata"]
-        claimed = final.watch.claimed.get(metadata.get(TOKEN_KEY), float("inf"))
+        claimed = final.watch.claimed.get(metadata.get(TOKEN_KEY), inf)
         of_claim = [
             call.existing - gone
             for call in creates
@@ -277,7 +278,8 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
     """Check that every event of our customers that is to be published was published.
 
     Those are the events that change records, and those of the publish types, including events of
-    these types that name no customer.
+    these types that name no customer. One whose last attempt began before a user adopted its
+    unassigned customer need not be: a later delivery of it may have linked it to that user.
     """
     if final.bus is None:
         return
@@ -290,6 +292,9 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
         has_failed = text(event, "state") == "failed"  # a successful replay publishes it
         names_none = not event.keys() & {"customer_id", "payment_method_id"}
         if user_id in ended or has_failed or (user_id is None and not names_none):
+            continue
+        adopted = final.watch.adopted.get(text(event, "customer_id") or "")
+        if adopted is not None and adopted >= final.watch.attempted.get(stripe_id, inf):
             continue
         payload = final.double.account.events.get(stripe_id)
         if payload is None or not _is_to_be_published(final, payload):

@@ -96,8 +96,10 @@ class Watch:
         The event items by Stripe id.
     failures : list of Failure
         One entry for each time that an event failed.
-    replayed : dict
-        When each event was last replayed, by Stripe id.
+    replayed, attempted : dict
+        When each event was last replayed, and last claimed by a worker, by Stripe id.
+    adopted : dict
+        When an unassigned customer was last adopted, by Stripe id.
     released : dict
         When a customer was last released, by the ids of its user and of the customer.
     releasing, adopting : Counter
@@ -121,6 +123,8 @@ class Watch:
         self._clock = clock
         self.failures: list[Failure] = []
         self.replayed: dict[str, float] = {}
+        self.attempted: dict[str, float] = {}
+        self.adopted: dict[str, float] = {}
         self.released: dict[Key, float] = {}
         self.releasing: Counter[str] = Counter()
         self.claimed: dict[str, float] = {}
@@ -227,6 +231,8 @@ class Watch:
         record = self.images.get((pk, f"CUSTOMER#{stripe_id}"))
         is_adopted = record is None and (f"USER#{owner}", f"CUSTOMER#{stripe_id}") in self.images
         is_dropped = record is not None and "listings" not in record
+        if is_adopted:
+            self.adopted[stripe_id] = self._clock()
         if not is_adopted and not (is_dropped and sk.count("#") > 1):
             self._violated("no record is deleted", sk)
         if is_adopted and owner and not self.adopting[owner]:
@@ -237,6 +243,8 @@ class Watch:
 
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")
+        if "claimed_at" in new and new["claimed_at"] != old.get("claimed_at"):
+            self.attempted[stripe_id] = self._clock()
         # A replay whose first response was lost may take effect twice.
         is_replay = "replayed_at" in new and new["attempts"]["N"] == "0"
         if is_replay or old.get("replayed_at") != new.get("replayed_at"):
