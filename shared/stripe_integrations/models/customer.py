@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -54,8 +55,8 @@ from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
     TRANSACTION_ITEMS,
-    ConditionFailedError,
     Record,
+    stale_if_changed,
     transact,
     unavailable,
 )
@@ -435,10 +436,8 @@ class Customer(Record, discriminator="Customer"):
             for add_item in extra_items:
                 add_item(transaction)
 
-        try:
+        with self._stale_if_changed():
             transact(compose)
-        except ConditionFailedError as error:
-            raise StaleRecordError(f"{self.stripe_id} was changed since it was read") from error
 
     def move_to(
         self, owner: Owner, extra_items: Iterable[ExtraItem] = (), run_id: str | None = None
@@ -532,6 +531,9 @@ class Customer(Record, discriminator="Customer"):
             "run_id": run_id,
         }
         return Customer(owner.pk, self.sk, **{**values, **others})
+
+    def _stale_if_changed(self) -> AbstractContextManager[None]:
+        return stale_if_changed(f"{self.stripe_id} was changed since it was read")
 
     def _is_same_record(self) -> Condition:
         """The condition that the record was not deleted and stored again since it was read.
@@ -627,10 +629,8 @@ class Customer(Record, discriminator="Customer"):
             for add_item in extra_items:
                 add_item(transaction)
 
-        try:
+        with self._stale_if_changed():
             transact(compose)
-        except ConditionFailedError as error:
-            raise StaleRecordError(f"{self.stripe_id} was changed since it was read") from error
         for name, value in values.items():
             setattr(self, name, value)
         by_key = {child.sk: child for child in [*self.children, *children]}

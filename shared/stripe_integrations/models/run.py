@@ -19,6 +19,7 @@ from stripe_integrations.models.table import (
     ConditionFailedError,
     Record,
     error_code,
+    stale_if_changed,
     transact,
     unavailable,
 )
@@ -193,10 +194,8 @@ class Run(Record, discriminator="Run"):
             RunLock.take_in(transaction, self.run_id, lock)
             transaction.save(self)
 
-        try:
+        with stale_if_changed("the run was changed since it was read"):
             transact(compose)
-        except ConditionFailedError as error:
-            raise StaleRecordError("the run was changed since it was read") from error
 
     def finish(self) -> None:
         """Note that all of its windows were walked."""

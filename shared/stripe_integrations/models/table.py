@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, TypeVar
 
 from botocore.exceptions import ClientError
@@ -227,6 +228,15 @@ class ConditionFailedError(Exception):
         items = (reason.raw_item for reason in self.reasons if reason and reason.raw_item)
         found = next((item for item in items if key.items() <= item.items()), None)
         return None if found is None else type(record).from_raw_data(found)
+
+
+@contextmanager
+def stale_if_changed(message: str) -> Iterator[None]:
+    """Raise `StaleRecordError` where a condition of a transaction does not hold."""
+    try:
+        yield
+    except ConditionFailedError as error:
+        raise errors.StaleRecordError(message) from error
 
 
 def transact(compose: Callable[[TransactWrite], None]) -> None:

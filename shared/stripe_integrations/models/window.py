@@ -21,13 +21,14 @@ from stripe_integrations.models.fields import Choice, Flag, Integer, Text, requi
 from stripe_integrations.models.keys import run_key
 from stripe_integrations.models.table import (
     CONDITION_FAILED,
-    ConditionFailedError,
     Record,
     error_code,
+    stale_if_changed,
     transact,
     unavailable,
 )
 
+_LOST = "another worker has the window"
 _PREFIX = "WINDOW#"
 _LEASE_SECONDS = 120
 """How long a window belongs to a worker after its last page."""
@@ -238,10 +239,8 @@ class Window(Record, discriminator="Window"):
             for record in deleted:
                 transaction.delete(record)
 
-        try:
+        with stale_if_changed(_LOST):
             transact(compose)
-        except ConditionFailedError as error:
-            raise _lost() from error
 
     def forget_cursor_id(self) -> None:
         """Read the cursor's second again from its newest object, since the cursor's is gone.
@@ -277,10 +276,8 @@ class Window(Record, discriminator="Window"):
             transaction.save(self)
             transaction.save(older)
 
-        try:
+        with stale_if_changed(_LOST):
             transact(compose)
-        except ConditionFailedError as error:
-            raise _lost() from error
         return True
 
     def _save(self) -> None:
@@ -288,9 +285,5 @@ class Window(Record, discriminator="Window"):
             self.save()
         except PutError as error:
             if error_code(error) == CONDITION_FAILED:
-                raise _lost() from error
+                raise StaleRecordError(_LOST) from error
             raise unavailable(error) from error
-
-
-def _lost() -> StaleRecordError:
-    return StaleRecordError("another worker has the window")

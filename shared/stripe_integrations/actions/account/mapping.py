@@ -31,7 +31,7 @@ from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import Run
-from stripe_integrations.models.table import ConditionFailedError, transact
+from stripe_integrations.models.table import ConditionFailedError, stale_if_changed, transact
 from stripe_integrations.models.window import WalkedList, Window
 
 _CUSTOMER_ID = re.compile(r"cus_[A-Za-z0-9]{1,251}")
@@ -230,10 +230,8 @@ def _stage(run: Run, row: Row) -> Finding | None:
         return _conflict(row, "its metadata names another owner")
     is_whole = record.can_be_moved_whole
     record.drop_excess_children()
-    try:
+    with stale_if_changed("the customer was changed in the meantime"):
         moved = record.move_to(owner, [replacement.add_to, pointer.assign_in], run_id=run.run_id)
-    except ConditionFailedError as error:
-        raise errors.StaleRecordError("the customer was changed in the meantime") from error
     if not is_whole:
         refresh_until_written(moved)
     return None

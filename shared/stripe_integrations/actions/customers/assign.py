@@ -25,7 +25,7 @@ from stripe_integrations.models import (
 from stripe_integrations.models.claim import ClaimReplacement, new_token
 from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.metadata_update import MetadataUpdate
-from stripe_integrations.models.table import ConditionFailedError, transact
+from stripe_integrations.models.table import ConditionFailedError, stale_if_changed, transact
 
 
 def complete_create(
@@ -233,10 +233,8 @@ def remove_assignment(pointer: Pointer) -> None:
         pointer.remove_in(transaction)
         Customer.check_is_missing(transaction, owner)
 
-    try:
+    with stale_if_changed("the customer was stored in the meantime"):
         transact(compose)
-    except ConditionFailedError as error:
-        raise StaleRecordError("the customer was stored in the meantime") from error
 
 
 def _store(

@@ -13,8 +13,7 @@ and pointer have that of their customer, and another one that has it is a copy, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -41,8 +40,10 @@ from stripe_integrations.models import (
 )
 from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.retry import retry_on_conflict
-from stripe_integrations.models.table import ConditionFailedError, transact
+from stripe_integrations.models.table import stale_if_changed, transact
 from stripe_integrations.observability import error_log_fields, logger
+
+_CHANGED = "the records were changed since they were read"
 
 Json = Mapping[str, Any]
 
@@ -275,7 +276,7 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
     unassigned = read_customer(Owner(None, snapshot.stripe_id))
     if unassigned:
         unassigned.drop_excess_children()
-        with _changes_are_stale():
+        with stale_if_changed(_CHANGED):
             unassigned.move_to(customer.owner, [pointer.assign_in]).soft_delete()
         return
 
@@ -283,7 +284,7 @@ def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:
         transaction.save(customer)
         pointer.add_to(transaction)
 
-    with _changes_are_stale():
+    with stale_if_changed(_CHANGED):
         transact(compose)
 
 
@@ -300,7 +301,7 @@ def _complete(
     is_pointed_to = claim is not None and claim.stripe_id == stripe_id
     if not record.is_active:
         if is_pointed_to:
-            with _changes_are_stale():
+            with stale_if_changed(_CHANGED):
                 transact(lambda t: CustomerClaim.remove_pointer(t, record.pk, stripe_id))
         return is_pointed_to
     others = any(other.is_active for other in records.customers.values() if other is not record)
@@ -330,12 +331,3 @@ def _refresh(customer: Customer | None) -> bool:
             extra={"stripe_customer_id": customer.stripe_id, **error_log_fields(error)},
         )
     return True
-
-
-@contextmanager
-def _changes_are_stale() -> Iterator[None]:
-    """Raise `StaleRecordError` where the condition of a transaction does not hold."""
-    try:
-        yield
-    except ConditionFailedError as error:
-        raise errors.StaleRecordError("the records were changed since they were read") from error

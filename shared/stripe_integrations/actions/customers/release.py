@@ -22,7 +22,7 @@ from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.retry import retry_on_conflict
-from stripe_integrations.models.table import ConditionFailedError
+from stripe_integrations.models.table import stale_if_changed
 
 
 def release_customer(user_id: str) -> None:
@@ -94,7 +94,5 @@ def _unassign(customer: Customer, extra_items: Sequence[ExtraItem]) -> None:
         for add_item in extra_items:
             add_item(transaction)
 
-    try:
+    with stale_if_changed("the customer was changed since it was read"):
         customer.move_to(unassigned.owner, [free_user])
-    except ConditionFailedError as error:
-        raise errors.StaleRecordError("the customer was changed since it was read") from error
