@@ -20,8 +20,9 @@ from stripe_integrations.actions.account.compare import (
     compare_customer,
     compare_subscription,
 )
-from stripe_integrations.actions.account.page import Finding, Json, Page, Result
+from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.account.stored import read_one
+from stripe_integrations.actions.customers.refresh import retrieve_if_known
 from stripe_integrations.context import current
 from stripe_integrations.models import Customer, EventState, Pointer, Subscription, read_customer
 from stripe_integrations.models.difference import Difference, DifferenceKind, Suspicion
@@ -164,16 +165,6 @@ def _has_unfinished_event(suspicion: Suspicion) -> bool:
     if Pointer.read(suspicion.customer_id):
         states.add(EventState.WAITING)
     return has_event_in(suspicion.customer_id, states)
-
-
-def retrieve_if_known(stripe_id: str) -> Json:
-    """Stripe's customer; empty where Stripe does not know it."""
-    try:
-        return current().stripe.retrieve_customer(stripe_id)
-    except errors.StripeRefusedError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return {}
 
 
 def _list_subscriptions(customer_id: str) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from http import HTTPStatus
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from stripe_integrations import errors
 from stripe_integrations.actions.account.backfill import write_customers
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.customers.assign import remove_assignment
-from stripe_integrations.actions.customers.refresh import refresh_until_written
+from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import names_other_owner
 from stripe_integrations.context import current
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
@@ -274,13 +273,8 @@ def resolve_row(run: Run, row: Row) -> Finding | None:
 
 def _look_up(run: Run, row: Row, pointer: Pointer) -> Finding | None:
     sent = current().clock()
-    try:
-        stripe_customer = current().stripe.retrieve_customer(row.stripe_id)
-    except errors.StripeRefusedError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        stripe_customer = {"deleted": True}
-    if stripe_customer.get("deleted"):
+    stripe_customer = retrieve_if_known(row.stripe_id)
+    if not stripe_customer or stripe_customer.get("deleted"):
         remove_assignment(pointer)
         return _conflict(row, "Stripe has no such customer, or has deleted it")
     page = Page([stripe_customer], Observation.of_fetch(sent, received=current().clock()))

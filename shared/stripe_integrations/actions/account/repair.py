@@ -11,12 +11,11 @@ from itertools import islice
 
 from stripe_integrations import errors
 from stripe_integrations.actions.account.backfill import UNREADABLE, write_customers
-from stripe_integrations.actions.account.check import retrieve_if_known
 from stripe_integrations.actions.account.compare import UNKNOWN, compare_customer
 from stripe_integrations.actions.account.page import Finding, Json, Page, Result
 from stripe_integrations.actions.account.stored import StoredCustomer, read_one
 from stripe_integrations.actions.customers.rebuild import restore_customer
-from stripe_integrations.actions.customers.refresh import refresh_until_written
+from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.context import current
 from stripe_integrations.models import CustomerClaim, Pointer, read_customer

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
-from stripe_integrations.actions.customers.refresh import refresh_from_stripe
+from stripe_integrations.actions.customers.refresh import refresh_from_stripe, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import (
     CustomerSnapshot,
     assigned_second,
@@ -129,7 +128,7 @@ def restore_customer(snapshot: CustomerSnapshot) -> bool:
         if record:
             return _complete(user_id, records, record, snapshot, str(snapshot.token))
         # A release removes the token before the record, maybe since the customer was listed.
-        fetched = CustomerSnapshot.from_fetch(_fetch(snapshot.stripe_id))
+        fetched = CustomerSnapshot.from_fetch(retrieve_if_known(snapshot.stripe_id))
         return fetched.token == snapshot.token and _add(user_id, records, fetched)
 
     try:
@@ -171,7 +170,7 @@ def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> Cus
     for customer in records.customers.values():
         if not customer.is_active or customer.stripe_id == snapshot.stripe_id:
             continue
-        if _fetch(customer.stripe_id).get("deleted"):
+        if retrieve_if_known(customer.stripe_id).get("deleted"):
             customer.soft_delete_as_deleted_on_stripe()
         else:
             customer.soft_delete()
@@ -201,7 +200,7 @@ def _find_original(records: UserRecords, snapshot: CustomerSnapshot) -> str | No
 
 def _complete_original(user_id: str, records: UserRecords, stripe_id: str, token: str) -> bool:
     """Do for the original of a copy what its own metadata, which it may lack, would call for."""
-    stripe_customer = _fetch(stripe_id)
+    stripe_customer = retrieve_if_known(stripe_id)
     record = records.customer(stripe_id)
     if stripe_customer.get("deleted") and record and record.is_active:
         record.soft_delete_as_deleted_on_stripe()
@@ -241,7 +240,7 @@ def _token_of_record(records: UserRecords, customer: Customer) -> object:
 
 def _is_newer(snapshot: CustomerSnapshot, than: Customer, token: object) -> bool:
     """Return whether the user got a customer after that of a record, which has this token."""
-    created = created_second(_fetch(than.stripe_id))
+    created = created_second(retrieve_if_known(than.stripe_id))
     if not created:
         # Stripe has its date no longer. The record was made by our clock, or has Stripe's date.
         # Where that is ambiguous the snapshot counts as newer: Stripe still has its customer.
@@ -255,16 +254,6 @@ def _is_newer(snapshot: CustomerSnapshot, than: Customer, token: object) -> bool
     places = {customer["id"]: place for place, customer in enumerate(listed)}
     last = len(places)
     return places.get(snapshot.stripe_id, last) < places.get(than.stripe_id, last)
-
-
-def _fetch(stripe_id: str) -> Json:
-    """Stripe's object of a stored customer; empty where Stripe does not know it."""
-    try:
-        return current().stripe.retrieve_customer(stripe_id)
-    except errors.StripeRefusedError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return {}
 
 
 def _add_soft_deleted(user_id: str, snapshot: CustomerSnapshot) -> None:

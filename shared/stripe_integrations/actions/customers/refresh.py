@@ -240,6 +240,16 @@ def read_again(customer: Customer) -> Customer:
     return record
 
 
+def retrieve_if_known(stripe_id: str) -> Json:
+    """Stripe's customer; empty where Stripe does not know it."""
+    try:
+        return current().stripe.retrieve_customer(stripe_id)
+    except StripeRefusedError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return {}
+
+
 def _fetch(kind: type[Child], stripe_customer: Json) -> list[dict[str, Any]]:
     try:
         return kind.fetch(current().stripe, stripe_customer)
