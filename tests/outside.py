@@ -27,7 +27,8 @@ from botocore.exceptions import (
 from local.stripe_double.client import ResponseHeaders, StripeDoubleClient
 from simulation.database import Response, error_response
 from simulation.database.transport import Raw
-from stripe_integrations.adapters import publisher, secrets
+from stripe_integrations.adapters import secrets
+from stripe_integrations.adapters.aws import client as aws_client
 from stripe_integrations.adapters.stripe_gateway import StripeGateway
 from stripe_integrations.context import Context
 from tests.marked import mark
@@ -160,8 +161,8 @@ class FailingWorld(MarkedWorld):
         """Let this world stand in for AWS's other services, without any pause."""
         clients = {
             "secretsmanager": secrets._provider("secretsmanager").client,
-            "sqs": publisher._client("sqs"),
-            "events": publisher._client("events"),
+            "sqs": aws_client("sqs"),
+            "events": aws_client("events"),
         }
         handlers = {name: self._handler(name) for name in clients}
         for name, client in clients.items():

@@ -18,6 +18,7 @@ from ministack.services import eventbridge
 
 from stripe_integrations.actions.events.side_effects import Effect
 from stripe_integrations.adapters import publisher
+from stripe_integrations.adapters.aws import client as aws_client
 from stripe_integrations.config import Settings
 from tests.world import hooked
 from tools.published_event import schema_errors
@@ -71,7 +72,7 @@ def test_message_is_the_one_sent_to_the_bus(bus: str) -> None:
         entries.extend(params["Entries"])
 
     settings = Settings(table_name="customers", event_bus_name=bus)
-    with hooked(publisher._client("events"), "provide-client-params.events.PutEvents", record):
+    with hooked(aws_client("events"), "provide-client-params.events.PutEvents", record):
         publisher.publish(settings, MESSAGE["detail"])
     (entry,) = entries
     shown = {

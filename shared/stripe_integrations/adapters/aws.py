@@ -1,10 +1,13 @@
-"""What all AWS clients share: their configuration, and why a call got no response."""
+"""What all AWS clients share: their configuration, calls, and why one got no response."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions
+
+from stripe_integrations.errors import StripeIntegrationsError
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -21,6 +24,42 @@ def client_config() -> Config:
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": ATTEMPTS},
     )
+
+
+@cache
+def client(service: str) -> Any:
+    """The client of a service: made, and boto3 imported, at its first call."""
+    import boto3  # noqa: PLC0415
+
+    return boto3.client(service, config=client_config())
+
+
+def call(
+    service: str, operation: str, failure: type[StripeIntegrationsError], **arguments: Any
+) -> dict[str, Any]:
+    """Call a service.
+
+    Parameters
+    ----------
+    service, operation : str
+        As boto3 names them.
+    failure : type
+        What is raised with AWS's error code, without its message, which may quote the request.
+    **arguments
+        The operation's.
+
+    Returns
+    -------
+    dict
+        The response.
+    """
+    try:
+        response: dict[str, Any] = getattr(client(service), operation)(**arguments)
+    except exceptions.ClientError as error:
+        raise failure(f"{service}: {error.response['Error']['Code']}") from error
+    except exceptions.BotoCoreError as error:
+        raise failure(f"{service}: {type(error).__name__}") from error
+    return response
 
 
 def is_misconfigured(error: object) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from stripe_integrations.adapters.aws import client_config
+from stripe_integrations.adapters.aws import call
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import MessageNotSentError
 
@@ -32,9 +31,10 @@ def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
         The queue did not accept it.
     """
     if settings.dead_letters_url:
-        _call(
+        call(
             "sqs",
             "send_message",
+            MessageNotSentError,
             QueueUrl=settings.dead_letters_url,
             MessageBody=json.dumps(dict(message)),
         )
@@ -64,26 +64,6 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
         "DetailType": detail["type"],
         "Detail": json.dumps(dict(detail)),
     }
-    response = _call("events", "put_events", Entries=[entry])
+    response = call("events", "put_events", MessageNotSentError, Entries=[entry])
     if response.get("FailedEntryCount"):
         raise MessageNotSentError("events: the entry was not accepted")
-
-
-def _call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        response: dict[str, Any] = getattr(_client(service), operation)(**arguments)
-    except ClientError as error:
-        raise MessageNotSentError(f"{service}: {error.response['Error']['Code']}") from error
-    except BotoCoreError as error:
-        raise MessageNotSentError(f"{service}: {type(error).__name__}") from error
-    return response
-
-
-@cache
-def _client(service: str) -> Any:
-    """Made, and boto3 imported, when the first message is sent."""
-    import boto3  # noqa: PLC0415
-
-    return boto3.client(service, config=client_config())

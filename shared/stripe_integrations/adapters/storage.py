@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
 
-from stripe_integrations.adapters.aws import client_config
+from botocore.exceptions import BotoCoreError
+
+from stripe_integrations.adapters.aws import call
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import StorageError
 
@@ -35,7 +35,14 @@ def store_text(settings: Settings, key: str, text: str) -> None:
         S3 did not accept it.
     """
     if settings.reports_bucket:
-        _call("put_object", Bucket=settings.reports_bucket, Key=key, Body=text.encode())
+        call(
+            "s3",
+            "put_object",
+            StorageError,
+            Bucket=settings.reports_bucket,
+            Key=key,
+            Body=text.encode(),
+        )
 
 
 def read_lines(settings: Settings, key: str, offset: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -64,11 +71,9 @@ def read_lines(settings: Settings, key: str, offset: int = 0) -> Iterator[tuple[
     StorageError
         S3 did not return it, or not to its end: continue from the last offset.
     """
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
     try:
         arguments = {"Bucket": settings.reports_bucket, "Key": key, "Range": f"bytes={offset}-"}
-        body = _call("get_object", **arguments)["Body"]
+        body = call("s3", "get_object", StorageError, **arguments)["Body"]
     except StorageError as error:
         if str(error).endswith(_NOTHING_LEFT):
             return
@@ -89,23 +94,3 @@ def read_lines(settings: Settings, key: str, offset: int = 0) -> Iterator[tuple[
         raise StorageError(f"s3: {type(error).__name__}") from error
     if pending:
         yield pending, offset + len(pending) + left_out
-
-
-def _call(operation: str, **arguments: Any) -> dict[str, Any]:
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        response: dict[str, Any] = getattr(_client(), operation)(**arguments)
-    except ClientError as error:
-        raise StorageError(f"s3: {error.response['Error']['Code']}") from error
-    except BotoCoreError as error:
-        raise StorageError(f"s3: {type(error).__name__}") from error
-    return response
-
-
-@cache
-def _client() -> Any:
-    """Made, and boto3 imported, when the first object is stored or read."""
-    import boto3  # noqa: PLC0415
-
-    return boto3.client("s3", config=client_config())

@@ -11,6 +11,7 @@ import pytest
 
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.adapters import publisher
+from stripe_integrations.adapters.aws import client as aws_client
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import MessageNotSentError
 from stripe_integrations.models import Customer
@@ -44,7 +45,7 @@ def entries(bus: str) -> Iterator[list[dict[str, Any]]]:
     def record(params: dict[str, Any], **_: Any) -> None:
         entries.extend(params["Entries"])
 
-    with hooked(publisher._client("events"), "provide-client-params.events.PutEvents", record):
+    with hooked(aws_client("events"), "provide-client-params.events.PutEvents", record):
         yield entries
 
 
@@ -97,7 +98,7 @@ def test_timeout_error_does_not_quote_message(
     queue_url: str, bus: str, service: str, send: Callable[[Settings], None]
 ) -> None:
     with (
-        hooked(publisher._client(service), f"before-send.{service}", time_out),
+        hooked(aws_client(service), f"before-send.{service}", time_out),
         pytest.raises(MessageNotSentError, match=f"^{service}: ReadTimeoutError$"),
     ):
         send(settings(dead_letters_url=queue_url, event_bus_name=bus))

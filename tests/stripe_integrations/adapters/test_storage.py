@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from stripe_integrations.adapters import storage
+from stripe_integrations.adapters.aws import client as aws_client
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import StorageError
 from tests.engines import REGION
@@ -53,7 +54,7 @@ class TestStoreText:
 
     def test_time_out_is_an_error_of_ours(self) -> None:
         with (
-            hooked(storage._client(), "before-send.s3.PutObject", time_out),
+            hooked(aws_client("s3"), "before-send.s3.PutObject", time_out),
             pytest.raises(StorageError, match="s3: ReadTimeoutError"),
         ):
             storage.store_text(SETTINGS, KEY, "text")
