@@ -52,14 +52,14 @@ MUTANTS = (
     Mutant(
         "order of arrival instead of order of events",
         f"{_EVENTS}/ordering.py",
-        "observation.freshness_of(event.created) if observation else Freshness.AMBIGUOUS",
+        "Observation.of_event(event.created).compared_to(observation)",
         "Freshness.NEWER",
     ),
     Mutant(
         "ambiguous order applied instead of fetched",
         f"{_MODELS}/observation.py",
-        "if created > self.observed_to:",
-        "if created >= self.observed_from:",
+        "if self.observed_from > stored.observed_to:",
+        "if self.observed_from >= stored.observed_from:",
     ),
     Mutant(
         "no tombstone",

@@ -14,7 +14,7 @@ from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 
 
 class Freshness(Enum):
-    """How an event compares to a stored state."""
+    """How an event, or an object of a page, compares to a stored state."""
 
     NEWER = "newer"
     CURRENT = "current"
@@ -51,11 +51,13 @@ class Observation:
             observed_to=int(received + CLOCK_SKEW_SECONDS),
         )
 
-    def freshness_of(self, created: int) -> Freshness:
-        """Compare an event's second; one that touches the interval is ambiguous."""
-        if created > self.observed_to:
+    def compared_to(self, stored: Observation | None) -> Freshness:
+        """Compare it to a stored state's: intervals that touch are ambiguous, as is none stored."""
+        if stored is None:
+            return Freshness.AMBIGUOUS
+        if self.observed_from > stored.observed_to:
             return Freshness.NEWER
-        return Freshness.OLDER if created < self.observed_from else Freshness.AMBIGUOUS
+        return Freshness.OLDER if self.observed_to < stored.observed_from else Freshness.AMBIGUOUS
 
     def as_fields(self) -> dict[str, Any]:
         """The fields in which a record stores it."""

@@ -227,7 +227,7 @@ def _update_customer(page: Page, run: Run, obj: Json, record: Customer) -> Resul
         return Result.FROZEN
     values = Customer.values_of(obj)
     result = Result.UNCHANGED
-    match _freshness(page.observation, record.observation):
+    match page.observation.compared_to(record.observation):
         case Freshness.AMBIGUOUS:
             refresh_until_written(_with_children(record))
             return Result.FETCHED
@@ -254,7 +254,7 @@ def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Resu
     known = record.child(Subscription, obj["id"])
     listed = record.listing_observation(Subscription)
     observation = record.child_observation(known) if known else listed
-    freshness = _freshness(page.observation, observation) if observation else Freshness.NEWER
+    freshness = page.observation.compared_to(observation) if observation else Freshness.NEWER
     result = Result.UNCHANGED
     if freshness is Freshness.NEWER and not child.has_state_of(known):
         is_final = known is not None and child.is_resurrection_of(known)
@@ -318,15 +318,6 @@ def _wants_methods(run: Run, customer: Customer, *, has_subscription: bool = Fal
 def stores_unassigned() -> bool:
     """Return whether the deployment stores customers that no user has."""
     return current().settings.unassigned_customers is UnassignedCustomers.STORE
-
-
-def _freshness(page: Observation, stored: Observation | None) -> Freshness:
-    """Compare a page with a stored state: intervals that overlap are ambiguous."""
-    if stored is None:
-        return Freshness.AMBIGUOUS
-    if page.observed_from > stored.observed_to:
-        return Freshness.NEWER
-    return Freshness.OLDER if page.observed_to < stored.observed_from else Freshness.AMBIGUOUS
 
 
 def _differs(record: Customer, values: dict[str, Any]) -> bool:

@@ -67,13 +67,13 @@ class RefusedRow(NamedTuple):
     reason: str
 
 
-def process_rows(window: Window, run: Run) -> tuple[Page, int | None]:
+def process_rows(window: Window, run: Run) -> Page:
     """Stage the next rows of a run's mapping, or look up those whose customer no list had.
 
     Returns
     -------
-    tuple
-        The page of rows, and the byte at which the next row begins; None at the end of the file.
+    Page
+        The rows; its cursor is the byte at which the next one begins, None at the end of the file.
 
     Raises
     ------
@@ -85,15 +85,14 @@ def process_rows(window: Window, run: Run) -> tuple[Page, int | None]:
     page = Page([], Observation.of_event(int(current().clock())))
     is_staged = window.walked_list is WalkedList.MAPPING
     rows = read_rows(str(run.mapping), window.offset or 0)
-    cursor = None
     for row, next_offset in islice(rows, _ROWS):
-        cursor = next_offset
+        page.cursor = next_offset
         if isinstance(row, Row):
             outcome = (stage if is_staged else resolve_row)(run, row)
             page.note(outcome or (Result.STAGED if is_staged else Result.UNCHANGED))
         elif row and is_staged:
             page.note(Finding(f"byte {row.place}", Result.REFUSED, row.reason))
-    return page, cursor
+    return page
 
 
 def read_rows(key: str, offset: int = 0) -> Iterator[tuple[Row | RefusedRow | None, int]]:

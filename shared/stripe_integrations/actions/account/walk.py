@@ -221,9 +221,7 @@ def _process(window: Window, run: Run) -> Page:
     if run.kind is RunKind.REPAIR:
         return repair_page(window, run)
     if WalkedList(window.walked_list).has_rows:
-        page, cursor = process_rows(window, run)
-        page.cursor = cursor
-        return page
+        return process_rows(window, run)
     return _process_objects(window, run)
 
 

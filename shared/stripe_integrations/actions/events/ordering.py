@@ -208,4 +208,4 @@ def is_deletion(event: Event, customer: Customer) -> bool:
 
 
 def _freshness(event: Event, observation: Observation | None) -> Freshness:
-    return observation.freshness_of(event.created) if observation else Freshness.AMBIGUOUS
+    return Observation.of_event(event.created).compared_to(observation)
