@@ -1,4 +1,4 @@
-"""A backfill of a large Stripe account, in virtual time: the pace of its workers, and their kills.
+"""A backfill of a large Stripe account, in virtual time: the rates of its workers, and their kills.
 
 ``python -m simulation.large_account --customers 100000`` fills an account, lets the workers of a
 run walk it, kills all of them now and then, and says how much of each budget they used, how many
@@ -31,7 +31,7 @@ from simulation.schedule import START, Schedule
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.worker import WALK
 from stripe_integrations.actions import StripeAccount
-from stripe_integrations.actions.account.pace import Limits
+from stripe_integrations.actions.account.rate_limiter import Limits
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.config import Settings, UnassignedCustomers
 from stripe_integrations.context import Context, use

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
-from stripe_integrations.actions.account.pace import Limits
+from stripe_integrations.actions.account.rate_limiter import Limits
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.http import problem
 from stripe_integrations.errors import StripeIntegrationsError
@@ -30,12 +30,12 @@ def release_customer(event: Json, _: object) -> Json:
 
 
 def walk_account(event: Json, context: Any) -> Json:
-    """Walk pages of a run while there is time; returns whether the run is done, and its pace."""
+    """Walk pages of a run while there is time; returns its calls, its units, and if it is done."""
     current().begin_invocation(context.get_remaining_time_in_millis())
     limits = Limits(**event["limits"]) if "limits" in event else None
     calls, units = 0, 0.0
     for step in StripeAccount.work(event["run_id"], event["worker"], limits):
-        calls, units = step.pace.calls, step.pace.units
+        calls, units = step.rate_limiter.calls, step.rate_limiter.units
     is_done = StripeAccount.progress(event["run_id"]).state is not RunState.RUNNING
     return {"statusCode": 200, "is_done": is_done, "calls": calls, "units": units}
 

@@ -37,7 +37,7 @@ ACTIONS = (
     "actions.account.page.Page",
     "actions.account.page.Finding",
     "actions.account.page.Result",
-    "actions.account.pace.Limits",
+    "actions.account.rate_limiter.Limits",
     "models.run.PaymentMethodPolicy",
     "actions.events.stream.StreamRecord",
     "actions.events.reconcile.Reconciliation",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked, resolve_row, stage
-from stripe_integrations.actions.account.pace import Limits
 from stripe_integrations.actions.account.page import Finding
+from stripe_integrations.actions.account.rate_limiter import Limits
 from stripe_integrations.actions.account.undo import undo_assignment
 from stripe_integrations.actions.account.walk import (
     Step,

@@ -20,8 +20,8 @@ from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
 from stripe_integrations.actions.account.check import check_suspicions
 from stripe_integrations.actions.account.mapping import process_rows, read_rows
-from stripe_integrations.actions.account.pace import Limits, Pace
 from stripe_integrations.actions.account.page import Page, Result
+from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
 from stripe_integrations.actions.account.repair import repair_page
 from stripe_integrations.actions.account.undo import undo_customers
 from stripe_integrations.actions.account.verify import verify_customers, verify_subscriptions
@@ -54,13 +54,13 @@ class Step:
         Its window, with the progress so far.
     page : Page
         The page, with what became of its objects.
-    pace : Pace
-        The worker's calls and write units so far.
+    rate_limiter : RateLimiter
+        Has the worker's calls and write units so far.
     """
 
     window: Window
     page: Page
-    pace: Pace
+    rate_limiter: RateLimiter
 
 
 def start_run(
@@ -122,17 +122,17 @@ def walk(run_id: str, worker: str, budgets: Limits) -> Generator[Step, None, Non
     Step
         Each page that was written.
     """
-    pace = Pace(run_id, budgets)
-    steps = _steps(run_id, worker, pace)
+    rate_limiter = RateLimiter(run_id, budgets)
+    steps = _steps(run_id, worker, rate_limiter)
     while True:
-        with pace.applied():
+        with rate_limiter.applied():
             step = next(steps, None)
         if step is None:
             return
         yield step
 
 
-def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
+def _steps(run_id: str, worker: str, rate_limiter: RateLimiter) -> Iterator[Step]:
     while (run := Run.read(run_id)).state is RunState.RUNNING and _has_time():
         windows = Window.all_of(run_id)
         if all(window.is_done for window in windows):
@@ -146,9 +146,9 @@ def _steps(run_id: str, worker: str, pace: Pace) -> Iterator[Step]:
         # Another worker that has taken the window reads its page again.
         with suppress(errors.StaleRecordError):
             if window.is_read:
-                yield from _check_window(run_id, window, pace)
+                yield from _check_window(run_id, window, rate_limiter)
             else:
-                yield from _walk_window(run_id, window, pace)
+                yield from _walk_window(run_id, window, rate_limiter)
 
 
 def _wait(run: Run, windows: list[Window]) -> None:
@@ -162,7 +162,7 @@ def _wait(run: Run, windows: list[Window]) -> None:
     current().sleep(min(max(seconds, _IDLE_SECONDS), _LONGEST_WAIT_SECONDS))
 
 
-def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
+def _walk_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iterator[Step]:
     may_be_repeated = True
     while not window.is_read:
         run = Run.read(run_id)
@@ -173,7 +173,7 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
         if run.split_requested and not is_repair and window.divide(run_id):
             _request_split(run_id, is_requested=False)
         page = _process(window, run)
-        pace.pay_for_writes()
+        rate_limiter.wait_for_writes()
         if page.findings or may_be_repeated:
             _report(run_id, window, page)
         if page.results[Result.REFUSED] and not run.allows_refused:
@@ -183,7 +183,7 @@ def _walk_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
         may_be_repeated = False
         current().add_metric(Metric.OBJECTS_WALKED, page.results.total())
         current().add_metric(Metric.OBJECTS_REPORTED, len(page.findings))
-        yield Step(window, page, pace)
+        yield Step(window, page, rate_limiter)
 
 
 def _advance(window: Window, page: Page) -> None:
@@ -207,10 +207,10 @@ def _report(run_id: str, window: Window, page: Page) -> None:
     current().put_report(f"runs/{run_id}/{window.id}/{window.page}.jsonl", "".join(lines))
 
 
-def _check_window(run_id: str, window: Window, pace: Pace) -> Iterator[Step]:
+def _check_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iterator[Step]:
     for page in check_suspicions(window, Run.read(run_id)):
-        pace.pay_for_writes()
-        yield Step(window, page, pace)
+        rate_limiter.wait_for_writes()
+        yield Step(window, page, rate_limiter)
         if Run.read(run_id).state is not RunState.RUNNING or not _has_time():
             window.release()
             return

@@ -1,4 +1,4 @@
-"""The pace of a run: its calls to Stripe and its writes stay below the budgets of its workers.
+"""The rates of a run: its calls to Stripe and its writes stay below the budgets of its workers.
 
 A run shares Stripe's limits with the deployment's other calls, which never wait for it. So it uses
 half of each limit by default, and less for a while after Stripe has refused a call.
@@ -60,8 +60,8 @@ class Limits:
 
 
 @dataclass
-class Pace:
-    """Lets a worker's calls and writes wait for their turn.
+class RateLimiter:
+    """Delays a worker's calls and writes to keep within the budgets of the run.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ class Pace:
     """The calls to Stripe so far."""
     units: float = field(default=0, init=False)
     """The write units so far, as DynamoDB counts them."""
-    _unpaid: float = field(default=0, init=False)
+    _unreserved: float = field(default=0, init=False)
     _budgets: dict[str, RateBudget] = field(default_factory=dict, init=False, repr=False)
-    _turns: defaultdict[str, deque[float]] = field(
+    _reserved: defaultdict[str, deque[float]] = field(
         default_factory=lambda: defaultdict(deque), init=False, repr=False
     )
     _context: Context | None = field(default=None, init=False, repr=False)
@@ -88,29 +88,29 @@ class Pace:
         """Wait until a call to Stripe is within the budgets of its endpoint and the account."""
         self.calls += 1
         limits = self.limits
-        self._wait_for_turn(_endpoint(operation), limits.endpoint_calls)
-        self._wait_for_turn(_ACCOUNT, limits.account_calls)
+        self._wait_for_call(_endpoint(operation), limits.endpoint_calls)
+        self._wait_for_call(_ACCOUNT, limits.account_calls)
 
     def after_call(self, call: StripeCall) -> None:
         """Slow down after a refusal by Stripe's rate limit."""
         if call.is_rate_limited:
             self._budget(_endpoint(call.operation), self.limits.endpoint_calls).halve()
 
-    def pay_for_writes(self) -> None:
+    def wait_for_writes(self) -> None:
         """Wait until the writes so far are within the budget."""
-        units, self._unpaid = self._unpaid, 0
+        units, self._unreserved = self._unreserved, 0
         if units:
             _sleep_until(self._budget(_WRITES, self.limits.write_units).reserve(units))
 
-    def _wait_for_turn(self, name: str, ceiling: float) -> None:
-        """Wait for the next of the turns that this worker has reserved, a few at a time."""
-        turns = self._turns[name]
-        if not turns:
+    def _wait_for_call(self, name: str, ceiling: float) -> None:
+        """Wait for the next call that this worker has reserved; it reserves a few at a time."""
+        reserved = self._reserved[name]
+        if not reserved:
             budget = self._budget(name, ceiling)
             first = budget.reserve(_RESERVED_CALLS)
             interval = 1 / budget.rate_at(first)
-            turns.extend(first + number * interval for number in range(_RESERVED_CALLS))
-        _sleep_until(turns.popleft())
+            reserved.extend(first + number * interval for number in range(_RESERVED_CALLS))
+        _sleep_until(reserved.popleft())
 
     def _budget(self, name: str, ceiling: float) -> RateBudget:
         if name not in self._budgets:
@@ -124,11 +124,11 @@ class Pace:
         for entry in consumed if isinstance(consumed, list) else [consumed]:
             units = entry.get("WriteCapacityUnits", entry["CapacityUnits"])
             self.units += units
-            self._unpaid += units
+            self._unreserved += units
 
     @contextmanager
     def applied(self) -> Iterator[Context]:
-        """Let every call to Stripe and every write inside the block be paced and counted."""
+        """Let every call to Stripe and every write inside the block be delayed and counted."""
         if self._context is None:
             self._context = replace(
                 current(), before_stripe_call=self.before_call, after_stripe_call=self.after_call
