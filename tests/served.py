@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
@@ -84,15 +84,16 @@ class Terminal:
                 time.sleep(0.1)
             yield log.read_text()
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, signal.SIGINT)
             process.wait(timeout=TIMEOUT_SECONDS)
 
     @property
     def environment(self) -> dict[str, str]:
         """The caller's variables, without those of an AWS or a Stripe account."""
         path = [self.project / "bin", SAM.parent]
-        # As from a terminal: where make runs these tests, MAKE… would be set.
-        unset = ("AWS_", "STRIPE_", "MAKE")
+        # As from a terminal: where make runs these tests, MAKE… and ARGS would be set.
+        unset = ("AWS_", "STRIPE_", "MAKE", "ARGS")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(unset)}
         return {
             **kept,

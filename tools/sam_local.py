@@ -154,7 +154,8 @@ def build(folder: Path, function: str | None) -> Path:
         if isinstance(resource["Properties"].get("Timeout"), dict):
             resource["Properties"]["Timeout"] = LONGEST_TIMEOUT
     template = folder / "build" / "sam-local.yaml"
-    template.write_text(yaml.safe_dump(built))
+    # In its order: SAM finds no route if a function comes before the API.
+    template.write_text(yaml.safe_dump(built, sort_keys=False))
     return template
 
 
