@@ -200,12 +200,15 @@ _FOREIGN_CUSTOMERS = 10
 """How many foreign customers there are for each of ours."""
 _CHECKS_EXISTING = 0.15
 """The part of the histories whose creates check for existing customers."""
+_HANDOVERS = 0.05
+"""The part of the histories in which two users adopt a customer in turn."""
 _OLD_VERSION = "2024-06-20"
+_ATTACHED = "payment_method.attached"
 _HANDLED = (
     "customer.updated",
     "customer.deleted",
     "customer.subscription.*",
-    "payment_method.attached",
+    _ATTACHED,
     "product.created",
 )
 _PUBLISH_TYPES = ("invoice.*", "customer.tax_id.*", "payment_method.*", "product.created")
@@ -307,13 +310,17 @@ def generate(seed: int) -> History:
     if adopts_by_metadata:
         all_actions = _with_named_users(unassigned, all_actions, users)
     checks_existing = chance("existing customers", seed).random() < _CHECKS_EXISTING
+    if checks_existing:
+        all_actions = _with_checks(seed, all_actions, users)
+    handovers = chance("handovers", seed)
+    has_handovers = handovers.random() < _HANDOVERS
     return History(
         seed,
-        _with_checks(seed, all_actions, users) if checks_existing else all_actions,
+        _with_handovers(handovers, all_actions, users) if has_handovers else all_actions,
         FaultProfile.draw(random, at),
         endpoint_version=_OLD_VERSION if random.random() < 0.08 else None,
         has_bus=random.random() < 0.5,
-        handled=_some(random, _HANDLED) if random.random() < 0.3 else (),
+        handled=_handled(random, has_handovers=has_handovers),
         emits_lost_defaults=random.random() >= 1 / 3,
         stores_optional_kinds=random.random() < 0.5,
         checks_existing=checks_existing,
@@ -443,6 +450,38 @@ def _with_named_users(
         user = random.randrange(users + 2)
         added.append(Action(f"m{number:02}", round(at, 3), "name_user", user, values))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _with_handovers(
+    random: Random, actions: tuple[Action, ...], users: int
+) -> tuple[Action, ...]:
+    """Add a customer that two users adopt in turn, each shortly after a change of a card.
+
+    The change may be handled for the second time when the customer has the next user.
+    """
+    which = sum(action.kind == "existing_customer" for action in actions)
+    owner, other = users + 4, users + 5
+    at = actions[-1].at
+    drawn: list[tuple[str, int, Values]] = [("existing_customer", 0, {})]
+    adoption = {"which": which, "take_over": False}
+    drawn.append(("adopt", owner, adoption))
+    for _ in range(random.choice((1, 2, 4))):
+        drawn.append(("attach_method", owner, {"card": "visa", "default": False}))
+        drawn += [("release", owner, {}), ("adopt", other, adoption)]
+        owner, other = other, owner
+    added: list[Action] = []
+    for number, (kind, user, values) in enumerate(drawn):
+        at += random.choice((0.05, 0.3, 3.0, 30.0))
+        added.append(Action(f"h{number:02}", round(at, 3), kind, user, values))
+    return (*actions, *added)
+
+
+def _handled(random: Random, *, has_handovers: bool) -> tuple[str, ...]:
+    """The types of event that have a custom handler."""
+    handled = _some(random, _HANDLED) if random.random() < 0.3 else ()
+    if has_handovers and _ATTACHED not in handled:
+        return (*handled, _ATTACHED)
+    return handled
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

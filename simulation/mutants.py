@@ -406,7 +406,7 @@ MUTANTS = (
         f"{_EVENTS}/apply.py",
         "    if is_ambiguous or may_lack_effect:\n",
         "    if is_ambiguous:\n",
-        seed=810220,
+        seed=1203,
     ),
     Mutant(
         "create without the check for existing customers",
