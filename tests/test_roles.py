@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import ClassVar
 
@@ -338,15 +338,35 @@ def rebuild_customers(stage: Stage) -> None:
     stage.rebuild()
 
 
-def walk_account(stage: Stage) -> None:
-    def walk(run_id: str, **options: str) -> None:
-        stage.time += 3600
-        stage.walk({"action": "start", "run_id": run_id, "options": options})
-        stage.walk({"action": "stop", "run_id": run_id})
-        stage.walk({"action": "resume", "run_id": run_id})
-        stage.walk({"action": "work", "run_id": run_id, "worker": "1"})
-        assert stage.walk({"action": "status"})["state"] == "finished"
+def walk(stage: Stage, run_id: str, **options: str) -> None:
+    """Walk the account as the state machine does."""
+    stage.time += 3600
+    stage.walk({"action": "start", "run_id": run_id, "options": options})
+    stage.walk({"action": "stop", "run_id": run_id})
+    stage.walk({"action": "resume", "run_id": run_id})
+    stage.walk({"action": "work", "run_id": run_id, "worker": "1"})
+    assert stage.walk({"action": "status"})["state"] == "finished"
 
+
+def verify_and_repair(stage: Stage, stripe_ids: Iterable[str]) -> None:
+    """Walk to find, and to repair, customers that were changed without an event."""
+    for stripe_id in stripe_ids:
+        stage.rename(stripe_id, "John")
+    stage.stripe.account.events.clear()
+    stage.time += 3600
+    stage.reconcile()
+    verify = {"run_id": "of-differences", "worker": "1"}
+    stage.walk({"action": "start", **verify, "options": {"kind": "verify"}})
+    worked = stage.walk({"action": "work", **verify})
+    assert worked["wait_seconds"] > 0
+    stage.time += worked["wait_seconds"]
+    stage.reconcile()
+    stage.walk({"action": "work", **verify})
+    assert stage.walk({"action": "finish", **verify})["differences"] == 2
+    walk(stage, "of-repair", kind="repair", of_run="of-differences")
+
+
+def walk_account(stage: Stage) -> None:
     def make(create: Callable[[], str]) -> tuple[str, str]:
         stripe_id = create()
         stage.subscribe(stripe_id)
@@ -357,14 +377,14 @@ def walk_account(stage: Stage) -> None:
 
     stage.configure(unassigned_customers=UnassignedCustomers.STORE)
     stage.reconcile()
-    walk("of-empty-account")
+    walk(stage, "of-empty-account")
     unassigned, first = make(create_on_stripe)
     assigned, second = make(lambda: StripeCustomer.create(USER, EMAIL).stripe_id)
     lost = StripeCustomer.create(User("u-2"), EMAIL).stripe_id
     for item in stage.items():
         if lost in str(item) or item["pk"] == "USER#u-2":
             Record.connection().delete_item(stage.settings.table_name, item["pk"], item["sk"])
-    walk("of-new-customers")
+    walk(stage, "of-new-customers")
     for method in (first, second):
         stage.request("POST", f"/v1/payment_methods/{method}/detach")
     for owner in (Owner(None, unassigned), Owner("u-1", assigned)):
@@ -381,14 +401,17 @@ def walk_account(stage: Stage) -> None:
                 stage.request("DELETE", f"/v1/customers/{stripe_id}")
 
     stage.during_sleep = delete_listed
-    walk("of-changes")
+    walk(stage, "of-changes")
     stage.during_sleep = lambda: None
     moved = create_on_stripe()
-    walk("of-unassigned")
+    walk(stage, "of-unassigned")
     rows = [("u-8", "cus_missing"), ("u-9", moved), ("u-7", create_on_stripe())]
     lines = "".join(f"{user_id},{stripe_id}\n" for user_id, stripe_id in rows)
     stage.files["mappings/a.csv"] = f"user_id,stripe_id\n{lines}".encode()
-    walk("of-mapping", mapping="mappings/a.csv")
+    walk(stage, "of-mapping", mapping="mappings/a.csv")
+    stage.deliver_and_apply()
+    verify_and_repair(stage, [moved, create_on_stripe()])
+    walk(stage, "of-undo", kind="undo", of_run="of-mapping")
 
 
 SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
@@ -527,7 +550,7 @@ def test_every_policy_is_attached_by_a_role() -> None:
         "AWS::IAM::Role",
     }
     roles = {role_of(function) for function in FUNCTIONS}
-    assert of_type("AWS::IAM::Role").keys() == roles | {"WalkMachineRole"}
+    assert of_type("AWS::IAM::Role").keys() == roles | {"WalkMachineRole", "VerifyRuleRole"}
     attached = [policy for function in FUNCTIONS for policy in policies_of(function)[:-1]]
     for policy in of_type("AWS::IAM::ManagedPolicy").values():
         assert policy["Properties"].keys() == {"PolicyDocument"}

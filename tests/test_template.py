@@ -514,7 +514,7 @@ class TestIngress:
         assert routes["WebhookRoute"]["Properties"]["RouteKey"] == "POST /webhook"
 
     def test_rule_matches_source_and_is_disabled_while_closed(self) -> None:
-        rule = only("AWS::Events::Rule")
+        rule = of_type("AWS::Events::Rule")["StripeEventsRule"]["Properties"]
         source = {"Ref": "StripeEventSource"}
         assert rule["EventBusName"] == source
         assert rule["EventPattern"] == {"source": [source]}
@@ -522,7 +522,7 @@ class TestIngress:
 
     def test_undelivered_event_is_retried_twice_and_queued(self) -> None:
         queue = {"GetAtt": "UndeliveredEvents.Arn"}
-        (target,) = only("AWS::Events::Rule")["Targets"]
+        (target,) = of_type("AWS::Events::Rule")["StripeEventsRule"]["Properties"]["Targets"]
         asynchronous = only("AWS::Lambda::EventInvokeConfig")
         for retries in (target["RetryPolicy"], asynchronous):
             assert retries["MaximumRetryAttempts"] == 2

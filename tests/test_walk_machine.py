@@ -7,13 +7,14 @@ enforces the role.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from stripe_integrations import errors
-from stripe_integrations.models.run import RunState
+from stripe_integrations.models.run import RunKind, RunState
 from tools.template import of_type, template
 
 Json = dict[str, Any]
@@ -88,7 +89,7 @@ class TestDefinition:
             given = {key.removesuffix(".$") for key in task["Parameters"]["Payload"]}
             kept = {key.removesuffix(".$") for key in task["ResultSelector"]}
             assert given <= IDS
-            assert kept <= {"run_id", "worker", "is_done", "state"}
+            assert kept <= {"run_id", "worker", "is_done", "wait_seconds", "state", "differences"}
         assert WALK["ItemSelector"].keys() == {"run_id.$", "worker.$"}
         assert WALK["ResultPath"] is None
 
@@ -113,8 +114,18 @@ class TestDefinition:
         states = WALK["ItemProcessor"]["States"]
         assert states["Work"]["Next"] == "IsDone"
         assert states["IsDone"]["Default"] == "Work"
-        (choice,) = states["IsDone"]["Choices"]
-        assert (choice["Variable"], choice["BooleanEquals"]) == ("$.is_done", True)
+        done, waits = states["IsDone"]["Choices"]
+        assert (done["Variable"], done["BooleanEquals"]) == ("$.is_done", True)
+        assert (waits["Variable"], waits["NumericGreaterThan"]) == ("$.wait_seconds", 0)
+        assert (done["Next"], waits["Next"]) == ("Done", "Wait")
+
+    def test_waits_in_place_of_the_worker(self) -> None:
+        wait = WALK["ItemProcessor"]["States"]["Wait"]
+        assert (wait["Type"], wait["SecondsPath"], wait["Next"]) == (
+            "Wait",
+            "$.wait_seconds",
+            "Work",
+        )
 
 
 class TestRole:
@@ -169,3 +180,36 @@ class TestLog:
 
     def test_traces(self) -> None:
         assert MACHINE["TracingConfiguration"] == {"Enabled": True}
+
+
+class TestSchedule:
+    RULE: ClassVar[Json] = template()["Resources"]["VerifyRule"]
+    ROLE: ClassVar[Json] = template()["Resources"]["VerifyRuleRole"]
+
+    def test_starts_a_verification(self) -> None:
+        (target,) = self.RULE["Properties"]["Targets"]
+        assert target["Arn"] == {"Ref": "WalkMachine"}
+        assert target["RoleArn"] == {"GetAtt": "VerifyRuleRole.Arn"}
+        assert json.loads(target["Input"]) == {"kind": RunKind.VERIFY}
+
+    def test_is_off_by_default_and_while_closed(self) -> None:
+        parameter = template()["Parameters"]["VerifyEvery"]
+        assert parameter["Default"] == "off"
+        assert self.RULE["Condition"] == self.ROLE["Condition"] == "VerifiesRegularly"
+        assert self.RULE["Properties"]["State"] == {"If": ["IsClosed", "DISABLED", "ENABLED"]}
+
+    def test_intervals_are_rates_of_eventbridge(self) -> None:
+        assert self.RULE["Properties"]["ScheduleExpression"] == {"Sub": "rate(${VerifyEvery})"}
+        for interval in template()["Parameters"]["VerifyEvery"]["AllowedValues"]:
+            assert interval == "off" or re.fullmatch(r"1 day|([2-9]|[1-9]\d+) days", interval)
+
+    def test_role_starts_the_machine_alone(self) -> None:
+        (policy,) = self.ROLE["Properties"]["Policies"]
+        (statement,) = policy["PolicyDocument"]["Statement"]
+        assert statement["Action"] == "states:StartExecution"
+        assert statement["Resource"] == {"Ref": "WalkMachine"}
+        (assumed,) = self.ROLE["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        assert assumed["Principal"] == {"Service": "events.amazonaws.com"}
+        assert assumed["Condition"] == {
+            "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+        }

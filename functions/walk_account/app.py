@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
+from math import ceil
 from typing import Any
 
 from stripe_integrations.actions import StripeAccount
+from stripe_integrations.context import current
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.errors import InvalidFieldError
-from stripe_integrations.models.run import PaymentMethodPolicy, RunState
+from stripe_integrations.models.run import PaymentMethodPolicy, RunKind, RunState
 from stripe_integrations.observability import logger, send_metrics
 
 _KEY = re.compile(r"mappings/[A-Za-z0-9_./-]{1,200}\.(csv|jsonl)")
@@ -26,7 +29,7 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
         case "status":
             return _progress(_id(event, "run_id") if "run_id" in event else None)
         case "finish":
-            return _state(_id(event, "run_id"))
+            return _outcome(_id(event, "run_id"))
         case "stop":
             StripeAccount.stop(_id(event, "run_id"))
             return _state(event["run_id"])
@@ -41,23 +44,44 @@ def _work(run_id: str, worker: str) -> dict[str, Any]:
         results = {str(result): count for result, count in step.page.results.items()}
         logger.info("walked a page", extra={"run_id": run_id, "window": step.window.id, **results})
         send_metrics()
-    is_done = StripeAccount.progress(run_id).state is not RunState.RUNNING
-    return {"run_id": run_id, "worker": worker, "is_done": is_done}
+    progress = StripeAccount.progress(run_id)
+    return {
+        "run_id": run_id,
+        "worker": worker,
+        "is_done": progress.state is not RunState.RUNNING,
+        "wait_seconds": _seconds_until(progress.next_check_at),
+    }
+
+
+def _seconds_until(moment: datetime | None) -> int:
+    """How long the state machine waits, in place of the worker."""
+    seconds = (moment - current().now()).total_seconds() if moment else 0
+    return max(0, ceil(seconds))
 
 
 def _state(run_id: str) -> dict[str, Any]:
     return {"run_id": run_id, "state": StripeAccount.progress(run_id).state}
 
 
+def _outcome(run_id: str) -> dict[str, Any]:
+    progress = StripeAccount.progress(run_id)
+    return {
+        "run_id": run_id,
+        "state": progress.state,
+        "differences": sum(progress.differences.values()),
+    }
+
+
 def _progress(run_id: str | None) -> dict[str, Any]:
     progress = StripeAccount.progress(run_id)
-    ended_at = progress.ended_at
     shown = asdict(progress)
     del shown["findings"]  # those of each page are in the bucket
+    for name in ("started_at", "ended_at", "next_check_at"):
+        moment: datetime | None = shown[name]
+        shown[name] = moment.isoformat(timespec="seconds") if moment else None
     return {
         **shown,
-        "started_at": progress.started_at.isoformat(timespec="seconds"),
-        "ended_at": ended_at.isoformat(timespec="seconds") if ended_at else None,
+        "differences": progress.differences,
         "objects": progress.objects,
         "objects_per_second": round(progress.objects_per_second, 1),
     }
@@ -84,4 +108,6 @@ _OPTIONS: dict[str, Callable[[Any], bool]] = {
     "payment_methods": lambda value: value in list(PaymentMethodPolicy),
     "mapping": lambda value: isinstance(value, str) and bool(_KEY.fullmatch(value)),
     "allow_refused": lambda value: isinstance(value, bool),
+    "kind": lambda value: value in list(RunKind),
+    "of_run": lambda value: isinstance(value, str) and bool(_ID.fullmatch(value)),
 }

@@ -115,7 +115,7 @@ class Context:
 
     def add_metric(self, metric: Metric, value: float = 1) -> None:
         """Add a value to a metric; ignored outside of an invocation."""
-        if self._is_invocation:
+        if self.is_invocation:
             self.measure(metric, value)
 
     def begin_invocation(self, remaining_milliseconds: int) -> None:
@@ -123,13 +123,14 @@ class Context:
         self.deadline = self.clock() + remaining_milliseconds / 1000
 
     @property
-    def _is_invocation(self) -> bool:
+    def is_invocation(self) -> bool:
+        """Whether a Lambda function runs this, whose time is limited."""
         return math.isfinite(self.deadline)
 
     def _report_call(self, call: StripeCall) -> None:
         if self.after_stripe_call:
             self.after_stripe_call(call)
-        if not self._is_invocation:
+        if not self.is_invocation:
             return
         self.add_metric(Metric.STRIPE_LATENCY, round(call.seconds * 1000))
         if call.is_rate_limited:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import datetime
+from typing import Any, ClassVar
 
 import pytest
 
@@ -81,7 +82,8 @@ class TestStart:
 class TestWork:
     def test_stores_every_customer(self, world: World, customers: list[str]) -> None:
         world.walk(START)
-        assert world.walk(WORK) == {**RUN, "worker": "first-1", "is_done": True}
+        done = {"is_done": True, "wait_seconds": 0}
+        assert world.walk(WORK) == {**RUN, "worker": "first-1", **done}
         assert stored(world) == set(customers)
 
     def test_ends_before_the_invocation_does(self, world: World, customers: list[str]) -> None:
@@ -126,7 +128,8 @@ class TestWork:
         assert stored(world) == set()
         assert world.walk({"action": "resume", **RUN}) == {**RUN, "state": "running"}
         world.walk(WORK)
-        assert world.walk({"action": "finish", **RUN}) == {**RUN, "state": "finished"}
+        finished = {**RUN, "state": "finished", "differences": 0}
+        assert world.walk({"action": "finish", **RUN}) == finished
 
     def test_failure_is_raised_and_the_next_invocation_continues(
         self, world: World, customers: list[str]
@@ -219,13 +222,107 @@ class TestReport:
         assert not any(newest in text for text in world.reports.values())
 
 
+class TestVerification:
+    """Of a table that lacks two customers, since no event has reported them."""
+
+    VERIFY: ClassVar = {**START, "options": {"kind": "verify"}}
+
+    @pytest.fixture
+    def missing(self, world: World, customers: list[str]) -> set[str]:
+        world.walk({"action": "start", "run_id": "zeroth"})
+        world.walk({"action": "work", "run_id": "zeroth", "worker": "1"})
+        made = [world.request("POST", "/v1/customers", {"email": EMAIL})["id"] for _ in range(2)]
+        world.stripe.account.events.clear()
+        world.time += 3600
+        world.reconcile()
+        return set(made)
+
+    def verify(self, world: World) -> None:
+        world.walk(self.VERIFY)
+        waiting = world.walk(WORK)
+        world.time += waiting["wait_seconds"]
+        world.reconcile()
+        world.walk(WORK)
+
+    def test_lets_the_state_machine_wait_for_the_checks(
+        self, world: World, missing: set[str]
+    ) -> None:
+        world.walk(self.VERIFY)
+        began = world.time
+        waiting = world.walk(WORK)
+        assert world.time - began < 60
+        assert waiting["is_done"] is False
+        assert 800 < waiting["wait_seconds"] <= 900
+        status = world.walk({"action": "status"})
+        assert datetime.fromisoformat(status["next_check_at"]).timestamp() > world.time
+        assert (status["state"], status["differences"]) == ("running", {})
+
+    def test_counts_and_reports_differences(self, world: World, missing: set[str]) -> None:
+        self.verify(world)
+        outcome = world.walk({"action": "finish", **RUN})
+        assert outcome == {**RUN, "state": "finished", "differences": 2}
+        assert world.walk({"action": "status"})["differences"] == {"missing": 2}
+        assert world.measured.count((Metric.ACCOUNT_DIFFERENCES, 2)) == 1
+        lines = world.reports["runs/first/differences/00001.jsonl"].splitlines()
+        findings = [json.loads(line) for line in lines]
+        assert {finding["stripe_id"] for finding in findings} == missing
+        assert {finding["result"] for finding in findings} == {"missing"}
+
+    def test_measures_that_there_is_none(self, world: World) -> None:
+        world.walk({"action": "start", "run_id": "zeroth"})
+        world.walk({"action": "work", "run_id": "zeroth", "worker": "1"})
+        world.walk(self.VERIFY)
+        world.walk(WORK)
+        assert world.walk({"action": "finish", **RUN})["differences"] == 0
+        assert (Metric.ACCOUNT_DIFFERENCES, 0) in world.measured
+        assert world.reports["runs/first/differences/00001.jsonl"] == ""
+
+    def test_is_repaired(self, world: World, missing: set[str]) -> None:
+        self.verify(world)
+        options = {"kind": "repair", "of_run": "first"}
+        world.walk({"action": "start", "run_id": "second", "options": options})
+        world.walk({"action": "work", "run_id": "second", "worker": "1"})
+        assert world.walk({"action": "status"})["state"] == "finished"
+        assert missing <= stored(world)
+
+    def test_expires(self, world: World) -> None:
+        world.walk(self.VERIFY)
+        world.walk(WORK)
+        kept = [item for item in world.items() if item["pk"] == "RUN#first"]
+        assert {"Run", "Window", "RateBudget"} <= {item["record_type"] for item in kept}
+        assert all(item["expires_at"] > world.time for item in kept)
+        for item in kept:
+            database_client().delete_item(
+                TableName=world.settings.table_name,
+                Key={"pk": {"S": item["pk"]}, "sk": {"S": item["sk"]}},
+            )
+        with pytest.raises(RunNotFoundError):
+            world.walk({"action": "status"})
+        assert world.walk({"action": "start", "run_id": "second"})["state"] == "running"
+
+
+def test_undoes_a_run(world: World, customers: list[str]) -> None:
+    world.files["mappings/a.csv"] = f"user_id,stripe_id\nu-1,{customers[0]}\n".encode()
+    world.walk({**START, "options": {"mapping": "mappings/a.csv"}})
+    world.walk(WORK)
+    assert world.items(record_type="Customer", user_id="u-1")
+    world.time += 60
+    undo = {"action": "start", "options": {"kind": "undo", "of_run": "first"}}
+    world.walk({**undo, "run_id": "second"})
+    world.walk({"action": "stop", "run_id": "second"})
+    assert world.walk({**undo, "run_id": "third"}) == {"run_id": "second", "state": "running"}
+    world.walk({"action": "work", "run_id": "second", "worker": "1"})
+    assert world.items(record_type="Customer", user_id="u-1") == []
+
+
 class TestStatus:
     def test_has_progress(self, world: World) -> None:
         world.walk(START)
         world.walk(WORK)
         status = world.walk({"action": "status"})
         assert json.loads(json.dumps(status)) == status
-        assert (status["run_id"], status["state"]) == ("first", "finished")
+        assert (status["run_id"], status["kind"]) == ("first", "backfill")
+        assert (status["state"], status["differences"]) == ("finished", {})
         assert (status["results"], status["objects"]) == ({"stored": 230}, 230)
         assert status["windows"] == status["windows_done"] == 2
         assert status["objects_per_second"] == round(230 / status["seconds"], 1)
@@ -252,6 +349,13 @@ class TestStatus:
         {**START, "options": {"mapping": "mappings/a.txt"}},
         {**START, "options": {"mapping": 1}},
         {**START, "options": {"allow_refused": "yes"}},
+        {**START, "options": {"kind": "rebuild"}},
+        {**START, "options": {"kind": ["verify"]}},
+        {**START, "options": {"kind": "repair"}},
+        {**START, "options": {"kind": "undo"}},
+        {**START, "options": {"of_run": "zeroth"}},
+        {**START, "options": {"kind": "repair", "of_run": "a/b"}},
+        {**START, "options": {"kind": "verify", "mapping": "mappings/a.csv"}},
         {"action": "work", **RUN},
         {"action": "status", "run_id": None},
         {"action": "stop"},

@@ -269,6 +269,7 @@ NOT_RUN = {
         "tests/local_cloud/test_ingress.py deploys each of them"
     ),
     ("docs/deploy.md", "Customers that exist on Stripe"): "it changes a deployed stack",
+    ("docs/operate.md", "Verifying the table"): "it needs a verification that has finished",
     ("docs/deploy.md", "Let users call it with their JWTs"): (
         "it needs an issuer of JWTs; tests/local_cloud/test_two_authorizers.py deploys with one"
     ),
@@ -377,6 +378,7 @@ def operate(reader: Reader) -> None:
     reader.follow("")
     replay(reader)
     walk(reader)
+    verify(reader)
     dead_letters(reader)
     roll_the_webhook_secret(reader)
     roll_the_api_key(reader)
@@ -412,22 +414,36 @@ def replay(reader: Reader) -> None:
     assert reader.all_applied(2)
 
 
-def walk(reader: Reader) -> None:
-    def wait_for(execution: str) -> None:
-        describe = reader.aws("stepfunctions").describe_execution
-        wait_until(
-            lambda: describe(executionArn=execution.strip())["status"] == "SUCCEEDED",
-            "the execution has succeeded",
-        )
+def wait_for(reader: Reader, execution: str) -> dict[str, Any]:
+    """Wait until an execution of the state machine has succeeded, and return its output."""
 
+    def describe() -> dict[str, Any]:
+        found: dict[str, Any] = reader.aws("stepfunctions").describe_execution(
+            executionArn=execution.strip()
+        )
+        return found
+
+    wait_until(lambda: describe()["status"] == "SUCCEEDED", "the execution has succeeded")
+    output: dict[str, Any] = json.loads(describe()["output"])
+    return output
+
+
+def walk(reader: Reader) -> None:
     section = "Walking the account"
-    wait_for(reader.step(section))
+    wait_for(reader, reader.step(section))
     run = {"run_id": reader.variable("RUN"), "state": "finished"}
     status = json.loads(reader.step(section))
     assert run.items() <= status.items()
     assert status["objects"] > 0
     assert json.loads(reader.step(section)) == run
-    wait_for(reader.step(section))
+    wait_for(reader, reader.step(section))
+    assert reader.step(section) == ""
+
+
+def verify(reader: Reader) -> None:
+    section = "Verifying the table"
+    output = wait_for(reader, reader.step(section))
+    assert output == {"run_id": reader.variable("RUN"), "state": "finished", "differences": 0}
     assert reader.step(section) == ""
 
 

@@ -110,7 +110,8 @@ def test_stores_every_customer_despite_kills_and_a_stop(cloud: Cloud, walk: Walk
     assert walk.ask("stop", "first") == {"run_id": "first", "state": "stopped"}
     outcome = walk.outcome(first)
     assert outcome["status"] == "SUCCEEDED"
-    assert json.loads(outcome["output"]) == {"run_id": "first", "state": "stopped"}
+    stopped = {"run_id": "first", "state": "stopped", "differences": 0}
+    assert json.loads(outcome["output"]) == stopped
     assert walk.ask("status", "first")["windows_done"] < walk.ask("status", "first")["windows"]
 
     outcome = walk.outcome(walk.execute("second", run_id="first"))
@@ -151,3 +152,11 @@ def test_second_walk_changes_nothing(cloud: Cloud, walk: Walk) -> None:
     results = walk.ask("status", "fifth")["results"]
     assert results.keys() <= {"unchanged", "updated", "fetched"}
     assert walk.ask("status", "fifth")["state"] == "finished"
+
+
+def test_verification_finds_no_difference(cloud: Cloud, walk: Walk) -> None:
+    outcome = walk.outcome(walk.execute("sixth", kind="verify"))
+    assert outcome["status"] == "SUCCEEDED"
+    expected = {"run_id": "sixth", "state": "finished", "differences": 0}
+    assert json.loads(outcome["output"]) == expected
+    assert walk.ask("status", "sixth")["objects"] >= CUSTOMERS

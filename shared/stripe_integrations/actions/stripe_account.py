@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
+from stripe_integrations.actions.account.check import differences_of
 from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked, resolve_row, stage
 from stripe_integrations.actions.account.page import Finding
 from stripe_integrations.actions.account.rate_limiter import Limits
 from stripe_integrations.actions.account.undo import undo_assignment
 from stripe_integrations.actions.account.walk import (
     Step,
-    start_repair,
+    next_check_at,
     start_run,
-    start_undo,
     walk,
 )
 from stripe_integrations.context import current
 from stripe_integrations.errors import MappingRefusedError, RunNotFoundError
-from stripe_integrations.models.difference import Difference, DifferenceKind
+from stripe_integrations.models.difference import DifferenceKind
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunKind, RunState
-from stripe_integrations.models.window import WalkedList, Window
+from stripe_integrations.models.window import Window
 
 _WORKER = "0"
 
@@ -36,6 +36,8 @@ class Progress:
     ----------
     run_id : str
         The run.
+    kind : RunKind
+        What it does.
     state : RunState
         Whether it is running, stopped or finished.
     started_at, ended_at : datetime
@@ -46,11 +48,14 @@ class Progress:
         The parts of the account, which grow in number, and how many of them are done.
     seconds : float
         The time since the start, or from the start to the end.
+    next_check_at : datetime or None
+        When a verification checks its next suspicion, if all objects were read; see `verify`.
     findings : sequence of Finding
         What was found, or not written, since the progress before, and why.
     """
 
     run_id: str
+    kind: RunKind
     state: RunState
     started_at: datetime
     ended_at: datetime | None
@@ -58,6 +63,7 @@ class Progress:
     windows: int
     windows_done: int
     seconds: float
+    next_check_at: datetime | None = None
     findings: Sequence[Finding] = ()
 
     @property
@@ -181,7 +187,7 @@ class StripeAccount:
             A row of the mapping is invalid.
         """
         rows = _rows(mapping)
-        undoing = start_undo(run_id).run_id
+        undoing = StripeAccount.start(kind=RunKind.UNDO, of_run=run_id).run_id
         for _ in StripeAccount.work(undoing, limits=limits):
             yield StripeAccount.progress(undoing)
         for row in rows:
@@ -242,9 +248,7 @@ class StripeAccount:
             There is no such run.
         """
         Run.read(run_id)
-        for walked_list in WalkedList:
-            for found in Difference.in_list(run_id, walked_list):
-                yield Finding(found.stripe_id, found.kind, found.reason)
+        yield from differences_of(run_id)
 
     @staticmethod
     def repair(
@@ -277,7 +281,7 @@ class StripeAccount:
         RunInProgressError, SweepMissingError
             As in `backfill`.
         """
-        return _progress_of(start_repair(run_id).run_id, limits)
+        return _progress_of(StripeAccount.start(kind=RunKind.REPAIR, of_run=run_id).run_id, limits)
 
     @staticmethod
     def start(
@@ -287,10 +291,9 @@ class StripeAccount:
         mapping: str | None = None,
         allow_refused: bool = False,
         kind: RunKind = RunKind.BACKFILL,
+        of_run: str | None = None,
     ) -> Run:
-        """Start a backfill or a verification, whose windows any number of workers then walk.
-
-        See `work`; a repair is started by `repair`.
+        """Start a run, whose windows any number of workers then walk: see `work`.
 
         Parameters
         ----------
@@ -304,18 +307,35 @@ class StripeAccount:
             two keys. Its rows are staged before the lists are read.
         allow_refused : bool
             Whether the run continues after an invalid row. Otherwise it is stopped there.
+        kind : RunKind
+            What it does: see `backfill`, `verify`, `repair` and `undo`.
+        of_run : str, optional
+            The verification that is repaired, or the backfill that is undone. An undoing that was
+            started before, and is not finished, is resumed.
 
         Raises
         ------
         RunInProgressError, SweepMissingError
             As in `backfill`.
+        InvalidFieldError
+            `mapping` is given for another kind than a backfill, or `of_run` for one that is not of
+            a run.
+        RunNotFoundError, RunNotFinishedError
+            As in `repair`.
         MappingRefusedError
             The file has not the header of a mapping.
         StorageError
             The bucket has no such file, or did not return it.
         """
         policy, kind = PaymentMethodPolicy(payment_methods), RunKind(kind)
-        return start_run(policy, run_id, mapping, allows_refused=allow_refused, kind=kind)
+        return start_run(
+            kind,
+            run_id,
+            payment_methods=policy,
+            mapping=mapping,
+            allows_refused=allow_refused,
+            of_run=of_run,
+        )
 
     @staticmethod
     def work(
@@ -369,6 +389,7 @@ class StripeAccount:
         ended = run.ended_at or current().now()
         return Progress(
             run.run_id,
+            run.kind,
             run.state,
             run.started_at,
             run.ended_at,
@@ -376,6 +397,7 @@ class StripeAccount:
             len(windows),
             sum(window.is_done for window in windows),
             (ended - run.started_at).total_seconds(),
+            datetime.fromtimestamp(due_at, UTC) if (due_at := next_check_at(windows)) else None,
         )
 
     @staticmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pynamodb.attributes import NumberAttribute
+from datetime import timedelta
+
+from pynamodb.attributes import NumberAttribute, TTLAttribute
 from pynamodb.exceptions import PutError, UpdateError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -17,6 +19,7 @@ _RECOVERY_SECONDS = 60
 _FEWEST = 64
 """The lowest rate is this part of the ceiling."""
 _ATTEMPTS = 20
+_RETENTION = timedelta(days=30)
 
 
 class RateBudget(Record, discriminator="RateBudget"):
@@ -31,6 +34,8 @@ class RateBudget(Record, discriminator="RateBudget"):
     rate = NumberAttribute()
     changed_at = NumberAttribute()
     next_at = NumberAttribute()
+    expires_at = TTLAttribute()
+    """A run that lasts longer stores it again."""
 
     @classmethod
     def of(cls, run_id: str, name: str, ceiling: float) -> RateBudget:
@@ -47,6 +52,7 @@ class RateBudget(Record, discriminator="RateBudget"):
         budget = cls.read_one(*key)
         if budget is None:
             budget = cls(*key, ceiling=ceiling, rate=ceiling, changed_at=0, next_at=0)
+            budget.expires_at = current().now() + _RETENTION
             try:
                 budget.save(cls.pk.does_not_exist())
             except PutError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from pynamodb.attributes import UnicodeAttribute, VersionAttribute
+from pynamodb.attributes import TTLAttribute, UnicodeAttribute, VersionAttribute
 from pynamodb.exceptions import PutError
 from pynamodb.transactions import TransactWrite
 
@@ -26,6 +27,7 @@ from stripe_integrations.models.table import (
 from stripe_integrations.models.window import WalkedList, Window
 
 _SK = "RUN"
+_RETENTION = timedelta(days=30)
 
 
 class RunKind(StrEnum):
@@ -37,6 +39,18 @@ class RunKind(StrEnum):
     """Compare, and write nothing but its report."""
     REPAIR = "repair"
     """Fetch again what the report of a verification names."""
+    UNDO = "undo"
+    """Release the customers that a backfill gave to users."""
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether it is about an earlier run."""
+        return self in (RunKind.REPAIR, RunKind.UNDO)
+
+    @property
+    def expires(self) -> bool:
+        """Whether its items are deleted after some time; a backfill may be undone at any time."""
+        return self in (RunKind.VERIFY, RunKind.REPAIR)
 
 
 class RunState(StrEnum):
@@ -73,22 +87,20 @@ class Run(Record, discriminator="Run"):
     """The S3 key of the mapping; None without one, or where the caller stages it."""
     allows_refused = Flag()
     """Whether the run continues after invalid rows of the mapping."""
-    undoes = Text()
-    """The run whose assignments this one undoes; None for a backfill."""
-    repairs = Text()
-    """The verification whose report a repair reads."""
+    of_run = Text()
+    """The verification whose report a repair reads, or the run that is undone."""
     split_requested = Flag()
     """Whether a worker has found no window: another one splits its own."""
+    expires_at = TTLAttribute(null=True)
     version = VersionAttribute()
 
     @classmethod
     def start(
         cls,
+        kind: RunKind,
         payment_methods: PaymentMethodPolicy,
         lists: Iterable[WalkedList],
         run_id: str | None = None,
-        *,
-        kind: RunKind = RunKind.BACKFILL,
         **options: Any,
     ) -> Run:
         """Store a run with its first windows, unless another run is in progress.
@@ -97,6 +109,8 @@ class Run(Record, discriminator="Run"):
 
         Parameters
         ----------
+        kind : RunKind
+            What it does.
         payment_methods : PaymentMethodPolicy
             Whose payment methods are listed.
         lists : iterable of WalkedList
@@ -124,12 +138,14 @@ class Run(Record, discriminator="Run"):
             created_before=now,
             payment_methods=payment_methods,
             started_at=current().now(),
+            expires_at=current().now() + _RETENTION if kind.expires else None,
             **options,
         )
-        windows = [Window.new(run_id, walked_list, None, now) for walked_list in lists]
+        windows = [Window.new(run_id, each, None, now, run.expires_at) for each in lists]
         lock = RunLock.read()
-        if lock and cls.read(lock.run_id).state is RunState.RUNNING:
-            raise RunInProgressError(f"run {lock.run_id} is in progress")
+        latest = cls._find(lock.run_id) if lock else None
+        if latest and latest.state is RunState.RUNNING:
+            raise RunInProgressError(f"run {latest.run_id} is in progress")
 
         def compose(transaction: TransactWrite) -> None:
             RunLock.take_in(transaction, run_id, lock)
@@ -167,7 +183,7 @@ class Run(Record, discriminator="Run"):
     def latest(cls) -> Run | None:
         """The run that was started last."""
         lock = RunLock.read()
-        return cls.read(lock.run_id) if lock else None
+        return cls._find(lock.run_id) if lock else None
 
     def stop(self) -> None:
         """Let its workers stop after the page that they are reading."""

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 
-from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute, VersionAttribute
+from pynamodb.attributes import (
+    JSONAttribute,
+    NumberAttribute,
+    TTLAttribute,
+    UnicodeAttribute,
+    VersionAttribute,
+)
 from pynamodb.exceptions import PutError, PynamoDBException
 from pynamodb.transactions import TransactWrite
 
@@ -81,11 +88,17 @@ class Window(Record, discriminator="Window"):
     worker = UnicodeAttribute(null=True)
     leased_until = NumberAttribute(null=True)
     counts = JSONAttribute()
+    expires_at = TTLAttribute(null=True)
     version = VersionAttribute()
 
     @classmethod
     def new(
-        cls, run_id: str, walked_list: WalkedList, created_from: int | None, created_before: int
+        cls,
+        run_id: str,
+        walked_list: WalkedList,
+        created_from: int | None,
+        created_before: int,
+        expires_at: datetime | None = None,
     ) -> Window:
         """Make a window that is not stored yet."""
         return cls(
@@ -96,6 +109,7 @@ class Window(Record, discriminator="Window"):
             created_before=created_before,
             is_done=False,
             counts={},
+            expires_at=expires_at,
         )
 
     @classmethod
@@ -269,7 +283,7 @@ class Window(Record, discriminator="Window"):
         middle = (lowest + self.created_until) // 2
         if middle - lowest < _MIN_SECONDS:
             return False
-        older = Window.new(run_id, self.walked_list, self.created_from, middle)
+        older = Window.new(run_id, self.walked_list, self.created_from, middle, self.expires_at)
         self.created_from = middle
 
         def compose(transaction: TransactWrite) -> None:

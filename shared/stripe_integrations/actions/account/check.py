@@ -68,6 +68,19 @@ def check_suspicions(window: Window, run: Run) -> Iterator[Page]:
     window.wait_until(later)
 
 
+def differences_of(run_id: str) -> Iterator[Finding]:
+    """The differences that a verification has found so far, list by list.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        They could not be read.
+    """
+    for walked_list in WalkedList:
+        for found in Difference.in_list(run_id, walked_list):
+            yield Finding(found.stripe_id, found.kind, found.reason)
+
+
 def _check_batch(window: Window, run: Run, batch: list[Suspicion]) -> Page:
     walked_list = WalkedList(window.walked_list)
     swept_until = int(SweepCursor.read().swept_until)

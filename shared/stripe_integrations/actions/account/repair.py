@@ -38,7 +38,7 @@ def repair_page(window: Window, run: Run) -> Page:
         The differences are to be repaired again.
     """
     walked_list = WalkedList(window.walked_list)
-    report = Difference.in_list(str(run.repairs), walked_list, after=window.cursor_id)
+    report = Difference.in_list(str(run.of_run), walked_list, after=window.cursor_id)
     differences = list(islice(report, _BATCH))
     sent = current().clock()
     page = Page([], Observation.of_fetch(sent, received=sent))

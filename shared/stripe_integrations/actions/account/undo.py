@@ -21,8 +21,8 @@ def undo_customers(page: Page, run: Run) -> None:
     pointers = Pointer.read_all(obj["id"] for obj in page.objects)
     for obj in page.objects:
         pointer = pointers.get(obj["id"])
-        is_assigned = pointer is not None and pointer.run_id == run.undoes
-        page.note(undo_assignment(obj["id"], str(run.undoes)) if is_assigned else Result.UNCHANGED)
+        is_assigned = pointer is not None and pointer.run_id == run.of_run
+        page.note(undo_assignment(obj["id"], str(run.of_run)) if is_assigned else Result.UNCHANGED)
 
 
 def undo_assignment(customer_id: str, run_id: str) -> Result:

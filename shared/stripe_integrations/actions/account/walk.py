@@ -12,15 +12,16 @@ windows' cursors are.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
-from stripe_integrations.actions.account.check import check_suspicions
+from stripe_integrations.actions.account.check import check_suspicions, differences_of
 from stripe_integrations.actions.account.mapping import process_rows, read_rows
-from stripe_integrations.actions.account.page import Page, Result
+from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
 from stripe_integrations.actions.account.repair import repair_page
 from stripe_integrations.actions.account.undo import undo_customers
@@ -42,6 +43,8 @@ _LISTED_AFTER_SECONDS = 10
 _IDLE_SECONDS = 5
 _LONGEST_WAIT_SECONDS = 60
 """After this, a worker that waits for due suspicions looks whether the run was stopped."""
+_PART_LINES = 10_000
+"""The number of differences in a part of the report."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +67,59 @@ class Step:
 
 
 def start_run(
-    payment_methods: PaymentMethodPolicy,
+    kind: RunKind,
     run_id: str | None = None,
-    mapping: str | None = None,
     *,
+    payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.NONE,
+    mapping: str | None = None,
     allows_refused: bool = False,
-    kind: RunKind = RunKind.BACKFILL,
-    repairs: str | None = None,
+    of_run: str | None = None,
 ) -> Run:
     """Start a run: see `StripeAccount.start`."""
-    stored_kinds()  # an invalid setting is raised before anything is written
-    if not SweepCursor.is_stored():
-        raise errors.SweepMissingError("no sweep of Stripe's events has been completed yet")
-    store_deployment_name()
-    lists = [WalkedList.CUSTOMERS]
-    if Subscription in stored_kinds():
-        lists.append(WalkedList.SUBSCRIPTIONS)
+    _check_options(kind, mapping, of_run)
+    if kind is RunKind.UNDO and (unfinished := _resume_undo(str(of_run))):
+        return unfinished
+    lists = [WalkedList.CUSTOMERS] if kind is RunKind.UNDO else _lists_to_store()
     if mapping:
         next(read_rows(mapping), None)  # a file that is missing, or has no header, starts no run
         lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
-    options = {"mapping": mapping, "allows_refused": allows_refused, "repairs": repairs}
-    return Run.start(payment_methods, lists, run_id, kind=kind, **options)
+    options = {"mapping": mapping, "allows_refused": allows_refused, "of_run": of_run}
+    return Run.start(kind, payment_methods, lists, run_id, **options)
 
 
-def start_repair(run_id: str) -> Run:
-    """Start a repair: see `StripeAccount.repair`."""
-    verified = Run.read(run_id)
-    if verified.kind is not RunKind.VERIFY or verified.state is not RunState.FINISHED:
-        raise errors.RunNotFinishedError(f"run {run_id} is not a finished verification")
-    return start_run(PaymentMethodPolicy.NONE, kind=RunKind.REPAIR, repairs=run_id)
+def _check_options(kind: RunKind, mapping: str | None, of_run: str | None) -> None:
+    if mapping and kind is not RunKind.BACKFILL:
+        raise errors.InvalidFieldError("mapping", "is only for a backfill")
+    if bool(of_run) is not kind.is_of_run:
+        reason = "is required" if kind.is_of_run else "is only for a repair, and to undo a run"
+        raise errors.InvalidFieldError("of_run", reason)
+    if of_run is None:
+        return
+    earlier = Run.read(of_run)
+    is_verified = earlier.kind is RunKind.VERIFY and earlier.state is RunState.FINISHED
+    if kind is RunKind.REPAIR and not is_verified:
+        raise errors.RunNotFinishedError(f"run {of_run} is not a finished verification")
 
 
-def start_undo(run_id: str) -> Run:
-    """Start a run that undoes another one, or continue it: see `StripeAccount.undo`."""
-    Run.read(run_id)
+def _lists_to_store() -> list[WalkedList]:
+    """Stripe's lists whose objects the deployment stores, once it can store them."""
+    kinds = stored_kinds()  # an invalid setting is raised before anything is written
+    if not SweepCursor.is_stored():
+        raise errors.SweepMissingError("no sweep of Stripe's events has been completed yet")
+    store_deployment_name()
+    subscriptions = [WalkedList.SUBSCRIPTIONS] if Subscription in kinds else []
+    return [WalkedList.CUSTOMERS, *subscriptions]
+
+
+def _resume_undo(run_id: str) -> Run | None:
+    """Resume the run that undoes another one, if it was started and is not finished."""
     latest = Run.latest()
-    if latest and latest.undoes == run_id and latest.state is not RunState.FINISHED:
-        retry_on_conflict(lambda _: Run.read(latest.run_id).resume())
-        return latest
-    return Run.start(PaymentMethodPolicy.NONE, [WalkedList.CUSTOMERS], undoes=run_id)
+    if not latest or latest.of_run != run_id or latest.kind is not RunKind.UNDO:
+        return None
+    if latest.state is RunState.FINISHED:
+        return None
+    retry_on_conflict(lambda _: Run.read(latest.run_id).resume())
+    return latest
 
 
 def walk(run_id: str, worker: str, budgets: Limits) -> Generator[Step, None, None]:
@@ -141,7 +158,8 @@ def _steps(run_id: str, worker: str, rate_limiter: RateLimiter) -> Iterator[Step
         _wait_until_listed(run)
         window = _lease(windows, worker)
         if window is None:
-            _wait(run, windows)
+            if not _wait(run, windows):
+                return
             continue
         # Another worker that has taken the window reads its page again.
         with suppress(errors.StaleRecordError):
@@ -151,15 +169,32 @@ def _steps(run_id: str, worker: str, rate_limiter: RateLimiter) -> Iterator[Step
                 yield from _walk_window(run_id, window, rate_limiter)
 
 
-def _wait(run: Run, windows: list[Window]) -> None:
-    """Wait for a window: one to read, which another worker divides, or one whose checks are due."""
-    unfinished = [window for window in windows if not window.is_done]
-    if not all(window.is_read for window in unfinished):
+def _wait(run: Run, windows: list[Window]) -> bool:
+    """Wait for a window: one to read, which another worker divides, or one whose checks are due.
+
+    Returns whether there may be one: an invocation does not wait long for checks, but ends.
+    """
+    checked_at = next_check_at(windows)
+    if checked_at is None:
         _request_split(run.run_id, is_requested=True)
         current().sleep(_IDLE_SECONDS)
-        return
-    seconds = min(window.due_at or 0 for window in unfinished) - current().clock()
+        return True
+    seconds = checked_at - current().clock()
+    if seconds > _LONGEST_WAIT_SECONDS and current().is_invocation:
+        return False
     current().sleep(min(max(seconds, _IDLE_SECONDS), _LONGEST_WAIT_SECONDS))
+    return True
+
+
+def next_check_at(windows: list[Window]) -> int | None:
+    """When the next suspicions are due, in Unix seconds; None where there is anything else to do.
+
+    It is in the past where a worker checks them.
+    """
+    unfinished = [window for window in windows if not window.is_done]
+    if not unfinished or not all(window.is_read for window in unfinished):
+        return None
+    return min(window.due_at or 0 for window in unfinished)
 
 
 def _walk_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iterator[Step]:
@@ -203,8 +238,7 @@ def _report(run_id: str, window: Window, page: Page) -> None:
     A page that is read again after a kill has the same name: its findings replace the earlier ones,
     even if there are none any more.
     """
-    lines = [json.dumps(asdict(finding)) + "\n" for finding in page.findings]
-    current().put_report(f"runs/{run_id}/{window.id}/{window.page}.jsonl", "".join(lines))
+    _store_report(f"runs/{run_id}/{window.id}/{window.page}.jsonl", page.findings)
 
 
 def _check_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iterator[Step]:
@@ -229,7 +263,7 @@ def _process_objects(window: Window, run: Run) -> Page:
     """Read the next page of a list, and write or compare it."""
     page = _read_page(window)
     is_of_customers = window.walked_list is WalkedList.CUSTOMERS
-    if run.undoes:
+    if run.kind is RunKind.UNDO:
         undo_customers(page, run)
     elif run.kind is RunKind.VERIFY and is_of_customers:
         verify_customers(page, window, run)
@@ -307,6 +341,8 @@ def _finish(run: Run, windows: list[Window]) -> None:
     lookup preceded the record of their customer are older than the page that has the customer, and
     only their custom handlers waited.
     """
+    if run.kind is RunKind.VERIFY:
+        _report_differences(run.run_id)
 
     def attempt(_: int) -> bool:
         stored = Run.read(run.run_id)
@@ -320,3 +356,22 @@ def _finish(run: Run, windows: list[Window]) -> None:
     if retry_on_conflict(attempt) and run.kind is RunKind.VERIFY:
         found = sum(window.counts.get(kind, 0) for window in windows for kind in DifferenceKind)
         current().add_metric(Metric.ACCOUNT_DIFFERENCES, found)
+
+
+def _report_differences(run_id: str) -> None:
+    """Store the report of a verification in the bucket; repeated, its parts are the same.
+
+    Without a difference it has one part, which is empty.
+    """
+    findings = differences_of(run_id)
+    for number in count(1):
+        part = list(islice(findings, _PART_LINES))
+        if part or number == 1:
+            _store_report(f"runs/{run_id}/differences/{number:05d}.jsonl", part)
+        if len(part) < _PART_LINES:
+            return
+
+
+def _store_report(key: str, findings: Iterable[Finding]) -> None:
+    lines = [json.dumps(asdict(finding)) + "\n" for finding in findings]
+    current().put_report(key, "".join(lines))

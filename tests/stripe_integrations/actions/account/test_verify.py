@@ -29,7 +29,6 @@ from stripe_integrations.models import (
 from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.difference import DifferenceKind
 from stripe_integrations.models.run import Run, RunKind, RunState
-from stripe_integrations.observability import Metric
 from tests.stripe_integrations.actions.account.verification import (
     create,
     lose_events,
@@ -331,15 +330,6 @@ class TestDifferences:
         (item,) = world.items(record_type="Difference")
         assert world.time + 29 * 86_400 < item["expires_at"] < world.time + 31 * 86_400
         assert world.items(record_type="Suspicion") == []
-
-    def test_are_measured(self, world: World) -> None:
-        on_stripe(world)
-        lose_events(world)
-        settle(world)
-        run_id = StripeAccount.start(kind=RunKind.VERIFY).run_id
-        world.context.begin_invocation(10**9)
-        list(StripeAccount.work(run_id))
-        assert (Metric.ACCOUNT_DIFFERENCES, 1) in world.measured
 
     def test_of_record_of_a_later_release_is_unreadable(self, world: World) -> None:
         stripe_id = create(world)
