@@ -137,6 +137,11 @@ class Window(Record, discriminator="Window"):
         """The upper bound, excluded, of what is left where the cursor's object is gone."""
         return self.created_before if self.cursor_created is None else self.cursor_created + 1
 
+    @property
+    def earliest(self) -> int:
+        """The lower bound, included; no object is older than that of an open window."""
+        return _FIRST_CREATED if self.created_from is None else self.created_from
+
     def is_free_for(self, worker: str) -> bool:
         """Return whether a worker may lease it: no other has it, and something is to be done."""
         now = current().clock()
@@ -267,8 +272,8 @@ class Window(Record, discriminator="Window"):
         self.cursor_id = None
         self._save()
 
-    def divide(self, run_id: str) -> bool:
-        """Leave the older half of what is left to another worker, and return whether there is one.
+    def divide(self, run_id: str, parts: int) -> bool:
+        """Leave the older ones of equal parts to other workers, and return whether there are any.
 
         One transaction shortens the window and adds the rest, so that the windows have no gap.
 
@@ -279,16 +284,21 @@ class Window(Record, discriminator="Window"):
         """
         if WalkedList(self.walked_list).has_rows:
             return False
-        lowest = _FIRST_CREATED if self.created_from is None else self.created_from
-        middle = (lowest + self.created_until) // 2
-        if middle - lowest < _MIN_SECONDS:
+        seconds = self.created_until - self.earliest
+        parts = min(parts, seconds // _MIN_SECONDS)
+        if parts < 2:
             return False
-        older = Window.new(run_id, self.walked_list, self.created_from, middle, self.expires_at)
-        self.created_from = middle
+        bounds = [self.earliest + seconds * number // parts for number in range(1, parts)]
+        lower = [self.created_from, *bounds[:-1]]
+        older = [
+            Window.new(run_id, self.walked_list, first, before, self.expires_at)
+            for first, before in zip(lower, bounds, strict=True)
+        ]
+        self.created_from = bounds[-1]
 
         def compose(transaction: TransactWrite) -> None:
-            transaction.save(self)
-            transaction.save(older)
+            for window in (self, *older):
+                transaction.save(window)
 
         with stale_if_changed(_LOST):
             transact(compose)

@@ -43,6 +43,10 @@ _LISTED_AFTER_SECONDS = 10
 _IDLE_SECONDS = 5
 _LONGEST_WAIT_SECONDS = 60
 """After this, a worker that waits for due suspicions looks whether the run was stopped."""
+_MAX_PARTS = 8
+"""Into how many windows one is divided at a time, for the workers that have none."""
+_PART_PAGES = 2
+"""A window with fewer pages than twice this is not divided: its parts would be short of objects."""
 _PART_LINES = 10_000
 """The number of differences in a part of the report."""
 
@@ -199,14 +203,17 @@ def next_check_at(windows: list[Window]) -> int | None:
 
 def _walk_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iterator[Step]:
     may_be_repeated = True
+    page_seconds = 0
     while not window.is_read:
         run = Run.read(run_id)
         if run.state is not RunState.RUNNING or not _has_time():
             window.release()
             return
         is_repair = run.kind is RunKind.REPAIR
-        if run.split_requested and not is_repair and window.divide(run_id):
+        parts = _number_of_parts(window, page_seconds)
+        if run.split_requested and not is_repair and window.divide(run_id, parts):
             _request_split(run_id, is_requested=False)
+        until = window.created_until
         page = _process(window, run)
         rate_limiter.wait_for_writes()
         if page.findings or may_be_repeated:
@@ -215,10 +222,22 @@ def _walk_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iter
             _stop(run_id)
             return
         _advance(window, page)
+        page_seconds = until - window.created_until
         may_be_repeated = False
         current().add_metric(Metric.OBJECTS_WALKED, page.results.total())
         current().add_metric(Metric.OBJECTS_REPORTED, len(page.findings))
         yield Step(window, page, rate_limiter)
+
+
+def _number_of_parts(window: Window, page_seconds: int) -> int:
+    """Into how many parts to divide a window: each has some pages, if all are like the last one.
+
+    `page_seconds` is how far its last page went back; 0 where none was read yet.
+    """
+    if page_seconds <= 0:
+        return _MAX_PARTS
+    pages = (window.created_until - window.earliest) // page_seconds
+    return min(pages // _PART_PAGES, _MAX_PARTS)
 
 
 def _advance(window: Window, page: Page) -> None:
