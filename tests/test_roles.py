@@ -338,7 +338,7 @@ def rebuild_customers(stage: Stage) -> None:
     stage.rebuild()
 
 
-def walk(stage: Stage, run_id: str, **options: str) -> None:
+def walk(stage: Stage, run_id: str, **options: str | bool) -> None:
     """Walk the account as the state machine does."""
     stage.time += 3600
     stage.walk({"action": "start", "run_id": run_id, "options": options})
@@ -410,6 +410,11 @@ def walk_account(stage: Stage) -> None:
     stage.files["mappings/a.csv"] = f"user_id,stripe_id\n{lines}".encode()
     walk(stage, "of-mapping", mapping="mappings/a.csv")
     stage.deliver_and_apply()
+    stage.configure(adopt_from="app_user", existing_customers=ExistingCustomers.CHECK)
+    named = {"email": EMAIL, "metadata": {"app_user": "u-6"}}
+    stage.request("POST", "/v1/customers", named)
+    walk(stage, "of-metadata", by_metadata=True)
+    assert stage.items(record_type="Customer", user_id="u-6")
     verify_and_repair(stage, [moved, create_on_stripe()])
     walk(stage, "of-undo", kind="undo", of_run="of-mapping")
 

@@ -107,6 +107,7 @@ def _options(event: dict[str, Any]) -> dict[str, Any]:
 _OPTIONS: dict[str, Callable[[Any], bool]] = {
     "payment_methods": lambda value: value in list(PaymentMethodPolicy),
     "mapping": lambda value: isinstance(value, str) and bool(_KEY.fullmatch(value)),
+    "by_metadata": lambda value: isinstance(value, bool),
     "allow_refused": lambda value: isinstance(value, bool),
     "kind": lambda value: value in list(RunKind),
     "of_run": lambda value: isinstance(value, str) and bool(_ID.fullmatch(value)),

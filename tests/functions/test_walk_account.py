@@ -349,6 +349,8 @@ class TestStatus:
         {**START, "options": {"mapping": "mappings/a.txt"}},
         {**START, "options": {"mapping": 1}},
         {**START, "options": {"allow_refused": "yes"}},
+        {**START, "options": {"by_metadata": 1}},
+        {**START, "options": {"by_metadata": True}},
         {**START, "options": {"kind": "rebuild"}},
         {**START, "options": {"kind": ["verify"]}},
         {**START, "options": {"kind": "repair"}},

@@ -97,6 +97,7 @@ class StripeAccount:
     def backfill(
         mapping: Iterable[tuple[str, str]] = (),
         *,
+        by_metadata: bool = False,
         run_id: str | None = None,
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         limits: Limits | None = None,
@@ -111,6 +112,9 @@ class StripeAccount:
         mapping : iterable of tuple
             The id of a user, and of the Stripe customer that the user gets. Without one, no user
             gets a customer, except those that this deployment created or adopted before.
+        by_metadata : bool
+            Whether a user gets the one unassigned customer whose metadata names the user, under
+            the key of `AdoptFrom`. Where several name one, none is assigned.
         run_id : str, optional
             A run that was stopped, or whose process ended: it is continued.
         payment_methods : PaymentMethodPolicy
@@ -140,7 +144,7 @@ class StripeAccount:
         """
         rows = _rows(mapping)
         if run_id is None:
-            run = StripeAccount.start(payment_methods)
+            run = StripeAccount.start(payment_methods, by_metadata=by_metadata)
         else:
             StripeAccount.resume(run_id)
             run = Run.read(run_id)
@@ -289,6 +293,7 @@ class StripeAccount:
         run_id: str | None = None,
         *,
         mapping: str | None = None,
+        by_metadata: bool = False,
         allow_refused: bool = False,
         kind: RunKind = RunKind.BACKFILL,
         of_run: str | None = None,
@@ -305,6 +310,8 @@ class StripeAccount:
             The key of a file in the deployment's bucket that says which users get which customers:
             a CSV file, ``….csv``, with the header ``user_id,stripe_id``, or JSON lines with these
             two keys. Its rows are staged before the lists are read.
+        by_metadata : bool
+            As in `backfill`. It needs the settings `AdoptFrom` and `ExistingCustomers=check`.
         allow_refused : bool
             Whether the run continues after an invalid row. Otherwise it is stopped there.
         kind : RunKind
@@ -318,8 +325,8 @@ class StripeAccount:
         RunInProgressError, SweepMissingError
             As in `backfill`.
         InvalidFieldError
-            `mapping` is given for another kind than a backfill, or `of_run` for one that is not of
-            a run.
+            `mapping` or `by_metadata` is given for another kind than a backfill, `by_metadata`
+            without the settings that it needs, or `of_run` for a kind that is not of a run.
         RunNotFoundError, RunNotFinishedError
             As in `repair`.
         MappingRefusedError
@@ -333,6 +340,7 @@ class StripeAccount:
             run_id,
             payment_methods=policy,
             mapping=mapping,
+            by_metadata=by_metadata,
             allows_refused=allow_refused,
             of_run=of_run,
         )

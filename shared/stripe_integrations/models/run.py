@@ -85,6 +85,8 @@ class Run(Record, discriminator="Run"):
     ended_at = Moment()
     mapping = Text()
     """The S3 key of the mapping; None without one, or where the caller stages it."""
+    by_metadata = Flag()
+    """Whether users get the unassigned customers whose metadata names them."""
     allows_refused = Flag()
     """Whether the run continues after invalid rows of the mapping."""
     of_run = Text()
@@ -141,7 +143,11 @@ class Run(Record, discriminator="Run"):
             expires_at=current().now() + _RETENTION if kind.expires else None,
             **options,
         )
-        windows = [Window.new(run_id, each, None, now, run.expires_at) for each in lists]
+        windows = [
+            window
+            for walked_list in lists
+            for window in Window.first_of(run_id, walked_list, now, run.expires_at)
+        ]
         lock = RunLock.read()
         latest = cls._find(lock.run_id) if lock else None
         if latest and latest.state is RunState.RUNNING:

@@ -41,6 +41,7 @@ _LEASE_SECONDS = 120
 """How long a window belongs to a worker after its last page."""
 _FIRST_CREATED = 1_293_840_000
 """2011: no customer is older. Only the division of a window that is open below assumes that."""
+_DIGITS = 16
 _MIN_SECONDS = 60
 """A shorter window is not divided."""
 
@@ -54,6 +55,8 @@ class WalkedList(StrEnum):
     CUSTOMERS = "customers"
     SUBSCRIPTIONS = "subscriptions"
     """Each needs the record of its customer."""
+    CANDIDATES = "candidates"
+    """Unassigned customers whose metadata names a user, by a digest of the user's id."""
     UNLISTED = "unlisted"
     """The rows of the mapping again: those whose customer no list had are looked up."""
 
@@ -61,6 +64,11 @@ class WalkedList(StrEnum):
     def has_rows(self) -> bool:
         """Whether it is read from the mapping, and not from Stripe."""
         return self in (WalkedList.MAPPING, WalkedList.UNLISTED)
+
+    @property
+    def is_stripes(self) -> bool:
+        """Whether it is one of Stripe's lists, whose windows can be divided."""
+        return self in (WalkedList.CUSTOMERS, WalkedList.SUBSCRIPTIONS)
 
 
 class Window(Record, discriminator="Window"):
@@ -70,6 +78,7 @@ class Window(Record, discriminator="Window"):
     the last object that was written. `counts` has what became of the objects, by outcome.
 
     The mapping has one window, whose cursor is `offset`: the byte at which the next row begins.
+    Candidates have one for each hexadecimal digit with which a digest begins, in `created_before`.
     """
 
     walked_list = required(Choice(WalkedList))
@@ -113,6 +122,14 @@ class Window(Record, discriminator="Window"):
         )
 
     @classmethod
+    def first_of(
+        cls, run_id: str, walked_list: WalkedList, now: int, expires_at: datetime | None
+    ) -> list[Window]:
+        """The windows with which the walk of a list begins, not stored yet."""
+        befores = range(_DIGITS) if walked_list is WalkedList.CANDIDATES else [now]
+        return [cls.new(run_id, walked_list, None, before, expires_at) for before in befores]
+
+    @classmethod
     def all_of(cls, run_id: str) -> list[Window]:
         """The windows of a run, strongly consistent."""
         prefix = cls.sk.startswith(_PREFIX)
@@ -136,6 +153,11 @@ class Window(Record, discriminator="Window"):
     def created_until(self) -> int:
         """The upper bound, excluded, of what is left where the cursor's object is gone."""
         return self.created_before if self.cursor_created is None else self.cursor_created + 1
+
+    @property
+    def digit(self) -> str:
+        """The hexadecimal digit with which the digests of its candidates begin."""
+        return f"{self.created_before:x}"
 
     @property
     def earliest(self) -> int:
@@ -282,7 +304,7 @@ class Window(Record, discriminator="Window"):
         StaleRecordError
             Another worker has leased it in the meantime.
         """
-        if WalkedList(self.walked_list).has_rows:
+        if not WalkedList(self.walked_list).is_stripes:
             return False
         seconds = self.created_until - self.earliest
         parts = min(parts, seconds // _MIN_SECONDS)

@@ -19,6 +19,7 @@ from itertools import count, islice
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.account.backfill import write_customers, write_subscriptions
+from stripe_integrations.actions.account.candidates import assign_candidates, note_candidates
 from stripe_integrations.actions.account.check import check_suspicions, differences_of
 from stripe_integrations.actions.account.mapping import process_rows, read_rows
 from stripe_integrations.actions.account.page import Finding, Page, Result
@@ -26,6 +27,7 @@ from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
 from stripe_integrations.actions.account.repair import repair_page
 from stripe_integrations.actions.account.undo import undo_customers
 from stripe_integrations.actions.account.verify import verify_customers, verify_subscriptions
+from stripe_integrations.config import ExistingCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import Subscription, stored_kinds
 from stripe_integrations.models.deployment import store_deployment_name
@@ -76,24 +78,43 @@ def start_run(
     *,
     payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.NONE,
     mapping: str | None = None,
+    by_metadata: bool = False,
     allows_refused: bool = False,
     of_run: str | None = None,
 ) -> Run:
     """Start a run: see `StripeAccount.start`."""
-    _check_options(kind, mapping, of_run)
+    _check_options(kind, mapping, of_run, by_metadata=by_metadata)
     if kind is RunKind.UNDO and (unfinished := _resume_undo(str(of_run))):
         return unfinished
     lists = [WalkedList.CUSTOMERS] if kind is RunKind.UNDO else _lists_to_store()
     if mapping:
         next(read_rows(mapping), None)  # a file that is missing, or has no header, starts no run
         lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
-    options = {"mapping": mapping, "allows_refused": allows_refused, "of_run": of_run}
-    return Run.start(kind, payment_methods, lists, run_id, **options)
+    if by_metadata:
+        lists.append(WalkedList.CANDIDATES)
+    return Run.start(
+        kind,
+        payment_methods,
+        lists,
+        run_id,
+        mapping=mapping,
+        by_metadata=by_metadata,
+        allows_refused=allows_refused,
+        of_run=of_run,
+    )
 
 
-def _check_options(kind: RunKind, mapping: str | None, of_run: str | None) -> None:
-    if mapping and kind is not RunKind.BACKFILL:
-        raise errors.InvalidFieldError("mapping", "is only for a backfill")
+def _check_options(
+    kind: RunKind, mapping: str | None, of_run: str | None, *, by_metadata: bool
+) -> None:
+    for name, is_given in (("mapping", mapping), ("by_metadata", by_metadata)):
+        if is_given and kind is not RunKind.BACKFILL:
+            raise errors.InvalidFieldError(name, "is only for a backfill")
+    settings = current().settings
+    # Otherwise a create during the walk makes a second customer of a user whom metadata names.
+    is_guarded = settings.existing_customers is ExistingCustomers.CHECK
+    if by_metadata and not (settings.adopt_from and is_guarded):
+        raise errors.InvalidFieldError("by_metadata", "needs AdoptFrom and ExistingCustomers=check")
     if bool(of_run) is not kind.is_of_run:
         reason = "is required" if kind.is_of_run else "is only for a repair, and to undo a run"
         raise errors.InvalidFieldError("of_run", reason)
@@ -273,6 +294,8 @@ def _process(window: Window, run: Run) -> Page:
     """Process the next differences, rows, or objects of Stripe's after the window's cursor."""
     if run.kind is RunKind.REPAIR:
         return repair_page(window, run)
+    if window.walked_list is WalkedList.CANDIDATES:
+        return assign_candidates(window, run)
     if WalkedList(window.walked_list).has_rows:
         return process_rows(window, run)
     return _process_objects(window, run)
@@ -290,6 +313,8 @@ def _process_objects(window: Window, run: Run) -> Page:
         verify_subscriptions(page, window, run)
     elif is_of_customers:
         write_customers(page, run)
+        if run.by_metadata:
+            note_candidates(page, run)
     else:
         write_subscriptions(page, run)
     return page
