@@ -26,6 +26,7 @@
     ├── MappingRefusedError
     ├── RunNotFinishedError
     ├── SweepMissingError
+    ├── OtherAccountError
     ├── CustomerExistsError
     ├── EventNotFoundError
     ├── EventHandlerNotFoundError
@@ -151,6 +152,10 @@ class MappingRefusedError(StripeIntegrationsError):
 
 class SweepMissingError(StripeIntegrationsError):
     """Stripe's events were never swept, so that a run could miss a change during it."""
+
+
+class OtherAccountError(StripeIntegrationsError):
+    """The API key is of another Stripe account than the stored customers."""
 
 
 class EventNotFoundError(StripeIntegrationsError):

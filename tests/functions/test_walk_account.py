@@ -206,7 +206,7 @@ class TestReport:
         newest = customers[-1]
         set_schema_version(world, newest, 99)
         world.time += 3600
-        StripeAccount.start(run_id="second")
+        world.walk({"action": "start", "run_id": "second"})
 
         def die(*_: Any) -> None:
             raise KeyboardInterrupt

@@ -134,6 +134,8 @@ class StripeAccount:
             Another run is in progress.
         SweepMissingError
             The schedule has never swept Stripe's events.
+        OtherAccountError
+            Stripe knows none of the newest stored customers.
         MappingRefusedError
             A row of the mapping is invalid. Nothing was assigned.
 
@@ -282,7 +284,7 @@ class StripeAccount:
         ------
         RunNotFoundError, RunNotFinishedError
             There is no such run, or it is not a verification that has finished.
-        RunInProgressError, SweepMissingError
+        RunInProgressError, SweepMissingError, OtherAccountError
             As in `backfill`.
         """
         return _progress_of(StripeAccount.start(kind=RunKind.REPAIR, of_run=run_id).run_id, limits)
@@ -322,7 +324,7 @@ class StripeAccount:
 
         Raises
         ------
-        RunInProgressError, SweepMissingError
+        RunInProgressError, SweepMissingError, OtherAccountError
             As in `backfill`.
         InvalidFieldError
             `mapping` or `by_metadata` is given for another kind than a backfill, `by_metadata`

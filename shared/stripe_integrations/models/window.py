@@ -126,8 +126,8 @@ class Window(Record, discriminator="Window"):
         cls, run_id: str, walked_list: WalkedList, now: int, expires_at: datetime | None
     ) -> list[Window]:
         """The windows with which the walk of a list begins, not stored yet."""
-        befores = range(_DIGITS) if walked_list is WalkedList.CANDIDATES else [now]
-        return [cls.new(run_id, walked_list, None, before, expires_at) for before in befores]
+        bounds = range(_DIGITS) if walked_list is WalkedList.CANDIDATES else [now]
+        return [cls.new(run_id, walked_list, None, before, expires_at) for before in bounds]
 
     @classmethod
     def all_of(cls, run_id: str) -> list[Window]:

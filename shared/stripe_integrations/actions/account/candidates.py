@@ -54,8 +54,8 @@ def assign_candidates(window: Window, run: Run) -> Page:
     previous = window.cursor_id.partition("#")[0] if window.cursor_id else None
     left = Candidate.of_run(run.run_id, window.digit, after=window.cursor_id)
     candidates = list(islice(left, _PAGE + 1))
-    following = [candidate.digest for candidate in candidates[1:]]
-    for candidate, next_digest in zip(candidates[:_PAGE], [*following, None], strict=False):
+    next_digests = [candidate.digest for candidate in candidates[1:]]
+    for candidate, next_digest in zip(candidates[:_PAGE], [*next_digests, None], strict=False):
         if candidate.digest in (previous, next_digest):
             page.note(_conflict(candidate, "the metadata of several customers names its user"))
         else:

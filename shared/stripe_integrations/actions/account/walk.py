@@ -27,9 +27,11 @@ from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
 from stripe_integrations.actions.account.repair import repair_page
 from stripe_integrations.actions.account.undo import undo_customers
 from stripe_integrations.actions.account.verify import verify_customers, verify_subscriptions
+from stripe_integrations.actions.customers.refresh import retrieve_if_known
 from stripe_integrations.config import ExistingCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import Subscription, stored_kinds
+from stripe_integrations.models.customer import created_between
 from stripe_integrations.models.deployment import store_deployment_name
 from stripe_integrations.models.difference import RECHECK_SECONDS, DifferenceKind
 from stripe_integrations.models.lookup_cursor import LookupCursor
@@ -49,6 +51,8 @@ _MAX_PARTS = 8
 """Into how many windows one is divided at a time, for the workers that have none."""
 _PART_PAGES = 2
 """A window with fewer pages than twice this is not divided: its parts would be short of objects."""
+_CHECKED_CUSTOMERS = 3
+_FOREVER = 2**33
 _PART_LINES = 10_000
 """The number of differences in a part of the report."""
 
@@ -87,6 +91,8 @@ def start_run(
     if kind is RunKind.UNDO and (unfinished := _resume_undo(str(of_run))):
         return unfinished
     lists = [WalkedList.CUSTOMERS] if kind is RunKind.UNDO else _lists_to_store()
+    if kind in (RunKind.BACKFILL, RunKind.REPAIR):
+        _check_account()
     if mapping:
         next(read_rows(mapping), None)  # a file that is missing, or has no header, starts no run
         lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
@@ -134,6 +140,16 @@ def _lists_to_store() -> list[WalkedList]:
     store_deployment_name()
     subscriptions = [WalkedList.SUBSCRIPTIONS] if Subscription in kinds else []
     return [WalkedList.CUSTOMERS, *subscriptions]
+
+
+def _check_account() -> None:
+    """Refuse the key of another account: Stripe knows none of the newest stored customers.
+
+    It returns those that it has deleted. Not every restricted key may read the id of its account.
+    """
+    newest = list(islice(created_between(None, _FOREVER), _CHECKED_CUSTOMERS))
+    if newest and not any(retrieve_if_known(entry.stripe_id) for entry in newest):
+        raise errors.OtherAccountError("Stripe knows none of the newest stored customers")
 
 
 def _resume_undo(run_id: str) -> Run | None:

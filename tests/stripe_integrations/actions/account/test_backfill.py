@@ -13,10 +13,15 @@ from stripe_integrations.actions import StripeAccount, StripeCustomer, User
 from stripe_integrations.actions.customers import refresh
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import UnassignedCustomers
-from stripe_integrations.errors import RunInProgressError, RunNotFoundError, SweepMissingError
+from stripe_integrations.errors import (
+    OtherAccountError,
+    RunInProgressError,
+    RunNotFoundError,
+    SweepMissingError,
+)
 from stripe_integrations.models import Customer, Owner, Pointer, read_customer
 from stripe_integrations.models.claim import new_token
-from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunLock, RunState
+from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunKind, RunLock, RunState
 from stripe_integrations.models.window import WalkedList, Window
 from tests.stripe_integrations.actions.account.helpers import (
     backfill,
@@ -393,6 +398,28 @@ def interleave(workers: Iterable[Iterator[Any]]) -> None:
         for worker in list(working):
             if next(worker, None) is None:
                 working.remove(worker)
+
+
+class TestAccount:
+    def test_with_the_key_of_another_account_is_refused(self, world: World) -> None:
+        for _ in range(4):
+            make(world)
+        world.time += 3600
+        backfill()
+        world.time += 3600
+        world.stripe.account.customers.clear()
+        with pytest.raises(OtherAccountError):
+            StripeAccount.start()
+        assert StripeAccount.progress().state is RunState.FINISHED
+        assert StripeAccount.start(kind=RunKind.VERIFY)  # it only reads
+
+    def test_of_deleted_customers_is_the_same_account(self, world: World) -> None:
+        stripe_id = make(world)
+        world.time += 3600
+        backfill()
+        world.request("DELETE", f"/v1/customers/{stripe_id}")
+        lose_events(world)
+        assert backfill() == {}
 
 
 class TestBudgets:

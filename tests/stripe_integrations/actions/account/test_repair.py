@@ -111,7 +111,7 @@ class TestRepair:
         assert verify().differences == {}
 
     def test_removes_nothing_that_stripe_does_not_know(self, world: World) -> None:
-        stripe_id = create(world)
+        stripe_id, _ = create(world), create(world, "u-2")
         settle(world)
         del world.stripe.account.customers[stripe_id]
         lose(world)
