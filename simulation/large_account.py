@@ -40,6 +40,7 @@ from stripe_integrations.models.sweep_cursor import SweepCursor
 
 _PAGE = 100
 _RESTART_SECONDS = 5.0
+_MINUTE = 60.0
 
 
 @dataclass
@@ -66,6 +67,8 @@ class Result:
         As DynamoDB counts them, without those of killed workers.
     used : dict
         The share of each budget that was used.
+    by_minute : list of float
+        The share of the budget of the busiest endpoint that was used in each minute.
     kills : int
         How often all workers were killed.
     megabytes : int
@@ -82,6 +85,7 @@ class Result:
     paging_calls: int = 0
     write_units: float = 0.0
     used: dict[str, float] = field(default_factory=dict)
+    by_minute: list[float] = field(default_factory=list)
     kills: int = 0
     megabytes: int = 0
 
@@ -152,6 +156,7 @@ class LargeAccount:
             for number in range(self._workers):
                 self._work(run_id, str(number))
             self._plan_kills()
+            self._count_minute(Counter())
             self._schedule.run(lambda: len(self._ended) < self._workers)
         self._complete(run_id)
         return self._result
@@ -171,6 +176,15 @@ class LargeAccount:
                 self._schedule.after(again, lambda: self._work(run_id, worker))
 
         self._fleet.invoke(WALK, event, f"worker {worker}", then)
+
+    def _count_minute(self, before: Counter[str]) -> None:
+        """Note what was used of an endpoint's budget since the minute before, and in the next."""
+        made = Counter(self._stripe.double.rate_limits.made)
+        if self._schedule.now > START:
+            calls = max((made - before).values(), default=0)
+            self._result.by_minute.append(round(calls / self._limits.endpoint_calls / _MINUTE, 2))
+        if len(self._ended) < self._workers:
+            self._schedule.after(_MINUTE, lambda: self._count_minute(made))
 
     def _plan_kills(self) -> None:
         """Kill all workers at times that lie more and more apart."""
