@@ -90,7 +90,7 @@ class FaultProfile:
 
     Parameters
     ----------
-    stripe, database, queue, bus, handler : tuple
+    stripe, database, queue, bus, bucket, handler : tuple
         Kinds of fault and their probability per call of the service; `handler` is the custom
         handlers.
     outages : tuple of Outage
@@ -114,6 +114,7 @@ class FaultProfile:
     database: tuple[tuple[str, float], ...] = ()
     queue: tuple[tuple[str, float], ...] = ()
     bus: tuple[tuple[str, float], ...] = ()
+    bucket: tuple[tuple[str, float], ...] = ()
     handler: tuple[tuple[str, float], ...] = ()
     outages: tuple[Outage, ...] = ()
     lost: float = 0.0
@@ -138,6 +139,7 @@ class FaultProfile:
             database=database,
             queue=service,
             bus=service,
+            bucket=service,
             handler=_handler_rates(random),
             outages=_outages(random, length),
             lost=random.choice((0.0, 0.05, 0.3)),
@@ -186,7 +188,7 @@ class Faults:
         Parameters
         ----------
         service : str
-            ``stripe``, ``database``, ``queue``, ``bus`` or ``handler``.
+            ``stripe``, ``database``, ``queue``, ``bus``, ``bucket`` or ``handler``.
         call : str
             The name of the call in this history.
         elapsed : float

@@ -9,7 +9,8 @@ from typing import Any
 
 from simulation.chance import between, chance, pick
 from simulation.faults import FaultProfile
-from simulation.sizes import Sizes, draw_sizes
+from simulation.sizes import WALK_SIZES, Sizes, draw_sizes
+from stripe_integrations.models.run import PaymentMethodPolicy
 
 _DAY = 86_400.0
 
@@ -95,6 +96,11 @@ class History:
     stores_unassigned: bool = False
     adopts_by_metadata: bool = False
     sizes: Sizes = field(default_factory=dict)
+
+    @property
+    def has_walks(self) -> bool:
+        """Whether a run through the account is started."""
+        return any(action.kind == "walk" for action in self.actions)
 
     @property
     def length(self) -> float:
@@ -198,6 +204,10 @@ _STALE_FETCH_SECONDS = (10.0, 120.0)
 """Seconds after which the last fetch is older than the next event."""
 _FOREIGN_CUSTOMERS = 10
 """How many foreign customers there are for each of ours."""
+PRIOR_CUSTOMERS = 12
+"""How many customers Stripe had before the deployment, in histories with runs."""
+_WALKS = 0.25
+"""The part of the histories in which runs walk through the account."""
 _CHECKS_EXISTING = 0.15
 """The part of the histories whose creates check for existing customers."""
 _HANDOVERS = 0.05
@@ -213,6 +223,16 @@ _HANDLED = (
 )
 _PUBLISH_TYPES = ("invoice.*", "customer.tax_id.*", "payment_method.*", "product.created")
 
+_PRIOR_CHANGES: Mapping[str, Values] = {
+    "update": {"field": "name", "value": "Ada"},
+    "back_and_forth": {},
+    "delete": {},
+    "attach_method": {},
+    "remove_card": {},
+    "subscribe": {"how": "charge"},
+    "cancel_subscription": {},
+}
+"""What happens to customers that Stripe had before the deployment, while they are walked."""
 _NAMES = ("Ada", "Bob", "Cy")
 _EMAILS = ("a@example.com", "b@example.com")
 _UPDATES: dict[str, Sequence[Any]] = {
@@ -312,6 +332,9 @@ def generate(seed: int) -> History:
     checks_existing = chance("existing customers", seed).random() < _CHECKS_EXISTING
     if checks_existing:
         all_actions = _with_checks(seed, all_actions, users)
+    walks = chance("walks", seed)
+    if walks.random() < _WALKS:
+        all_actions = _with_walks(walks, all_actions, users)
     handovers = chance("handovers", seed)
     has_handovers = handovers.random() < _HANDOVERS
     return History(
@@ -326,7 +349,10 @@ def generate(seed: int) -> History:
         checks_existing=checks_existing,
         stores_unassigned=stores_unassigned,
         adopts_by_metadata=adopts_by_metadata,
-        sizes=draw_sizes(random) if random.random() < 0.25 else {},
+        sizes={
+            **(draw_sizes(random) if random.random() < 0.25 else {}),
+            **(WALK_SIZES if any(action.kind == "walk" for action in all_actions) else {}),
+        },
         publish_types=_some(random, _PUBLISH_TYPES) if random.random() < 0.6 else (),
     )
 
@@ -452,9 +478,7 @@ def _with_named_users(
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 
-def _with_handovers(
-    random: Random, actions: tuple[Action, ...], users: int
-) -> tuple[Action, ...]:
+def _with_handovers(random: Random, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
     """Add a customer that two users adopt in turn, each shortly after a change of a card.
 
     The change may be handled for the second time when the customer has the next user.
@@ -482,6 +506,53 @@ def _handled(random: Random, *, has_handovers: bool) -> tuple[str, ...]:
     if has_handovers and _ATTACHED not in handled:
         return (*handled, _ATTACHED)
     return handled
+
+
+def _with_walks(random: Random, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
+    """Add runs through the account, and what happens to its customers and users meanwhile."""
+    length = actions[-1].at
+    existing = sum(action.kind == "existing_customer" for action in actions)
+    added: list[Action] = []
+    for number in range(random.choice((1, 1, 2))):
+        at = round(length * random.random(), 3)
+        rows = tuple(_row(random, users, existing) for _ in range(random.choice((0, 2, 4, 8))))
+        values = {
+            "rows": rows,
+            "policy": random.choice(list(PaymentMethodPolicy)).value,
+            "workers": random.choice((1, 2, 3)),
+            "stop": between(0.5, 120.0, random.random()) if random.random() < 0.3 else None,
+            "resume": between(5.0, 900.0, random.random()),
+            "undo": between(1.0, 3600.0, random.random()) if random.random() < 0.3 else None,
+        }
+        added.append(Action(f"walk{number}", at, "walk", 0, values))
+        for again in range(random.choice((2, 6, 12))):
+            name, later = f"w{number:02}{again:02}", at + between(0.05, 600.0, random.random())
+            added.append(_during_walk(random, name, round(later, 3), rows))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _row(random: Random, users: int, existing: int) -> tuple[int, int, bool]:
+    """A row of a mapping: a user, and which customer; also one that Stripe does not have."""
+    is_prior = not existing or random.random() < 0.6
+    customers = PRIOR_CUSTOMERS if is_prior else existing
+    return random.randrange(users + 6), random.randrange(customers + 1), is_prior
+
+
+def _during_walk(
+    random: Random, name: str, at: float, rows: Sequence[tuple[int, int, bool]]
+) -> Action:
+    """A change of a customer that is walked, or a call for a user who is to have one."""
+    if random.random() < 0.5:
+        how = random.choice(tuple(_PRIOR_CHANGES))
+        values = {**_values(random, how), **_PRIOR_CHANGES[how]}
+        which = random.randrange(PRIOR_CUSTOMERS)
+        return Action(name, at, "change_prior", 0, {**values, "change": how, "which": which})
+    user, which, _ = random.choice(rows) if rows else _row(random, 0, 0)
+    kind = random.choice(("adopt", "adopt", "release", "create", "sync", "get", "soft_delete"))
+    if kind == "adopt":
+        values = {"which": which % PRIOR_CUSTOMERS, "take_over": False, "is_prior": True}
+        return Action(name, at, kind, random.choice((user, random.randrange(6))), values)
+    return Action(name, at, kind, user, _values(random, kind))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

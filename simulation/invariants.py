@@ -16,10 +16,11 @@ from simulation.custom_handlers import CustomHandlers
 from simulation.processes import CLOCK_SKEW_SECONDS, Invocation
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import AUTHORIZATION, SimulatedStripe
+from simulation.walks import WALKING, WalkedRun, Walks
 from simulation.watch import ENDED, Violation, Watch, text
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.actions.events.event_types import CUSTOMER_EVENT_TYPES
-from stripe_integrations.models import KINDS, Card, Customer, Subscription
+from stripe_integrations.models import KINDS, Card, Customer, Owner, Subscription
 from stripe_integrations.models.child import Child
 from stripe_integrations.models.entitlement import Entitlement
 from stripe_integrations.models.event import MAX_ATTEMPTS
@@ -101,6 +102,8 @@ class FinalState:
         The calls of the backend.
     accepted : set of str
         Ids of events for which the webhook returned 2xx.
+    walks : Walks, optional
+        The runs through the account.
     """
 
     watch: Watch
@@ -115,6 +118,7 @@ class FinalState:
     poisonous: set[str]
     calls: list[ApiCall] = field(default_factory=list)
     accepted: set[str] = field(default_factory=set)
+    walks: Walks | None = None
 
     @property
     def double(self) -> StripeDouble:
@@ -171,7 +175,7 @@ def check_creates(final: FinalState) -> Iterator[Violation]:
     creates = [call for call in final.calls if call.kind in ("create", "refused")]
     gone = {stripe_id for stripe_id in account.customers if "user_id" in _pointer(final, stripe_id)}
     gone |= account.deleted_customers  # perhaps before the call listed the customers
-    for stripe_id in account.customers.keys() - actor.foreign - {*actor.existing}:
+    for stripe_id in account.customers.keys() - actor.foreign - {*actor.existing, *actor.prior}:
         metadata = account.customers[stripe_id]["metadata"]
         claimed = final.watch.claimed.get(metadata.get(TOKEN_KEY), inf)
         of_claim = [
@@ -214,6 +218,58 @@ def check_state(final: FinalState, skipped_users: Set[str] = frozenset()) -> Ite
     yield from _check_released(final)
     if final.stores_unassigned:
         yield from _check_unassigned(final)
+
+
+def check_walks(final: FinalState) -> Iterator[Violation]:
+    """Check that runs have stored what Stripe has, as their mappings say, and changed no more."""
+    walks = final.walks
+    if walks is None:
+        return
+    for function, path in final.stripe.writes:
+        if function in WALKING:
+            yield Violation("a run changes nothing on Stripe", f"{function}: {path}")
+    for run in walks.runs:
+        if not run.is_over:
+            yield Violation("a run is completed", run.run_id)
+        elif run.is_undone:
+            yield from _check_undone(final, run)
+        else:
+            yield from _check_run(final, run, walks.findings(run))
+
+
+def _check_run(final: FinalState, run: WalkedRun, found: Set[str]) -> Iterator[Violation]:
+    """Check what a finished run has stored, except what its report names."""
+    released = {stripe_id for _, stripe_id in final.watch.released}
+    gone = final.double.account.deleted_customers | found
+    ended = {c.user_id for c in final.calls if c.kind in ("soft_delete", "release")}
+    rows = [row for row in run.rows if row[1] in run.present - gone - released]
+    for user_id, stripe_id in rows:
+        has_claim = (f"USER#{user_id}", "CLAIM") in final.watch.images
+        owner = text(_pointer(final, stripe_id), "user_id")
+        if owner is None and not has_claim and user_id not in ended:
+            yield Violation("a mapped customer is its user's", f"{stripe_id} of {user_id}")
+    stored = run.present if final.stores_unassigned else {stripe_id for _, stripe_id in rows}
+    for stripe_id in sorted(stored - gone - (set() if final.stores_unassigned else released)):
+        pointer = _pointer(final, stripe_id)
+        partition = Owner(text(pointer, "user_id"), stripe_id).pk
+        image = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
+        if not pointer or image is None:
+            yield Violation("a run stores every customer", f"{run.run_id}: {stripe_id}")
+        elif image["is_active"]["BOOL"]:
+            record = _with_children(final.watch, partition, image)
+            yield from _check_record(final, record)
+
+
+def _check_undone(final: FinalState, run: WalkedRun) -> Iterator[Violation]:
+    """Check that no customer is its user's by a run that was undone; soft-deleted ones remain."""
+    for (pk, sk), image in final.watch.images.items():
+        if sk != "POINTER" or text(image, "run_id") != run.run_id:
+            continue
+        stripe_id = pk.removeprefix("STRIPE#")
+        partition = Owner(text(image, "user_id"), stripe_id).pk
+        record = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
+        if record is None or record["is_active"]["BOOL"]:
+            yield Violation("an undone run has assigned nothing", f"{run.run_id}: {stripe_id}")
 
 
 def released_customers(final: FinalState) -> list[str]:
@@ -487,9 +543,17 @@ def _check_record(final: FinalState, record: Customer) -> Iterator[Violation]:
     )
     objects = {kind: _LISTS[kind](final.double, stripe_id) for kind in KINDS}
     for kind in final.kinds:
+        if not _is_compared(final, record, kind):
+            continue
         on_stripe = kind.from_stripe(record.pk, customer, objects[kind], _ANY_TIME)
         yield from _compare(kind.COLLECTION, record.attached(kind), on_stripe)
-    yield from _compare_without_mapping(record, customer, objects)
+    yield from _compare_without_mapping(final, record, customer, objects)
+
+
+def _is_compared(final: FinalState, record: Customer, kind: type[Child]) -> bool:
+    """Return whether all children of a kind are stored: a run does not list every kind."""
+    is_listed = kind is Subscription or record.listing_observation(kind) is not None
+    return is_listed or record.stripe_id not in final.watch.walked
 
 
 def _list_cards(double: StripeDouble, stripe_id: str) -> list[Json]:
@@ -552,7 +616,7 @@ def _differences(stripe_id: str, pairs: Mapping[str, tuple[Any, Any]]) -> Iterat
 
 
 def _compare_without_mapping(
-    record: Customer, customer: Json, objects: dict[type[Child], list[Json]]
+    final: FinalState, record: Customer, customer: Json, objects: dict[type[Child], list[Json]]
 ) -> Iterator[Violation]:
     """Compare some fields without the product's mapping, which could lose them on both sides."""
     reduced = {s.stripe_id for s in record.subscriptions if s.is_incomplete}
@@ -574,6 +638,8 @@ def _compare_without_mapping(
             ),
         ),
     }
+    if not _is_compared(final, record, Card):
+        del pairs["cards"]
     yield from _differences(record.stripe_id, pairs)
 
 
@@ -592,10 +658,13 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
             yield Violation("a customer has one owner", detail)
     actor, account = final.stripe_actor, final.double.account
     released = {stripe_id for _, stripe_id in final.watch.released}
-    for stripe_id in released.union(actor.existing) - actor.moved - account.deleted_customers:
+    gone = actor.moved | account.deleted_customers
+    for stripe_id in released.union(actor.existing, actor.prior) - gone:
         pointer = _pointer(final, stripe_id)
         metadata = account.customers[stripe_id]["metadata"]
-        expected = (text(pointer, "user_id"), text(pointer, "token"))
+        is_stamped = "run_id" not in pointer  # a run changes nothing on Stripe
+        names = ("user_id", "token") if is_stamped else ()
+        expected = tuple(text(pointer, name) for name in names) or (None, None)
         found = (metadata.get(USER_KEY), metadata.get(TOKEN_KEY))
         if found != expected:
             detail = f"{stripe_id}: {found} instead of {expected}"
@@ -615,6 +684,8 @@ def _check_unassigned(final: FinalState) -> Iterator[Violation]:
         if has_token or stripe_id in failed or stripe_id in account.deleted_customers:
             continue
         pointer, partition = _pointer(final, stripe_id), f"UNASSIGNED#{stripe_id}"
+        if not pointer and stripe_id in actor.prior:
+            continue  # no event has reported it
         image = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
         if not pointer or (image is None and "user_id" not in pointer):
             yield Violation("a customer that no user has is stored", stripe_id)

@@ -29,8 +29,12 @@ _LIMITS: Mapping[str, tuple[str, Sequence[Any]]] = {
     ),
 }
 
+_WALK_LIMITS = {"rows of a page": ("stripe_integrations.actions.account.mapping._ROWS", 2)}
+
 Sizes = Mapping[str, Any]
 """The reduced limits by name."""
+WALK_SIZES: Sizes = {name: size for name, (_, size) in _WALK_LIMITS.items()}
+"""Those of histories with runs through the account."""
 
 
 def draw_sizes(random: Random) -> Sizes:
@@ -43,7 +47,8 @@ def draw_sizes(random: Random) -> Sizes:
 @contextmanager
 def sized(sizes: Sizes) -> Iterator[None]:
     """Apply reduced limits within the block."""
+    limits = {**_LIMITS, **_WALK_LIMITS}
     with ExitStack() as stack:
         for name, size in sizes.items():
-            stack.enter_context(patch(_LIMITS[name][0], size))
+            stack.enter_context(patch(limits[name][0], size))
         yield

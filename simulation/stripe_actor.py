@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from local.stripe_double.account import copy_json
+from local.stripe_double.filling import fill
 from local.stripe_double.webhooks import sign
 from simulation.chance import chance
 from simulation.deliveries import SECRET, Deliveries
@@ -61,6 +62,8 @@ class StripeActor:
         Ids of customers that this deployment did not create.
     existing : list of str
         The customers of Stripe's that users may adopt.
+    prior : list of str
+        The customers that Stripe had before the deployment: no event has reported them.
     moved : set of str
         The customers that have lost their metadata to a copy.
     copies : set of str
@@ -77,6 +80,7 @@ class StripeActor:
         self._deliveries = deliveries
         self.foreign: set[str] = set()
         self.existing: list[str] = []
+        self.prior: list[str] = []
         self.moved: set[str] = set()
         self.copies: set[str] = set()
         self._burst_customers: list[str] = []
@@ -94,8 +98,12 @@ class StripeActor:
             _ON_ACCOUNT[kind](self, action)
             return
         customer = self._customer(action)
-        if customer is None:
-            return
+        if customer is not None:
+            self._change(action, customer)
+
+    def _change(self, action: Action, customer: str) -> None:
+        """Change a customer, unless it lacks what is to be changed."""
+        kind = action.kind
         if kind in _ON_CUSTOMER:
             _ON_CUSTOMER[kind](self, action, customer)
         elif kind in _ON_CARD:
@@ -133,6 +141,26 @@ class StripeActor:
 
     def _change_customer(self, action: Action, customer: str, params: Json) -> None:
         self._ask(action, "POST", f"/v1/customers/{customer}", params)
+
+    def add_prior_customers(self, number: int) -> None:
+        """Add customers of many years, with cards and subscriptions, without an event."""
+        fill(self._stripe.double, number, seed=self._seed)
+        self.prior += self._account.customers
+
+    def customer_at(self, which: int, *, is_prior: bool) -> str:
+        """The id of a customer that users may get, or one that Stripe does not have."""
+        customers = self.prior if is_prior else self.existing
+        return customers[which] if which < len(customers) else f"cus_missing{which}"
+
+    def without(self, key: str) -> set[str]:
+        """The customers that are listed, and whose metadata lacks a key."""
+        return {
+            stripe_id
+            for stripe_id, customer in self._account.customers.items()
+            if key not in customer["metadata"]
+            and customer["test_clock"] is None
+            and stripe_id not in self._account.deleted_customers
+        }
 
     def existing_with(self, email: str) -> set[str]:
         """The customers with an e-mail that were not created for a user of any deployment."""
@@ -177,6 +205,12 @@ class StripeActor:
         if which < len(self.existing):
             metadata = {USER_METADATA: f"u-{action.user}"}
             self._change_customer(action, self.existing[which], {"metadata": metadata})
+
+    def _change_prior(self, action: Action) -> None:
+        """Change a customer that Stripe had before the deployment."""
+        customer = self.prior[action.values["which"]]
+        if customer not in self._account.deleted_customers:
+            self._change(replace(action, kind=action.values["change"]), customer)
 
     def _foreign_burst(self, action: Action) -> None:
         """Change foreign customers, which the first burst creates."""
@@ -425,6 +459,7 @@ _ON_ACCOUNT: dict[str, Callable[[StripeActor, Action], None]] = {
     "unrelated_customer": StripeActor._unrelated_customer,
     "existing_customer": StripeActor._existing_customer,
     "name_user": StripeActor._name_user,
+    "change_prior": StripeActor._change_prior,
     "other_stack": StripeActor._other_stack,
     "foreign_burst": StripeActor._foreign_burst,
 }

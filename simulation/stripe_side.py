@@ -23,6 +23,7 @@ AUTHORIZATION = {"Authorization": f"Bearer {API_KEY}"}
 USUAL_SECONDS = (0.02, 0.4)
 
 _EVENTS = "/v1/events"
+_WALKED = ("/v1/customers", "/v1/subscriptions")
 _MORE_THAN_AN_HOUR = (3600.0, 40 * 86_400.0)
 
 
@@ -48,6 +49,11 @@ class SimulatedStripe:
         The path of each call of the product, and the customer in its parameters.
     updates : dict
         The idempotency key and the status of each update that the product sent, by invocation.
+    writes : list of tuple
+        The function and the path of each call of the product that may change something.
+    page_limit : int or None
+        How many entries the pages of the account's customers and subscriptions have at most; None
+        for what is asked for.
     """
 
     def __init__(
@@ -64,6 +70,8 @@ class SimulatedStripe:
         self.changed: Callable[[Json], None] = lambda _: None
         self.calls: list[str] = []
         self.updates: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        self.writes: list[tuple[str, str]] = []
+        self.page_limit: int | None = None
         self._seed = seed
         self._schedule = schedule
         self._list_lag = list_lag
@@ -168,6 +176,10 @@ class StripeConnection:
             return _lost(0.0 if is_refused_at_once else connect)
         self._stripe.calls.append(f"{path} {given.get('customer', '')}")
         self._arrange(call, method.upper())
+        if method.upper() != "GET":
+            self._stripe.writes.append((invocation.function, path))
+        elif path in _WALKED and self._stripe.page_limit:
+            given = {**given, "limit": self._stripe.page_limit}
         name = f"{invocation.name}/{invocation.calls}"
         response = self._stripe.request(name, method, path, given, headers)
         self._stripe.double.faults.clear()

@@ -10,11 +10,14 @@ from typing import Any
 
 from local.stripe_double.double import StripeDouble
 from simulation.stripe_actor import FOREIGN_EMAIL
+from simulation.worker import UNDO
+from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.models import Customer
 
 Json = dict[str, Any]
 Key = tuple[str, str]
 
+_WALK = "walk_account"
 UNFINISHED = ("pending", "waiting")
 ENDED = ("canceled", "incomplete_expired")
 """The final statuses of a subscription."""
@@ -106,6 +109,14 @@ class Watch:
         How many releases by a user, and calls that may adopt, are in progress, by the user's id.
     claimed : dict
         When each claim was stored, by its tokens.
+    writer : str
+        The function whose call has taken effect last.
+    mapped : set of tuple
+        The ids of a user and of a customer: the rows of the mappings so far.
+    undone : set of str
+        The runs that are undone, or were.
+    walked : set of str
+        The customers whose record was stored by a run: not all children may have been listed.
     """
 
     def __init__(
@@ -129,6 +140,10 @@ class Watch:
         self.releasing: Counter[str] = Counter()
         self.claimed: dict[str, float] = {}
         self.adopting: Counter[str] = Counter()
+        self.writer = ""
+        self.mapped: set[Key] = set()
+        self.undone: set[str] = set()
+        self.walked: set[str] = set()
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
@@ -187,6 +202,10 @@ class Watch:
 
     def _check(self, key: Key, old: Json | None, new: Json | None) -> None:
         kind, *rest = key[1].split("#")
+        if kind == "POINTER" and old is not None:
+            self._check_pointer(key, old, new)
+        if kind == "CLAIM" and old is not None and self.writer == _WALK:
+            self._check_claim(key, old, new)
         if kind != "CUSTOMER":
             return
         record_kind = rest[1] if len(rest) > 1 else kind
@@ -198,6 +217,35 @@ class Watch:
             self._check_customer(key, old, new)
         else:
             self._check_child(key, old, new)
+
+    def _check_pointer(self, key: Key, old: Json, new: Json | None) -> None:
+        """Check that a run takes no customer from a user, except to undo its own assignment."""
+        user_id, after = text(old, "user_id"), text(new or {}, "user_id")
+        if user_id in (None, after):
+            return
+        stripe_id = key[0].removeprefix("STRIPE#")
+        detail = f"{stripe_id} of {user_id}"
+        if self.writer == UNDO and text(old, "run_id") not in self.undone:
+            self._violated("only what a run has assigned is undone", detail)
+        has_record = (f"USER#{user_id}", f"CUSTOMER#{stripe_id}") in self.images
+        if self.writer == _WALK and (after is not None or has_record):
+            self._violated("no user loses a customer by a run", detail)
+
+    def _check_claim(self, key: Key, old: Json, new: Json | None) -> None:
+        """Check that a run takes no claim from a user; it may complete one of a create."""
+        stripe_id, after = text(old, "stripe_id"), text(new or {}, "stripe_id")
+        if stripe_id == after:
+            return
+        if stripe_id is None:
+            token = self._double.account.customers[after]["metadata"].get(TOKEN_KEY) if after else 0
+            is_kept = token in (text(old, "token"), *json.loads(text(old, "former_tokens") or "[]"))
+        else:
+            record = self.images.get((key[0], f"CUSTOMER#{stripe_id}"))
+            is_active = record is not None and record["is_active"]["BOOL"]
+            is_kept = after is None and not is_active
+        if not is_kept:
+            detail = f"{key[0]}: {after} instead of {stripe_id}"
+            self._violated("no user loses a customer by a run", detail)
 
     def _is_frozen(self, customer: Key, kind: str, old: Json | None, new: Json | None) -> bool:
         """Whether this change of a soft-deleted customer, or of a child of it, is forbidden."""
@@ -214,7 +262,8 @@ class Watch:
         if pk.startswith("UNASSIGNED#"):
             self._check_adopted(pk, sk, stripe_id)
             return
-        if not self.releasing[user_id] or (pk, f"CUSTOMER#{stripe_id}") in self.images:
+        is_released = self.releasing[user_id] or self.writer == UNDO
+        if not is_released or (pk, f"CUSTOMER#{stripe_id}") in self.images:
             self._violated("no record is deleted", sk)
         if sk.count("#") == 1:
             self.released[user_id, stripe_id] = self._clock()
@@ -235,7 +284,8 @@ class Watch:
             self.adopted[stripe_id] = self._clock()
         if not is_adopted and not (is_dropped and sk.count("#") > 1):
             self._violated("no record is deleted", sk)
-        if is_adopted and owner and not self.adopting[owner]:
+        is_mapped = self.writer == _WALK and (str(owner), stripe_id) in self.mapped
+        if is_adopted and owner and not self.adopting[owner] and not is_mapped:
             adopted = Customer.from_raw_data(self.images[f"USER#{owner}", f"CUSTOMER#{stripe_id}"])
             if owner not in (adopted.metadata or {}).values():
                 detail = f"{stripe_id} by {owner}"
@@ -261,7 +311,10 @@ class Watch:
             self._violated("an attempt that was counted stays counted", pk)
 
     def _check_customer(self, key: Key, old: Json | None, new: Json) -> None:
-        if old is None and "listings" in new and key[1] not in self._moved:
+        if "run_id" in new:
+            self.walked.add(key[1].removeprefix("CUSTOMER#"))
+        is_fetched = "run_id" in new or key[1] in self._moved
+        if old is None and "listings" in new and not is_fetched:
             created = self._double.account.customers[key[1].removeprefix("CUSTOMER#")]["created"]
             if self._clock() > created + _LATE_SECONDS:
                 self._violated("a record that is stored late is fetched", key[1])
@@ -297,9 +350,15 @@ class Watch:
             self._violated("a user has one active customer", f"{user}: {', '.join(active)}")
         pointer = text(self.images.get((user, "CLAIM"), {}), "stripe_id")
         expected = active[0].removeprefix("CUSTOMER#") if active else None
-        if pointer != expected:
+        if pointer != expected and not (expected is None and self._is_staged(user, pointer)):
             detail = f"{user}: {pointer}, not {expected}"
             self._violated("the pointer names the active customer", detail)
+
+    def _is_staged(self, user: str, stripe_id: str | None) -> bool:
+        """Return whether a mapping gave the user a customer whose record is not stored yet."""
+        pointer = self.images.get((f"STRIPE#{stripe_id}", "POINTER"), {})
+        is_users = f"USER#{text(pointer, 'user_id')}" == user and "run_id" in pointer
+        return is_users and (user, f"CUSTOMER#{stripe_id}") not in self.images
 
     def _check_subscriptions_have_ended(self, user: str, customer: str) -> None:
         """Check that no subscription is active, not even until its own event is applied."""

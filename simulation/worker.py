@@ -16,7 +16,8 @@ from stripe_integrations.models.run import RunState
 Json = dict[str, Any]
 
 RELEASE = "release_customer"
-WALK = "walk_account"
+WALK = "walk_at_limits"
+UNDO = "undo_run"
 
 
 def release_customer(event: Json, _: object) -> Json:
@@ -29,7 +30,7 @@ def release_customer(event: Json, _: object) -> Json:
     return {"statusCode": 204}
 
 
-def walk_account(event: Json, context: Any) -> Json:
+def walk_at_limits(event: Json, context: Any) -> Json:
     """Walk pages of a run while there is time; returns its calls, its units, and if it is done."""
     current().begin_invocation(context.get_remaining_time_in_millis())
     limits = Limits(**event["limits"]) if "limits" in event else None
@@ -40,8 +41,16 @@ def walk_account(event: Json, context: Any) -> Json:
     return {"statusCode": 200, "is_done": is_done, "calls": calls, "units": units}
 
 
+def undo_run(event: Json, _: object) -> Json:
+    """Undo a run, with its mapping."""
+    for _progress in StripeAccount.undo(event["run_id"], event["mapping"]):
+        pass
+    return {"statusCode": 200}
+
+
 WORKERS: dict[str, tuple[Callable[[Json, Any], Json], float]] = {
     RELEASE: (release_customer, 60.0),
-    WALK: (walk_account, 900.0),
+    WALK: (walk_at_limits, 900.0),
+    UNDO: (undo_run, 900.0),
 }
 """Each with the seconds after which it is killed."""

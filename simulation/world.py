@@ -22,7 +22,7 @@ from simulation.database.transport import responding
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import Faults
-from simulation.history import Action, History, generate
+from simulation.history import PRIOR_CUSTOMERS, Action, History, generate
 from simulation.invariants import (
     ApiCall,
     FinalState,
@@ -32,6 +32,7 @@ from simulation.invariants import (
     check_replay,
     check_state,
     check_updates,
+    check_walks,
     released_customers,
     users_with_failed_events,
 )
@@ -43,11 +44,12 @@ from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, USER_METADATA, StripeActor
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
+from simulation.walks import WALKING, Walks
 from simulation.watch import Violation, Watch, text
 from simulation.worker import RELEASE
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.config import ExistingCustomers, Settings, UnassignedCustomers
-from stripe_integrations.errors import StripeIntegrationsError
+from stripe_integrations.errors import InvocationFailedError, StripeIntegrationsError
 from stripe_integrations.models import KINDS
 from stripe_integrations.models.event import QUEUES, WAITING_QUEUE
 from tools.lambda_events import api_event
@@ -62,6 +64,8 @@ _INDEX_SECONDS = 15.0
 """Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
 _IDLE_SECONDS = 4 * 3600.0
+_WALKED_PAGE = 2
+"""How many objects a page of the account's lists has in histories with runs."""
 _WITHOUT_BODY = {"get": ("GET", ""), "sync": ("POST", "/sync"), "soft_delete": ("DELETE", "")}
 """The method of these calls, and what follows the user's path."""
 _NEW_USER = 100
@@ -172,10 +176,6 @@ class World:
         self.fleet.trace = self._trace
         self.queue = SimulatedService("queue", self.fleet)
         self.bus = SimulatedService("bus", self.fleet)
-        self.fleet.context_options = {
-            "send_dead_letter": self.queue.send,
-            "publish": self.bus.send,
-        }
         lag = chance(history.seed, "index")
         self.database = Database(
             clock=lambda: self.schedule.now,
@@ -183,7 +183,7 @@ class World:
         )
         self.database.request("CreateTable", table_definition())
         self.database_side = SimulatedDatabase(
-            self.database, self.fleet, self._changed, self._check_order
+            self.database, self.fleet, self._changed, self._on_success
         )
         stream = self.database.stream(TABLE_NAME)
         self.watch = Watch(
@@ -205,6 +205,23 @@ class World:
         )
         self.stripe.changed = self._on_stripe_event
         self.stripe_actor = StripeActor(history.seed, self.stripe, self.deliveries)
+        if history.has_walks:
+            self.stripe_actor.add_prior_customers(PRIOR_CUSTOMERS)
+            self.stripe.page_limit = _WALKED_PAGE
+        self.walks = Walks(
+            schedule=self.schedule,
+            fleet=self.fleet,
+            actor=self.stripe_actor,
+            watch=self.watch,
+            check_outcome=self._check_outcome,
+            note_change=self._note_change,
+        )
+        self.fleet.context_options = {
+            "send_dead_letter": self.queue.send,
+            "publish": self.bus.send,
+            "store_report": self.walks.bucket.store,
+            "read_file": self.walks.bucket.read_lines,
+        }
         self.final = FinalState(
             watch=self.watch,
             stripe=self.stripe,
@@ -216,6 +233,7 @@ class World:
             handlers=self.handlers,
             kinds=[k for k in KINDS if k.IS_DEFAULT or history.stores_optional_kinds],
             poisonous=self.faults.poisonous,
+            walks=self.walks,
         )
         self.timer = Timer(
             self.schedule,
@@ -241,6 +259,7 @@ class World:
         self._report_violations(check_events(self.final))
         self._report_violations(check_updates(self.final))
         self._report_violations(check_creates(self.final))
+        self._report_violations(check_walks(self.final))
         skipped_users = users_with_failed_events(self.final)
         self._report_violations(check_state(self.final, skipped_users))
         if self._replay_failed():
@@ -262,11 +281,16 @@ class World:
             pass  # nothing would remember that the copy is one
         elif action.kind in ACTIONS:
             self.stripe_actor.do(action)
-        elif action.kind == "adopt" and action.values["which"] >= len(self.stripe_actor.existing):
+        elif action.kind == "adopt" and not self._has_existing(action):
             pass  # the customer does not exist yet
         else:
             self._call(action)
         self._note_change()
+
+    def _has_existing(self, action: Action) -> bool:
+        """Return whether the customer of an adoption exists yet."""
+        is_prior = bool(action.values.get("is_prior"))
+        return is_prior or int(action.values["which"]) < len(self.stripe_actor.existing)
 
     def _is_ambiguous(self, user: int) -> bool:
         """Return whether a copy could not be told from the customer of the user.
@@ -297,7 +321,13 @@ class World:
             check = partial(self._check_outcome, "rebuild_customers")
             self.fleet.invoke("rebuild_customers", {}, action.name, check)
             return
-        self._invoke_api(action, self.stripe_actor.existing)
+        if action.kind == "walk":
+            self.report.counts["runs"] += 1
+            self.walks.begin(action)
+            return
+        is_prior = action.values.get("is_prior")
+        actor = self.stripe_actor
+        self._invoke_api(action, actor.prior if is_prior else actor.existing)
 
     def _invoke_api(self, action: Action, existing: Sequence[str]) -> None:
         user_id = f"u-{action.user}"
@@ -395,6 +425,10 @@ class World:
         self.watch.check_changes()
         self.mapping.poll()
 
+    def _on_success(self, invocation: Invocation, operation: str, body: Json) -> None:
+        self.watch.writer = invocation.function
+        self._check_order(invocation, operation, body)
+
     def _check_order(self, invocation: Invocation, operation: str, body: Json) -> None:
         """Check that the schedule reads the pending events before the waiting ones."""
         if operation != "Query" or "<=" not in body["KeyConditionExpression"]:
@@ -420,6 +454,7 @@ class World:
             and self._is_quiet()
             and not self.watch.unfinished
             and not self.watch.metadata_updates
+            and self.walks.are_over
             and self.timer.has_run_since(self._last_change)
         )
 
@@ -452,8 +487,9 @@ class World:
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
-        is_retried = function in (*APPLYING, "rebuild_customers")
-        if is_retried and isinstance(error, StripeIntegrationsError):
+        is_retried = function in (*APPLYING, *WALKING, "rebuild_customers")
+        is_bug = function in WALKING and isinstance(error, InvocationFailedError)
+        if is_retried and isinstance(error, StripeIntegrationsError) and not is_bug:
             # Lambda, or the operator who invoked it, retries.
             return
         if error is not None:
