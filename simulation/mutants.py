@@ -38,6 +38,8 @@ _MODELS = "shared/stripe_integrations/models"
 _CUSTOMERS = "shared/stripe_integrations/actions/customers"
 _EVENTS = "shared/stripe_integrations/actions/events"
 
+_ACCOUNT = "shared/stripe_integrations/actions/account"
+
 _WRITE = "transaction.update(self, actions, self._is_same_record())"
 _ITEMS = "[outcome.add_to for outcome in plan.outcomes if outcome.in_transaction]"
 _COMMIT = "    _commit(customer, plan)\n"
@@ -426,6 +428,53 @@ MUTANTS = (
         f"{_CUSTOMERS}/guard.py",
         "{stripe_id for stripe_id, pointer in pointers.items() if pointer.user_id}",
         "set[str]()",
+    ),
+    Mutant(
+        "gap between the windows of a walk",
+        f"{_MODELS}/window.py",
+        "Window.new(run_id, self.walked_list, self.created_from, middle)",
+        "Window.new(run_id, self.walked_list, self.created_from, (lowest + middle) // 2)",
+    ),
+    Mutant(
+        "page skipped after a kill",
+        f"{_ACCOUNT}/walk.py",
+        "    page = _read_page(window)\n",
+        "    page = _read_page(window)\n"
+        "    if page.cursor:\n"
+        "        window.advance(page.cursor, {})\n",
+    ),
+    Mutant(
+        "stale page written over a newer state",
+        f"{_ACCOUNT}/backfill.py",
+        "    match page.observation.compared_to(record.observation):\n",
+        "    match Freshness.NEWER:\n",
+        also=(("page.observation.compared_to(observation) if observation else ", ""),),
+    ),
+    Mutant(
+        "children of a page taken for a complete list",
+        f"{_ACCOUNT}/backfill.py",
+        "    customer.run_id = run.run_id\n",
+        "    customer.run_id = run.run_id\n"
+        "    customer.listings = customer.listed(stored_kinds(), page.observation)['listings']\n",
+    ),
+    Mutant(
+        "conflict with a pointer overwritten by a mapping",
+        f"{_ACCOUNT}/mapping.py",
+        "        pointer.create_in(transaction)\n",
+        "        transaction.save(pointer)\n",
+    ),
+    Mutant(
+        "conflict with a claim overwritten by a mapping",
+        f"{_ACCOUNT}/mapping.py",
+        "        replacement.add_to(transaction)\n",
+        "        transaction.save(replacement.pointer)\n",
+    ),
+    Mutant(
+        "undoing of what was assigned since",
+        f"{_ACCOUNT}/undo.py",
+        "        if pointer is None or pointer.run_id != run_id:\n",
+        "        if pointer is None or pointer.user_id is None:\n",
+        also=(("pointer.run_id == run.undoes", "pointer.user_id is not None"),),
     ),
     Mutant(
         "oversized object not stored",

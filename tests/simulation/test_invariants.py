@@ -14,6 +14,7 @@ from simulation.aws import SimulatedService
 from simulation.custom_handlers import CustomHandlers
 from simulation.deliveries import Deliveries
 from simulation.faults import FaultProfile, Faults
+from simulation.history import Action
 from simulation.invariants import (
     ApiCall,
     FinalState,
@@ -23,13 +24,16 @@ from simulation.invariants import (
     check_replay,
     check_state,
     check_updates,
+    check_walks,
     users_with_failed_events,
 )
 from simulation.processes import Invocation
 from simulation.schedule import START, Schedule
 from simulation.stripe_actor import StripeActor
 from simulation.stripe_side import API_KEY, AUTHORIZATION, SimulatedStripe
+from simulation.walks import WALK, WalkedRun, Walks
 from simulation.watch import Violation, Watch
+from simulation.worker import UNDO
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
@@ -133,7 +137,14 @@ class Scene:
         return next((sk, dict(i)) for (_, sk), i in self.watch.images.items() if "#CARD#" in sk)
 
     def verdict(self) -> set[str]:
-        checks = (check_events, check_updates, check_creates, check_state, check_adopted)
+        checks = (
+            check_events,
+            check_updates,
+            check_creates,
+            check_state,
+            check_adopted,
+            check_walks,
+        )
         violations = [*self.found, *(found for check in checks for found in check(self.final))]
         return {violation.promise for violation in violations}
 
@@ -576,6 +587,113 @@ def store_a_late_record_as_new(scene: Scene) -> None:
     scene.write((sk, {**image, "listings": {"S": "{}"}}))
 
 
+def walk(scene: Scene, **state: Any) -> WalkedRun:
+    """Add a run that is over; its mapping gives a customer of before the deployment to u-1."""
+    actor = scene.final.stripe_actor
+    schedule, ignore = Schedule(), lambda *_: None
+    scene.final.walks = Walks(
+        schedule=schedule,
+        fleet=None,  # type: ignore[arg-type]
+        actor=actor,
+        watch=scene.watch,
+        check_outcome=ignore,
+        note_change=ignore,
+    )
+    actor.prior.append(scene.stripe.act("y", "POST", "/v1/customers", {}).body["id"])
+    scene.double.account.events.clear()
+    run = WalkedRun(Action("walk0", 0, "walk", 0), [("u-1", actor.prior[0])], {*actor.prior})
+    run.is_finished = run.is_over = True
+    for name, value in state.items():
+        setattr(run, name, value)
+    scene.final.walks.runs.append(run)
+    return run
+
+
+def store_walked(scene: Scene, run: WalkedRun, **more: Json) -> None:
+    """Store the customer of a run's mapping as the run does, without any card."""
+    (user_id, stripe_id) = run.rows[0]
+    customer = scene.fetch(f"/v1/customers/{stripe_id}", {})
+    record = Customer.new(Owner(user_id, stripe_id), datetime.fromtimestamp(START, UTC))
+    for name, value in {**Customer.values_of(customer), "run_id": run.run_id}.items():
+        setattr(record, name, value)
+    image: Json = {**record.serialize(), "version": {"N": "1"}, **more}
+    scene.watch.writer = WALK
+    pointer = {"user_id": {"S": user_id}, "run_id": {"S": run.run_id}, "token": {"S": "t"}}
+    scene.write(("POINTER", pointer), pk=f"STRIPE#{stripe_id}")
+    claim = {"stripe_id": {"S": stripe_id}, "token": {"S": "t"}}
+    scene.write(("CLAIM", claim), (record.sk, image), pk=record.pk)
+
+
+def test_walked_customer_is_no_violation(scene: Scene) -> None:
+    run = walk(scene)
+    add = f"/v1/customers/{run.rows[0][1]}/sources"
+    scene.stripe.act("c", "POST", add, {"source": "tok_visa"})  # was never listed
+    scene.double.account.events.clear()
+    store_walked(scene, run)
+    assert scene.verdict() == set()
+
+
+def test_reported_customer_is_no_violation(scene: Scene) -> None:
+    run = walk(scene)
+    line = json.dumps({"stripe_id": run.rows[0][1], "result": "conflict", "reason": "another"})
+    assert scene.final.walks
+    scene.final.walks.bucket.texts[f"runs/{run.run_id}/customers-1/0.jsonl"] = f"{line}\n"
+    assert scene.verdict() == set()
+
+
+def miss_a_customer_in_a_run(scene: Scene) -> None:
+    walk(scene)
+
+
+def miss_an_unassigned_customer_in_a_run(scene: Scene) -> None:
+    scene.final.stores_unassigned = True
+    walk(scene, rows=[])
+
+
+def store_an_older_state_in_a_run(scene: Scene) -> None:
+    store_walked(scene, walk(scene), name={"S": "Eve"})
+
+
+def miss_a_subscription_in_a_run(scene: Scene) -> None:
+    run = walk(scene)
+    card = f"/v1/customers/{run.rows[0][1]}"
+    scene.stripe.act("c", "POST", card, {"source": "tok_visa"})
+    ours, scene.stripe_id = scene.stripe_id, run.rows[0][1]
+    subscribe_on_stripe(scene)
+    scene.stripe_id = ours
+    scene.double.account.events.clear()
+    store_walked(scene, run)
+
+
+def stop_a_run_for_good(scene: Scene) -> None:
+    store_walked(scene, walk(scene, is_over=False))
+
+
+def change_stripe_in_a_run(scene: Scene) -> None:
+    run = walk(scene)
+    store_walked(scene, run)
+    scene.stripe.writes.append((WALK, f"/v1/customers/{run.rows[0][1]}"))
+
+
+def leave_the_pointer_of_an_undone_run(scene: Scene) -> None:
+    store_walked(scene, walk(scene, is_undone=True))
+
+
+def give_the_customer_to_another_user_in_a_run(scene: Scene) -> None:
+    scene.watch.writer = WALK
+    point_to_another_user(scene)
+
+
+def overwrite_a_claim_in_a_run(scene: Scene) -> None:
+    scene.watch.writer = WALK
+    scene.write(("CLAIM", {"stripe_id": {"S": "cus_2"}}))
+
+
+def undo_what_no_run_has_assigned(scene: Scene) -> None:
+    scene.watch.writer = UNDO
+    scene.write(("POINTER", None), pk=f"STRIPE#{scene.stripe_id}")
+
+
 def accept_a_forged_event(scene: Scene) -> None:
     scene.final.stripe_actor.crafted["evt_1"] = "forged"
     scene.final.stripe_actor.statuses["evt_1"] = [200]
@@ -600,6 +718,17 @@ def accept_a_forged_event(scene: Scene) -> None:
         (leave_the_pointer_of_a_release, "a released customer has no owner"),
         (leave_the_claim_of_a_release, "a user whose customer was released has no claim"),
         (leave_a_card_of_a_release, "a released customer leaves no records"),
+        (miss_a_customer_in_a_run, "a mapped customer is its user's"),
+        (miss_a_customer_in_a_run, "a run stores every customer"),
+        (miss_an_unassigned_customer_in_a_run, "a run stores every customer"),
+        (store_an_older_state_in_a_run, "a record equals Stripe's"),
+        (miss_a_subscription_in_a_run, "a record equals Stripe's"),
+        (stop_a_run_for_good, "a run is completed"),
+        (change_stripe_in_a_run, "a run changes nothing on Stripe"),
+        (leave_the_pointer_of_an_undone_run, "an undone run has assigned nothing"),
+        (give_the_customer_to_another_user_in_a_run, "no user loses a customer by a run"),
+        (overwrite_a_claim_in_a_run, "no user loses a customer by a run"),
+        (undo_what_no_run_has_assigned, "only what a run has assigned is undone"),
         (store_no_unassigned_customer, "a customer that no user has is stored"),
         (store_an_older_state_of_an_unassigned_customer, "a record equals Stripe's"),
         (store_the_customer_of_a_user_as_unassigned, "an unassigned customer is no user's"),
