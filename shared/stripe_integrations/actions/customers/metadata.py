@@ -16,6 +16,9 @@ from stripe_integrations.observability import error_log_fields, logger
 def write_metadata(update: MetadataUpdate) -> None:
     """Write what the pointer has, and delete the work item.
 
+    The metadata of a customer that a run gave to its user is not written: undoing the run changes
+    nothing on Stripe. Its item is left by a release that was interrupted.
+
     What Stripe refuses, such as a 51st key, is logged and not attempted again: the customer is the
     user's without it, but a rebuild after a restore does not find it.
 
@@ -31,7 +34,7 @@ def write_metadata(update: MetadataUpdate) -> None:
         of another account: the schedule attempts it again.
     """
     pointer = Pointer.read(update.stripe_id)
-    if pointer and pointer.user_id is not None:
+    if pointer and pointer.user_id is not None and pointer.run_id is None:
         try:
             _update(update.stripe_id, {USER_KEY: pointer.user_id, TOKEN_KEY: pointer.token or ""})
         except errors.StripeRefusedError as error:

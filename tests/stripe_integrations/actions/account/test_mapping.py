@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from local.stripe_double.client import ClientKilledError
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
 from stripe_integrations.actions.account.mapping import (
     RefusedRow,
@@ -266,6 +267,25 @@ class TestUndone:
         world.time += 3600
         assert undo(run_id) == {"unchanged": 1}
         assert users(world) == {"u-2": existing}
+
+    def test_after_an_interrupted_release_leaves_no_metadata(
+        self, world: World, existing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+
+        def die(*_: object) -> None:
+            raise ClientKilledError("here")
+
+        with monkeypatch.context() as patch, pytest.raises(ClientKilledError):
+            patch.setattr("stripe_integrations.actions.customers.release.free_customer", die)
+            StripeCustomer.release(USER)
+        world.time += 300
+        world.reconcile()
+        assert StripeCustomer.require(USER).stripe_id == existing
+        assert world.items(record_type="MetadataUpdate") == []
+        world.time += 3600
+        assert undo(run_id) == {"released": 1}
+        assert current().stripe.retrieve_customer(existing)["metadata"] == {}
 
     def test_customer_that_a_create_stored_for_its_row_is_released(
         self, world: World, existing: str
