@@ -206,6 +206,8 @@ _FOREIGN_CUSTOMERS = 10
 """How many foreign customers there are for each of ours."""
 PRIOR_CUSTOMERS = 12
 """How many customers Stripe had before the deployment, in histories with runs."""
+_FIRST_PAGE_SECONDS = 10.0
+"""Seconds from the start of a run to its first page."""
 _WALKS = 0.25
 """The part of the histories in which runs walk through the account."""
 _CHECKS_EXISTING = 0.15
@@ -334,7 +336,7 @@ def generate(seed: int) -> History:
         all_actions = _with_checks(seed, all_actions, users)
     walks = chance("walks", seed)
     if walks.random() < _WALKS:
-        all_actions = _with_walks(walks, all_actions, users)
+        all_actions = _with_walks(walks, all_actions, users, checks_existing=checks_existing)
     handovers = chance("handovers", seed)
     has_handovers = handovers.random() < _HANDOVERS
     return History(
@@ -508,7 +510,9 @@ def _handled(random: Random, *, has_handovers: bool) -> tuple[str, ...]:
     return handled
 
 
-def _with_walks(random: Random, actions: tuple[Action, ...], users: int) -> tuple[Action, ...]:
+def _with_walks(
+    random: Random, actions: tuple[Action, ...], users: int, *, checks_existing: bool
+) -> tuple[Action, ...]:
     """Add runs through the account, and what happens to its customers and users meanwhile."""
     length = actions[-1].at
     existing = sum(action.kind == "existing_customer" for action in actions)
@@ -526,8 +530,12 @@ def _with_walks(random: Random, actions: tuple[Action, ...], users: int) -> tupl
         }
         added.append(Action(f"walk{number}", at, "walk", 0, values))
         for again in range(random.choice((2, 6, 12))):
-            name, later = f"w{number:02}{again:02}", at + between(0.05, 600.0, random.random())
-            added.append(_during_walk(random, name, round(later, 3), rows))
+            name, later = f"w{number:02}{again:02}", round(at + _walk_gap(random), 3)
+            action = _during_walk(random, name, later, rows)
+            if action.kind == "create" and checks_existing:
+                allows = {"allow_existing": random.random() < 0.3}
+                action = replace(action, values={**action.values, **allows})
+            added.append(action)
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 
@@ -536,6 +544,13 @@ def _row(random: Random, users: int, existing: int) -> tuple[int, int, bool]:
     is_prior = not existing or random.random() < 0.6
     customers = PRIOR_CUSTOMERS if is_prior else existing
     return random.randrange(users + 6), random.randrange(customers + 1), is_prior
+
+
+def _walk_gap(random: Random) -> float:
+    """Seconds from the start of a run to what happens meanwhile, often while it reads pages."""
+    if random.random() < 0.5:
+        return between(0.05, 600.0, random.random())
+    return _FIRST_PAGE_SECONDS + 15.0 * random.random()
 
 
 def _during_walk(

@@ -84,6 +84,7 @@ class StripeActor:
         self.moved: set[str] = set()
         self.copies: set[str] = set()
         self._burst_customers: list[str] = []
+        self._overtaken = 0
         self.crafted: dict[str, str] = {}
         self.statuses: dict[str, list[int]] = {}
 
@@ -211,6 +212,19 @@ class StripeActor:
         customer = self.prior[action.values["which"]]
         if customer not in self._account.deleted_customers:
             self._change(replace(action, kind=action.values["change"]), customer)
+
+    def overtake(self, name: str, objects: list[Json]) -> None:
+        """Change a customer, or its subscription, whose state a walk has read, and not received."""
+        for subject in objects:
+            if subject.get("customer", subject["id"]) not in {*self.prior, *self.existing}:
+                continue
+            self._overtaken += 1
+            action = Action(name, 0, "", 0, {"how": "metadata", "number": self._overtaken})
+            if subject["object"] == "customer":
+                self._change_customer(action, subject["id"], {"name": f"Late {self._overtaken}"})
+            else:
+                self._change_subscription(action, subject["id"])
+            return
 
     def _foreign_burst(self, action: Action) -> None:
         """Change foreign customers, which the first burst creates."""

@@ -24,6 +24,8 @@ USUAL_SECONDS = (0.02, 0.4)
 
 _EVENTS = "/v1/events"
 _WALKED = ("/v1/customers", "/v1/subscriptions")
+_SLOW_PAGES = 0.3
+"""The part of the pages of the account's lists that take long, in histories with runs."""
 _MORE_THAN_AN_HOUR = (3600.0, 40 * 86_400.0)
 
 
@@ -51,6 +53,8 @@ class SimulatedStripe:
         The idempotency key and the status of each update that the product sent, by invocation.
     writes : list of tuple
         The function and the path of each call of the product that may change something.
+    overtake : callable
+        Called with the name of a call and the objects of its page, which arrives late.
     page_limit : int or None
         How many entries the pages of the account's customers and subscriptions have at most; None
         for what is asked for.
@@ -68,6 +72,7 @@ class SimulatedStripe:
         self.double = StripeDouble(now=lambda: schedule.now + skew, random=Random(0))
         self.double.account.emits_lost_defaults = emits_lost_defaults
         self.changed: Callable[[Json], None] = lambda _: None
+        self.overtake: Callable[[str, list[Json]], None] = lambda *_: None
         self.calls: list[str] = []
         self.updates: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         self.writes: list[tuple[str, str]] = []
@@ -183,6 +188,9 @@ class StripeConnection:
         name = f"{invocation.name}/{invocation.calls}"
         response = self._stripe.request(name, method, path, given, headers)
         self._stripe.double.faults.clear()
+        if self._is_slow_page(call, path, given):
+            self._stripe.overtake(call.name, response.body.get("data", []))
+            response = replace(response, delay=_slow_seconds(call.drawn / _SLOW_PAGES))
         if method.upper() == "POST" and path.startswith("/v1/customers/"):
             key = headers["Idempotency-Key"]
             self._stripe.updates[invocation.name].append((key, response.status))
@@ -193,6 +201,11 @@ class StripeConnection:
             invocation.wait(response.delay)
         invocation.end(call)
         return replace(response, delay=0.0)
+
+    def _is_slow_page(self, call: Call, path: str, given: Mapping[str, Any]) -> bool:
+        is_page = path in _WALKED and "customer" not in given
+        is_walked = is_page and self._stripe.page_limit is not None
+        return is_walked and call.fault is None and call.drawn < _SLOW_PAGES
 
     def _arrange(self, call: Call, method: str) -> None:
         """Set the faults of the double for this one request."""
@@ -208,7 +221,11 @@ class StripeConnection:
                 # A key of an account without our customers, which may not create any.
                 faults.fail_next(status=404 if method == "GET" else 403, code="resource_missing")
             case "slow":
-                faults.delay(between(0.4, READ_SECONDS - 1, call.drawn))
+                faults.delay(_slow_seconds(call.drawn))
+
+
+def _slow_seconds(drawn: float) -> float:
+    return between(0.4, READ_SECONDS - 1, drawn)
 
 
 def _lost(seconds: float) -> Response:

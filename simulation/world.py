@@ -64,6 +64,7 @@ _INDEX_SECONDS = 15.0
 """Seconds after which the index has every failed event."""
 _REPLAY_SECONDS = 2 * 86_400.0
 _IDLE_SECONDS = 4 * 3600.0
+_OVERTAKING_SECONDS = 0.1
 _WALKED_PAGE = 2
 """How many objects a page of the account's lists has in histories with runs."""
 _WITHOUT_BODY = {"get": ("GET", ""), "sync": ("POST", "/sync"), "soft_delete": ("DELETE", "")}
@@ -208,6 +209,7 @@ class World:
         if history.has_walks:
             self.stripe_actor.add_prior_customers(PRIOR_CUSTOMERS)
             self.stripe.page_limit = _WALKED_PAGE
+            self.stripe.overtake = self._overtake
         self.walks = Walks(
             schedule=self.schedule,
             fleet=self.fleet,
@@ -420,6 +422,12 @@ class World:
         self._trace("event", event["type"], event["id"])
         self._note_change()
         self.schedule.after(0, self.deliveries.send_due)
+
+    def _overtake(self, name: str, objects: list[Json]) -> None:
+        """Let a change happen after a page of a walk was read, and before it arrives."""
+        if not self.faults.is_stopped:
+            change = partial(self.stripe_actor.overtake, f"overtaking {name}", objects)
+            self.schedule.after(_OVERTAKING_SECONDS, change)
 
     def _changed(self) -> None:
         self.watch.check_changes()
