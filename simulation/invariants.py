@@ -238,9 +238,14 @@ def check_walks(final: FinalState) -> Iterator[Violation]:
 
 
 def _check_run(final: FinalState, run: WalkedRun, found: Set[str]) -> Iterator[Violation]:
-    """Check what a finished run has stored, except what its report names."""
+    """Check what a finished run has stored, except what its report names.
+
+    Of the customers without a row, those of the run's second and later ones are reported by events
+    alone.
+    """
+    account = final.double.account
     released = {stripe_id for _, stripe_id in final.watch.released}
-    gone = final.double.account.deleted_customers | found
+    gone = account.deleted_customers | found
     ended = {c.user_id for c in final.calls if c.kind in ("soft_delete", "release")}
     rows = [row for row in run.rows if row[1] in run.present - gone - released]
     for user_id, stripe_id in rows:
@@ -248,14 +253,19 @@ def _check_run(final: FinalState, run: WalkedRun, found: Set[str]) -> Iterator[V
         owner = text(_pointer(final, stripe_id), "user_id")
         if owner is None and not has_claim and user_id not in ended:
             yield Violation("a mapped customer is its user's", f"{stripe_id} of {user_id}")
-    stored = run.present if final.stores_unassigned else {stripe_id for _, stripe_id in rows}
-    for stripe_id in sorted(stored - gone - (set() if final.stores_unassigned else released)):
+    stored = {stripe_id for _, stripe_id in rows}
+    if final.stores_unassigned:
+        before = int(final.watch.images[f"RUN#{run.run_id}", "RUN"]["created_before"]["N"])
+        listed = {name for name in run.present if account.customers[name]["created"] < before}
+        stored |= listed - gone
+    failed = _customers_with_failed_events(final)
+    for stripe_id in sorted(stored):
         pointer = _pointer(final, stripe_id)
         partition = Owner(text(pointer, "user_id"), stripe_id).pk
         image = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
         if not pointer or image is None:
             yield Violation("a run stores every customer", f"{run.run_id}: {stripe_id}")
-        elif image["is_active"]["BOOL"]:
+        elif image["is_active"]["BOOL"] and stripe_id not in failed:
             record = _with_children(final.watch, partition, image)
             yield from _check_record(final, record)
 
@@ -334,8 +344,10 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
     """Check that every event of our customers that is to be published was published.
 
     Those are the events that change records, and those of the publish types, including events of
-    these types that name no customer. One whose last attempt began before a user adopted its
-    unassigned customer need not be: a later delivery of it may have linked it to that user.
+    these types that name no customer. One whose customer was no user's during its last attempt
+    need not be: a user may have adopted the customer since, and a later delivery have linked the
+    event to that user; or a run had given the customer to a user before, and was undone, or found
+    that Stripe had deleted the customer.
     """
     if final.bus is None:
         return
@@ -349,8 +361,7 @@ def _check_published(final: FinalState) -> Iterator[Violation]:
         names_none = not event.keys() & {"customer_id", "payment_method_id"}
         if user_id in ended or has_failed or (user_id is None and not names_none):
             continue
-        adopted = final.watch.adopted.get(text(event, "customer_id") or "")
-        if adopted is not None and adopted >= final.watch.attempted.get(stripe_id, inf):
+        if stripe_id in final.watch.unassigned:
             continue
         payload = final.double.account.events.get(stripe_id)
         if payload is None or not _is_to_be_published(final, payload):
@@ -510,14 +521,16 @@ def _with_children(watch: Watch, partition: str, image: Json) -> Customer:
 
 
 def _was_created_last(final: FinalState, user_id: str) -> bool:
-    """Return whether a create succeeded, with no concurrent or later soft delete or release."""
+    """Return whether a create succeeded, and nothing ended the customer at that time or since."""
     calls = [call for call in final.calls if call.user_id == user_id]
     creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
     if not creates:
         return False
     last = max(creates, key=lambda call: call.begun)
-    ends = [c for c in calls if c.kind in ("soft_delete", "release")]
-    return not any(c.ended > last.begun for c in ends)
+    ends = [c.ended for c in calls if c.kind in ("soft_delete", "release")]
+    # A create returns the customer that a run gave to the user; undoing the run releases it.
+    ends += [at for (user, _), at in final.watch.released.items() if user == user_id]
+    return not any(end > last.begun for end in ends)
 
 
 def _check_customer(final: FinalState, user_id: str, record: Customer) -> Iterator[Violation]:
@@ -674,11 +687,7 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
 def _check_unassigned(final: FinalState) -> Iterator[Violation]:
     """Check that every customer without a token is stored, and is current if no user has it."""
     actor, account = final.stripe_actor, final.double.account
-    failed = {
-        text(event, "customer_id")
-        for event in final.watch.events.values()
-        if text(event, "state") == "failed"
-    }
+    failed = _customers_with_failed_events(final)
     for stripe_id, customer in account.customers.items():
         has_token = TOKEN_KEY in customer["metadata"] or stripe_id in {*actor.moved, *actor.copies}
         if has_token or stripe_id in failed or stripe_id in account.deleted_customers:
@@ -693,6 +702,15 @@ def _check_unassigned(final: FinalState) -> Iterator[Violation]:
             yield Violation("an unassigned customer is no user's", stripe_id)
         elif image is not None:
             yield from _check_record(final, _with_children(final.watch, partition, image))
+
+
+def _customers_with_failed_events(final: FinalState) -> set[str | None]:
+    """The customers whose records may be wrong until their failed events are replayed."""
+    return {
+        text(event, "customer_id")
+        for event in final.watch.events.values()
+        if text(event, "state") == "failed"
+    }
 
 
 def _check_released(final: FinalState) -> Iterator[Violation]:

@@ -99,10 +99,11 @@ class Watch:
         The event items by Stripe id.
     failures : list of Failure
         One entry for each time that an event failed.
-    replayed, attempted : dict
-        When each event was last replayed, and last claimed by a worker, by Stripe id.
-    adopted : dict
-        When an unassigned customer was last adopted, by Stripe id.
+    replayed : dict
+        When each event was last replayed, by Stripe id.
+    unassigned : set of str
+        The events whose customer was known, and was no user's, when a worker claimed them last, or
+        since, until they were finished.
     released : dict
         When a customer was last released, by the ids of its user and of the customer.
     releasing, adopting : Counter
@@ -134,8 +135,7 @@ class Watch:
         self._clock = clock
         self.failures: list[Failure] = []
         self.replayed: dict[str, float] = {}
-        self.attempted: dict[str, float] = {}
-        self.adopted: dict[str, float] = {}
+        self.unassigned: set[str] = set()
         self.released: dict[Key, float] = {}
         self.releasing: Counter[str] = Counter()
         self.claimed: dict[str, float] = {}
@@ -144,6 +144,7 @@ class Watch:
         self.mapped: set[Key] = set()
         self.undone: set[str] = set()
         self.walked: set[str] = set()
+        self._unassigned_customers: set[str] = set()
         self._first_attempts: dict[str, float] = {}
         self._position = 0
         self._soft_deleted: dict[Key, bool] = {}
@@ -189,10 +190,24 @@ class Watch:
             self.events[key[0].removeprefix("EVENT#")] = new
         if key[1] == "CLAIM" and new is not None:
             self._note_claim(new)
+        if key[1] == "POINTER":
+            self._note_owner(key[0].removeprefix("STRIPE#"), new)
         if new is None:
             self.images.pop(key, None)
         else:
             self.images[key] = new
+
+    def _note_owner(self, stripe_id: str, pointer: Json | None) -> None:
+        """Note whether a customer that had a pointer, or has one, is no user's."""
+        if "user_id" in (pointer or {}):
+            self._unassigned_customers.discard(stripe_id)
+            return
+        self._unassigned_customers.add(stripe_id)
+        self.unassigned |= {
+            event_id
+            for event_id, event in self.events.items()
+            if text(event, "customer_id") == stripe_id and text(event, "state") in UNFINISHED
+        }
 
     def _note_claim(self, claim: Json) -> None:
         """Note when a claim was stored; one with a new token is the same claim."""
@@ -280,8 +295,6 @@ class Watch:
         record = self.images.get((pk, f"CUSTOMER#{stripe_id}"))
         is_adopted = record is None and (f"USER#{owner}", f"CUSTOMER#{stripe_id}") in self.images
         is_dropped = record is not None and "listings" not in record
-        if is_adopted:
-            self.adopted[stripe_id] = self._clock()
         if not is_adopted and not (is_dropped and sk.count("#") > 1):
             self._violated("no record is deleted", sk)
         is_mapped = self.writer == _WALK and (str(owner), stripe_id) in self.mapped
@@ -294,7 +307,10 @@ class Watch:
     def _check_event(self, pk: str, old: Json, new: Json) -> None:
         stripe_id = pk.removeprefix("EVENT#")
         if "claimed_at" in new and new["claimed_at"] != old.get("claimed_at"):
-            self.attempted[stripe_id] = self._clock()
+            self.unassigned.discard(stripe_id)
+        was_unfinished = text(old, "state") in UNFINISHED
+        if was_unfinished and text(new, "customer_id") in self._unassigned_customers:
+            self.unassigned.add(stripe_id)
         # A replay whose first response was lost may take effect twice.
         is_replay = "replayed_at" in new and new["attempts"]["N"] == "0"
         if is_replay or old.get("replayed_at") != new.get("replayed_at"):

@@ -267,6 +267,7 @@ class World:
         if self._replay_failed():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
             self._report_violations(check_replay(self.final))
+            self._report_violations(check_walks(self.final))
             self._report_violations(check_state(self.final))
         if self._adopt_released():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)

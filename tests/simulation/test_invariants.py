@@ -474,6 +474,33 @@ def publish_nothing(scene: Scene) -> None:
     scene.write(("EVENT", event("ignored", reason="older", user_id="u-0")), pk=f"EVENT#{stripe_id}")
 
 
+def attempt_without_publishing(scene: Scene, *, has_user: bool) -> None:
+    """Apply an event, before its user loses the customer or after."""
+    publish_nothing(scene)
+    (stripe_id,) = scene.watch.events
+    ids: Any = {"user_id": "u-0", "customer_id": scene.stripe_id}
+    images = (
+        event("pending", **ids),
+        event("pending", claimed_at="2027", **ids),
+        event("applied", claimed_at="2027", **ids),
+    )
+    if not has_user:
+        scene.write(("POINTER", {}), pk=f"STRIPE#{scene.stripe_id}")
+    for image in images:
+        scene.write(("EVENT", image), pk=f"EVENT#{stripe_id}")
+    if has_user:
+        scene.write(("POINTER", {}), pk=f"STRIPE#{scene.stripe_id}")
+
+
+def test_event_of_a_customer_without_user_need_not_be_published(scene: Scene) -> None:
+    attempt_without_publishing(scene, has_user=False)
+    assert "an event of our customers is published" not in scene.verdict()
+
+
+def publish_nothing_before_the_user_loses_the_customer(scene: Scene) -> None:
+    attempt_without_publishing(scene, has_user=True)
+
+
 def publish_twice(scene: Scene) -> None:
     publish_nothing(scene)
     (stripe_id,) = scene.watch.events
@@ -606,6 +633,7 @@ def walk(scene: Scene, **state: Any) -> WalkedRun:
     for name, value in state.items():
         setattr(run, name, value)
     scene.final.walks.runs.append(run)
+    scene.write(("RUN", {"created_before": {"N": str(int(START) + 60)}}), pk=f"RUN#{run.run_id}")
     return run
 
 
@@ -759,6 +787,10 @@ def accept_a_forged_event(scene: Scene) -> None:
         (unfinish_an_event, "a finished event stays finished"),
         (forget_an_attempt, "an attempt that was counted stays counted"),
         (publish_nothing, "an event of our customers is published"),
+        (
+            publish_nothing_before_the_user_loses_the_customer,
+            "an event of our customers is published",
+        ),
         (publish_twice, "an event is published once"),
         (publish_no_invoice, "an event of our customers is published"),
         (publish_no_invoice_without_customer, "an event of our customers is published"),
