@@ -449,6 +449,7 @@ MUTANTS = (
         "    match page.observation.compared_to(record.observation):\n",
         "    match Freshness.NEWER:\n",
         also=(("page.observation.compared_to(observation) if observation else ", ""),),
+        seed=85,
     ),
     Mutant(
         "children of a page taken for a complete list",
@@ -475,6 +476,13 @@ MUTANTS = (
         "        if pointer is None or pointer.run_id != run_id:\n",
         "        if pointer is None or pointer.user_id is None:\n",
         also=(("pointer.run_id == run.undoes", "pointer.user_id is not None"),),
+    ),
+    Mutant(
+        "metadata written for a customer of a run",
+        f"{_CUSTOMERS}/metadata.py",
+        " and pointer.run_id is None",
+        "",
+        seed=490,
     ),
     Mutant(
         "oversized object not stored",
