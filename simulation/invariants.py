@@ -104,6 +104,8 @@ class FinalState:
         Ids of events for which the webhook returned 2xx.
     walks : Walks, optional
         The runs through the account.
+    differences : dict
+        What the verification at the end of a history has found, by the id of the object.
     """
 
     watch: Watch
@@ -119,6 +121,7 @@ class FinalState:
     calls: list[ApiCall] = field(default_factory=list)
     accepted: set[str] = field(default_factory=set)
     walks: Walks | None = None
+    differences: dict[str, str] = field(default_factory=dict)
 
     @property
     def double(self) -> StripeDouble:
@@ -280,6 +283,56 @@ def _check_undone(final: FinalState, run: WalkedRun) -> Iterator[Violation]:
         record = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"))
         if record is None or record["is_active"]["BOOL"]:
             yield Violation("an undone run has assigned nothing", f"{run.run_id}: {stripe_id}")
+
+
+def unknown_customers(final: FinalState) -> set[str]:
+    """The customers that are to be stored as unassigned, and that no event has reported."""
+    if not final.stores_unassigned:
+        return set()
+    listed = final.stripe_actor.without(TOKEN_KEY).intersection(final.stripe_actor.prior)
+    return {stripe_id for stripe_id in listed if not _pointer(final, stripe_id)}
+
+
+def listed_customers(final: FinalState) -> list[str]:
+    """The customers with an active record that Stripe lists."""
+    double = final.double.account
+    listed = [
+        sk.removeprefix("CUSTOMER#")
+        for (_, sk), image in final.watch.images.items()
+        if text(image, "record_type") == "Customer" and image["is_active"]["BOOL"]
+    ]
+    gone = double.deleted_customers | final.stripe_actor.moved | final.stripe_actor.copies
+    return sorted(i for i in listed if i not in gone and double.customers[i]["test_clock"] is None)
+
+
+def check_verified(final: FinalState, unknown: Set[str]) -> Iterator[Violation]:
+    """Check that a verification has found all differences and no other, and that all are repaired.
+
+    Parameters
+    ----------
+    final : FinalState
+        The state after the repair.
+    unknown : set of str
+        The customers that were to be found missing.
+    """
+    actor = final.stripe_actor
+    expected = {
+        **dict.fromkeys(unknown, "missing"),
+        **dict.fromkeys(actor.silently_changed, "stale name"),
+    }
+    copied = actor.moved | actor.copies  # which of the two is the user's can't be told
+    found = {i: reason for i, reason in final.differences.items() if i not in copied}
+    for stripe_id in sorted(expected.keys() | found.keys()):
+        reasons = (found.get(stripe_id), expected.get(stripe_id))
+        if reasons[0] != reasons[1]:
+            detail = f"{stripe_id}: {reasons[0]} instead of {reasons[1]}"
+            yield Violation("a verification finds what differs, and nothing else", detail)
+    for stripe_id in sorted(expected):
+        pointer = _pointer(final, stripe_id)
+        partition = Owner(text(pointer, "user_id"), stripe_id).pk
+        image = final.watch.images.get((partition, f"CUSTOMER#{stripe_id}"), {})
+        if text(image, "name") != final.double.account.customers[stripe_id]["name"]:
+            yield Violation("a difference is repaired", stripe_id)
 
 
 def released_customers(final: FinalState) -> list[str]:

@@ -485,6 +485,24 @@ MUTANTS = (
         seed=490,
     ),
     Mutant(
+        "missing customer not found by a verification",
+        f"{_ACCOUNT}/compare.py",
+        "Observed(DifferenceKind.MISSING) if is_ours or stores_unassigned() else None",
+        "Observed(DifferenceKind.MISSING) if is_ours else None",
+    ),
+    Mutant(
+        "difference of a verification not checked again",
+        f"{_ACCOUNT}/walk.py",
+        "    due_at = int(current().clock()) + RECHECK_SECONDS if suspected else None\n",
+        "    due_at = None if suspected else None\n",
+    ),
+    Mutant(
+        "difference not repaired",
+        f"{_ACCOUNT}/walk.py",
+        "        return repair_page(window, run)\n",
+        "        return Page([], Observation.of_event(int(current().clock())))\n",
+    ),
+    Mutant(
         "oversized object not stored",
         f"{_CUSTOMERS}/refresh.py",
         "        keys = {child.sk for child in listed}\n",

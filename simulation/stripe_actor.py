@@ -64,6 +64,8 @@ class StripeActor:
         The customers of Stripe's that users may adopt.
     prior : list of str
         The customers that Stripe had before the deployment: no event has reported them.
+    silently_changed : set of str
+        The customers that were changed without an event.
     moved : set of str
         The customers that have lost their metadata to a copy.
     copies : set of str
@@ -81,6 +83,7 @@ class StripeActor:
         self.foreign: set[str] = set()
         self.existing: list[str] = []
         self.prior: list[str] = []
+        self.silently_changed: set[str] = set()
         self.moved: set[str] = set()
         self.copies: set[str] = set()
         self._burst_customers: list[str] = []
@@ -145,8 +148,9 @@ class StripeActor:
 
     def add_prior_customers(self, number: int) -> None:
         """Add customers of many years, with cards and subscriptions, without an event."""
-        fill(self._stripe.double, number, seed=self._seed)
-        self.prior += self._account.customers
+        known = set(self._account.customers)
+        fill(self._stripe.double, number, seed=self._seed + len(known))
+        self.prior += [name for name in self._account.customers if name not in known]
 
     def customer_at(self, which: int, *, is_prior: bool) -> str:
         """The id of a customer that users may get, or one that Stripe does not have."""
@@ -212,6 +216,11 @@ class StripeActor:
         customer = self.prior[action.values["which"]]
         if customer not in self._account.deleted_customers:
             self._change(replace(action, kind=action.values["change"]), customer)
+
+    def change_silently(self, customer: str) -> None:
+        """Change a customer without an event."""
+        self._account.customers[customer]["name"] = "Silent"
+        self.silently_changed.add(customer)
 
     def overtake(self, name: str, objects: list[Json]) -> None:
         """Change a customer, or its subscription, whose state a walk has read, and not received."""

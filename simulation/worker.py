@@ -18,6 +18,7 @@ Json = dict[str, Any]
 RELEASE = "release_customer"
 WALK = "walk_at_limits"
 UNDO = "undo_run"
+VERIFY = "verify_account"
 
 
 def release_customer(event: Json, _: object) -> Json:
@@ -48,9 +49,20 @@ def undo_run(event: Json, _: object) -> Json:
     return {"statusCode": 200}
 
 
+def verify_account(_: Json, __: object) -> Json:
+    """Verify the account, and repair it; returns the kind and reason of each difference, by id."""
+    (*_steps, progress) = StripeAccount.verify()
+    found = StripeAccount.differences(progress.run_id)
+    differences = {each.stripe_id: f"{each.result} {each.reason}".strip() for each in found}
+    for _progress in StripeAccount.repair(progress.run_id):
+        pass
+    return {"statusCode": 200, "differences": differences}
+
+
 WORKERS: dict[str, tuple[Callable[[Json, Any], Json], float]] = {
     RELEASE: (release_customer, 60.0),
     WALK: (walk_at_limits, 900.0),
     UNDO: (undo_run, 900.0),
+    VERIFY: (verify_account, 6 * 3600.0),
 }
 """Each with the seconds after which it is killed."""

@@ -32,8 +32,11 @@ from simulation.invariants import (
     check_replay,
     check_state,
     check_updates,
+    check_verified,
     check_walks,
+    listed_customers,
     released_customers,
+    unknown_customers,
     users_with_failed_events,
 )
 from simulation.mapping import StreamMapping
@@ -46,7 +49,7 @@ from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
 from simulation.walks import WALKING, Walks
 from simulation.watch import Violation, Watch, text
-from simulation.worker import RELEASE
+from simulation.worker import RELEASE, VERIFY
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.config import ExistingCustomers, Settings, UnassignedCustomers
 from stripe_integrations.errors import InvocationFailedError, StripeIntegrationsError
@@ -245,6 +248,7 @@ class World:
             partial(self._check_outcome, "reconcile_events"),
         )
         self._last_change = START
+        self._is_verifying = False
 
     def _make_http_client(self) -> StripeDoubleClient:
         connection = StripeConnection(self.stripe, lambda: self.fleet)
@@ -272,6 +276,13 @@ class World:
         if self._adopt_released():
             self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
             self._report_violations(check_adopted(self.final))
+            self._report_violations(check_state(self.final))
+        if self.history.has_walks:
+            self.stripe_actor.add_prior_customers(1)
+            unknown = unknown_customers(self.final)
+            self._verify()
+            self._run_until_quiet(self.schedule.now + _REPLAY_SECONDS)
+            self._report_violations(check_verified(self.final, unknown))
             self._report_violations(check_state(self.final))
         self.fleet.end()
         self._complete_report()
@@ -403,6 +414,23 @@ class World:
         self._note_change()
         return bool(released)
 
+    def _verify(self) -> None:
+        """Compare the account with the table, after a change that no event reports."""
+        self.stripe.page_limit = None
+        for stripe_id in listed_customers(self.final)[:1]:
+            self.stripe_actor.change_silently(stripe_id)
+
+        def then(outcome: Outcome) -> None:
+            self._is_verifying = False
+            self._check_outcome(VERIFY, outcome)
+            if not outcome.died and not outcome.error:
+                self.final.differences = outcome.response["differences"]
+                self.report.counts["differences verified"] += len(self.final.differences)
+
+        self._is_verifying = True
+        self.fleet.invoke(VERIFY, {}, "verification at the end", then)
+        self._note_change()
+
     # ---- stream, webhook and schedule
 
     def _invoke_with_records(self, records: list[Json], then: Callable[[Outcome], None]) -> None:
@@ -464,6 +492,7 @@ class World:
             and not self.watch.unfinished
             and not self.watch.metadata_updates
             and self.walks.are_over
+            and not self._is_verifying
             and self.timer.has_run_since(self._last_change)
         )
 
