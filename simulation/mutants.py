@@ -432,8 +432,8 @@ MUTANTS = (
     Mutant(
         "gap between the windows of a walk",
         f"{_MODELS}/window.py",
-        "Window.new(run_id, self.walked_list, self.created_from, middle)",
-        "Window.new(run_id, self.walked_list, self.created_from, (lowest + middle) // 2)",
+        "        self.created_from = bounds[-1]\n",
+        "        self.created_from = bounds[-1] + seconds // parts // 2\n",
     ),
     Mutant(
         "page skipped after a kill",
@@ -475,7 +475,7 @@ MUTANTS = (
         f"{_ACCOUNT}/undo.py",
         "        if pointer is None or pointer.run_id != run_id:\n",
         "        if pointer is None or pointer.user_id is None:\n",
-        also=(("pointer.run_id == run.undoes", "pointer.user_id is not None"),),
+        also=(("pointer.run_id == run.of_run", "pointer.user_id is not None"),),
     ),
     Mutant(
         "metadata written for a customer of a run",

@@ -27,6 +27,7 @@ from stripe_integrations.models import (
     Pointer,
     read_customer,
 )
+from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.table import Record
 from tests.engines import REGION
 from tests.roles import (
@@ -349,9 +350,11 @@ def walk(stage: Stage, run_id: str, **options: str | bool) -> None:
 
 
 def verify_and_repair(stage: Stage, stripe_ids: Iterable[str]) -> None:
-    """Walk to find, and to repair, customers that were changed without an event."""
+    """Walk to find, and to repair, customers that were changed or created without an event."""
     for stripe_id in stripe_ids:
         stage.rename(stripe_id, "John")
+    ours = {USER_KEY: "u-20", TOKEN_KEY: new_token()}
+    stage.request("POST", "/v1/customers", {"email": EMAIL, "metadata": ours})
     stage.stripe.account.events.clear()
     stage.time += 3600
     stage.reconcile()
@@ -362,7 +365,7 @@ def verify_and_repair(stage: Stage, stripe_ids: Iterable[str]) -> None:
     stage.time += worked["wait_seconds"]
     stage.reconcile()
     stage.walk({"action": "work", **verify})
-    assert stage.walk({"action": "finish", **verify})["differences"] == 2
+    assert stage.walk({"action": "finish", **verify})["differences"] == 3
     walk(stage, "of-repair", kind="repair", of_run="of-differences")
 
 

@@ -14,11 +14,13 @@ from stripe_integrations.errors import (
     InvalidFieldError,
     RunInProgressError,
     RunNotFoundError,
+    StaleRecordError,
     StripeUnavailableError,
 )
 from stripe_integrations.models.run import PaymentMethodPolicy, Run
 from stripe_integrations.models.window import Window
 from stripe_integrations.observability import Metric
+from tests.stripe_integrations.actions.account.helpers import lose_events, set_schema_version
 from tests.world import EMAIL, World, database_client
 
 RUN = {"run_id": "first"}
@@ -40,16 +42,6 @@ def customers(world: World) -> list[str]:
 
 def stored(world: World) -> set[str]:
     return {str(item["stripe_id"]) for item in world.items(record_type="Customer")}
-
-
-def set_schema_version(world: World, stripe_id: str, version: int) -> None:
-    """Let a record be of another release: one that is newer than ours can't be read."""
-    database_client().update_item(
-        TableName=world.settings.table_name,
-        Key={"pk": {"S": f"UNASSIGNED#{stripe_id}"}, "sk": {"S": f"CUSTOMER#{stripe_id}"}},
-        UpdateExpression="SET schema_version = :version",
-        ExpressionAttributeValues={":version": {"N": str(version)}},
-    )
 
 
 class TestStart:
@@ -277,6 +269,47 @@ class TestVerification:
         assert (Metric.ACCOUNT_DIFFERENCES, 0) in world.measured
         assert world.reports["runs/first/differences/00001.jsonl"] == ""
 
+    def test_counts_them_also_if_the_response_to_its_last_write_is_lost(
+        self, world: World, missing: set[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The write is repeated, and meets itself."""
+        finish = Run.finish
+
+        def lose_response(run: Run) -> None:
+            finish(run)
+            raise StaleRecordError("the run was changed since it was read")
+
+        monkeypatch.setattr(Run, "finish", lose_response)
+        self.verify(world)
+        assert (Metric.ACCOUNT_DIFFERENCES, 2) in world.measured
+
+    def test_reports_what_cannot_be_read_when_it_is_checked(
+        self, world: World, customers: list[str]
+    ) -> None:
+        world.walk({"action": "start", "run_id": "zeroth"})
+        world.walk({"action": "work", "run_id": "zeroth", "worker": "1"})
+        world.rename(customers[0], "Jo")
+        lose_events(world)
+        world.stripe.account.events.clear()
+        world.time += 3600
+        world.reconcile()
+        world.walk(self.VERIFY)
+        waiting = world.walk(WORK)
+        set_schema_version(world, customers[0], 99)
+        world.time += waiting["wait_seconds"]
+        world.reconcile()
+        world.walk(WORK)
+        assert world.walk({"action": "status"})["results"]["unreadable"] == 1
+        assert any(customers[0] in text for text in world.reports.values())
+
+    def test_that_has_expired_is_gone(self, world: World) -> None:
+        """Before its items are deleted, one after the other."""
+        world.walk(self.VERIFY)
+        world.walk({"action": "stop", **RUN})
+        world.time += 31 * 86_400
+        with pytest.raises(RunNotFoundError):
+            world.walk({"action": "resume", **RUN})
+
     def test_is_repaired(self, world: World, missing: set[str]) -> None:
         self.verify(world)
         options = {"kind": "repair", "of_run": "first"}
@@ -299,6 +332,17 @@ class TestVerification:
         with pytest.raises(RunNotFoundError):
             world.walk({"action": "status"})
         assert world.walk({"action": "start", "run_id": "second"})["state"] == "running"
+
+
+@pytest.mark.parametrize("kind", ["verify", "undo"])
+def test_undoes_only_a_backfill(world: World, kind: str) -> None:
+    world.walk(START)
+    world.walk(WORK)
+    earlier = {"kind": "undo", "of_run": "first"} if kind == "undo" else {"kind": "verify"}
+    world.walk({"action": "start", "run_id": "second", "options": earlier})
+    world.walk({"action": "work", "run_id": "second", "worker": "1"})
+    with pytest.raises(InvalidFieldError):
+        world.walk({**START, "run_id": "third", "options": {"kind": "undo", "of_run": "second"}})
 
 
 def test_undoes_a_run(world: World, customers: list[str]) -> None:

@@ -188,17 +188,19 @@ class StripeAccount:
         Raises
         ------
         RunNotFoundError, RunInProgressError
-            There is no such run, or one is in progress.
+            There is no such run, or one is in progress, or one of its workers may still write.
+        OtherAccountError
+            As in `backfill`.
         MappingRefusedError
             A row of the mapping is invalid.
         """
         rows = _rows(mapping)
-        undoing = StripeAccount.start(kind=RunKind.UNDO, of_run=run_id).run_id
-        for _ in StripeAccount.work(undoing, limits=limits):
-            yield StripeAccount.progress(undoing)
+        undo_run_id = StripeAccount.start(kind=RunKind.UNDO, of_run=run_id).run_id
+        for _ in StripeAccount.work(undo_run_id, limits=limits):
+            yield StripeAccount.progress(undo_run_id)
         for row in rows:
             undo_assignment(row.stripe_id, run_id)
-        yield StripeAccount.progress(undoing)
+        yield StripeAccount.progress(undo_run_id)
 
     @staticmethod
     def verify(
@@ -319,8 +321,8 @@ class StripeAccount:
         kind : RunKind
             What it does: see `backfill`, `verify`, `repair` and `undo`.
         of_run : str, optional
-            The verification that is repaired, or the backfill that is undone. An undoing that was
-            started before, and is not finished, is resumed.
+            The verification that is repaired, or the backfill that is undone. An undo that was
+            started earlier, and is not finished, is resumed.
 
         Raises
         ------

@@ -19,7 +19,7 @@ from stripe_integrations.models.keys import run_key
 from stripe_integrations.models.table import Record, unavailable
 
 _PREFIX = "CANDIDATE#"
-_RETENTION = timedelta(days=30)
+CANDIDATE_RETENTION = timedelta(days=30)
 
 
 class Candidate(Record, discriminator="Candidate"):
@@ -35,7 +35,7 @@ class Candidate(Record, discriminator="Candidate"):
             run_key(run_id),
             f"{_PREFIX}{digest_of(user_id)}#{stripe_id}",
             stripe_id=stripe_id,
-            expires_at=current().now() + _RETENTION,
+            expires_at=current().now() + CANDIDATE_RETENTION,
         )
         try:
             candidate.save()
@@ -77,4 +77,4 @@ class Candidate(Record, discriminator="Candidate"):
 
 def digest_of(user_id: str) -> str:
     """The digest by which the candidates of a user are grouped."""
-    return sha256(user_id.encode()).hexdigest()
+    return sha256(user_id.encode(errors="surrogatepass")).hexdigest()

@@ -73,6 +73,7 @@ CREATED_SHARDS = tuple(map(str, range(8)))
 """The partitions of the index of active customers: each takes 1,000 writes a second, and a backfill
 writes customers of about the same `created`."""
 _INDEX_PAGE_ITEMS = 200
+_FOREVER = 2**33
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
@@ -686,14 +687,15 @@ class CreatedEntry(NamedTuple):
     created: int
 
 
-def created_between(earliest: int | None, latest: int) -> Iterator[CreatedEntry]:
+def created_between(earliest: int | None, latest: int | None) -> Iterator[CreatedEntry]:
     """Find the active customers that Stripe created in a range of time, newest first.
 
     Parameters
     ----------
-    earliest, latest : int
-        Unix seconds, both included; None for no lower bound.
+    earliest, latest : int or None
+        Unix seconds, both included; None for no bound.
     """
+    latest = _FOREVER if latest is None else latest
     shards = (_created_in_shard(shard, earliest or 0, latest) for shard in CREATED_SHARDS)
     return heapq.merge(*shards, key=lambda entry: -entry.created)
 

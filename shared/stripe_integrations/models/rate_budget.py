@@ -19,7 +19,7 @@ _RECOVERY_SECONDS = 60
 _FEWEST = 64
 """The lowest rate is this part of the ceiling."""
 _ATTEMPTS = 20
-_RETENTION = timedelta(days=30)
+_RETENTION = timedelta(days=365)
 
 
 class RateBudget(Record, discriminator="RateBudget"):
@@ -35,7 +35,6 @@ class RateBudget(Record, discriminator="RateBudget"):
     changed_at = NumberAttribute()
     next_at = NumberAttribute()
     expires_at = TTLAttribute()
-    """A run that lasts longer stores it again."""
 
     @classmethod
     def of(cls, run_id: str, name: str, ceiling: float) -> RateBudget:

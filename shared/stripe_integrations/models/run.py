@@ -183,7 +183,10 @@ class Run(Record, discriminator="Run"):
 
     @classmethod
     def _find(cls, run_id: str) -> Run | None:
-        return cls.read_one(run_key(run_id), _SK)
+        """The run; None where it has expired, since some of its windows may be deleted already."""
+        run = cls.read_one(run_key(run_id), _SK)
+        has_expired = run and run.expires_at and run.expires_at <= current().now()
+        return None if has_expired else run
 
     @classmethod
     def latest(cls) -> Run | None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from string import hexdigits
 
 from pynamodb.attributes import (
     JSONAttribute,
@@ -41,7 +42,6 @@ _LEASE_SECONDS = 120
 """How long a window belongs to a worker after its last page."""
 _FIRST_CREATED = 1_293_840_000
 """2011: no customer is older. Only the division of a window that is open below assumes that."""
-_DIGITS = 16
 _MIN_SECONDS = 60
 """A shorter window is not divided."""
 
@@ -66,8 +66,8 @@ class WalkedList(StrEnum):
         return self in (WalkedList.MAPPING, WalkedList.UNLISTED)
 
     @property
-    def is_stripes(self) -> bool:
-        """Whether it is one of Stripe's lists, whose windows can be divided."""
+    def is_divisible(self) -> bool:
+        """Whether its windows can be divided: those of Stripe's lists can."""
         return self in (WalkedList.CUSTOMERS, WalkedList.SUBSCRIPTIONS)
 
 
@@ -78,7 +78,7 @@ class Window(Record, discriminator="Window"):
     the last object that was written. `counts` has what became of the objects, by outcome.
 
     The mapping has one window, whose cursor is `offset`: the byte at which the next row begins.
-    Candidates have one for each hexadecimal digit with which a digest begins, in `created_before`.
+    Candidates have a window for each `digest_digit`, with which the digests of their users begin.
     """
 
     walked_list = required(Choice(WalkedList))
@@ -87,6 +87,7 @@ class Window(Record, discriminator="Window"):
     cursor_created = Integer()
     cursor_id = Text()
     offset = Integer()
+    digest_digit = Text()
     cursor_second_ids = JSONAttribute(null=True)
     """Only of a verification: the ids of the cursor's second so far, which may have more."""
     is_read = Flag()
@@ -126,8 +127,14 @@ class Window(Record, discriminator="Window"):
         cls, run_id: str, walked_list: WalkedList, now: int, expires_at: datetime | None
     ) -> list[Window]:
         """The windows with which the walk of a list begins, not stored yet."""
-        bounds = range(_DIGITS) if walked_list is WalkedList.CANDIDATES else [now]
-        return [cls.new(run_id, walked_list, None, before, expires_at) for before in bounds]
+        if walked_list is not WalkedList.CANDIDATES:
+            return [cls.new(run_id, walked_list, None, now, expires_at)]
+        windows = []
+        for digit in hexdigits.lower()[:16]:
+            window = cls.new(run_id, walked_list, None, now, expires_at)
+            window.sk, window.digest_digit = f"{_PREFIX}{walked_list}#{digit}", digit
+            windows.append(window)
+        return windows
 
     @classmethod
     def all_of(cls, run_id: str) -> list[Window]:
@@ -155,14 +162,14 @@ class Window(Record, discriminator="Window"):
         return self.created_before if self.cursor_created is None else self.cursor_created + 1
 
     @property
-    def digit(self) -> str:
-        """The hexadecimal digit with which the digests of its candidates begin."""
-        return f"{self.created_before:x}"
-
-    @property
-    def earliest(self) -> int:
+    def created_since(self) -> int:
         """The lower bound, included; no object is older than that of an open window."""
         return _FIRST_CREATED if self.created_from is None else self.created_from
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether a worker has it."""
+        return not self.is_done and (self.leased_until or 0) > current().clock()
 
     def is_free_for(self, worker: str) -> bool:
         """Return whether a worker may lease it: no other has it, and something is to be done."""
@@ -304,13 +311,13 @@ class Window(Record, discriminator="Window"):
         StaleRecordError
             Another worker has leased it in the meantime.
         """
-        if not WalkedList(self.walked_list).is_stripes:
+        if not WalkedList(self.walked_list).is_divisible:
             return False
-        seconds = self.created_until - self.earliest
+        seconds = self.created_until - self.created_since
         parts = min(parts, seconds // _MIN_SECONDS)
         if parts < 2:
             return False
-        bounds = [self.earliest + seconds * number // parts for number in range(1, parts)]
+        bounds = [self.created_since + seconds * number // parts for number in range(1, parts)]
         lower = [self.created_from, *bounds[:-1]]
         older = [
             Window.new(run_id, self.walked_list, first, before, self.expires_at)

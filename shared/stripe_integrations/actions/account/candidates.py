@@ -7,15 +7,17 @@ row of a mapping; the candidates of a user with several are reported, and remain
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import islice
 
 from stripe_integrations import errors
+from stripe_integrations.actions.account.backfill import UNREADABLE
 from stripe_integrations.actions.account.mapping import Row, stage
 from stripe_integrations.actions.account.page import Finding, Json, Page, Result
 from stripe_integrations.actions.customers.adopt import named_user
 from stripe_integrations.context import current
 from stripe_integrations.models import Pointer, read_customer
-from stripe_integrations.models.candidate import Candidate, digest_of
+from stripe_integrations.models.candidate import CANDIDATE_RETENTION, Candidate, digest_of
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
@@ -23,6 +25,8 @@ from stripe_integrations.models.run import Run
 from stripe_integrations.models.window import Window
 
 _PAGE = 100
+_LATEST = CANDIDATE_RETENTION - timedelta(days=1)
+"""After this, some of a user's candidates may have expired, so that none is assigned."""
 
 
 def note_candidates(page: Page, run: Run) -> None:
@@ -52,25 +56,38 @@ def assign_candidates(window: Window, run: Run) -> Page:
     now = int(current().clock())
     page = Page([], Observation.of_event(now))
     previous = window.cursor_id.partition("#")[0] if window.cursor_id else None
-    left = Candidate.of_run(run.run_id, window.digit, after=window.cursor_id)
+    left = Candidate.of_run(run.run_id, str(window.digest_digit), after=window.cursor_id)
     candidates = list(islice(left, _PAGE + 1))
+    is_late = current().now() - run.started_at > _LATEST
     next_digests = [candidate.digest for candidate in candidates[1:]]
     for candidate, next_digest in zip(candidates[:_PAGE], [*next_digests, None], strict=False):
-        if candidate.digest in (previous, next_digest):
-            page.note(_conflict(candidate, "the metadata of several customers names its user"))
-        else:
-            page.note(_assign(candidate, run))
+        obstacle = None
+        if is_late:
+            obstacle = "it was read too long ago"
+        elif candidate.digest in (previous, next_digest):
+            obstacle = "the metadata of several customers names its user"
+        page.note(_assign_readable(candidate, run, obstacle))
         previous = candidate.digest
     if len(candidates) > _PAGE:
         page.cursor = (0, candidates[_PAGE - 1].place)
     return page
 
 
-def _assign(candidate: Candidate, run: Run) -> Result | Finding:
+def _assign_readable(candidate: Candidate, run: Run, obstacle: str | None) -> Result | Finding:
+    """Assign a candidate; one that can't be read must not stop the run."""
+    try:
+        return _assign(candidate, run, obstacle)
+    except UNREADABLE as error:
+        return Finding(candidate.stripe_id, Result.UNREADABLE, type(error).__name__)
+
+
+def _assign(candidate: Candidate, run: Run, obstacle: str | None) -> Result | Finding:
     def attempt(_: int) -> Result | Finding:
         pointer = Pointer.read(candidate.stripe_id)
         if pointer is None or pointer.user_id is not None:
             return Result.UNCHANGED
+        if obstacle:
+            return _conflict(candidate, obstacle)
         record = read_customer(pointer.owner)
         if record is None:
             raise errors.StaleRecordError("the customer is a user's by now")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.backfill import write_customers
+from stripe_integrations.actions.account.backfill import UNREADABLE, write_customers
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.customers.assign import remove_assignment
 from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
@@ -88,11 +88,20 @@ def process_rows(window: Window, run: Run) -> Page:
     for row, next_offset in islice(rows, _ROWS):
         page.cursor = next_offset
         if isinstance(row, Row):
-            outcome = (stage if is_staged else resolve_row)(run, row)
-            page.note(outcome or (Result.STAGED if is_staged else Result.UNCHANGED))
+            page.note(_process_row(run, row, is_staged=is_staged))
         elif row and is_staged:
             page.note(Finding(f"byte {row.place}", Result.REFUSED, row.reason))
     return page
+
+
+def _process_row(run: Run, row: Row, *, is_staged: bool) -> Result | Finding:
+    """Stage a row, or look it up; one that meets an unreadable record must not stop the run."""
+    try:
+        if is_staged:
+            return stage(run, row) or Result.STAGED
+        return resolve_row(run, row) or Result.UNCHANGED
+    except UNREADABLE as error:
+        return Finding(row.stripe_id, Result.UNREADABLE, type(error).__name__)
 
 
 def read_rows(key: str, offset: int = 0) -> Iterator[tuple[Row | RefusedRow | None, int]]:

@@ -18,7 +18,7 @@ class Result(StrEnum):
     """What became of an object."""
 
     STAGED = "staged"
-    """A row of the mapping: its user has the customer, whose record is stored later."""
+    """A row of the mapping, or a customer whose metadata names a user: the user has it now."""
     REFUSED = "refused"
     """A row of the mapping that is invalid."""
     STORED = "stored"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stripe_integrations.actions.account.page import Page, Result
+from stripe_integrations.actions.account.backfill import UNREADABLE
+from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.customers.assign import remove_assignment
 from stripe_integrations.actions.customers.release import free_customer
 from stripe_integrations.models import Pointer, UserRecords, read_customer
@@ -22,7 +23,11 @@ def undo_customers(page: Page, run: Run) -> None:
     for obj in page.objects:
         pointer = pointers.get(obj["id"])
         is_assigned = pointer is not None and pointer.run_id == run.of_run
-        page.note(undo_assignment(obj["id"], str(run.of_run)) if is_assigned else Result.UNCHANGED)
+        try:
+            undone = undo_assignment(obj["id"], str(run.of_run)) if is_assigned else None
+            page.note(undone or Result.UNCHANGED)
+        except UNREADABLE as error:
+            page.note(Finding(obj["id"], Result.UNREADABLE, type(error).__name__))
 
 
 def undo_assignment(customer_id: str, run_id: str) -> Result:

@@ -52,7 +52,7 @@ _MAX_PARTS = 8
 _PART_PAGES = 2
 """A window with fewer pages than twice this is not divided: its parts would be short of objects."""
 _CHECKED_CUSTOMERS = 3
-_FOREVER = 2**33
+"""How many stored customers show whether the key is of their account."""
 _PART_LINES = 10_000
 """The number of differences in a part of the report."""
 
@@ -88,11 +88,13 @@ def start_run(
 ) -> Run:
     """Start a run: see `StripeAccount.start`."""
     _check_options(kind, mapping, of_run, by_metadata=by_metadata)
-    if kind is RunKind.UNDO and (unfinished := _resume_undo(str(of_run))):
-        return unfinished
     lists = [WalkedList.CUSTOMERS] if kind is RunKind.UNDO else _lists_to_store()
-    if kind in (RunKind.BACKFILL, RunKind.REPAIR):
+    if kind is not RunKind.VERIFY:
         _check_account()
+    if kind is RunKind.UNDO:
+        if unfinished := _resume_undo(str(of_run)):
+            return unfinished
+        _check_has_no_worker(str(of_run))
     if mapping:
         next(read_rows(mapping), None)  # a file that is missing, or has no header, starts no run
         lists = [WalkedList.MAPPING, *lists, WalkedList.UNLISTED]
@@ -124,12 +126,16 @@ def _check_options(
     if bool(of_run) is not kind.is_of_run:
         reason = "is required" if kind.is_of_run else "is only for a repair, and to undo a run"
         raise errors.InvalidFieldError("of_run", reason)
-    if of_run is None:
-        return
-    earlier = Run.read(of_run)
+    if of_run:
+        _check_earlier_run(kind, Run.read(of_run))
+
+
+def _check_earlier_run(kind: RunKind, earlier: Run) -> None:
+    if kind is RunKind.UNDO and earlier.kind is not RunKind.BACKFILL:
+        raise errors.InvalidFieldError("of_run", "is not a backfill")
     is_verified = earlier.kind is RunKind.VERIFY and earlier.state is RunState.FINISHED
     if kind is RunKind.REPAIR and not is_verified:
-        raise errors.RunNotFinishedError(f"run {of_run} is not a finished verification")
+        raise errors.RunNotFinishedError(f"run {earlier.run_id} is not a finished verification")
 
 
 def _lists_to_store() -> list[WalkedList]:
@@ -147,9 +153,15 @@ def _check_account() -> None:
 
     It returns those that it has deleted. Not every restricted key may read the id of its account.
     """
-    newest = list(islice(created_between(None, _FOREVER), _CHECKED_CUSTOMERS))
+    newest = list(islice(created_between(None, None), _CHECKED_CUSTOMERS))
     if newest and not any(retrieve_if_known(entry.stripe_id) for entry in newest):
         raise errors.OtherAccountError("Stripe knows none of the newest stored customers")
+
+
+def _check_has_no_worker(run_id: str) -> None:
+    """Refuse while a worker of a stopped run may still write the page that it has read."""
+    if any(window.is_leased for window in Window.all_of(run_id)):
+        raise errors.RunInProgressError(f"a worker of run {run_id} is writing its last page")
 
 
 def _resume_undo(run_id: str) -> Run | None:
@@ -257,6 +269,7 @@ def _walk_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iter
             _report(run_id, window, page)
         if page.results[Result.REFUSED] and not run.allows_refused:
             _stop(run_id)
+            window.release()
             return
         _advance(window, page)
         page_seconds = until - window.created_until
@@ -273,7 +286,7 @@ def _number_of_parts(window: Window, page_seconds: int) -> int:
     """
     if page_seconds <= 0:
         return _MAX_PARTS
-    pages = (window.created_until - window.earliest) // page_seconds
+    pages = (window.created_until - window.created_since) // page_seconds
     return min(pages // _PART_PAGES, _MAX_PARTS)
 
 
@@ -300,6 +313,10 @@ def _report(run_id: str, window: Window, page: Page) -> None:
 def _check_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iterator[Step]:
     for page in check_suspicions(window, Run.read(run_id)):
         rate_limiter.wait_for_writes()
+        unreadable = [found for found in page.findings if found.result is Result.UNREADABLE]
+        if unreadable:
+            first = unreadable[0].stripe_id
+            _store_report(f"runs/{run_id}/{window.id}/checks-{first}.jsonl", unreadable)
         yield Step(window, page, rate_limiter)
         if Run.read(run_id).state is not RunState.RUNNING or not _has_time():
             window.release()
@@ -413,9 +430,11 @@ def _finish(run: Run, windows: list[Window]) -> None:
         stored.finish()
         return True
 
-    if retry_on_conflict(attempt) and run.kind is RunKind.VERIFY:
+    if run.kind is RunKind.VERIFY:
+        # Before the run is finished: otherwise a kill, or a lost response, loses it for good.
         found = sum(window.counts.get(kind, 0) for window in windows for kind in DifferenceKind)
         current().add_metric(Metric.ACCOUNT_DIFFERENCES, found)
+    retry_on_conflict(attempt)
 
 
 def _report_differences(run_id: str) -> None:

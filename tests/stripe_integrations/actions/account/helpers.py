@@ -10,7 +10,7 @@ from stripe_integrations.actions.account.page import Finding
 from stripe_integrations.context import current
 from stripe_integrations.models import Customer, Pointer, read_customer
 from stripe_integrations.models.run import RunState
-from tests.world import EMAIL, World
+from tests.world import EMAIL, World, database_client
 
 
 def make(world: World, **fields: Any) -> str:
@@ -47,6 +47,17 @@ def record_of(stripe_id: str) -> Customer:
     record = read_customer(owner)
     assert record
     return record
+
+
+def set_schema_version(world: World, stripe_id: str, version: int) -> None:
+    """Let the record of a customer be of another release: a newer one can't be read."""
+    (record,) = world.items(record_type="Customer", stripe_id=stripe_id)
+    database_client().update_item(
+        TableName=world.settings.table_name,
+        Key={"pk": {"S": record["pk"]}, "sk": {"S": record["sk"]}},
+        UpdateExpression="SET schema_version = :version",
+        ExpressionAttributeValues={":version": {"N": str(version)}},
+    )
 
 
 def calls(world: World) -> list[str]:

@@ -21,6 +21,7 @@ from tests.stripe_integrations.actions.account.helpers import (
     lose_events,
     make,
     record_of,
+    set_schema_version,
 )
 from tests.world import USER, World
 
@@ -169,6 +170,50 @@ class TestLeavesUnassigned:
         assert findings_of(by_metadata=True) == []
         assert StripeCustomer.get(USER) is None
         assert stripe_id
+
+    def test_customers_whose_candidates_may_have_expired(self, world: World) -> None:
+        """Of a user's two candidates, only one may be left."""
+        stripe_id = named(world, "u-1")
+        run_id = StripeAccount.start(by_metadata=True).run_id
+        work = StripeAccount.work(run_id)
+        next(work)
+        work.close()
+        StripeAccount.stop(run_id)
+        world.time += 29.5 * 86_400
+        StripeAccount.resume(run_id)
+        findings = [f for step in StripeAccount.work(run_id) for f in step.page.findings]
+        assert [(f.stripe_id, f.reason) for f in findings] == [
+            (stripe_id, "it was read too long ago")
+        ]
+        assert record_of(stripe_id).user_id is None
+
+    def test_none_where_an_event_of_one_has_assigned_it(self, world: World) -> None:
+        adopted, other = named(world, "u-1"), named(world, "u-1")
+        run_id = StripeAccount.start(by_metadata=True).run_id
+        work = StripeAccount.work(run_id)
+        next(work)
+        world.request("POST", f"/v1/customers/{adopted}", {"name": "Jane"})
+        world.deliver_and_apply()
+        world.context.deadline = math.inf
+        assert [f.stripe_id for step in work for f in step.page.findings] == [other]
+        assert record_of(adopted).user_id == "u-1"
+
+    def test_customer_whose_record_cannot_be_read(self, world: World) -> None:
+        stripe_id = named(world, "u-1")
+        backfill()
+        set_schema_version(world, stripe_id, 99)
+        world.time += 3600
+        other = named(world, "u-2")
+        findings = findings_of(by_metadata=True)
+        assert [(f.stripe_id, f.result) for f in findings] == [(stripe_id, "unreadable")] * 2
+        assert record_of(other).user_id == "u-2"
+
+    def test_customer_that_names_half_of_a_surrogate_pair(self, world: World) -> None:
+        stripe_id = named(world, "u-1")
+        backfill()
+        world.stripe.account.customers[stripe_id]["metadata"] = {KEY: "\ud800"}
+        world.time += 3600
+        assert {f.stripe_id for f in findings_of(by_metadata=True)} == {stripe_id}
 
 
 class TestCandidates:

@@ -21,6 +21,7 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import (
     ConflictError,
     MappingRefusedError,
+    OtherAccountError,
     RunInProgressError,
     StorageError,
 )
@@ -34,6 +35,7 @@ from tests.stripe_integrations.actions.account.helpers import (
     lose_events,
     make,
     record_of,
+    set_schema_version,
 )
 from tests.world import EMAIL, USER, World
 
@@ -546,3 +548,50 @@ class TestStagedFromFile:
         world.time += 3600
         assert undo(run_id) == {"released": 1}
         assert users(world) == {}
+
+
+class TestUnreadableRecord:
+    """Of a later release: neither a row nor an undo of it stops the run."""
+
+    def test_is_reported_for_a_row(self, world: World, existing: str) -> None:
+        backfill()
+        set_schema_version(world, existing, 99)
+        other = make(world)
+        world.time += 3600
+        rows = f"user_id,stripe_id\nu-1,{existing}\nu-2,{other}\n"
+        world.files["mappings/a.csv"] = rows.encode()
+        run_id = StripeAccount.start(mapping="mappings/a.csv").run_id
+        findings = [f for step in StripeAccount.work(run_id) for f in step.page.findings]
+        assert existing in {finding.stripe_id for finding in findings}
+        assert {finding.result for finding in findings} == {Result.UNREADABLE}
+        assert record_of(other).user_id == "u-2"
+
+    def test_is_reported_by_an_undo(self, world: World, existing: str) -> None:
+        other = make(world)
+        world.time += 3600
+        run_id = list(StripeAccount.backfill([("u-1", existing), ("u-2", other)]))[-1].run_id
+        set_schema_version(world, existing, 99)
+        world.time += 3600
+        (*_, progress) = StripeAccount.undo(run_id)
+        assert progress.results == {"unreadable": 1, "released": 1}
+        assert record_of(other).user_id is None
+
+
+class TestUndoBesideWorkers:
+    def test_is_refused_while_a_worker_of_the_stopped_run_may_write(
+        self, world: World, existing: str
+    ) -> None:
+        world.files["mappings/a.csv"] = f"user_id,stripe_id\nu-1,{existing}\n".encode()
+        run_id = StripeAccount.start(mapping="mappings/a.csv").run_id
+        Window.all_of(run_id)[0].lease("0")
+        StripeAccount.stop(run_id)
+        with pytest.raises(RunInProgressError):
+            list(StripeAccount.undo(run_id))
+        world.time += 121
+        assert list(StripeAccount.undo(run_id))[-1].state is RunState.FINISHED
+
+    def test_with_the_key_of_another_account_is_refused(self, world: World, existing: str) -> None:
+        run_id = list(StripeAccount.backfill([("u-1", existing)]))[-1].run_id
+        world.stripe.account.customers.clear()
+        with pytest.raises(OtherAccountError):
+            list(StripeAccount.undo(run_id))
