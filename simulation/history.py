@@ -306,6 +306,7 @@ def generate(seed: int) -> History:
     adopts_by_metadata = stores_unassigned and unassigned.random() < 0.6
     if adopts_by_metadata:
         all_actions = _with_named_users(unassigned, all_actions, users)
+    all_actions = _with_erasures(seed, all_actions)
     checks_existing = chance("existing customers", seed).random() < _CHECKS_EXISTING
     return History(
         seed,
@@ -442,6 +443,31 @@ def _with_named_users(
         values = {"which": random.randrange(len(created))}
         user = random.randrange(users + 2)
         added.append(Action(f"m{number:02}", round(at, 3), "name_user", user, values))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _with_erasures(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Add erasures of users, with changes of their customers on Stripe after that.
+
+    They are drawn by themselves, so that the other actions of a seed do not depend on them. A user
+    whose metadata was copied is not erased: without the original, a copy can't be recognized.
+    """
+    random = chance("erasures", seed)
+    added: list[Action] = []
+    copied = {action.user for action in actions if action.kind == "move_metadata"}
+    others = [action for action in actions if action.user not in copied]
+    for number in range(random.choice((0, 0, 0, 1, 2)) if others else 0):
+        before = random.choice(others)
+        at = before.at + random.choice((0.0, 0.01, 0.3, 3.0, 30.0))
+        values = {"delete_on_stripe": random.random() < 0.3}
+        added.append(Action(f"x{number:02}", round(at, 3), "erase", before.user, values))
+        for change in range(random.choice((1, 2, 3))):
+            at += random.choice((0.0, 0.05, 1.0, 60.0, 1200.0))
+            name = f"x{number:02}{change:02}"
+            added.append(Action(name, round(at, 3), "change_erased", before.user))
+        if random.random() < 0.5:
+            fields = {"email": _EMAILS[0], "name": _NAMES[0], "card": False}
+            added.append(Action(f"x{number:02}'", round(at, 3), "create", before.user, fields))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 

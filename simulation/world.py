@@ -28,6 +28,7 @@ from simulation.invariants import (
     FinalState,
     check_adopted,
     check_creates,
+    check_erasures,
     check_events,
     check_replay,
     check_state,
@@ -172,9 +173,11 @@ class World:
         self.fleet.trace = self._trace
         self.queue = SimulatedService("queue", self.fleet)
         self.bus = SimulatedService("bus", self.fleet)
+        self.erasure_log = SimulatedService("queue", self.fleet)
         self.fleet.context_options = {
             "send_dead_letter": self.queue.send,
             "publish": self.bus.send,
+            "log_erasure": lambda ids: self.erasure_log.send({"customer_ids": ids}),
         }
         lag = chance(history.seed, "index")
         self.database = Database(
@@ -241,6 +244,7 @@ class World:
         self._report_violations(check_events(self.final))
         self._report_violations(check_updates(self.final))
         self._report_violations(check_creates(self.final))
+        self._report_violations(check_erasures(self.final))
         skipped_users = users_with_failed_events(self.final)
         self._report_violations(check_state(self.final, skipped_users))
         if self._replay_failed():
@@ -260,6 +264,8 @@ class World:
             pass
         elif action.kind == "release" and self._has_copy(action.user):
             pass  # nothing would remember that the copy is one
+        elif action.kind == "change_erased":
+            self.stripe_actor.change_erased(action, sorted(self.watch.erased))
         elif action.kind in ACTIONS:
             self.stripe_actor.do(action)
         elif action.kind == "adopt" and action.values["which"] >= len(self.stripe_actor.existing):
@@ -297,6 +303,9 @@ class World:
             check = partial(self._check_outcome, "rebuild_customers")
             self.fleet.invoke("rebuild_customers", {}, action.name, check)
             return
+        if action.kind == "erase":
+            self._erase(action)
+            return
         self._invoke_api(action, self.stripe_actor.existing)
 
     def _invoke_api(self, action: Action, existing: Sequence[str]) -> None:
@@ -333,8 +342,25 @@ class World:
         with_email = self.stripe_actor.existing_with(action.values["email"])
         images = self.watch.images
         return {
-            i for i in with_email if "user_id" not in images.get((f"STRIPE#{i}", "POINTER"), {})
+            i
+            for i in with_email
+            if not images.get((f"STRIPE#{i}", "POINTER"), {}).keys() & {"user_id", "erased_at"}
         }
+
+    def _erase(self, action: Action) -> None:
+        user_id = f"u-{action.user}"
+        call = ApiCall("erase", user_id, self.schedule.now, name=action.name)
+        self.final.calls.append(call)
+
+        def then(outcome: Outcome) -> None:
+            self._check_outcome("erase_customer", outcome)
+            if not outcome.died and outcome.error is None:
+                call.ended = self.schedule.now
+                self.report.counts["customers erased"] += len(outcome.response["customer_ids"])
+
+        self.fleet.invoke(
+            "erase_customer", {"user_id": user_id, **action.values}, action.name, then
+        )
 
     def _replay(self, action: Action) -> None:
         event: Json = {"failed": True}
@@ -420,6 +446,7 @@ class World:
             and self._is_quiet()
             and not self.watch.unfinished
             and not self.watch.metadata_updates
+            and not self.watch.erasures
             and self.timer.has_run_since(self._last_change)
         )
 
@@ -427,7 +454,7 @@ class World:
         """Maximum pause of the schedule in seconds: while idle, until something is due."""
         if not self._is_stream_idle() or self.fleet.is_busy():
             return EVERY_SECONDS
-        due = [*self.watch.unfinished, *self.watch.metadata_updates]
+        due = [*self.watch.unfinished, *self.watch.metadata_updates, *self.watch.erasures]
         times = [float(item["next_attempt"]["N"]) for item in due]
         if not self.deliveries.is_idle:
             times.append(self.deliveries.next_at())
@@ -452,7 +479,7 @@ class World:
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
-        is_retried = function in (*APPLYING, "rebuild_customers")
+        is_retried = function in (*APPLYING, "rebuild_customers", "erase_customer")
         if is_retried and isinstance(error, StripeIntegrationsError):
             # Lambda, or the operator who invoked it, retries.
             return

@@ -22,6 +22,7 @@ import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 import functions.update_customer.app as update_customer
+from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
@@ -307,12 +308,17 @@ def of_another_deployment(world: World, stack: ExitStack) -> None:
     world.request("POST", path, {"metadata": {TOKEN_KEY: "shop-prod/1-a"}})
 
 
+def erased(world: World, stack: ExitStack) -> None:
+    StripeCustomer.erase_stripe_customer(existing_customer(world))
+
+
 def existing_on_stripe(world: World, stack: ExitStack) -> None:
     world.configure(existing_customers=ExistingCustomers.CHECK)
     world.request("POST", "/v1/customers", {"email": EMAIL})
 
 
 PROBLEMS: dict[str, Setting] = {
+    "customer-erased": erased,
     "customer-exists": existing_on_stripe,
     "take-over-required": of_another_deployment,
     "user-has-another-customer": lambda world, stack: {"user_id": "u-1"},

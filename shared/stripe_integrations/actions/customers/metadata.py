@@ -14,7 +14,7 @@ from stripe_integrations.observability import error_log_fields, logger
 
 
 def write_metadata(update: MetadataUpdate) -> None:
-    """Write what the pointer has, and delete the work item.
+    """Write what the pointer has, if it names a user, and delete the work item.
 
     What Stripe refuses, such as a 51st key, is logged and not attempted again: the customer is the
     user's without it, but a rebuild after a restore does not find it.
