@@ -33,6 +33,7 @@ from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models import Card, Customer, CustomerClaim, Owner, Pointer, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
+from tests.roles import acting_freely
 from tests.world import EMAIL, Json, World
 from tools import openapi
 from tools.lambda_events import api_event
@@ -309,7 +310,17 @@ def of_another_deployment(world: World, stack: ExitStack) -> None:
 
 
 def erased(world: World, stack: ExitStack) -> None:
-    StripeCustomer.erase_stripe_customer(existing_customer(world))
+    """Every customer is erased, also the one that Stripe creates when its call returns."""
+
+    def erase_all() -> None:
+        world.during_sleep = lambda: None  # an erasure sleeps too
+        with use(world.new_context()), acting_freely():
+            for customer in world.stripe_customers():
+                StripeCustomer.erase_stripe_customer(customer["id"])
+
+    erase_all()
+    world.stripe.faults.delay(1, match="POST /v1/customers")
+    world.during_sleep = erase_all
 
 
 def existing_on_stripe(world: World, stack: ExitStack) -> None:

@@ -100,6 +100,8 @@ class StripeCustomer:
         CustomerOfAnotherUserError
             Another user has adopted the customer that was created for this one: the next call
             creates another.
+        CustomerErasedError
+            The customer was erased while it was being created: the next call creates another.
 
         Examples
         --------
