@@ -164,10 +164,15 @@ def complete_erasures(result: Reconciliation) -> None:
         try:
             if erasure.claim_due():
                 complete_erasure(erasure)
-        except (errors.StripeError, errors.ConflictError, errors.MessageNotSentError) as error:
-            result.failures.append(error)
         except errors.OutOfTimeError:
             return
+        except errors.DatabaseUnavailableError:
+            raise
+        except errors.StripeIntegrationsError as error:
+            # The others must not wait for this one.
+            result.failures.append(error)
+            if errors.is_stripe_outage(error):
+                return
 
 
 def _look_up(batch: Sequence[WaitingEvent], result: Reconciliation) -> bool:
