@@ -849,6 +849,10 @@ class UserRecords:
             if child.customer_id == customer_id and child.POINTER_PREFIX
         ]
 
+    def names(self, customer_id: str) -> bool:
+        """Return whether there is a record of a customer, or a claim that points to it."""
+        return customer_id in self.customer_ids
+
     def erase(
         self, owner: Owner, pointer: Pointer | None, extra_items: Iterable[ExtraItem] = ()
     ) -> None:

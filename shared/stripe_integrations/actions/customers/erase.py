@@ -104,7 +104,7 @@ def complete_erasure(erasure: Erasure) -> ErasedCustomers:
     result = ErasedCustomers()
     for customer_id in () if is_second_pass else erasure.customers:
         _check_time()
-        _erase_records(erasure, customer_id, result)
+        _erase_customer(erasure, customer_id, result)
     if erasure.user_id:
         _delete_orphans(erasure.user_id)
     erased = {each: erasure.customers[each] for each in erasure.customers if _has_tombstone(each)}
@@ -121,37 +121,52 @@ def complete_erasure(erasure: Erasure) -> ErasedCustomers:
     return result
 
 
-def _erase_records(erasure: Erasure, customer_id: str, result: ErasedCustomers) -> None:
-    """Erase the records of one customer, unless another user has it by now."""
+def _erase_customer(erasure: Erasure, customer_id: str, result: ErasedCustomers) -> None:
+    """Erase one customer, on Stripe and its records, unless another user has it by now."""
     if _has_tombstone(customer_id):
-        result.customer_ids.append(customer_id)
-        # An earlier erasure may have left the customer on Stripe.
-        if erasure.delete_on_stripe and not _change_on_stripe(customer_id, is_deletion=True):
-            result.refused.append(customer_id)
-        return
-    if _owner(erasure, customer_id, Pointer.read(customer_id)) is None:
+        # An earlier erasure may have left the customer on Stripe; a backup that was made during
+        # one may have its records.
+        is_accepted = not erasure.delete_on_stripe or _change_on_stripe(erasure, customer_id)
+        _erase_records(erasure, customer_id)
+    elif _has_other_owner(erasure, customer_id):
         logger.warning("not erased: another user has it", extra={"stripe_customer_id": customer_id})
         return
-    update = MetadataUpdate.acquire(customer_id)
-    if update is None:
-        raise errors.ConflictError(f"the metadata of {customer_id} is being written")
-    if not _change_on_stripe(customer_id, is_deletion=erasure.delete_on_stripe):
+    else:
+        update = MetadataUpdate.acquire(customer_id)
+        if update is None:
+            raise errors.ConflictError(f"the metadata of {customer_id} is being written")
+        # No user adopts it while the metadata is claimed, but one may have before.
+        if _has_other_owner(erasure, customer_id):
+            raise errors.ConflictError(f"{customer_id} is another user's by now")
+        is_accepted = _change_on_stripe(erasure, customer_id)
+        _erase_records(erasure, customer_id, update)
+    result.customer_ids.append(customer_id)
+    if not is_accepted:
         result.refused.append(customer_id)
 
+
+def _erase_records(
+    erasure: Erasure, customer_id: str, update: MetadataUpdate | None = None
+) -> None:
     def attempt(_: int) -> None:
         pointer = Pointer.read(customer_id)
         owner = _owner(erasure, customer_id, pointer)
         if owner is None:
             raise errors.ConflictError(f"{customer_id} is another user's by now")
-        UserRecords.of_partition(owner.pk).erase(owner, pointer, [update.remove_in])
+        records = UserRecords.of_partition(owner.pk)
+        if update or records.names(customer_id):
+            records.erase(owner, pointer, [update.remove_in] if update else [])
 
     retry_on_conflict(attempt)
-    result.customer_ids.append(customer_id)
+
+
+def _has_other_owner(erasure: Erasure, customer_id: str) -> bool:
+    return _owner(erasure, customer_id, Pointer.read(customer_id)) is None
 
 
 def _owner(erasure: Erasure, customer_id: str, pointer: Pointer | None) -> Owner | None:
     """Return whose the records are: the user's, or no user's; None if another user has them."""
-    if pointer is None:
+    if pointer is None or pointer.is_erased:
         return Owner(erasure.user_id, customer_id)
     return pointer.owner if pointer.user_id in (None, erasure.user_id) else None
 
@@ -161,7 +176,7 @@ def _has_tombstone(customer_id: str) -> bool:
     return pointer is not None and pointer.is_erased
 
 
-def _change_on_stripe(customer_id: str, *, is_deletion: bool) -> bool:
+def _change_on_stripe(erasure: Erasure, customer_id: str) -> bool:
     """Delete the customer on Stripe, or remove our metadata; return whether Stripe accepted it.
 
     A 404 is a refusal: Stripe returns a deleted customer, and with a wrong key nothing is found.
@@ -169,7 +184,7 @@ def _change_on_stripe(customer_id: str, *, is_deletion: bool) -> bool:
     try:
         if current().stripe.retrieve_customer(customer_id).get("deleted"):
             return True
-        if is_deletion:
+        if erasure.delete_on_stripe:
             current().stripe.delete_customer(customer_id)
         else:
             remove_metadata(customer_id)

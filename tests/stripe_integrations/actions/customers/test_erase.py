@@ -39,7 +39,15 @@ from tests.marked_world import MarkedWorld, inhabited
 from tests.stripe_integrations.actions.customers.helpers import acquire_claim, during_sleep
 from tests.stripe_integrations.actions.customers.test_adopt import on_stripe
 from tests.stripe_integrations.actions.customers.test_rebuild import at_call, die, put_back
-from tests.world import EMAIL, USER, World, problem_of, stored_event, stripe_event
+from tests.world import (
+    EMAIL,
+    USER,
+    World,
+    database_client,
+    problem_of,
+    stored_event,
+    stripe_event,
+)
 
 ANN, BOB = User(user_id("ann")), User(user_id("bob"))
 OTHER = User("u-2")
@@ -590,6 +598,50 @@ class TestRaces:
             StripeCustomer.adopt(USER, stripe_id)
         assert types(world) == {"Pointer", "Erasure"}
 
+    def test_with_adoption_while_stripe_is_called(self, world: World) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.STORE)
+        stripe_id = str(world.request("POST", "/v1/customers", {"email": EMAIL})["id"])
+        world.deliver_and_apply()
+        delete = world.context.stripe.delete_customer
+
+        def delete_late(customer_id: str) -> Any:
+            with use(world.new_context()), pytest.raises(ConflictError):
+                StripeCustomer.adopt(USER, customer_id)
+            return delete(customer_id)
+
+        with mock.patch.object(world.context.stripe, "delete_customer", delete_late):
+            StripeCustomer.erase_stripe_customer(stripe_id, delete_on_stripe=True)
+        assert types(world) == {"Pointer", "Erasure"}
+        with pytest.raises(CustomerErasedError):
+            StripeCustomer.adopt(USER, stripe_id)
+
+    @pytest.mark.parametrize("delete_on_stripe", [False, True])
+    def test_with_adoption_before_stripe_is_called(
+        self, world: World, *, delete_on_stripe: bool
+    ) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.STORE)
+        stripe_id = str(world.request("POST", "/v1/customers", {"email": EMAIL})["id"])
+        world.deliver_and_apply()
+        acquire = MetadataUpdate.acquire
+
+        def acquire_late(customer_id: str) -> MetadataUpdate | None:
+            with use(world.new_context()):
+                StripeCustomer.adopt(USER, customer_id)
+            return acquire(customer_id)
+
+        with (
+            mock.patch.object(MetadataUpdate, "acquire", acquire_late),
+            pytest.raises(ConflictError),
+        ):
+            StripeCustomer.erase_stripe_customer(stripe_id, delete_on_stripe=delete_on_stripe)
+        for _ in range(2):
+            world.time += 200
+            world.reconcile()
+        second_pass(world)
+        assert StripeCustomer.require(USER).stripe_id == stripe_id
+        assert on_stripe(world, stripe_id)["metadata"][USER_KEY] == "u-1"
+        assert types(world) == {"Pointer", "Customer", "CustomerClaim"}
+
     def test_with_metadata_that_is_being_written_is_completed(self, world: World) -> None:
         stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
         update = MetadataUpdate.acquire(stripe_id)
@@ -660,6 +712,25 @@ class TestInterruption:
         assert marked.log_of_erasures
         assert marks(marked) == set()
 
+    def test_erasure_that_fails_always_does_not_delay_others(
+        self, world: World, log: io.StringIO
+    ) -> None:
+        for user in (USER, OTHER):
+            stripe_id = StripeCustomer.create(user, EMAIL).stripe_id
+            Erasure.start(str(user.id), {stripe_id: []}, delete_on_stripe=False)
+            world.time += 1
+        of_later_release = [
+            {**image, "schema_version": {"N": "99"}}
+            for image in world.images()
+            if image["pk"]["S"] == "USER#u-1"
+        ]
+        for image in of_later_release:
+            database_client().put_item(TableName=world.settings.table_name, Item=image)
+        world.time += 200
+        world.reconcile()
+        assert StripeCustomer.get(OTHER) is None
+        assert "NewerSchemaError" in log.getvalue()
+
     def test_failure_is_reported_by_the_schedule(self, world: World, log: io.StringIO) -> None:
         StripeCustomer.create(USER, EMAIL)
         world.stripe.faults.fail_next(None, match="POST *", status=503)
@@ -672,6 +743,28 @@ class TestInterruption:
 
 
 class TestRestored:
+    def test_records_beside_a_tombstone_are_erased(self, marked: MarkedWorld) -> None:
+        """A backup that was made during an erasure has half of its transaction."""
+        of_ann = [image for image in marked.images() if image["pk"]["S"] == f"USER#{ANN.id}"]
+        StripeCustomer.erase(ANN)
+        put_back(marked, [*marked.images(), *of_ann])
+        assert StripeCustomer.get(ANN)
+        StripeCustomer.erase(ANN)
+        assert marks(marked) == set()
+
+    def test_claim_beside_a_tombstone_is_deleted_by_the_schedule(self, world: World) -> None:
+        stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
+        claim = next(image for image in world.images() if image["sk"]["S"] == "CLAIM")
+        erasure = Erasure.start("u-1", {stripe_id: []}, delete_on_stripe=False)
+        started = next(image for image in world.images() if image["pk"]["S"] == erasure.pk)
+        StripeCustomer.erase(USER)
+        others = [image for image in world.images() if image["pk"]["S"] != erasure.pk]
+        put_back(world, [*others, claim, started])
+        world.time += 200
+        world.reconcile()
+        assert "CustomerClaim" not in types(world)
+        assert "u-1" not in str(world.items())
+
     def test_is_erased_again_from_the_log(self, marked: MarkedWorld) -> None:
         backup = marked.images()
         StripeCustomer.erase(ANN)
