@@ -447,7 +447,7 @@ def _with_named_users(
 
 
 def _with_erasures(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
-    """Add erasures of users, with changes of their customers on Stripe after that.
+    """Add erasures of users and of existing customers, with changes of these on Stripe after that.
 
     They are drawn by themselves, so that the other actions of a seed do not depend on them. A user
     whose metadata was copied is not erased: without the original, a copy can't be recognized.
@@ -459,7 +459,7 @@ def _with_erasures(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]
     for number in range(random.choice((0, 0, 0, 1, 2)) if others else 0):
         before = random.choice(others)
         at = before.at + random.choice((0.0, 0.01, 0.3, 3.0, 30.0))
-        values = {"delete_on_stripe": random.random() < 0.3}
+        values: dict[str, Any] = {"delete_on_stripe": random.random() < 0.3}
         added.append(Action(f"x{number:02}", round(at, 3), "erase", before.user, values))
         for change in range(random.choice((1, 2, 3))):
             at += random.choice((0.0, 0.05, 1.0, 60.0, 1200.0))
@@ -468,6 +468,15 @@ def _with_erasures(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]
         if random.random() < 0.5:
             fields = {"email": _EMAILS[0], "name": _NAMES[0], "card": False}
             added.append(Action(f"x{number:02}'", round(at, 3), "create", before.user, fields))
+    existing = [action for action in others if action.kind == "existing_customer"]
+    nears = [action for action in others if action.kind in ("adopt", "name_user")] or existing
+    for number in range(random.choice((0, 1)) if existing and not copied else 0):
+        at = random.choice(nears).at + random.choice((0.0, 0.05, 0.3, 1.0, 30.0))
+        which, deletes = random.randrange(len(existing)), random.random() < 0.3
+        values = {"which": which, "delete_on_stripe": deletes}
+        added.append(Action(f"y{number:02}", round(at, 3), "erase", 0, values))
+        at += random.choice((0.05, 60.0, 1200.0))
+        added.append(Action(f"y{number:02}'", round(at, 3), "change_erased", 0))
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 

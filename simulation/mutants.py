@@ -478,6 +478,12 @@ MUTANTS = (
         "            Pointer.to(owner).remove_in(transaction)\n",
     ),
     Mutant(
+        "tombstone of an erased customer taken for no pointer",
+        f"{_MODELS}/pointer.py",
+        "            raise _erased(pointer)\n",
+        "            return None\n",
+    ),
+    Mutant(
         "replay of an erased customer's event keeps its user",
         f"{_MODELS}/event.py",
         "        elif reason == ERASED:\n            further = _erasing_actions()\n",

@@ -94,8 +94,10 @@ class Watch:
         The items of the table by key.
     erased : set of str
         The customers that have a tombstone.
-    to_be_erased : set of str
-        The customers that a work item of an erasure has named.
+    to_be_erased : dict
+        The customers that work items of erasures have named, with the users who had them.
+    kept : set of str
+        Of these, the ones that another user has got meanwhile, and keeps.
     events : dict
         The event items by Stripe id.
     failures : list of Failure
@@ -121,7 +123,8 @@ class Watch:
     ) -> None:
         self.images: dict[Key, Json] = {}
         self.erased: set[str] = set()
-        self.to_be_erased: set[str] = set()
+        self.to_be_erased: dict[str, set[str | None]] = {}
+        self.kept: set[str] = set()
         self.events: dict[str, Json] = {}
         self._records = records
         self._double = double
@@ -203,9 +206,19 @@ class Watch:
 
     def _note_erasure(self, new: Json) -> None:
         if text(new, "record_type") == "Erasure":
-            self.to_be_erased |= set(json.loads(new["customers"]["S"]))
+            for stripe_id in json.loads(new["customers"]["S"]):
+                self.to_be_erased.setdefault(stripe_id, set()).add(text(new, "user_id"))
+                self._note_owner(self.images.get((f"STRIPE#{stripe_id}", "POINTER"), {}))
+        elif text(new, "record_type") == "Pointer":
+            self._note_owner(new)
         if "erased_at" in new:
             self.erased.add(new["pk"]["S"].removeprefix("STRIPE#"))
+
+    def _note_owner(self, pointer: Json) -> None:
+        stripe_id = (text(pointer, "pk") or "").removeprefix("STRIPE#")
+        users = self.to_be_erased.get(stripe_id)
+        if users and "user_id" in pointer and text(pointer, "user_id") not in users:
+            self.kept.add(stripe_id)
 
     def _check(self, key: Key, old: Json | None, new: Json | None) -> None:
         kind, *rest = key[1].split("#")

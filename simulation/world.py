@@ -268,7 +268,7 @@ class World:
             self.stripe_actor.change_erased(action, sorted(self.watch.erased))
         elif action.kind in ACTIONS:
             self.stripe_actor.do(action)
-        elif action.kind == "adopt" and action.values["which"] >= len(self.stripe_actor.existing):
+        elif action.values.get("which", -1) >= len(self.stripe_actor.existing):
             pass  # the customer does not exist yet
         else:
             self._call(action)
@@ -348,8 +348,12 @@ class World:
         }
 
     def _erase(self, action: Action) -> None:
-        user_id = f"u-{action.user}"
-        call = ApiCall("erase", user_id, self.schedule.now, name=action.name)
+        which = action.values.get("which")
+        named = {"user_id": f"u-{action.user}"}
+        if which is not None:
+            named = {"stripe_id": self.stripe_actor.existing[which]}
+        event = {**named, "delete_on_stripe": action.values["delete_on_stripe"]}
+        call = ApiCall("erase", named.get("user_id", ""), self.schedule.now, name=action.name)
         self.final.calls.append(call)
 
         def then(outcome: Outcome) -> None:
@@ -358,9 +362,7 @@ class World:
                 call.ended = self.schedule.now
                 self.report.counts["customers erased"] += len(outcome.response["customer_ids"])
 
-        self.fleet.invoke(
-            "erase_customer", {"user_id": user_id, **action.values}, action.name, then
-        )
+        self.fleet.invoke("erase_customer", event, action.name, then)
 
     def _replay(self, action: Action) -> None:
         event: Json = {"failed": True}

@@ -498,7 +498,8 @@ class StripeCustomer:
         """Erase one customer by its Stripe id: an unassigned one, or any after a restore.
 
         If it is a user's, it is erased as by `erase`, without the user's other customers. If it is
-        not stored, nothing of it will be.
+        not stored, nothing of it will be. If another user gets it before it is erased, that user
+        keeps it.
 
         Parameters
         ----------
@@ -510,7 +511,7 @@ class StripeCustomer:
         Returns
         -------
         ErasedCustomers
-            The id of the customer.
+            The id of the customer; none if another user has got it meanwhile.
 
         Raises
         ------
