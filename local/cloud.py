@@ -405,12 +405,15 @@ def sam_build(folder: Path) -> list[str]:
     return [str(SAM), "build", "--build-dir", str(folder / "build")]
 
 
+_LOCAL_ERASURE_LOG = "arn:aws:logs:${AWS::Region}:${AWS::AccountId}:log-group:${ErasureLog}"
+
+
 def adapt(template: Path) -> None:
     """Remove from a template what the local AWS lacks: TLS, and metric math of alarms.
 
     The policies of the queues and of the bucket deny requests without TLS. An alarm on an
     expression watches the first metric of it instead. In a filter of the stream, `exists` is asked
-    of an attribute, not of the value in it.
+    of an attribute, not of the value in it. Writes to a log stream are authorized for the group.
     """
     document = yaml_parse(template.read_text())
     for policy in ("DeadLettersPolicy", "UndeliveredEventsPolicy", "ReportsPolicy"):
@@ -423,6 +426,10 @@ def adapt(template: Path) -> None:
         for event in resource["Properties"].get("Events", {}).values():
             for given in event["Properties"].get("FilterCriteria", {}).get("Filters", ()):
                 given["Pattern"] = given["Pattern"].replace(ABSENT, ABSENT_LOCALLY)
+        for role_policy in resource["Properties"].get("Policies", ()):
+            for statement in role_policy["PolicyDocument"]["Statement"]:
+                if statement.get("Sid") == "ErasureLog":
+                    statement["Resource"] = {"Fn::Sub": _LOCAL_ERASURE_LOG}
     template.write_text(yaml.safe_dump(document, sort_keys=False))
 
 

@@ -566,6 +566,13 @@ def summarise_customer(item: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, words))
 
 
+def summarise_pointer(item: Mapping[str, Any]) -> str:
+    """What a pointer leads to, in a few words."""
+    if "erased_at" in item:
+        return "the customer was erased"
+    return f"belongs to {item.get('user_id') or item.get('customer_id', 'no user')}"
+
+
 SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "CustomerClaim": lambda item: f"points to {item.get('stripe_id', 'none yet')}",
     "Customer": summarise_customer,
@@ -574,14 +581,16 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "TaxId": lambda item: f"{item['type']} {item['country']}",
     "PaymentMethod": lambda item: str(item["type"]),
     "Entitlement": lambda item: str(item["lookup_key"]),
-    "Pointer": lambda item: f"belongs to {item.get('user_id') or item['customer_id']}",
+    "Pointer": summarise_pointer,
     "MetadataUpdate": lambda _: "the metadata on Stripe is due to be written",
+    "Erasure": lambda item: f"erases {', '.join(json.loads(item['customers']))}",
     "Run": lambda item: f"{item['state']}, {item.get('mapping')}",
     "RunLock": lambda item: f"the last run is {item['run_id']}",
     "Window": lambda item: f"{'done' if item['is_done'] else 'in progress'}, {item['counts']}",
     "RateBudget": lambda item: f"{item['rate']} per second",
     "Suspicion": lambda item: f"{item['kind']} {item['stripe_id']}, to be checked again",
     "Difference": lambda item: f"{item['kind']} {item['stripe_id']}",
+    "Candidate": lambda item: f"{item['stripe_id']} may become the user's whom its metadata names",
     "LookupCursor": lambda _: "position of the lookups of waiting events",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
     "SweepCursor": lambda _: "position of the sweep of Stripe's events",

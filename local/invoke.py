@@ -22,6 +22,7 @@ EXAMPLE_CUSTOMER = "cus_ExampleJenny01"
 NEED_CUSTOMER = (
     "adopt_customer",
     "apply_event",
+    "erase_customer",
     "get_customer",
     "link_customer",
     "soft_delete_customer",

@@ -42,6 +42,7 @@ BACKGROUND = {
     "reconcile_events": "schedule",
     "replay_events": "operator",
     "rebuild_customers": "operator",
+    "erase_customer": "operator",
     "walk_account": "state machine",
 }
 """Functions outside the API and what invokes them."""

@@ -331,6 +331,7 @@ def generate(seed: int) -> History:
     adopts_by_metadata = stores_unassigned and unassigned.random() < 0.6
     if adopts_by_metadata:
         all_actions = _with_named_users(unassigned, all_actions, users)
+    all_actions = _with_erasures(seed, all_actions)
     checks_existing = chance("existing customers", seed).random() < _CHECKS_EXISTING
     if checks_existing:
         all_actions = _with_checks(seed, all_actions, users)
@@ -568,6 +569,40 @@ def _during_walk(
         values = {"which": which % PRIOR_CUSTOMERS, "take_over": False, "is_prior": True}
         return Action(name, at, kind, random.choice((user, random.randrange(6))), values)
     return Action(name, at, kind, user, _values(random, kind))
+
+
+def _with_erasures(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Add erasures of users and of existing customers, with changes of these on Stripe after that.
+
+    They are drawn by themselves, so that the other actions of a seed do not depend on them. A user
+    whose metadata was copied is not erased: without the original, a copy can't be recognized.
+    """
+    random = chance("erasures", seed)
+    added: list[Action] = []
+    copied = {action.user for action in actions if action.kind == "move_metadata"}
+    others = [action for action in actions if action.user not in copied]
+    for number in range(random.choice((0, 0, 0, 1, 2)) if others else 0):
+        before = random.choice(others)
+        at = before.at + random.choice((0.0, 0.01, 0.3, 3.0, 30.0))
+        values: dict[str, Any] = {"delete_on_stripe": random.random() < 0.3}
+        added.append(Action(f"x{number:02}", round(at, 3), "erase", before.user, values))
+        for change in range(random.choice((1, 2, 3))):
+            at += random.choice((0.0, 0.05, 1.0, 60.0, 1200.0))
+            name = f"x{number:02}{change:02}"
+            added.append(Action(name, round(at, 3), "change_erased", before.user))
+        if random.random() < 0.5:
+            fields = {"email": _EMAILS[0], "name": _NAMES[0], "card": False}
+            added.append(Action(f"x{number:02}'", round(at, 3), "create", before.user, fields))
+    existing = [action for action in others if action.kind == "existing_customer"]
+    nears = [action for action in others if action.kind in ("adopt", "name_user")] or existing
+    for number in range(random.choice((0, 1)) if existing and not copied else 0):
+        at = random.choice(nears).at + random.choice((0.0, 0.05, 0.3, 1.0, 30.0))
+        which, deletes = random.randrange(len(existing)), random.random() < 0.3
+        values = {"which": which, "delete_on_stripe": deletes}
+        added.append(Action(f"y{number:02}", round(at, 3), "erase", 0, values))
+        at += random.choice((0.05, 60.0, 1200.0))
+        added.append(Action(f"y{number:02}'", round(at, 3), "change_erased", 0))
+    return tuple(sorted((*actions, *added), key=lambda action: action.at))
 
 
 def _some(random: Random, names: tuple[str, ...]) -> tuple[str, ...]:

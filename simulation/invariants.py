@@ -45,12 +45,13 @@ class ApiCall:
     Parameters
     ----------
     kind : str
-        ``create``, ``adopt``, ``get``, ``api_update``, ``sync``, ``soft_delete``, ``release`` or
-        ``refused``.
+        ``create``, ``adopt``, ``get``, ``api_update``, ``sync``, ``soft_delete``, ``release``,
+        ``refused`` or ``erase``.
     user_id : str
-        The user that it is about.
+        The user that it is about; empty for the erasure of one customer, whoever has it.
     begun, ended : float
-        Unix times; ``ended`` is infinite while there is no response.
+        Unix times; ``ended`` is infinite while there is no response, and where the schedule has to
+        complete an erasure.
     status : int
         HTTP status of the response.
     name : str
@@ -156,6 +157,24 @@ def check_events(final: FinalState) -> Iterator[Violation]:
     yield from _check_crafted(final)
 
 
+def check_erasures(final: FinalState) -> Iterator[Violation]:
+    """Check that erased customers have a tombstone, and nothing else but ids."""
+    watch, promise = final.watch, "nothing of an erased customer is stored"
+    for stripe_id in sorted(watch.to_be_erased.keys() - watch.erased - watch.kept):
+        yield Violation("an erased customer has a tombstone", stripe_id)
+    for (pk, sk), image in watch.images.items():
+        is_claim = sk == "CLAIM" and text(image, "stripe_id") in watch.erased
+        if is_claim or (sk.startswith("CUSTOMER#") and sk.split("#")[1] in watch.erased):
+            yield Violation(promise, f"{pk} {sk}")
+        if sk == "EVENT" and text(image, "customer_id") in watch.erased:
+            left = image.keys() & {"webhook_message", "user_id", "request"}
+            if left or text(image, "state") not in ("applied", "ignored"):
+                yield Violation(promise, f"{pk} {text(image, 'state')}: {', '.join(sorted(left))}")
+    for stripe_id in sorted(watch.erased):
+        if "user_id" in _pointer(final, stripe_id):
+            yield Violation("a tombstone stays", stripe_id)
+
+
 def check_updates(final: FinalState) -> Iterator[Violation]:
     """Check that an update is sent to Stripe with one key, and that a successful one was made."""
     for call in final.calls:
@@ -177,7 +196,8 @@ def check_creates(final: FinalState) -> Iterator[Violation]:
     account, actor = final.double.account, final.stripe_actor
     creates = [call for call in final.calls if call.kind in ("create", "refused")]
     gone = {stripe_id for stripe_id in account.customers if "user_id" in _pointer(final, stripe_id)}
-    gone |= account.deleted_customers  # perhaps before the call listed the customers
+    # Perhaps before the call listed the customers.
+    gone |= account.deleted_customers | final.watch.erased
     for stripe_id in account.customers.keys() - actor.foreign - {*actor.existing, *actor.prior}:
         metadata = account.customers[stripe_id]["metadata"]
         claimed = final.watch.claimed.get(metadata.get(TOKEN_KEY), inf)
@@ -248,8 +268,8 @@ def _check_run(final: FinalState, run: WalkedRun, found: Set[str]) -> Iterator[V
     """
     account = final.double.account
     released = {stripe_id for _, stripe_id in final.watch.released}
-    gone = account.deleted_customers | found
-    ended = {c.user_id for c in final.calls if c.kind in ("soft_delete", "release")}
+    gone = account.deleted_customers | found | final.watch.erased
+    ended = {c.user_id for c in final.calls if c.kind in ("soft_delete", "release", "erase")}
     rows = [row for row in run.rows if row[1] in run.present - gone - released]
     for user_id, stripe_id in rows:
         has_claim = (f"USER#{user_id}", "CLAIM") in final.watch.images
@@ -337,8 +357,8 @@ def check_verified(final: FinalState, unknown: Set[str]) -> Iterator[Violation]:
 
 def released_customers(final: FinalState) -> list[str]:
     """The ids of the customers that were released, that Stripe has, and that no user has."""
-    deleted = final.double.account.deleted_customers
-    released = {stripe_id for _, stripe_id in final.watch.released} - deleted
+    gone = final.double.account.deleted_customers | final.watch.erased
+    released = {stripe_id for _, stripe_id in final.watch.released} - gone
     return sorted(name for name in released if text(_pointer(final, name), "user_id") is None)
 
 
@@ -575,12 +595,12 @@ def _with_children(watch: Watch, partition: str, image: Json) -> Customer:
 
 def _was_created_last(final: FinalState, user_id: str) -> bool:
     """Return whether a create succeeded, and nothing ended the customer at that time or since."""
-    calls = [call for call in final.calls if call.user_id == user_id]
+    calls = [call for call in final.calls if call.user_id in (user_id, "")]
     creates = [c for c in calls if c.kind == "create" and 200 <= c.status < 300]
     if not creates:
         return False
     last = max(creates, key=lambda call: call.begun)
-    ends = [c.ended for c in calls if c.kind in ("soft_delete", "release")]
+    ends = [c.ended for c in calls if c.kind in ("soft_delete", "release", "erase")]
     # A create returns the customer that a run gave to the user; undoing the run releases it.
     ends += [at for (user, _), at in final.watch.released.items() if user == user_id]
     return not any(end > last.begun for end in ends)
@@ -724,7 +744,7 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
             yield Violation("a customer has one owner", detail)
     actor, account = final.stripe_actor, final.double.account
     released = {stripe_id for _, stripe_id in final.watch.released}
-    gone = actor.moved | account.deleted_customers
+    gone = actor.moved | account.deleted_customers | final.watch.erased
     for stripe_id in released.union(actor.existing, actor.prior) - gone:
         pointer = _pointer(final, stripe_id)
         metadata = account.customers[stripe_id]["metadata"]
@@ -743,7 +763,7 @@ def _check_unassigned(final: FinalState) -> Iterator[Violation]:
     failed = _customers_with_failed_events(final)
     for stripe_id, customer in account.customers.items():
         has_token = TOKEN_KEY in customer["metadata"] or stripe_id in {*actor.moved, *actor.copies}
-        if has_token or stripe_id in failed or stripe_id in account.deleted_customers:
+        if has_token or stripe_id in failed | account.deleted_customers | final.watch.erased:
             continue
         pointer, partition = _pointer(final, stripe_id), f"UNASSIGNED#{stripe_id}"
         if not pointer and stripe_id in actor.prior:
@@ -795,7 +815,8 @@ def _check_duplicates(final: FinalState, skipped_users: Set[str]) -> Iterator[Vi
         user_id = customer["metadata"].get(USER_KEY)
         if user_id is None or user_id in skipped_users or stripe_id in final.stripe_actor.foreign:
             continue
-        if stripe_id in account.deleted_customers:
+        # Stripe may have refused to remove the metadata of an erased one.
+        if stripe_id in account.deleted_customers | final.watch.erased:
             continue
         record = final.watch.images.get((f"USER#{user_id}", f"CUSTOMER#{stripe_id}"))
         if record is None:

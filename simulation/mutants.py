@@ -426,7 +426,7 @@ MUTANTS = (
     Mutant(
         "create blocked by a soft-deleted customer",
         f"{_CUSTOMERS}/guard.py",
-        "{stripe_id for stripe_id, pointer in pointers.items() if pointer.user_id}",
+        "{i for i, pointer in pointers.items() if pointer.user_id or pointer.is_erased}",
         "set[str]()",
     ),
     Mutant(
@@ -539,6 +539,42 @@ MUTANTS = (
         "idempotency_key is not None and idempotency_key == self.update_key",
         "self.update_key is not None",
         seed=380,
+    ),
+    Mutant(
+        "payload of an erased customer's event stored",
+        f"{_EVENTS}/receive.py",
+        "        event.ignore_as_erased()\n",
+        '        event.ignore("erased")\n',
+    ),
+    Mutant(
+        "no tombstone of an erased customer",
+        f"{_MODELS}/customer.py",
+        "            Pointer.erase_in(transaction, pointer, customer_id)\n",
+        "            Pointer.to(owner).remove_in(transaction)\n",
+    ),
+    Mutant(
+        "tombstone of an erased customer taken for no pointer",
+        f"{_MODELS}/pointer.py",
+        "            raise _erased(pointer)\n",
+        "            return None\n",
+    ),
+    Mutant(
+        "replay of an erased customer's event keeps its user",
+        f"{_MODELS}/event.py",
+        "        elif reason == ERASED:\n            further = _erasing_actions()\n",
+        "",
+    ),
+    Mutant(
+        "erasure not completed by the schedule",
+        f"{_EVENTS}/reconcile.py",
+        "            if erasure.claim_due():\n                complete_erasure(erasure)\n",
+        "            if erasure.claim_due():\n                erasure.finish()\n",
+    ),
+    Mutant(
+        "no second pass over the events of an erased customer",
+        f"{_CUSTOMERS}/erase.py",
+        "    erasure.schedule_second_pass()\n",
+        "    erasure.finish()\n",
     ),
     Mutant(
         "custom handler's failure ignored",

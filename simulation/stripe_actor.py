@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -187,6 +187,11 @@ class StripeActor:
         self._change_customer(action, customer, {"name": "Zoe"})
         second = Action(f"{action.name}'", action.at, "", 0)
         self._change_customer(second, customer, {"name": name or ""})
+
+    def change_erased(self, action: Action, customers: Iterable[str]) -> None:
+        """Change erased customers, whose metadata names no user any more."""
+        for stripe_id in customers:
+            self._change_customer(action, stripe_id, {"name": "Zoe"})
 
     def _delete(self, action: Action, customer: str) -> None:
         self._ask(action, "DELETE", f"/v1/customers/{customer}")

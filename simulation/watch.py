@@ -95,6 +95,12 @@ class Watch:
     ----------
     images : dict
         The items of the table by key.
+    erased : set of str
+        The customers that have a tombstone.
+    to_be_erased : dict
+        The customers that work items of erasures have named, with the users who had them.
+    kept : set of str
+        Of these, the ones that another user has got meanwhile, and keeps.
     events : dict
         The event items by Stripe id.
     failures : list of Failure
@@ -128,6 +134,9 @@ class Watch:
         clock: Callable[[], float],
     ) -> None:
         self.images: dict[Key, Json] = {}
+        self.erased: set[str] = set()
+        self.to_be_erased: dict[str, set[str | None]] = {}
+        self.kept: set[str] = set()
         self.events: dict[str, Json] = {}
         self._records = records
         self._double = double
@@ -160,6 +169,11 @@ class Watch:
         """The work items of metadata that is due on Stripe."""
         return [image for (_, sk), image in self.images.items() if sk == "METADATA"]
 
+    @property
+    def erasures(self) -> list[Json]:
+        """The work items of erasures."""
+        return [image for (_, sk), image in self.images.items() if sk == "ERASE"]
+
     def check_changes(self) -> None:
         """Check the changes since the last call: those of one request, as a whole."""
         new_records = self._records[self._position :]
@@ -169,10 +183,15 @@ class Watch:
             for record in new_records
             if "NewImage" not in record["dynamodb"]
         }
+        already_erased = set(self.erased)
+        for record in new_records:
+            self._note_erasure(record["dynamodb"].get("NewImage", {}))
         for record in new_records:
             keys = record["dynamodb"]["Keys"]
             key = (keys["pk"]["S"], keys["sk"]["S"])
             new = record["dynamodb"].get("NewImage")
+            if new and key[1].startswith("CUSTOMER#") and _customer_of(key) in already_erased:
+                self._violated("nothing of an erased customer is stored", key[1])
             self._check(key, self.images.get(key), new)
             self._store(key, new)
         changed = [record["dynamodb"]["Keys"] for record in new_records]
@@ -214,6 +233,22 @@ class Watch:
         former = json.loads(text(claim, "former_tokens") or "[]")
         stored = [self.claimed[token] for token in former if token in self.claimed]
         self.claimed.setdefault(text(claim, "token") or "", min(stored, default=self._clock()))
+
+    def _note_erasure(self, new: Json) -> None:
+        if text(new, "record_type") == "Erasure":
+            for stripe_id in json.loads(new["customers"]["S"]):
+                self.to_be_erased.setdefault(stripe_id, set()).add(text(new, "user_id"))
+                self._note_kept(self.images.get((f"STRIPE#{stripe_id}", "POINTER"), {}))
+        elif text(new, "record_type") == "Pointer":
+            self._note_kept(new)
+        if "erased_at" in new:
+            self.erased.add(new["pk"]["S"].removeprefix("STRIPE#"))
+
+    def _note_kept(self, pointer: Json) -> None:
+        stripe_id = (text(pointer, "pk") or "").removeprefix("STRIPE#")
+        users = self.to_be_erased.get(stripe_id)
+        if users and "user_id" in pointer and text(pointer, "user_id") not in users:
+            self.kept.add(stripe_id)
 
     def _check(self, key: Key, old: Json | None, new: Json | None) -> None:
         kind, *rest = key[1].split("#")
@@ -264,7 +299,7 @@ class Watch:
 
     def _is_frozen(self, customer: Key, kind: str, old: Json | None, new: Json | None) -> bool:
         """Whether this change of a soft-deleted customer, or of a child of it, is forbidden."""
-        if customer not in self._soft_deleted or new == old:
+        if customer not in self._soft_deleted or new == old or customer[1] in self.to_be_erased:
             return False
         if not self._soft_deleted[customer] or old is None or new is None:
             return True
@@ -272,8 +307,10 @@ class Watch:
         return not changed <= _COMPLETED_AFTER_DELETION.get(kind, set())
 
     def _check_deleted(self, pk: str, sk: str) -> None:
-        """Check that a record was deleted by a release, a child's with its customer or later."""
+        """Check that a record was released, a child's with its customer or later, or erased."""
         user_id, stripe_id = pk.removeprefix("USER#"), sk.split("#")[1]
+        if stripe_id in self.to_be_erased:
+            return
         if pk.startswith("UNASSIGNED#"):
             self._check_adopted(pk, sk, stripe_id)
             return
@@ -385,6 +422,11 @@ class Watch:
 
     def _violated(self, promise: str, detail: str) -> None:
         self._on_violation(Violation(promise, detail))
+
+
+def _customer_of(key: Key) -> str:
+    """The Stripe customer that a record, or one of a child, is of."""
+    return key[1].split("#")[1]
 
 
 def text(image: Json, name: str) -> str | None:

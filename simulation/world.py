@@ -28,6 +28,7 @@ from simulation.invariants import (
     FinalState,
     check_adopted,
     check_creates,
+    check_erasures,
     check_events,
     check_replay,
     check_state,
@@ -180,6 +181,7 @@ class World:
         self.fleet.trace = self._trace
         self.queue = SimulatedService("queue", self.fleet)
         self.bus = SimulatedService("bus", self.fleet)
+        self.erasure_log = SimulatedService("queue", self.fleet)
         lag = chance(history.seed, "index")
         self.database = Database(
             clock=lambda: self.schedule.now,
@@ -224,6 +226,7 @@ class World:
         self.fleet.context_options = {
             "send_dead_letter": self.queue.send,
             "publish": self.bus.send,
+            "log_erasure": lambda ids: self.erasure_log.send({"customer_ids": ids}),
             "store_report": self.walks.bucket.store,
             "read_file": self.walks.bucket.read_lines,
         }
@@ -266,6 +269,7 @@ class World:
         self._report_violations(check_updates(self.final))
         self._report_violations(check_creates(self.final))
         self._report_violations(check_walks(self.final))
+        self._report_violations(check_erasures(self.final))
         skipped_users = users_with_failed_events(self.final)
         self._report_violations(check_state(self.final, skipped_users))
         if self._replay_failed():
@@ -293,18 +297,21 @@ class World:
             pass
         elif action.kind == "release" and self._has_copy(action.user):
             pass  # nothing would remember that the copy is one
+        elif action.kind == "change_erased":
+            self.stripe_actor.change_erased(action, sorted(self.watch.erased))
         elif action.kind in ACTIONS:
             self.stripe_actor.do(action)
-        elif action.kind == "adopt" and not self._has_existing(action):
+        elif action.kind in ("adopt", "erase") and not self._has_existing(action):
             pass  # the customer does not exist yet
         else:
             self._call(action)
         self._note_change()
 
     def _has_existing(self, action: Action) -> bool:
-        """Return whether the customer of an adoption exists yet."""
+        """Return whether the existing customer that an action names, if it does, exists yet."""
         is_prior = bool(action.values.get("is_prior"))
-        return is_prior or int(action.values["which"]) < len(self.stripe_actor.existing)
+        which = int(action.values.get("which", -1))
+        return is_prior or which < len(self.stripe_actor.existing)
 
     def _is_ambiguous(self, user: int) -> bool:
         """Return whether a copy could not be told from the customer of the user.
@@ -338,6 +345,9 @@ class World:
         if action.kind == "walk":
             self.report.counts["runs"] += 1
             self.walks.begin(action)
+            return
+        if action.kind == "erase":
+            self._erase(action)
             return
         is_prior = action.values.get("is_prior")
         actor = self.stripe_actor
@@ -377,8 +387,27 @@ class World:
         with_email = self.stripe_actor.existing_with(action.values["email"])
         images = self.watch.images
         return {
-            i for i in with_email if "user_id" not in images.get((f"STRIPE#{i}", "POINTER"), {})
+            i
+            for i in with_email
+            if not images.get((f"STRIPE#{i}", "POINTER"), {}).keys() & {"user_id", "erased_at"}
         }
+
+    def _erase(self, action: Action) -> None:
+        which = action.values.get("which")
+        named = {"user_id": f"u-{action.user}"}
+        if which is not None:
+            named = {"stripe_id": self.stripe_actor.existing[which]}
+        event = {**named, "delete_on_stripe": action.values["delete_on_stripe"]}
+        call = ApiCall("erase", named.get("user_id", ""), self.schedule.now, name=action.name)
+        self.final.calls.append(call)
+
+        def then(outcome: Outcome) -> None:
+            self._check_outcome("erase_customer", outcome)
+            if not outcome.died and outcome.error is None:
+                call.ended = self.schedule.now
+                self.report.counts["customers erased"] += len(outcome.response["customer_ids"])
+
+        self.fleet.invoke("erase_customer", event, action.name, then)
 
     def _replay(self, action: Action) -> None:
         event: Json = {"failed": True}
@@ -493,6 +522,7 @@ class World:
             and not self.watch.metadata_updates
             and self.walks.are_over
             and not self._is_verifying
+            and not self.watch.erasures
             and self.timer.has_run_since(self._last_change)
         )
 
@@ -500,7 +530,7 @@ class World:
         """Maximum pause of the schedule in seconds: while idle, until something is due."""
         if not self._is_stream_idle() or self.fleet.is_busy():
             return EVERY_SECONDS
-        due = [*self.watch.unfinished, *self.watch.metadata_updates]
+        due = [*self.watch.unfinished, *self.watch.metadata_updates, *self.watch.erasures]
         times = [float(item["next_attempt"]["N"]) for item in due]
         if not self.deliveries.is_idle:
             times.append(self.deliveries.next_at())
@@ -525,7 +555,7 @@ class World:
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
-        is_retried = function in (*APPLYING, *WALKING, "rebuild_customers")
+        is_retried = function in (*APPLYING, *WALKING, "rebuild_customers", "erase_customer")
         is_bug = function in WALKING and isinstance(error, InvocationFailedError)
         if is_retried and isinstance(error, StripeIntegrationsError) and not is_bug:
             # Lambda, or the operator who invoked it, retries.

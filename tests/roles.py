@@ -287,6 +287,11 @@ def get_object(bucket: str, key: str) -> Need:
     return Need("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}")
 
 
+def put_log_events(log_group: str) -> Need:
+    """What it takes to write to a log group, by the reference to its ARN."""
+    return Need("logs:PutLogEvents", log_group)
+
+
 def needs(service: str, operation: str, body: Json) -> list[Need]:  # noqa: PLR0911 - a case each
     """What a request of botocore's needs.
 

@@ -247,8 +247,8 @@ class TestRollout:
             "ExecutedVersion": new_version,
         }
         assert (errors["Namespace"], errors["MetricName"]) == ("AWS/Lambda", "Errors")
-        # The others respond with their error, which Lambda does not count; this one raises it.
-        raises = name in ("RebuildCustomers", "WalkAccount")
+        # The others respond with their error, which Lambda does not count; these raise it.
+        raises = name in ("RebuildCustomers", "EraseCustomer", "WalkAccount")
         assert len(internal) == (0 if raises else 1)
         for metric in internal:
             assert metric["Namespace"] == NAMESPACE

@@ -305,6 +305,9 @@ def invoke_with_invalid_events(world: FailingWorld) -> None:
     ):
         world.replay(event)
         world.rebuild(event)
+        world.erase(event)
+        world.erase({"user_id": event})
+        world.erase({"stripe_id": secret, "delete_on_stripe": event})
         world.walk({"action": "start", "run_id": "first", **event})
         world.walk({"action": secret, "run_id": secret, "worker": [secret]})
         world.walk({"action": "status", "run_id": {secret: secret}})
@@ -322,6 +325,12 @@ def rebuild(world: FailingWorld) -> None:
         world.database.request("DeleteItem", {"TableName": "customers", "Key": key})
     for event in ({}, {"resume_from": [mark("text of a rebuild")]}):
         world.rebuild(event)
+
+
+def erase(world: FailingWorld) -> None:
+    world.erase({"user_id": ANN})
+    world.time += 1000
+    world.reconcile()
 
 
 def walk(world: FailingWorld) -> None:
@@ -357,6 +366,7 @@ STORIES: list[Story] = [
     replay_failed_events,
     replay_a_range,
     rebuild,
+    erase,
     walk,
 ]
 _COVERED_ELSEWHERE: dict[Story, tuple[str, ...]] = {

@@ -70,8 +70,6 @@ NOT_USED: Mapping[str, str] = {
     "logs:*DeletionProtection": "deletion protection",
     "logs:*ciateKmsKey": "keys of log groups",
     "logs:DeleteResourcePolicy": "log groups under /aws/vendedlogs/ need none",
-    "logs:CreateLogStream": "import of a table",
-    "logs:DescribeLogStreams": "import of a table",
     "logs:PutLogEvents": "import of a table",
     "firehose:*": "delivery of logs to Firehose",
     "codedeploy:RegisterOnPremisesInstance": "machines",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import ClassVar
+from unittest.mock import patch
 
 import boto3
 import pytest
@@ -13,13 +14,17 @@ import pytest
 import functions.link_customer.app as link_customer_function
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.actions.customers.assign import store_unassigned
-from stripe_integrations.actions.customers.refresh import fetch_missing_children
+from stripe_integrations.actions.customers.refresh import (
+    fetch_missing_children,
+    refresh_from_stripe,
+)
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.adapters import secrets
 from stripe_integrations.config import ExistingCustomers, UnassignedCustomers, WebhookIngress
 from stripe_integrations.context import Context, use
 from stripe_integrations.errors import StripeUnavailableError, UnprocessableEventError
 from stripe_integrations.models import (
+    Card,
     Customer,
     CustomerClaim,
     Event,
@@ -28,6 +33,8 @@ from stripe_integrations.models import (
     read_customer,
 )
 from stripe_integrations.models.claim import new_token
+from stripe_integrations.models.erasure import Erasure
+from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.table import Record
 from tests.engines import REGION
 from tests.roles import (
@@ -313,6 +320,39 @@ def reconcile_events(stage: Stage) -> None:
     stage.time += 130
     deliver()
     store_and_change_unassigned(stage, deliver)
+    unassigned = store_customers_to_erase(stage)
+    customer_id = StripeCustomer.require(User("u-3")).stripe_id
+    with patch("stripe_integrations.models.customer._ROOM_ITEMS", 2):
+        for user_id, stripe_id in (("u-3", customer_id), (None, unassigned), (None, "cus_1")):
+            Erasure.start(user_id, {stripe_id: ["pm_1"]}, delete_on_stripe=False)
+        for _ in range(2):
+            stage.time += 1000
+            stage.reconcile()
+
+
+def erase_customer(stage: Stage) -> None:
+    unassigned = store_customers_to_erase(stage)
+    with patch("stripe_integrations.models.customer._ROOM_ITEMS", 2):
+        stage.erase({"user_id": "u-3"})
+        stage.erase({"stripe_id": unassigned, "delete_on_stripe": True})
+    stage.erase({"stripe_id": "cus_1"})
+
+
+def store_customers_to_erase(stage: Stage) -> str:
+    """Store a user's customer and one of no user, with cards and events; the id of the latter."""
+    customer = StripeCustomer.create(User("u-3"), EMAIL)
+    made = stage.request("POST", "/v1/customers", {"email": EMAIL})
+    assert store_unassigned(CustomerSnapshot.from_fetch(made))
+    unassigned = read_customer(Owner(None, made["id"]))
+    assert unassigned
+    for record in (customer, unassigned):
+        for _ in range(2):
+            stage.attach_card(record.stripe_id)
+        refresh_from_stripe(record)
+        stage.receive("payment_method.attached")
+    # The user has the card of another customer besides, that was released.
+    Card.under("USER#u-3", "cus_9", {"stripe_id": "pm_9"}, Observation.of_event(1)).save()
+    return str(made["id"])
 
 
 def replay_events(stage: Stage) -> None:
@@ -428,6 +468,7 @@ SCENARIOS: Mapping[str, Callable[[Stage], None]] = {
         adopt_customer,
         apply_event,
         create_customer,
+        erase_customer,
         get_customer,
         link_customer,
         rebuild_customers,

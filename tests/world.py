@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 import functions.adopt_customer.app as adopt_customer
 import functions.apply_event.app as apply_event
 import functions.create_customer.app as create_customer
+import functions.erase_customer.app as erase_customer
 import functions.get_customer.app as get_customer
 import functions.link_customer.app as link_customer
 import functions.rebuild_customers.app as rebuild_customers
@@ -74,6 +75,7 @@ class World:
         self.during_sleep: Callable[[], None] = lambda: None
         self.dead_letters: list[Json] = []
         self.published: list[Json] = []
+        self.log_of_erasures: list[str] = []
         self.reports: dict[str, str] = {}
         self.files: dict[str, bytes] = {}
         self.schema_errors: list[str] = []
@@ -118,6 +120,7 @@ class World:
             ),
             send_dead_letter=self.send_dead_letter,
             publish=self.publish,
+            log_erasure=self.log_erasure,
             store_report=self.store_report,
             read_file=self.read_file,
             measure=lambda metric, value: self.measured.append((metric, value)),
@@ -141,6 +144,12 @@ class World:
             raise MessageNotSentError("events: AccessDeniedException")
         self.schema_errors += schema_errors(detail)
         self.published.append(dict(detail))
+
+    def log_erasure(self, customer_ids: Sequence[str]) -> None:
+        """Take ids, as the log of erasures does."""
+        if not roles.allowed(roles.put_log_events("ErasureLog.Arn")):
+            raise MessageNotSentError("logs: AccessDeniedException")
+        self.log_of_erasures += customer_ids
 
     def store_report(self, key: str, text: str) -> None:
         """Take a part of a report, as the bucket does."""
@@ -205,6 +214,10 @@ class World:
     def rebuild(self, event: Json | None = None, remaining_seconds: float = 290) -> Json:
         """Invoke rebuild_customers, as an operator does."""
         return self.invoke(rebuild_customers, event or {}, int(remaining_seconds * 1000))
+
+    def erase(self, event: Json, remaining_seconds: float = 290) -> Json:
+        """Invoke erase_customer, as an operator does."""
+        return self.invoke(erase_customer, event, int(remaining_seconds * 1000))
 
     def walk(self, event: Json, remaining_seconds: float = 900) -> Json:
         """Invoke walk_account, as the state machine or an operator does."""

@@ -37,6 +37,9 @@ BOTOCORE_SERVICES = {"dynamodb", "events", "secretsmanager", "sqs", "ssm"}
 STORE_OBJECTS = ("walk_account",)
 """The functions that use S3: the others do without its model, which is the largest."""
 
+LOG_ERASURES = ("erase_customer", "reconcile_events")
+"""The functions that write the log of erasures, and so call CloudWatch Logs."""
+
 RUN_HANDLERS = ("apply_event", "reconcile_events", "replay_events")
 """The functions that apply events, and so call custom handlers."""
 DECLARE_HANDLERS = ("link_customer",)
@@ -57,6 +60,7 @@ def main(function: str, requirements: str, artifacts: str) -> None:
     services = BOTOCORE_SERVICES.union(
         bundled_handlers.services if bundled_handlers else (),
         {"s3"} if function in STORE_OBJECTS else (),
+        {"logs"} if function in LOG_ERASURES else (),
     )
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(dependencies(requirements_files, services), target, copy_function=link_or_copy)

@@ -100,6 +100,7 @@ MEANINGS = {
     "customer-not-found": "This user has no customer; or Stripe does not have the one to adopt, or"
     " it was soft-deleted here.",
     "customer-being-created": "This user's customer is being created.",
+    "customer-erased": "The Stripe customer was erased, maybe while it was being created.",
     "customer-of-another-user": "The Stripe customer is another user's.",
     "user-has-another-customer": "This user has another customer.",
     "take-over-required": "The metadata of the Stripe customer names another deployment, or another"
@@ -211,6 +212,7 @@ _ROUTES = (
             *OF_WRITING,
             *OF_BODY,
             errors.CustomerOfAnotherUserError,
+            errors.CustomerErasedError,
             errors.CustomerExistsError,
         ),
     ),
@@ -281,6 +283,7 @@ _ROUTES = (
             *OF_REQUIRING,
             *OF_BODY,
             errors.CustomerOfAnotherUserError,
+            errors.CustomerErasedError,
             errors.UserHasAnotherCustomerError,
             errors.TakeOverRequiredError,
         ),

@@ -100,6 +100,9 @@ class Settings:
         type, ``invoice.paid``; a family, ``invoice.*``; or ``*``. Thin events are never published.
     dead_letters_url : str or None
         The SQS queue for failed events.
+    erasure_log_group : str or None
+        The CloudWatch log group of the log of erasures, from which the ids of erased customers are
+        read after the table was restored.
     deployment_name : str or None
         Identifies the customers that this deployment created on Stripe: it must be unique among the
         deployments on one Stripe account, and never change. The first create stores it in the
@@ -145,6 +148,7 @@ class Settings:
     event_bus_name: str | None = None
     publish_types: tuple[str, ...] = ()
     dead_letters_url: str | None = None
+    erasure_log_group: str | None = None
     deployment_name: str | None = None
     existing_customers: ExistingCustomers = ExistingCustomers.IGNORE
     api_authorizer: Authorizer = Authorizer.IAM
@@ -200,6 +204,7 @@ class Settings:
             event_bus_name=environment.get("EVENT_BUS_NAME") or None,
             publish_types=_publish_types(environment.get("PUBLISH_TYPES") or ""),
             dead_letters_url=environment.get("DEAD_LETTERS_URL") or None,
+            erasure_log_group=environment.get("ERASURE_LOG_GROUP") or None,
             deployment_name=_name(environment.get("DEPLOYMENT_NAME") or None),
             existing_customers=_existing(environment.get("EXISTING_CUSTOMERS") or "ignore"),
             api_authorizer=_authorizer(environment.get("API_AUTHORIZER") or "iam"),

@@ -10,7 +10,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,9 +43,9 @@ class Context:
         For tokens and jitter.
     make_stripe : callable, optional
         Makes the gateway to Stripe on first use, with the parameters of `StripeGateway`.
-    send_dead_letter, publish : callable, optional
-        Send a message to the dead-letter queue, and to the event bus; by default, to those of the
-        settings.
+    send_dead_letter, publish, log_erasure : callable, optional
+        Send a message to the dead-letter queue, one to the event bus, and the ids of customers to
+        the log of erasures; by default, to those of the settings.
     store_report : callable, optional
         Stores a text under a key; by default, in the settings' bucket for reports.
     read_file : callable, optional
@@ -70,6 +70,7 @@ class Context:
     make_stripe: Callable[..., StripeGateway] | None = None
     send_dead_letter: Callable[[Mapping[str, Any]], None] | None = None
     publish: Callable[[Mapping[str, Any]], None] | None = None
+    log_erasure: Callable[[Sequence[str]], None] | None = None
     store_report: Callable[[str, str], None] | None = None
     read_file: Callable[[str, int], Iterator[tuple[bytes, int]]] | None = None
     before_stripe_call: Callable[[str], None] | None = None
@@ -102,6 +103,13 @@ class Context:
         """Publish the outcome of an event to the event bus."""
         send = self.publish or partial(publisher.publish, self.settings)
         send(detail)
+
+    def record_erasure(self, customer_ids: Sequence[str]) -> None:
+        """Add customers to the log of erasures, outside the table."""
+        if self.log_erasure:
+            self.log_erasure(customer_ids)
+        else:
+            publisher.log_erasure(self.settings, customer_ids, self.clock())
 
     def put_report(self, key: str, text: str) -> None:
         """Store a part of a report, in place of the one that has this key."""

@@ -18,6 +18,7 @@
     ├── CustomerNotFoundError
     ├── CustomerBeingCreatedError
     ├── CustomerSoftDeletedError
+    ├── CustomerErasedError
     ├── CustomerOfAnotherUserError
     ├── UserHasAnotherCustomerError
     ├── TakeOverRequiredError
@@ -170,6 +171,10 @@ class CustomerSoftDeletedError(StripeIntegrationsError):
     """The record is soft-deleted, and a soft-deleted record never changes."""
 
 
+class CustomerErasedError(StripeIntegrationsError):
+    """The Stripe customer was erased: nothing of it is stored again."""
+
+
 class CustomerOfAnotherUserError(StripeIntegrationsError):
     """The Stripe customer is another user's; nothing was written."""
 
@@ -230,7 +235,7 @@ class DatabaseRefusedError(StripeIntegrationsError):
 
 
 class MessageNotSentError(StripeIntegrationsError):
-    """The dead-letter queue or the event bus did not accept a message."""
+    """The dead-letter queue, the event bus or the log of erasures did not accept a message."""
 
 
 class StorageError(StripeIntegrationsError):

@@ -12,6 +12,8 @@ APPLY_SECONDS = 30
 """Time that a batch of events needs: one fetch and one write."""
 EVENTS_PAGE_SECONDS = 45
 """Time that a page of events needs, in a sweep or a replay."""
+ERASE_SECONDS = 20
+"""Time that the erasure of one more customer, or of a hundred events, needs."""
 REBUILD_CUSTOMER_SECONDS = 60
 """Time that a rebuild needs for one more customer."""
 WALK_PAGE_SECONDS = 240

@@ -49,6 +49,7 @@ with use(Context(Settings(table_name="none"))):
 CALLS: dict[str, Any] = {
     "create_customer": lambda gateway: gateway.create_customer(SETTABLE, KEY),
     "update_customer": lambda gateway: gateway.update_customer(CUSTOMER, SETTABLE, KEY),
+    "delete_customer": lambda gateway: gateway.delete_customer(CUSTOMER),
     "retrieve_customer": lambda gateway: gateway.retrieve_customer(CUSTOMER),
     "list_customers": lambda gateway: list(
         gateway.list_customers(1, "jane@example.com", created_until=2)

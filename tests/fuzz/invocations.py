@@ -98,6 +98,7 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (9, _stream(world)),
         (4, _by_hand("replay_events", _replays(world))),
         (2, _by_hand("rebuild_customers", _rebuilds(world))),
+        (1, _by_hand("erase_customer", _erasures(world))),
         (2, _by_hand("reconcile_events", st.just({}))),
         (4, _by_hand("walk_account", _walks())),
     )
@@ -352,6 +353,15 @@ def _rebuilds(world: MarkedWorld) -> st.SearchStrategy[Json]:
     since = st.sampled_from((0, 60, 10**6)).map(lambda age: int(world.time) - age)
     known = st.sampled_from(list(world.stripe.account.customers))
     return st.fixed_dictionaries({}, optional={"created_from": since, "resume_from": known})
+
+
+def _erasures(world: MarkedWorld) -> st.SearchStrategy[Json]:
+    known = st.sampled_from(list(world.stripe.account.customers))
+    users = st.sampled_from([user_id(name) for name in USERS])
+    of_user = st.fixed_dictionaries({"user_id": users | JUNK})
+    of_customer = st.fixed_dictionaries({"stripe_id": known | known.flatmap(spliced_text) | JUNK})
+    deletion = st.fixed_dictionaries({}, optional={"delete_on_stripe": st.booleans() | JUNK})
+    return st.builds(lambda given, more: {**given, **more}, of_user | of_customer, deletion)
 
 
 def _walks() -> st.SearchStrategy[Json]:

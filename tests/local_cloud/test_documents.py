@@ -387,7 +387,7 @@ def operate(reader: Reader) -> None:
     reader.follow("Deploying step by step")
     close(reader)
     restore(reader)
-    purge(reader)
+    erase(reader)
     upgrade(reader)
     take_down(reader)
 
@@ -628,6 +628,12 @@ def restore(reader: Reader) -> None:
     reader.step("Restoring the table")
     assert users(reader) == {"user-1"}
 
+    append_to_log_of_erasures(reader, "cus_erased1")
+    again = json.loads(reader.step("Restoring the table"))
+    # Stripe does not know it.
+    assert again == {"customer_ids": ["cus_erased1"], "refused": ["cus_erased1"]}
+    assert users(reader) == {"user-1"}
+
     reader.fail("""invoke "$REBUILD" <<< '{"created_from": "yesterday"}'""")
     rebuilt = reader.step("Restoring the table")
     assert '"rebuilt": 1, "resume_from": null' in rebuilt
@@ -644,21 +650,35 @@ def restore(reader: Reader) -> None:
     assert restored not in reader.aws("dynamodb").list_tables()["TableNames"]
 
 
+def append_to_log_of_erasures(reader: Reader, customer_id: str) -> None:
+    reader.aws("logs").put_log_events(
+        logGroupName=reader.variable("ERASURES"),
+        logStreamName="erasures",
+        logEvents=[{"timestamp": int(time.time() * 1000), "message": customer_id}],
+    )
+
+
 def users(reader: Reader) -> set[str]:
     """The users that have a customer."""
     claims = [item["pk"]["S"] for item in reader.items() if item["sk"]["S"] == "CLAIM"]
     return {claim.removeprefix("USER#") for claim in claims}
 
 
-def purge(reader: Reader) -> None:
-    reader.run(DELETE)
-    wait_until(lambda: "user-1" not in users(reader), "the deletion is applied")
-    reader.step("Purging", "user-1")
+def erase(reader: Reader) -> None:
     customer = reader.variable("CUSTOMER")
+    reader.step("Erasing a user", "user-1")
+    exported = [json.loads(line) for line in reader.run("cat user.jsonl").splitlines()]
+    assert {"Customer", "CustomerClaim", "Event", "Pointer"} <= {
+        item["record_type"] for item in exported
+    }
+    response = json.loads(reader.step("Erasing a user", "user-1"))
+    assert response == {"customer_ids": [customer], "refused": []}
+    assert users(reader) == {"later"}
     left = str(reader.items())
-    assert customer not in left
     assert "user-1" not in left
     assert "later" in left
+    logged = reader.aws("logs").filter_log_events(logGroupName=reader.variable("ERASURES"))
+    assert customer in [event["message"] for event in logged["events"]]
 
 
 def upgrade(reader: Reader) -> None:

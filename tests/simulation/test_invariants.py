@@ -20,6 +20,7 @@ from simulation.invariants import (
     FinalState,
     check_adopted,
     check_creates,
+    check_erasures,
     check_events,
     check_replay,
     check_state,
@@ -141,6 +142,7 @@ class Scene:
             check_events,
             check_updates,
             check_creates,
+            check_erasures,
             check_state,
             check_adopted,
             check_walks,
@@ -208,6 +210,11 @@ def test_refusal_for_existing_is_right(scene: Scene) -> None:
 
 
 def test_no_violation(scene: Scene) -> None:
+    assert scene.verdict() == set()
+
+
+def test_erased_customer_is_no_violation(scene: Scene) -> None:
+    erase(scene)
     assert scene.verdict() == set()
 
 
@@ -409,6 +416,47 @@ def lose_the_customer(scene: Scene) -> None:
 def update_twice(scene: Scene) -> None:
     scene.final.calls.append(ApiCall("api_update", "u-0", START, START + 1, 200, "u00"))
     scene.stripe.updates["u00"] = [("cus_1/key-1", 200), ("cus_1/key-2", 200)]
+
+
+def erase(scene: Scene) -> None:
+    """Erase the customer as the product does."""
+    customers = json.dumps({scene.stripe_id: []})
+    item = {"record_type": {"S": "Erasure"}, "customers": {"S": customers}}
+    scene.write(("ERASE", item), pk="ERASE#1")
+    scene.write((scene.customer[0], None), (scene.card[0], None), ("CLAIM", None))
+    pk = f"STRIPE#{scene.stripe_id}"
+    scene.write(("POINTER", {"pk": {"S": pk}, "erased_at": {"N": "1"}}), pk=pk)
+    scene.write(("ERASE", None), pk="ERASE#1")
+    scene.final.calls.append(ApiCall("erase", "u-0", START + 2, START + 3, 200))
+
+
+def store_an_erased_customer(scene: Scene) -> None:
+    kept = scene.customer
+    erase(scene)
+    scene.write(kept)
+
+
+def leave_a_claim_of_an_erased_customer(scene: Scene) -> None:
+    claim = scene.watch.images[USER, "CLAIM"]
+    erase(scene)
+    scene.write(("CLAIM", claim))
+
+
+def keep_the_payload_of_an_erased_customer(scene: Scene) -> None:
+    erase(scene)
+    stored = event("ignored", customer_id=scene.stripe_id, webhook_message="x", reason="erased")
+    scene.write(("EVENT", stored), pk="EVENT#evt_1")
+
+
+def erase_without_a_tombstone(scene: Scene) -> None:
+    erase(scene)
+    scene.watch.erased.clear()
+    scene.write(("POINTER", None), pk=f"STRIPE#{scene.stripe_id}")
+
+
+def give_an_erased_customer_to_a_user(scene: Scene) -> None:
+    erase(scene)
+    point_to_another_user(scene)
 
 
 def update_nothing(scene: Scene) -> None:
@@ -775,6 +823,11 @@ def accept_a_forged_event(scene: Scene) -> None:
         (refuse_for_customer_of_another_stack, "a create is refused for customers of others alone"),
         (update_twice, "an update is made once"),
         (update_nothing, "a successful update was made on Stripe"),
+        (store_an_erased_customer, "nothing of an erased customer is stored"),
+        (leave_a_claim_of_an_erased_customer, "nothing of an erased customer is stored"),
+        (keep_the_payload_of_an_erased_customer, "nothing of an erased customer is stored"),
+        (erase_without_a_tombstone, "an erased customer has a tombstone"),
+        (give_an_erased_customer_to_a_user, "a tombstone stays"),
         (restore_removed_card, "a removed object is not restored"),
         (apply_the_other_mode, "modes and accounts never mix"),
         (lose_an_accepted_event, "an accepted event is stored"),

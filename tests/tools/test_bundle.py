@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools import bundle
+from tools.template import of_type
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of one function whose packages are installed without a registry."""
 
     def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
-        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "s3"):
+        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "logs", "s3"):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)
         for name in ("stripe", "stripe/params", "stripe-1.dist-info"):
@@ -68,6 +69,23 @@ def test_holds_s3_where_objects_are_stored(project: Path, tmp_path: Path) -> Non
     bundle.main(name, "function", str(tmp_path / "out"))
     models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
     assert models == {*bundle.BOTOCORE_SERVICES, "s3"}
+
+
+@pytest.mark.parametrize("name", bundle.LOG_ERASURES)
+def test_holds_logs_where_erasures_are_logged(project: Path, tmp_path: Path, name: str) -> None:
+    (project / "functions" / "greet").rename(project / "functions" / name)
+    bundle.main(name, "function", str(tmp_path / "out"))
+    models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
+    assert models == {*bundle.BOTOCORE_SERVICES, "logs"}
+
+
+def test_erasures_are_logged_by_the_functions_that_have_the_log_group() -> None:
+    logging = {
+        Path(function["Properties"]["CodeUri"]).name
+        for function in of_type("AWS::Serverless::Function").values()
+        if "ERASURE_LOG_GROUP" in function["Properties"].get("Environment", {}).get("Variables", {})
+    }
+    assert logging == {*bundle.LOG_ERASURES}
 
 
 def test_bytecode_is_unchecked_and_of_lambdas_paths(project: Path, tmp_path: Path) -> None:

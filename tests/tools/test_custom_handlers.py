@@ -58,7 +58,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[
 
     def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
         lists.append(requirements_files)
-        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "s3", "ses"):
+        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "logs", "s3", "ses"):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)
         (target / "stripe").mkdir()
@@ -92,7 +92,8 @@ class TestBundle:
         for name, text in DECLARATION.items():
             assert (target / name).read_text() == text
         assert (target / "stripe_integrations" / "config.py").is_file()
-        assert models(target) == {*bundle.BOTOCORE_SERVICES, "ses", "s3"}
+        of_function = {"logs"} if function in bundle.LOG_ERASURES else set()
+        assert models(target) == {*bundle.BOTOCORE_SERVICES, "ses", "s3", *of_function}
         assert (target / "boto3" / "data" / "s3").is_dir()
 
     def test_of_webhook_has_declaration_only(self, write: Write, tmp_path: Path) -> None:

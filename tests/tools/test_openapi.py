@@ -22,6 +22,7 @@ import functions.get_customer.app as get_customer
 import functions.soft_delete_customer.app as soft_delete_customer
 import functions.sync_customer.app as sync_customer
 import functions.update_customer.app as update_customer
+from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.adapters import secrets
@@ -32,6 +33,7 @@ from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models import Card, Customer, CustomerClaim, Owner, Pointer, Subscription
 from stripe_integrations.models.fields import StripeField, fields_of
 from stripe_integrations.models.table import Record
+from tests.roles import acting_freely
 from tests.world import EMAIL, Json, World
 from tools import openapi
 from tools.lambda_events import api_event
@@ -307,12 +309,27 @@ def of_another_deployment(world: World, stack: ExitStack) -> None:
     world.request("POST", path, {"metadata": {TOKEN_KEY: "shop-prod/1-a"}})
 
 
+def erased(world: World, stack: ExitStack) -> None:
+    """Every customer is erased, also the one that Stripe creates when its call returns."""
+
+    def erase_all() -> None:
+        world.during_sleep = lambda: None  # an erasure sleeps too
+        with use(world.new_context()), acting_freely():
+            for customer in world.stripe_customers():
+                StripeCustomer.erase_stripe_customer(customer["id"])
+
+    erase_all()
+    world.stripe.faults.delay(1, match="POST /v1/customers")
+    world.during_sleep = erase_all
+
+
 def existing_on_stripe(world: World, stack: ExitStack) -> None:
     world.configure(existing_customers=ExistingCustomers.CHECK)
     world.request("POST", "/v1/customers", {"email": EMAIL})
 
 
 PROBLEMS: dict[str, Setting] = {
+    "customer-erased": erased,
     "customer-exists": existing_on_stripe,
     "take-over-required": of_another_deployment,
     "user-has-another-customer": lambda world, stack: {"user_id": "u-1"},

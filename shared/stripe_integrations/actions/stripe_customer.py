@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,12 @@ from uuid import UUID
 from stripe_integrations.actions.arguments import HasId, StripeData, require_type, user_id_of
 from stripe_integrations.actions.customers.adopt import adopt_customer
 from stripe_integrations.actions.customers.create import create_customer
+from stripe_integrations.actions.customers.erase import (
+    ErasedCustomers,
+    erase_stripe_customer,
+    erase_user,
+)
+from stripe_integrations.actions.customers.export import export_user
 from stripe_integrations.actions.customers.rebuild import Rebuild, rebuild_customers
 from stripe_integrations.actions.customers.release import release_customer
 from stripe_integrations.actions.customers.sync import (
@@ -93,6 +100,8 @@ class StripeCustomer:
         CustomerOfAnotherUserError
             Another user has adopted the customer that was created for this one: the next call
             creates another.
+        CustomerErasedError
+            The customer was erased while it was being created: the next call creates another.
 
         Examples
         --------
@@ -148,6 +157,8 @@ class StripeCustomer:
             This user has another customer.
         CustomerOfAnotherUserError
             The customer is another user's, or was soft-deleted for that one.
+        CustomerErasedError
+            The customer was erased.
         TakeOverRequiredError
             Its metadata names another deployment or another user, and `take_over` is false.
         WrongModeError
@@ -371,6 +382,8 @@ class StripeCustomer:
         ------
         CustomerNotFoundError
             The event names a customer that is not stored; nothing was written.
+        CustomerErasedError
+            The customer was erased; nothing was written.
         """
         return link_customer(require_type("event", event, Event))
 
@@ -415,6 +428,8 @@ class StripeCustomer:
             The user has none.
         CustomerBeingCreatedError
             The user's customer is being created.
+        CustomerErasedError
+            The customer was erased meanwhile.
         CustomerOfAnotherUserError
             The customer's pointer names another user, as half of a backup may have it.
         StripeError
@@ -430,6 +445,119 @@ class StripeCustomer:
         """
         check_deployment()
         release_customer(user_id_of(user))
+
+    @staticmethod
+    def erase(user: HasId, *, delete_on_stripe: bool = False) -> ErasedCustomers:
+        """Remove everything that is stored of a user's customers, for good.
+
+        The records, soft-deleted ones included, are deleted; the events keep their ids, types and
+        states, and lose their payloads. Events that arrive later are stored without payloads and
+        ignored. The customers can't be adopted or rebuilt any more; the user may get another one. A
+        repeated call does nothing.
+
+        Parameters
+        ----------
+        user : object
+            Any object with an `id`: a non-empty string, an integer or a UUID.
+        delete_on_stripe : bool
+            Whether Stripe deletes the customers too, which cancels their subscriptions. By default,
+            our keys are removed from their metadata.
+
+        Returns
+        -------
+        ErasedCustomers
+            The ids of the customers; none if the user has none.
+
+        Raises
+        ------
+        InvalidFieldError
+            The user's `id` or `delete_on_stripe` is invalid.
+        CustomerBeingCreatedError
+            The user's customer is being created: nothing was changed.
+        StripeError
+            Stripe did not respond, or refused the API key. The schedule completes the erasure.
+        ConflictError
+            The metadata is being written by an adoption or a release, or concurrent writers changed
+            the records every time. The schedule completes the erasure.
+        MessageNotSentError
+            The log of erasures did not accept the ids. The schedule completes the erasure.
+        OutOfTimeError
+            There is so much to erase that the invocation would end before. The schedule completes
+            the erasure.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/delete and
+        https://docs.stripe.com/api/customers/update.
+        """
+        check_deployment()
+        return erase_user(user_id_of(user), delete_on_stripe=delete_on_stripe)
+
+    @staticmethod
+    def erase_stripe_customer(stripe_id: str, *, delete_on_stripe: bool = False) -> ErasedCustomers:
+        """Erase one customer by its Stripe id: an unassigned one, or any after a restore.
+
+        If it is a user's, it is erased as by `erase`, without the user's other customers. If it is
+        not stored, nothing of it will be. If another user gets it before it is erased, that user
+        keeps it.
+
+        Parameters
+        ----------
+        stripe_id : str
+            The Stripe customer, ``cus_…``.
+        delete_on_stripe : bool
+            As in `erase`.
+
+        Returns
+        -------
+        ErasedCustomers
+            The id of the customer; none if another user has got it meanwhile.
+
+        Raises
+        ------
+        InvalidFieldError
+            An argument is invalid.
+        StripeError, ConflictError, MessageNotSentError, OutOfTimeError
+            As in `erase`.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/delete and
+        https://docs.stripe.com/api/customers/update.
+        """
+        check_deployment()
+        return erase_stripe_customer(stripe_id, delete_on_stripe=delete_on_stripe)
+
+    @staticmethod
+    def export(user: HasId) -> Iterator[dict[str, Any]]:
+        """Yield everything that is stored of a user: one JSON object for each item of the table.
+
+        These are the claim; the customers, soft-deleted ones included, and their children, of kinds
+        that are not stored any more too; the pointers, and metadata that is due; and the events of
+        the customers, with their payloads. Each object has all attributes of the item. Times are
+        Unix seconds, or ISO 8601.
+
+        Parameters
+        ----------
+        user : object
+            Any object with an `id`: a non-empty string, an integer or a UUID.
+
+        Yields
+        ------
+        dict
+            An item, by attribute name; `record_type` says which record it is.
+
+        Raises
+        ------
+        InvalidFieldError
+            The user's `id` is invalid.
+
+        Examples
+        --------
+        >>> for item in StripeCustomer.export(user):  # doctest: +SKIP
+        ...     print(json.dumps(item))
+        """
+        return export_user(user_id_of(user))
 
     @staticmethod
     def rebuild(created_from: int | None = None, resume_from: str | None = None) -> Rebuild:

@@ -10,6 +10,7 @@ from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.actions.events.reconcile import (
     Reconciliation,
+    complete_erasures,
     emit_backlog_metrics,
     look_up_waiting,
     retry_due,
@@ -118,7 +119,8 @@ class StripeEvent:
     def reconcile() -> Reconciliation:
         """Recover what was lost: sweep Stripe's list of events, and retry what is due.
 
-        The metadata of adopted customers is written, where the adoption has not done it.
+        The metadata of adopted customers is written, where the adoption has not done it; erasures
+        get their second pass, or are completed.
 
         It takes as long as the invocation lasts if there is so much to do; the next run resumes.
 
@@ -133,7 +135,7 @@ class StripeEvent:
             emit_backlog_metrics()
         except Exception as error:
             result.failures.append(error)
-        for part in (sweep, retry_due, look_up_waiting, write_due_metadata):
+        for part in (sweep, retry_due, look_up_waiting, write_due_metadata, complete_erasures):
             try:
                 part(result)
             except Exception as error:

@@ -1,9 +1,9 @@
-"""Messages to other services: dead letters to a queue, events to an event bus. Ids only."""
+"""Messages to other services: dead letters, published events, and the log of erasures. Ids only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stripe_integrations.adapters.aws import call
@@ -11,6 +11,8 @@ from stripe_integrations.config import Settings
 from stripe_integrations.errors import MessageNotSentError
 
 SOURCE = "stripe-integrations"
+ERASURE_STREAM = "erasures"
+"""The log stream of the log of erasures."""
 
 
 def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
@@ -67,3 +69,36 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
     response = call("events", "put_events", MessageNotSentError, Entries=[entry])
     if response.get("FailedEntryCount"):
         raise MessageNotSentError("events: the entry was not accepted")
+
+
+def log_erasure(settings: Settings, customer_ids: Sequence[str], time: float) -> None:
+    """Add customers to the log of erasures, outside the table, if the deployment has one.
+
+    https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
+
+    Parameters
+    ----------
+    settings : Settings
+        Has the log group.
+    customer_ids : sequence of str
+        The Stripe customers that are being erased.
+    time : float
+        Now, in Unix seconds.
+
+    Raises
+    ------
+    MessageNotSentError
+        CloudWatch Logs did not accept it.
+    """
+    if settings.erasure_log_group:
+        entries = [{"timestamp": int(time * 1000), "message": each} for each in customer_ids]
+        response = call(
+            "logs",
+            "put_log_events",
+            MessageNotSentError,
+            logGroupName=settings.erasure_log_group,
+            logStreamName=ERASURE_STREAM,
+            logEvents=entries,
+        )
+        if response.get("rejectedLogEventsInfo"):
+            raise MessageNotSentError("logs: the entries were not accepted")

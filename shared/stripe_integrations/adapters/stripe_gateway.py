@@ -175,6 +175,17 @@ class StripeGateway:
             stripe_id,
         )
 
+    def delete_customer(self, stripe_id: str) -> Json:
+        """Delete a customer for good: https://docs.stripe.com/api/customers/delete.
+
+        Stripe returns ``{"id": …, "object": "customer", "deleted": true}``.
+        """
+        return self._response(
+            f"delete {stripe_id}",
+            lambda client: client.v1.customers.delete(stripe_id),
+            stripe_id,
+        ).data
+
     def retrieve_customer(self, stripe_id: str) -> Json:
         """The customer with its sources: https://docs.stripe.com/api/customers/retrieve.
 

@@ -262,6 +262,7 @@ _PROBLEMS: dict[type[errors.StripeIntegrationsError], tuple[int, str, str | None
     errors.CustomerNotFoundError: (404, "customer-not-found", None),
     errors.CustomerSoftDeletedError: (404, "customer-not-found", None),
     errors.CustomerBeingCreatedError: (409, "customer-being-created", None),
+    errors.CustomerErasedError: (409, "customer-erased", None),
     errors.CustomerOfAnotherUserError: (409, "customer-of-another-user", None),
     errors.UserHasAnotherCustomerError: (409, "user-has-another-customer", None),
     errors.TakeOverRequiredError: (409, "take-over-required", None),

@@ -440,6 +440,37 @@ class Customer(Record, discriminator="Customer"):
         with self._stale_if_changed():
             transact(compose)
 
+    def erase(self, children: list[Child], extra_items: Iterable[ExtraItem] = ()) -> None:
+        """Delete the record and its children.
+
+        The children that don't fit into one transaction are deleted before, so that the last one
+        leaves none.
+
+        Parameters
+        ----------
+        children : list of Child
+            All children, of kinds that are not stored any more too.
+        extra_items : iterable of callable
+            Written in the last transaction, 20 at most.
+
+        Raises
+        ------
+        StaleRecordError
+            The record was changed since it was read. Read again and decide again.
+        """
+        self.children = children
+        self.drop_excess_children()
+
+        def compose(transaction: TransactWrite) -> None:
+            transaction.delete(self, self._is_same_record())
+            for child in self.children:
+                transaction.delete(child)
+            for add_item in extra_items:
+                add_item(transaction)
+
+        with self._stale_if_changed():
+            transact(compose)
+
     def move_to(
         self, owner: Owner, extra_items: Iterable[ExtraItem] = (), run_id: str | None = None
     ) -> Customer:
@@ -504,7 +535,7 @@ class Customer(Record, discriminator="Customer"):
         return movable
 
     def drop_excess_children(self) -> None:
-        """Delete the children that don't fit into the transaction that moves the record.
+        """Delete the children that don't fit into the transaction that moves or deletes the record.
 
         The observations of the lists, which would lack them, are deleted with them.
 
@@ -737,6 +768,8 @@ class UserRecords:
     customers: dict[str, Customer] = field(default_factory=dict)
     orphans: list[Child] = field(default_factory=list)
     """The children whose customer was released, and that are not deleted yet."""
+    unstored: list[Child] = field(default_factory=list)
+    """The children of kinds that the deployment does not store any more."""
 
     _READS = 3
 
@@ -781,6 +814,8 @@ class UserRecords:
             # Tombstones are read for every kind: the customer may name a removed default.
             elif isinstance(child, stored_kinds()) or not child.is_attached:
                 parent.children.append(child)
+            else:
+                records.unstored.append(child)
         return records
 
     @property
@@ -795,6 +830,72 @@ class UserRecords:
             return None
         customer = self.customer(self.claim.stripe_id)
         return customer if customer and customer.is_active else None
+
+    @property
+    def customer_ids(self) -> set[str]:
+        """The user's customers: soft-deleted ones too, and the one that the claim names."""
+        claimed = [self.claim.stripe_id] if self.claim and self.claim.stripe_id else []
+        return {*(customer.stripe_id for customer in self.customers.values()), *claimed}
+
+    @property
+    def children(self) -> list[Child]:
+        """All children in the partition, orphans and those of every kind included."""
+        of_customers = [child for each in self.customers.values() for child in each.children]
+        return [*of_customers, *self.unstored, *self.orphans]
+
+    def payment_method_ids(self, customer_id: str) -> list[str]:
+        """The ids of a customer's PaymentMethods, removed ones included."""
+        return [
+            child.stripe_id
+            for child in self.children
+            if child.customer_id == customer_id and child.POINTER_PREFIX
+        ]
+
+    def names(self, customer_id: str) -> bool:
+        """Return whether there is a record of a customer, or a claim that points to it."""
+        return customer_id in self.customer_ids
+
+    def erase(
+        self, owner: Owner, pointer: Pointer | None, extra_items: Iterable[ExtraItem] = ()
+    ) -> None:
+        """Delete what is stored of a customer, free its user, and leave a tombstone.
+
+        Parameters
+        ----------
+        owner : Owner
+            The customer, and the user of the partition.
+        pointer : Pointer or None
+            The customer's pointer, as it was read before the partition.
+        extra_items : iterable of callable
+            Written in the same transaction.
+
+        Raises
+        ------
+        StaleRecordError
+            The customer was changed since it was read. Read again and decide again.
+        """
+        customer_id = owner.customer_id
+        record = self.customer(customer_id)
+
+        def free(transaction: TransactWrite) -> None:
+            if self.claim and self.claim.stripe_id == customer_id:
+                CustomerClaim.remove_pointer(transaction, owner.pk, customer_id)
+            Pointer.erase_in(transaction, pointer, customer_id)
+            for add_item in extra_items:
+                add_item(transaction)
+
+        if record:
+            children = [child for child in self.children if child.customer_id == customer_id]
+            record.erase(children, [free])
+            return
+
+        def compose(transaction: TransactWrite) -> None:
+            key = customer_key(customer_id)
+            transaction.condition_check(Customer, owner.pk, key, Customer.pk.does_not_exist())
+            free(transaction)
+
+        with stale_if_changed(f"{customer_id} was changed since it was read"):
+            transact(compose)
 
     def has_orphans_of(self, stripe_id: str) -> bool:
         """Return whether a release of this customer has not deleted all children yet."""

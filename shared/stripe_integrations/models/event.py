@@ -72,6 +72,8 @@ WAITING_SECONDS = 24 * 3600
 """The time after which an unknown customer is looked up for the last time."""
 UNKNOWN_CUSTOMER = "not a customer of ours"
 """The reason of an ignored event whose customer is unknown."""
+ERASED = "erased"
+"""The reason of an event whose customer was erased: whatever its state, it has no payload."""
 TOO_OLD = "too old to know whether it was handled"
 """The reason of an ignored event that is older than the retention."""
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 60, 9000
@@ -235,6 +237,12 @@ class Event(Record, discriminator="Event"):
         self.queue = WAITING_QUEUE
         self.next_attempt = int(current().clock()) + WAITING_SECONDS
 
+    def ignore_as_erased(self) -> None:
+        """Set the state of a new event whose customer was erased: it is stored without payload."""
+        self.ignore(ERASED)
+        self.drop_payload()
+        self.request = None
+
     def drop_payload(self) -> None:
         """Store a new event without its payload, which may contain personal data."""
         self.webhook_message = None
@@ -302,7 +310,8 @@ class Event(Record, discriminator="Event"):
             self._update_if(actions, self._holds_turn())
             return self
         if self.is_stored:
-            self._update_if(self._link_actions(), Event.pk.exists())
+            is_erased: Condition = Event.reason == ERASED
+            self._update_if(self._link_actions(), Event.pk.exists() & ~is_erased)
             return self
         stored = self.store()
         # One that has ended had its effect when the customer had another user, or none.
@@ -482,6 +491,19 @@ class Event(Record, discriminator="Event"):
         event._update_if(actions, is_unclaimed)
 
     @classmethod
+    def erase(cls, stripe_id: str) -> None:
+        """Remove the payload and the user of an event whose customer was erased, and end it.
+
+        One that has been applied, or ignored, keeps its state.
+        """
+        event = cls(cls.key(stripe_id), cls.SORT_KEY)
+        has_ended: Condition = Event.state.is_in(EventState.APPLIED, EventState.IGNORED)
+        ended = [*event._finish_actions(EventState.IGNORED, ERASED), Event.turn.add(1)]
+        blanked = [Event.reason.set(ERASED), *_erasing_actions()]
+        if not event._update_if(ended, Event.pk.exists() & ~has_ended):
+            event._update_if(blanked, has_ended)
+
+    @classmethod
     def requeue_after_unknown_customer(cls, stripe_id: str) -> None:
         """Requeue an event that was ignored because its customer was unknown."""
         has_ended: Condition = (Event.state == EventState.IGNORED) & (
@@ -547,6 +569,11 @@ class Event(Record, discriminator="Event"):
         return holds_turn
 
     def _finish_actions(self, state: EventState, reason: str | None) -> list[Action]:
+        further = self._link_actions()
+        if reason == UNKNOWN_CUSTOMER:
+            further.append(Event.webhook_message.remove())
+        elif reason == ERASED:
+            further = _erasing_actions()
         return [
             Event.state.set(state),
             Event.expires_at.set(_expiry()),
@@ -555,8 +582,7 @@ class Event(Record, discriminator="Event"):
             Event.claimed_at.remove(),
             Event.last_error.remove(),
             Event.reason.set(reason) if reason else Event.reason.remove(),
-            *([Event.webhook_message.remove()] if reason == UNKNOWN_CUSTOMER else ()),
-            *self._link_actions(),
+            *further,
         ]
 
     def _is_linked_to(self, owner: Owner) -> bool:
@@ -592,6 +618,11 @@ def _queue_of(stripe_id: str) -> str:
 def _is_unfinished() -> Condition:
     condition: Condition = Event.state.is_in(*_UNFINISHED)
     return condition
+
+
+def _erasing_actions() -> list[Action]:
+    """The actions that remove what an event has besides ids, its type and its state."""
+    return [Event.webhook_message.remove(), Event.request.remove(), Event.user_id.remove()]
 
 
 def _expiry() -> datetime:

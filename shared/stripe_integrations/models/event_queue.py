@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -131,6 +131,25 @@ def has_event_in(customer_id: str, states: Collection[EventState]) -> bool:
         return any(event.state in states for event in found)
     except PynamoDBException as error:
         raise unavailable(error) from error
+
+
+def ids_of_customers(customers: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Find the ids of the events that name customers, or only their PaymentMethods.
+
+    Of the latter, the failed ones are found. An unfinished one ends within a day, when it is
+    applied or looked up; one that has ended names the customer, or has no payload.
+
+    Parameters
+    ----------
+    customers : mapping
+        The ids of their PaymentMethods, by the customer's id.
+    """
+    for customer_id in customers:
+        yield from ids_of_customer(customer_id)
+    payment_methods = {each for methods in customers.values() for each in methods}
+    for event in _in_queue(FAILED_QUEUE) if payment_methods else ():
+        if event.customer_id is None and event.payment_method_id in payment_methods:
+            yield event.id_in_key
 
 
 def created_between(

@@ -106,9 +106,12 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
         return self.pk.removeprefix(stripe_key(""))
 
     def add_to(self, transaction: TransactWrite) -> None:
-        """Store the item in the transaction that changes the pointer; its claim begins here."""
+        """Store the item in the transaction that changes the pointer; its claim begins here.
+
+        On condition that no other worker is writing the metadata, as an erasure may be.
+        """
         self.next_attempt = claim_expires_at()
-        transaction.save(self)
+        transaction.save(self, MetadataUpdate.pk.does_not_exist() | _is_due())
 
     def remove_in(self, transaction: TransactWrite) -> None:
         """Delete the item, on condition that this worker's claim is stored."""

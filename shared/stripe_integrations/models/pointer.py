@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pynamodb.attributes import UnicodeAttribute
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
+from stripe_integrations.context import current
+from stripe_integrations.errors import CustomerErasedError, CustomerOfAnotherUserError
 from stripe_integrations.models.keys import stripe_key, unassigned_key, user_key
 from stripe_integrations.models.table import ConditionFailedError, Record, unavailable
 
@@ -44,6 +46,9 @@ class Pointer(Record, discriminator="Pointer"):
     A customer's pointer without a user says that the customer is unassigned. It remains after a
     soft delete, since events still arrive. A PaymentMethod's has the customer alone, whose user may
     change.
+
+    The pointer of an erased customer remains as a tombstone, with `erased_at` in Unix seconds: the
+    pointers of its PaymentMethods lead to it, and nothing of the customer is stored again.
     """
 
     MAX_USER_ID_LENGTH = 500
@@ -52,6 +57,7 @@ class Pointer(Record, discriminator="Pointer"):
     user_id = UnicodeAttribute(null=True)
     customer_id = UnicodeAttribute(null=True)
     token = UnicodeAttribute(null=True)
+    erased_at = NumberAttribute(null=True)
     run_id = UnicodeAttribute(null=True)
     """The run through the account that gave the customer to its user, if one did."""
 
@@ -77,6 +83,11 @@ class Pointer(Record, discriminator="Pointer"):
         return cls(stripe_key(stripe_id), _SK, customer_id=customer_id)
 
     @property
+    def is_erased(self) -> bool:
+        """Whether it is the tombstone of an erased customer."""
+        return self.erased_at is not None
+
+    @property
     def owner(self) -> Owner:
         """The customer that a customer's pointer is of, and its user."""
         return Owner(self.user_id, self.stripe_id)
@@ -91,8 +102,7 @@ class Pointer(Record, discriminator="Pointer"):
 
         The pointer alone decides whose a customer is: claims of two users don't exclude each other.
         An unassigned customer is given to a user only by the transaction that moves its records:
-        see `assign_in`. A failure returns the pointer that is stored instead: see
-        `is_of_another_user`.
+        see `assign_in`. A failure returns the pointer that is stored instead: see `refusal`.
         """
         is_free: Condition = Pointer.pk.does_not_exist() | (Pointer.user_id == self.user_id)
         transaction.save(self, is_free, return_values="ALL_OLD")
@@ -108,15 +118,21 @@ class Pointer(Record, discriminator="Pointer"):
     def assign_in(self, transaction: TransactWrite) -> None:
         """Add the write of an unassigned customer's pointer, on condition that it is unassigned.
 
-        A failure returns the pointer that is stored instead: see `is_of_another_user`.
+        A failure returns the pointer that is stored instead: see `refusal`.
         """
-        is_unassigned: Condition = Pointer.pk.exists() & Pointer.user_id.does_not_exist()
-        transaction.save(self, is_unassigned, return_values="ALL_OLD")
+        is_stored: Condition = Pointer.pk.exists()
+        transaction.save(self, is_stored & _is_unassigned(), return_values="ALL_OLD")
 
-    def is_of_another_user(self, error: ConditionFailedError) -> bool:
-        """Return whether a transaction failed because another user has the customer."""
+    def refusal(
+        self, error: ConditionFailedError
+    ) -> CustomerErasedError | CustomerOfAnotherUserError | None:
+        """Return why the user can't have the customer, if a transaction failed for that."""
         stored = error.old_item(self)
-        return stored is not None and stored.user_id not in (None, self.user_id)
+        if stored and stored.is_erased:
+            return _erased(stored)
+        if stored and stored.user_id not in (None, self.user_id):
+            return CustomerOfAnotherUserError(f"{self.stripe_id} is another user's")
+        return None
 
     def remove_in(self, transaction: TransactWrite) -> None:
         """Delete the pointer, on condition that it names this user, or is deleted already."""
@@ -124,11 +140,31 @@ class Pointer(Record, discriminator="Pointer"):
 
     def check_in(self, transaction: TransactWrite) -> None:
         """Let a transaction fail where the customer has another user, or none, by now."""
-        user_id = Pointer.user_id
-        is_same = user_id.does_not_exist() if self.user_id is None else user_id == self.user_id
+        is_same = Pointer.user_id == self.user_id if self.user_id else _is_unassigned()
         transaction.condition_check(
             Pointer, self.pk, self.sk, condition=Pointer.pk.exists() & is_same
         )
+
+    @classmethod
+    def erase_in(cls, transaction: TransactWrite, stored: Pointer | None, customer_id: str) -> None:
+        """Replace a customer's pointer by a tombstone, on condition that it is as it was read.
+
+        Parameters
+        ----------
+        transaction : TransactWrite
+            Gets the write.
+        stored : Pointer or None
+            The pointer as it was read; None where there was none.
+        customer_id : str
+            The customer.
+        """
+        is_unchanged: Condition = cls.pk.does_not_exist()
+        if stored:
+            user_id = stored.user_id
+            is_of_user = cls.user_id == user_id if user_id else cls.user_id.does_not_exist()
+            is_unchanged = cls.pk.exists() & is_of_user
+        erased_at = int(current().clock())
+        transaction.save(cls(stripe_key(customer_id), _SK, erased_at=erased_at), is_unchanged)
 
     @classmethod
     def check_is_free(cls, transaction: TransactWrite, customer_id: str) -> None:
@@ -149,10 +185,18 @@ class Pointer(Record, discriminator="Pointer"):
 
     @classmethod
     def find(cls, stripe_id: str) -> Owner | None:
-        """The owner of a Stripe id, strongly consistent; None if there is none."""
+        """The owner of a Stripe id, strongly consistent; None if there is none.
+
+        Raises
+        ------
+        CustomerErasedError
+            The customer was erased.
+        """
         pointer = cls.read(stripe_id)
         if pointer and pointer.customer_id:
             pointer = cls.read(pointer.customer_id)
+        if pointer and pointer.is_erased:
+            raise _erased(pointer)
         return pointer.owner if pointer else None
 
     @classmethod
@@ -177,3 +221,13 @@ class Pointer(Record, discriminator="Pointer"):
             }
         except PynamoDBException as error:
             raise unavailable(error) from error
+
+
+def _is_unassigned() -> Condition:
+    """The condition that a pointer names no user, and is no tombstone."""
+    condition: Condition = Pointer.user_id.does_not_exist() & Pointer.erased_at.does_not_exist()
+    return condition
+
+
+def _erased(pointer: Pointer) -> CustomerErasedError:
+    return CustomerErasedError(f"{pointer.stripe_id} was erased")

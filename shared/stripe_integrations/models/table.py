@@ -150,9 +150,14 @@ class Record(Model):
         return f"{type(self).__name__}({', '.join([repr(self.pk), repr(self.sk), *state])})"
 
     @staticmethod
+    def table() -> TableConnection:
+        """The connection that all records share, bound to the table."""
+        return Record._get_connection()
+
+    @staticmethod
     def connection() -> Connection:
         """The connection that all records share."""
-        return Record._get_connection().connection
+        return Record.table().connection
 
     # ---- a record of a later release is neither misread nor changed
 

@@ -127,6 +127,8 @@ def _write_object(
             state = _read_again(customer_id)
         else:
             state = stored.get(customer_id, Stored())
+        if state.pointer is not None and state.pointer.is_erased:
+            return Result.ERASED
         try:
             return write(state)
         except (errors.CustomerNotFoundError, errors.CustomerSoftDeletedError) as error:

@@ -32,6 +32,7 @@ _SEPARATE_OBJECTS = frozenset(
 )
 _OF_INDEX = frozenset({"created_shard"})
 
+RECORD_OF_ERASED = "record of a customer that was erased"
 RECORD_WITHOUT_POINTER = "record without pointer"
 POINTER_WITHOUT_RECORD = "pointer without record"
 CLAIM_WITHOUT_RECORD = "claim without record"
@@ -122,7 +123,8 @@ def compare_subscription(obj: Json, record: Customer, stored: Child | None) -> O
 
 def _compare_without_record(obj: Json, pointer: Pointer | None) -> Observed | None:
     if pointer:
-        return Observed(DifferenceKind.ORPHAN, POINTER_WITHOUT_RECORD)
+        is_erased = pointer.is_erased
+        return None if is_erased else Observed(DifferenceKind.ORPHAN, POINTER_WITHOUT_RECORD)
     if not obj or obj.get("deleted"):
         return None
     token = token_of(obj)
@@ -142,14 +144,28 @@ def _compare_without_pointer(obj: Json, *, is_ours: bool) -> Observed | None:
     return Observed(DifferenceKind.MISSING) if is_ours or stores_unassigned() else None
 
 
+def missing_pointer(pointer: Pointer | None, record_pk: str) -> str | None:
+    """Return why a pointer does not lead to an active record; None where it does.
+
+    Parameters
+    ----------
+    pointer : Pointer or None
+        The pointer of the record's customer.
+    record_pk : str
+        The partition of the record.
+    """
+    if pointer is None:
+        return RECORD_WITHOUT_POINTER
+    if pointer.is_erased:
+        return RECORD_OF_ERASED
+    return None if pointer.owner.pk == record_pk else OTHER_OWNER
+
+
 def _missing_link(record: Customer, stored: StoredCustomer) -> str | None:
     """What of an active customer does not belong together."""
-    if stored.pointer is None:
-        return RECORD_WITHOUT_POINTER
-    if stored.pointer.owner.pk != record.pk:
-        return OTHER_OWNER
-    if record.user_id is None:
-        return None
+    reason = missing_pointer(stored.pointer, record.pk)
+    if reason or record.user_id is None:
+        return reason
     if stored.claim is None:
         return RECORD_WITHOUT_CLAIM
     return None if stored.claim.stripe_id == record.stripe_id else OTHER_CLAIM

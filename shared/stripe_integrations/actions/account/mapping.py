@@ -226,8 +226,8 @@ def _stage(run: Run, row: Row) -> Finding | None:
         return None if is_same else _conflict(row, _reason_of_claim(claim))
     if known is None:
         raise errors.StaleRecordError("the claim or the pointer was deleted in the meantime")
-    if known.user_id is not None:
-        return _conflict(row, "another user has the customer")
+    if known.is_erased or known.user_id is not None:
+        return _conflict(row, _reason_of_pointer(known))
     record = read_customer(known.owner)
     if record is None:
         raise errors.StaleRecordError("the customer is not visible yet")
@@ -248,6 +248,12 @@ def _reason_of_claim(claim: CustomerClaim) -> str:
     if claim.is_creating:
         return "a customer of this user is being created"
     return "this user has another customer"
+
+
+def _reason_of_pointer(pointer: Pointer) -> str:
+    if pointer.is_erased:
+        return "the customer was erased"
+    return "another user has the customer"
 
 
 def _conflict(row: Row, reason: str) -> Finding:

@@ -31,6 +31,8 @@ class Result(StrEnum):
     """Which state was newer was ambiguous, or not all was on the page: its customer was fetched."""
     FROZEN = "frozen"
     """Its customer's record is soft-deleted."""
+    ERASED = "erased"
+    """Its customer was erased: nothing of it is stored."""
     UNASSIGNED = "unassigned"
     """No user has its customer, and such customers are not stored."""
     FOREIGN = "foreign"

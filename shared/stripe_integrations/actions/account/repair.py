@@ -54,6 +54,8 @@ def repair_page(window: Window, run: Run) -> Page:
 
 def _repair(difference: Difference, run: Run) -> Result | Finding:
     stored = read_one(difference.customer_id, difference.record_pk)
+    if stored.is_erased:
+        return Result.ERASED
     if stored.record and not stored.record.is_active:
         return Result.FROZEN
     sent = current().clock()

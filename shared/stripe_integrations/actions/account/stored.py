@@ -36,6 +36,11 @@ class StoredCustomer:
     record: Customer | None = None
     claim: CustomerClaim | None = None
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether the customer was erased: its pointer is a tombstone, and there is no record."""
+        return self.record is None and self.pointer is not None and self.pointer.is_erased
+
 
 def read_stored(
     customer_ids: Iterable[str], record_pks: Mapping[str, str] = _NO_PARTITIONS

@@ -14,11 +14,10 @@ from stripe_integrations import errors
 from stripe_integrations.actions.account.backfill import customer_id_of
 from stripe_integrations.actions.account.compare import (
     DELETED,
-    OTHER_OWNER,
-    RECORD_WITHOUT_POINTER,
     Observed,
     compare_customer,
     compare_subscription,
+    missing_pointer,
 )
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.account.stored import StoredCustomer, read_readable, read_stored
@@ -110,7 +109,7 @@ def _is_newer(page: Page, known: StoredCustomer) -> bool:
 def _result_of(known: StoredCustomer) -> Result:
     """What an object without a difference is counted as."""
     if known.record is None:
-        return Result.UNASSIGNED
+        return Result.ERASED if known.is_erased else Result.UNASSIGNED
     return Result.UNCHANGED if known.record.is_active else Result.FROZEN
 
 
@@ -188,10 +187,9 @@ def _compare_index(
         known = stored.get(entry.stripe_id)
         pointer = known.pointer if known else pointers.get(key)
         observed = None
-        if not isinstance(pointer, Pointer):
-            observed = Observed(DifferenceKind.ORPHAN, RECORD_WITHOUT_POINTER)
-        elif pointer.owner.pk != entry.pk:
-            observed = Observed(DifferenceKind.ORPHAN, OTHER_OWNER)
+        reason = missing_pointer(pointer if isinstance(pointer, Pointer) else None, entry.pk)
+        if reason:
+            observed = Observed(DifferenceKind.ORPHAN, reason)
         elif entry.stripe_id not in read_ids:
             observed = _unlisted(records.get(record_key))
         if observed:

@@ -45,6 +45,7 @@ _ID = re.compile(ID_PATTERN.strip("^$"))
 _USER_ID = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{Pointer.MAX_USER_ID_LENGTH}}}")
 _REFUSALS = (
     errors.CustomerBeingCreatedError,
+    errors.CustomerErasedError,
     errors.CustomerOfAnotherUserError,
     errors.CustomerSoftDeletedError,
     errors.TakeOverRequiredError,
@@ -54,7 +55,7 @@ _REFUSALS = (
 
 def adopt_customer(user_id: str, stripe_id: object, *, take_over: object) -> Customer:
     """Make an existing Stripe customer a user's: see `StripeCustomer.adopt`."""
-    valid_id = _valid_id(stripe_id)
+    valid_id = valid_stripe_id(stripe_id)
     if not isinstance(take_over, bool):
         raise errors.InvalidFieldError("take_over", "must be true or false")
     stored_kinds()  # an invalid setting is raised before anything is written
@@ -138,7 +139,14 @@ def named_user(customer: Customer, metadata: object) -> str | None:
     return None if user_id == customer.released_from else user_id
 
 
-def _valid_id(stripe_id: object) -> str:
+def valid_stripe_id(stripe_id: object) -> str:
+    """Return the id of a Stripe customer.
+
+    Raises
+    ------
+    InvalidFieldError
+        It can't be one.
+    """
     is_valid = isinstance(stripe_id, str) and len(stripe_id) <= MAX_ID_LENGTH
     if not is_valid or not _ID.fullmatch(str(stripe_id)):
         raise errors.InvalidFieldError("stripe_id", "must be the id of a Stripe customer, cus_…")

@@ -10,6 +10,7 @@ from pynamodb.transactions import TransactWrite
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
+    CustomerErasedError,
     CustomerOfAnotherUserError,
     CustomerSoftDeletedError,
     StaleRecordError,
@@ -51,8 +52,9 @@ def complete_create(
 
     Raises
     ------
-    CustomerOfAnotherUserError
-        Another user has the customer by now. The claim is deleted, since it can't be completed.
+    CustomerOfAnotherUserError, CustomerErasedError
+        Another user has the customer by now, or it was erased. The claim is deleted, since it can't
+        be completed.
     """
     customer = Customer.new(Owner(user_id, snapshot.stripe_id), current().now())
     for name, value in claim.parameters["local"].items():
@@ -63,7 +65,7 @@ def complete_create(
         # A backup that was made during writes has the claim as it was before its customer.
         claim.release()
         return None
-    except CustomerOfAnotherUserError:
+    except (CustomerOfAnotherUserError, CustomerErasedError):
         claim.release()
         raise
 
@@ -92,8 +94,8 @@ def assign_customer(
 
     Raises
     ------
-    CustomerOfAnotherUserError
-        Another user has the customer.
+    CustomerOfAnotherUserError, CustomerErasedError
+        Another user has the customer, or it was erased.
     """
     stripe_id, token = snapshot.stripe_id, str(snapshot.token)
     run_id = replaced.run_id if replaced and replaced.stripe_id == stripe_id else None
@@ -129,8 +131,8 @@ def assign_adopted(
     ------
     CustomerSoftDeletedError
         Its record exists, and is soft-deleted.
-    CustomerOfAnotherUserError
-        Another user has the customer.
+    CustomerOfAnotherUserError, CustomerErasedError
+        Another user has the customer, or it was erased.
     """
     replacement = CustomerClaim.assigned(user_id, snapshot.stripe_id, new_token(), replaced)
     customer = snapshot.fill(Customer.new(Owner(user_id, snapshot.stripe_id), current().now()))
@@ -161,8 +163,8 @@ def assign_unassigned(
 
     Raises
     ------
-    CustomerOfAnotherUserError
-        Another user has the customer by now.
+    CustomerOfAnotherUserError, CustomerErasedError
+        Another user has the customer by now, or it was erased.
     """
     replacement = CustomerClaim.assigned(user_id, record.stripe_id, new_token(), replaced)
     return _move(record, user_id, replacement, [update.add_to])
@@ -176,6 +178,11 @@ def store_unassigned(snapshot: CustomerSnapshot) -> Owner | None:
     Owner or None
         The customer, and the user who has it by now; None where it may not be stored, since its
         metadata has a token, of another deployment or of a claim that is lost.
+
+    Raises
+    ------
+    CustomerErasedError
+        It was erased.
     """
     if snapshot.token:
         return None
@@ -246,8 +253,8 @@ def _store(
     ------
     CustomerSoftDeletedError
         Its record exists, and is soft-deleted.
-    CustomerOfAnotherUserError
-        Another user has it.
+    CustomerOfAnotherUserError, CustomerErasedError
+        Another user has it, or it was erased.
     StaleRecordError
         It was unassigned, and was changed in the meantime.
     """
@@ -266,8 +273,9 @@ def _store(
         claim = error.old_item(replacement.pointer)
         if claim and claim.stripe_id == customer.stripe_id:
             return UserRecords.of_partition(customer.pk).active_customer
-        if pointer.is_of_another_user(error):
-            raise _of_another_user(customer) from error
+        refusal = pointer.refusal(error)
+        if refusal:
+            raise refusal from error
         unassigned = read_customer(Owner(None, customer.stripe_id))
         if unassigned:
             return _move(unassigned, str(customer.user_id), replacement, extra_items)
@@ -294,8 +302,8 @@ def _move(
 
     Raises
     ------
-    CustomerOfAnotherUserError
-        Another user has the customer.
+    CustomerOfAnotherUserError, CustomerErasedError
+        Another user has the customer, or it was erased.
     StaleRecordError
         The record was changed while children were deleted that the transaction has no room for.
     """
@@ -305,8 +313,9 @@ def _move(
     try:
         customer = record.move_to(owner, [replacement.add_to, pointer.assign_in, *extra_items])
     except ConditionFailedError as error:
-        if pointer.is_of_another_user(error):
-            raise _of_another_user(record) from error
+        refusal = pointer.refusal(error)
+        if refusal:
+            raise refusal from error
         return None
     customer.is_new = True
     return customer
@@ -330,8 +339,9 @@ def _use_existing_record(
     try:
         transact(compose)
     except ConditionFailedError as error:
-        if pointer.is_of_another_user(error):
-            raise _of_another_user(customer) from error
+        refusal = pointer.refusal(error)
+        if refusal:
+            raise refusal from error
         return None
     with suppress(StaleRecordError):
         record.update_with({}, extra_items=[replacement.add_to])
@@ -342,7 +352,3 @@ def _use_existing_record(
 def _pointer(customer: Customer, replacement: ClaimReplacement) -> Pointer:
     claim = replacement.pointer
     return Pointer.to(customer.owner, claim.token, claim.run_id)
-
-
-def _of_another_user(customer: Customer) -> CustomerOfAnotherUserError:
-    return CustomerOfAnotherUserError(f"{customer.stripe_id} is another user's")

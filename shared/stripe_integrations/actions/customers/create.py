@@ -172,7 +172,8 @@ def _repair_pointer(user_id: str, records: UserRecords) -> Customer | None:
         stripe_customer = current().stripe.retrieve_customer(stripe_id)
         is_others = names_other_owner(stripe_customer.get("metadata"), user_id)
         if not stripe_customer.get("deleted") and not is_others:
-            return assign_customer(user_id, claim, CustomerSnapshot.from_fetch(stripe_customer))
+            with suppress(errors.CustomerErasedError):
+                return assign_customer(user_id, claim, CustomerSnapshot.from_fetch(stripe_customer))
     with suppress(ConditionFailedError):
         transact(lambda t: CustomerClaim.remove_pointer(t, user_key(user_id), stripe_id))
     return None

@@ -22,7 +22,8 @@ def require_no_existing_customer(email: str) -> None:
     """Raise if Stripe has a customer with an e-mail that a user may have to adopt.
 
     Ignored are customers of users of this deployment, soft-deleted ones included; those that are
-    being created for one; and those whose metadata names another deployment.
+    being created for one; those that were erased, which no user can adopt; and those whose metadata
+    names another deployment.
 
     Parameters
     ----------
@@ -54,10 +55,10 @@ def require_no_existing_customer(email: str) -> None:
 
 
 def _without_user(customers: list[CustomerSnapshot]) -> list[str]:
-    """The ids of those customers that are no user's of this or of another deployment."""
+    """The ids of those customers that are no user's of any deployment, and were not erased."""
     candidates = [c for c in customers if not c.token or CustomerClaim.is_ours(c.token)]
     pointers = Pointer.read_all(customer.stripe_id for customer in candidates)
-    recorded = {stripe_id for stripe_id, pointer in pointers.items() if pointer.user_id}
+    recorded = {i for i, pointer in pointers.items() if pointer.user_id or pointer.is_erased}
     # Claims are read after the pointers: a create may store its pointer in between.
     return [
         customer.stripe_id

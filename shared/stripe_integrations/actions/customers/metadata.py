@@ -14,7 +14,7 @@ from stripe_integrations.observability import error_log_fields, logger
 
 
 def write_metadata(update: MetadataUpdate) -> None:
-    """Write what the pointer has, and delete the work item.
+    """Write what the pointer has, if it names a user, and delete the work item.
 
     The metadata of a customer that a run gave to its user is not written: undoing the run changes
     nothing on Stripe. Its item is left by a release that was interrupted.

@@ -133,10 +133,10 @@ def restore_customer(snapshot: CustomerSnapshot) -> bool:
 
     try:
         return retry_on_conflict(attempt)
-    except errors.CustomerOfAnotherUserError as error:
-        # Its metadata was changed on Stripe.
+    except (errors.CustomerOfAnotherUserError, errors.CustomerErasedError) as error:
+        # Its metadata was changed on Stripe, or could not be removed there.
         logger.warning(
-            "skipped: another user has it",
+            "skipped: another user has it, or it was erased",
             extra={"stripe_customer_id": snapshot.stripe_id, **error_log_fields(error)},
         )
         return False

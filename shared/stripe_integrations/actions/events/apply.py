@@ -39,7 +39,7 @@ from stripe_integrations.models import (
     read_customer,
 )
 from stripe_integrations.models.customer import MAX_EXTRA_ITEMS
-from stripe_integrations.models.event import UNKNOWN_CUSTOMER
+from stripe_integrations.models.event import ERASED, UNKNOWN_CUSTOMER
 from stripe_integrations.models.observation import Freshness
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.observability import Metric, logger
@@ -213,7 +213,12 @@ def _load_customer(events: list[Event]) -> tuple[Customer | None, list[Event]]:
     if linked and customer:
         return customer, _link(events, linked)
     # A stored link may be outdated: the customer may belong to another user by now.
-    owner = Pointer.find(named) or _complete_pending_create(events) or _store_unassigned(events)
+    try:
+        owner = Pointer.find(named) or _complete_pending_create(events) or _store_unassigned(events)
+    except errors.CustomerErasedError:
+        for event in events:
+            finish(event, EventState.IGNORED, ERASED)
+        return None, []
     if owner is None:
         return None, _keep_waiting(events)
     events = _link(events, owner)

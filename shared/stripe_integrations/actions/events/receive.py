@@ -18,6 +18,7 @@ from stripe_integrations.config import API_VERSION
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     ConfigurationError,
+    CustomerErasedError,
     CustomerNotFoundError,
     NewerSchemaError,
 )
@@ -61,6 +62,9 @@ def _store(event: Event) -> Event:
         return event.store()
     except CustomerNotFoundError:
         return _store_of_unknown_customer(event)
+    except CustomerErasedError:
+        event.ignore_as_erased()
+        return event.store()
 
 
 def _is_relevant(event: Event) -> bool:

@@ -1,7 +1,7 @@
 """The schedule: recovers what the webhook and the stream have lost.
 
-It lists Stripe's events for those that never arrived, retries unfinished events that are due, and
-writes the metadata that is due on Stripe.
+It lists Stripe's events for those that never arrived, retries unfinished events that are due,
+writes the metadata that is due on Stripe, and completes erasures.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from stripe_integrations import errors, limits
+from stripe_integrations.actions.customers.erase import complete_erasure
 from stripe_integrations.actions.customers.metadata import complete_metadata
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.event_types import applied_event_types, is_publish_type
@@ -20,6 +21,7 @@ from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
 from stripe_integrations.context import current
 from stripe_integrations.models import Event, Pointer, SweepCursor, event_queue
+from stripe_integrations.models.erasure import Erasure
 from stripe_integrations.models.event_payload import event_second
 from stripe_integrations.models.event_queue import QueueEntry, WaitingEvent
 from stripe_integrations.models.lookup_cursor import LookupCursor
@@ -149,6 +151,25 @@ def write_due_metadata(result: Reconciliation) -> None:
             if update.claim_due():
                 complete_metadata(update)
         except errors.StripeError as error:
+            result.failures.append(error)
+            if errors.is_stripe_outage(error):
+                return
+
+
+def complete_erasures(result: Reconciliation) -> None:
+    """Run the second pass of erasures, and complete those that were interrupted."""
+    for erasure in Erasure.due():
+        if not current().has_time_for(limits.ERASE_SECONDS):
+            return
+        try:
+            if erasure.claim_due():
+                complete_erasure(erasure)
+        except errors.OutOfTimeError:
+            return
+        except errors.DatabaseUnavailableError:
+            raise
+        except errors.StripeIntegrationsError as error:
+            # The others must not wait for this one.
             result.failures.append(error)
             if errors.is_stripe_outage(error):
                 return

@@ -207,6 +207,16 @@ class TestRepair:
         progress = list(StripeAccount.repair(found.run_id))[-1]
         assert progress.results == {Result.FROZEN: 1}
 
+    def test_stores_nothing_of_what_was_erased_in_the_meantime(self, world: World) -> None:
+        stripe_id = create(world, name="Jane")
+        settle(world)
+        remove(("USER#u-1", f"CUSTOMER#{stripe_id}"))
+        found = verify()
+        StripeCustomer.erase(USER)
+        progress = list(StripeAccount.repair(found.run_id))[-1]
+        assert progress.results == {Result.ERASED: 1}
+        assert StripeCustomer.get(USER) is None
+
     def test_of_another_kind_of_run_is_refused(self, world: World) -> None:
         backfill = list(StripeAccount.backfill())[-1].run_id
         with pytest.raises(RunNotFinishedError):

@@ -29,6 +29,7 @@ from stripe_integrations.models import (
 from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.difference import DifferenceKind
 from stripe_integrations.models.run import Run, RunKind, RunState
+from stripe_integrations.models.table import transact
 from tests.stripe_integrations.actions.account.verification import (
     create,
     lose_events,
@@ -101,6 +102,16 @@ class TestCleanTable:
         lose_events(world)
         settle(world)
         assert verify().results == {"frozen": 2}
+
+    def test_of_erased_customers_is_clean(self, world: World) -> None:
+        of_user, unassigned = create(world), on_stripe(world)
+        for stripe_id in (of_user, unassigned):
+            world.subscribe(stripe_id)
+        settle(world)
+        StripeCustomer.erase(USER)
+        StripeCustomer.erase_stripe_customer(unassigned)
+        settle(world)
+        assert verify().results == {"erased": 4}
 
     def test_ignores_customers_of_other_deployments(self, world: World) -> None:
         on_stripe(world, metadata={USER_KEY: "u-9", TOKEN_KEY: "shop-prod/1-a"})
@@ -251,6 +262,15 @@ class TestDifferences:
 
         planted = self.plant(world, plant)
         self.check(world, planted, ORPHAN, "record and pointer of different owners")
+
+    def test_orphan_whose_customer_was_erased(self, world: World) -> None:
+        def plant(number: int) -> str:
+            stripe_id = create(world, f"u-{number}")
+            transact(lambda t: Pointer.erase_in(t, Pointer.read(stripe_id), stripe_id))
+            return stripe_id
+
+        planted = self.plant(world, plant)
+        self.check(world, planted, ORPHAN, "record of a customer that was erased")
 
     def test_missing_subscription(self, world: World) -> None:
         def plant(number: int) -> str:

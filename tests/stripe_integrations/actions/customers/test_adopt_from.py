@@ -7,11 +7,16 @@ from unittest import mock
 import pytest
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions.customers.adopt import adopt_by_metadata
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
+from stripe_integrations.actions.events import side_effects
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import use
 from stripe_integrations.errors import DatabaseUnavailableError, SideEffectFailedError
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
+from stripe_integrations.models.erasure import SECOND_PASS_SECONDS
+from stripe_integrations.models.event import ERASED
+from tests.roles import acting_freely
 from tests.stripe_integrations.actions.events import custom_handlers
 from tests.stripe_integrations.actions.events.custom_handlers import NOTE
 from tests.world import EMAIL, USER, World, stored_event
@@ -165,6 +170,34 @@ class TestDoesNotAdopt:
         world.deliver_and_apply()
         assert StripeCustomer.require(USER).stripe_id == stripe_id
         assert StripeCustomer.get(OTHER) is None
+
+    def test_customer_that_was_erased(self, world: World) -> None:
+        stripe_id = on_stripe(world)
+        StripeCustomer.erase_stripe_customer(stripe_id)
+        name_user(world, stripe_id, "u-1")
+        world.deliver_and_apply()
+        assert StripeCustomer.get(USER) is None
+        assert set(reasons(world)) == {ERASED}
+
+    def test_customer_that_is_erased_before_its_adoption(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stripe_id = on_stripe(world)
+        name_user(world, stripe_id, "u-1")
+
+        def erase_and_adopt(stripe_id: str) -> str | None:
+            with acting_freely():
+                StripeCustomer.erase_stripe_customer(stripe_id)
+            return adopt_by_metadata(stripe_id)
+
+        monkeypatch.setattr(side_effects, "adopt_by_metadata", erase_and_adopt)
+        world.deliver_and_apply()
+        assert StripeCustomer.get(USER) is None
+        assert CustomerClaim.read("u-1") is None
+        world.time += SECOND_PASS_SECONDS + 1
+        world.reconcile()
+        assert set(world.event_states().values()) <= {"applied", "ignored"}
+        assert set(reasons(world)) == {ERASED}
 
     def test_soft_deleted_customer(self, world: World) -> None:
         stripe_id = on_stripe(world, "u-1")

@@ -175,6 +175,14 @@ class TestRecordedCustomer:
         with pytest.raises(CustomerExistsError):
             StripeCustomer.create(OTHER, EMAIL)
 
+    @pytest.mark.parametrize("delete_on_stripe", [False, True])
+    def test_erased_one_does_not_count(self, world: World, *, delete_on_stripe: bool) -> None:
+        """It can't be adopted: a refusal would lead nowhere."""
+        StripeCustomer.create(OTHER, EMAIL)
+        StripeCustomer.erase(OTHER, delete_on_stripe=delete_on_stripe)
+        StripeCustomer.erase_stripe_customer(add_existing(world))
+        assert StripeCustomer.create(USER, EMAIL).is_new
+
     def test_without_user_counts(self, world: World) -> None:
         """A stored customer that is no user's yet has a pointer without a user."""
         existing = add_existing(world)
