@@ -41,7 +41,7 @@ def note_candidates(page: Page, run: Run) -> None:
     pointers = Pointer.read_all(named)
     for stripe_id, user_id in named.items():
         pointer = pointers.get(stripe_id)
-        if pointer and pointer.user_id is None:
+        if pointer and pointer.user_id is None and not pointer.is_erased:
             Candidate.store(run.run_id, user_id, stripe_id)
 
 
@@ -86,6 +86,8 @@ def _assign(candidate: Candidate, run: Run, obstacle: str | None) -> Result | Fi
         pointer = Pointer.read(candidate.stripe_id)
         if pointer is None or pointer.user_id is not None:
             return Result.UNCHANGED
+        if pointer.is_erased:
+            return Result.ERASED
         if obstacle:
             return _conflict(candidate, obstacle)
         record = read_customer(pointer.owner)

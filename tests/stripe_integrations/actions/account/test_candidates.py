@@ -216,6 +216,23 @@ class TestLeavesUnassigned:
         assert {f.stripe_id for f in findings_of(by_metadata=True)} == {stripe_id}
 
 
+    def test_customer_that_was_erased(self, world: World) -> None:
+        """Before its page is read, or between its page and its assignment."""
+        first = named(world, "u-1")
+        backfill()
+        StripeCustomer.erase_stripe_customer(first)
+        world.time += 3600
+        second = named(world, "u-2")
+        run_id = StripeAccount.start(by_metadata=True).run_id
+        work = StripeAccount.work(run_id)
+        next(work)
+        StripeCustomer.erase_stripe_customer(second)
+        findings = [f for step in work for f in step.page.findings]
+        assert findings == []
+        assert StripeAccount.progress(run_id).results == {"erased": 2, "stored": 1}
+        assert StripeCustomer.get(USER) is StripeCustomer.get(OTHER) is None
+
+
 class TestCandidates:
     def test_contain_no_id_of_a_user(self, world: World) -> None:
         named(world, "marked-user")
