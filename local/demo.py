@@ -590,7 +590,9 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "RateBudget": lambda item: f"{item['rate']} per second",
     "Suspicion": lambda item: f"{item['kind']} {item['stripe_id']}, to be checked again",
     "Difference": lambda item: f"{item['kind']} {item['stripe_id']}",
-    "Candidate": lambda item: f"{item['stripe_id']} may become the user's whom its metadata names",
+    "Candidate": lambda item: (
+        f"{item['stripe_id']} may be assigned to the user that its metadata names"
+    ),
     "LookupCursor": lambda _: "position of the lookups of waiting events",
     "Event": lambda item: f"{item['kind']}, {item['state']}",
     "SweepCursor": lambda _: "position of the sweep of Stripe's events",

@@ -240,7 +240,7 @@ MUTANTS = (
         f"{_EVENTS}/payload_trust.py",
         "        or event.api_version != API_VERSION\n",
         "",
-        seed=1120,
+        seed=642,
     ),
     Mutant(
         "removed default not cleared",

@@ -163,10 +163,12 @@ def queue_url(aws: None) -> Iterator[str]:
         secretsmanager.create_secret(Name=name, SecretString=value)
         ssm.put_parameter(Name=f"/{name}", Value=value, Type="SecureString")
     events.create_event_bus(Name=BUS)
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket=REPORTS, CreateBucketConfiguration={"LocationConstraint": REGION})
+    bucket = boto3.resource("s3").Bucket(REPORTS)
+    bucket.create(CreateBucketConfiguration={"LocationConstraint": REGION})
     url = str(sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"])
     yield url
+    bucket.objects.delete()
+    bucket.delete()
     sqs.delete_queue(QueueUrl=url)
     events.delete_event_bus(Name=BUS)
     for name in SECRETS:

@@ -146,7 +146,7 @@ class World:
         self.published.append(dict(detail))
 
     def log_erasure(self, customer_ids: Sequence[str]) -> None:
-        """Take ids, as the log of erasures does."""
+        """Take ids, as the erasure log does."""
         if not roles.allowed(roles.put_log_events("ErasureLog.Arn")):
             raise MessageNotSentError("logs: AccessDeniedException")
         self.log_of_erasures += customer_ids

@@ -38,7 +38,7 @@ STORE_OBJECTS = ("walk_account",)
 """The functions that use S3: the others do without its model, which is the largest."""
 
 LOG_ERASURES = ("erase_customer", "reconcile_events")
-"""The functions that write the log of erasures, and so call CloudWatch Logs."""
+"""The functions that write the erasure log, and so call CloudWatch Logs."""
 
 RUN_HANDLERS = ("apply_event", "reconcile_events", "replay_events")
 """The functions that apply events, and so call custom handlers."""

@@ -154,7 +154,7 @@ def build(folder: Path, function: str | None) -> Path:
         if isinstance(resource["Properties"].get("Timeout"), dict):
             resource["Properties"]["Timeout"] = LONGEST_TIMEOUT
     template = folder / "build" / "sam-local.yaml"
-    # In its order: SAM finds no route if a function comes before the API.
+    # Keep the template's order: SAM finds no route if a function comes before the API.
     template.write_text(yaml.safe_dump(built, sort_keys=False))
     return template
 

@@ -13,7 +13,7 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
     delete_on_stripe = event.get("delete_on_stripe", False)
     match event:
         case {"user_id": _, "stripe_id": _}:
-            raise InvalidFieldError("stripe_id", "is not taken with user_id")
+            raise InvalidFieldError("stripe_id", "must not be given together with user_id")
         case {"user_id": user_id}:
             erased = StripeCustomer.erase(User(user_id), delete_on_stripe=delete_on_stripe)
         case {"stripe_id": stripe_id}:

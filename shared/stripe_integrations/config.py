@@ -101,7 +101,7 @@ class Settings:
     dead_letters_url : str or None
         The SQS queue for failed events.
     erasure_log_group : str or None
-        The CloudWatch log group of the log of erasures, from which the ids of erased customers are
+        The CloudWatch log group that is the erasure log, from which the ids of erased customers are
         read after the table was restored.
     deployment_name : str or None
         Identifies the customers that this deployment created on Stripe: it must be unique among the

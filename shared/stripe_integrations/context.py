@@ -45,7 +45,7 @@ class Context:
         Makes the gateway to Stripe on first use, with the parameters of `StripeGateway`.
     send_dead_letter, publish, log_erasure : callable, optional
         Send a message to the dead-letter queue, one to the event bus, and the ids of customers to
-        the log of erasures; by default, to those of the settings.
+        the erasure log; by default, to those of the settings.
     store_report : callable, optional
         Stores a text under a key; by default, in the settings' bucket for reports.
     read_file : callable, optional
@@ -105,7 +105,7 @@ class Context:
         send(detail)
 
     def record_erasure(self, customer_ids: Sequence[str]) -> None:
-        """Add customers to the log of erasures, outside the table."""
+        """Add customers to the erasure log, outside the table."""
         if self.log_erasure:
             self.log_erasure(customer_ids)
         else:

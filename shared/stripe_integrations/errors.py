@@ -156,7 +156,7 @@ class SweepMissingError(StripeIntegrationsError):
 
 
 class OtherAccountError(StripeIntegrationsError):
-    """The API key is of another Stripe account than the stored customers."""
+    """The API key belongs to another Stripe account than the stored customers."""
 
 
 class EventNotFoundError(StripeIntegrationsError):
@@ -235,7 +235,7 @@ class DatabaseRefusedError(StripeIntegrationsError):
 
 
 class MessageNotSentError(StripeIntegrationsError):
-    """The dead-letter queue, the event bus or the log of erasures did not accept a message."""
+    """The dead-letter queue, the event bus or the erasure log did not accept a message."""
 
 
 class StorageError(StripeIntegrationsError):

@@ -269,10 +269,10 @@ class TestVerification:
         assert (Metric.ACCOUNT_DIFFERENCES, 0) in world.measured
         assert world.reports["runs/first/differences/00001.jsonl"] == ""
 
-    def test_counts_them_also_if_the_response_to_its_last_write_is_lost(
+    def test_counts_differences_when_the_last_response_is_lost(
         self, world: World, missing: set[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The write is repeated, and meets itself."""
+        """The retry finds that its first attempt took effect."""
         finish = Run.finish
 
         def lose_response(run: Run) -> None:

@@ -114,7 +114,8 @@ class StripeAccount:
             gets a customer, except those that this deployment created or adopted before.
         by_metadata : bool
             Whether a user gets the one unassigned customer whose metadata names the user, under
-            the key of `AdoptFrom`. Where several name one, none is assigned.
+            the key `Settings.adopt_from`. If several name one user, none is assigned. Ignored with
+            `run_id`: the run has its options.
         run_id : str, optional
             A run that was stopped, or whose process ended: it is continued.
         payment_methods : PaymentMethodPolicy
@@ -188,7 +189,10 @@ class StripeAccount:
         Raises
         ------
         RunNotFoundError, RunInProgressError
-            There is no such run, or one is in progress, or one of its workers may still write.
+            There is no such run; or a run is in progress, or a worker of the stopped run may still
+            write.
+        InvalidFieldError
+            `run_id` is not a backfill.
         OtherAccountError
             As in `backfill`.
         MappingRefusedError
@@ -326,11 +330,14 @@ class StripeAccount:
 
         Raises
         ------
-        RunInProgressError, SweepMissingError, OtherAccountError
+        RunInProgressError
+            As in `backfill`; for an undo, also while a worker of `of_run` may still write.
+        SweepMissingError, OtherAccountError
             As in `backfill`.
         InvalidFieldError
-            `mapping` or `by_metadata` is given for another kind than a backfill, `by_metadata`
-            without the settings that it needs, or `of_run` for a kind that is not of a run.
+            `mapping` or `by_metadata` is given, and `kind` is not a backfill; `by_metadata` is
+            given without the settings that it needs; `of_run` is missing for a repair or an undo,
+            is given for another kind, or is not a backfill that can be undone.
         RunNotFoundError, RunNotFinishedError
             As in `repair`.
         MappingRefusedError

@@ -448,7 +448,7 @@ class StripeCustomer:
 
     @staticmethod
     def erase(user: HasId, *, delete_on_stripe: bool = False) -> ErasedCustomers:
-        """Remove everything that is stored of a user's customers, for good.
+        """Remove everything that is stored about a user's customers, for good.
 
         The records, soft-deleted ones included, are deleted; the events keep their ids, types and
         states, and lose their payloads. Events that arrive later are stored without payloads and
@@ -480,7 +480,7 @@ class StripeCustomer:
             The metadata is being written by an adoption or a release, or concurrent writers changed
             the records every time. The schedule completes the erasure.
         MessageNotSentError
-            The log of erasures did not accept the ids. The schedule completes the erasure.
+            The erasure log did not accept the ids. The schedule completes the erasure.
         OutOfTimeError
             There is so much to erase that the invocation would end before. The schedule completes
             the erasure.
@@ -530,7 +530,7 @@ class StripeCustomer:
 
     @staticmethod
     def export(user: HasId) -> Iterator[dict[str, Any]]:
-        """Yield everything that is stored of a user: one JSON object for each item of the table.
+        """Yield everything that is stored about a user: one JSON object for each item of the table.
 
         These are the claim; the customers, soft-deleted ones included, and their children, of kinds
         that are not stored any more too; the pointers, and metadata that is due; and the events of

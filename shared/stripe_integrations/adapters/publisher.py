@@ -1,4 +1,4 @@
-"""Messages to other services: dead letters, published events, and the log of erasures. Ids only."""
+"""Messages to other services: dead letters, published events, and the erasure log. Ids only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stripe_integrations.errors import MessageNotSentError
 
 SOURCE = "stripe-integrations"
 ERASURE_STREAM = "erasures"
-"""The log stream of the log of erasures."""
+"""The log stream of the erasure log."""
 
 
 def send_dead_letter(settings: Settings, message: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ def publish(settings: Settings, detail: Mapping[str, Any]) -> None:
 
 
 def log_erasure(settings: Settings, customer_ids: Sequence[str], time: float) -> None:
-    """Add customers to the log of erasures, outside the table, if the deployment has one.
+    """Add customers to the erasure log, outside the table, if the deployment has one.
 
     https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
 

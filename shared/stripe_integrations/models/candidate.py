@@ -23,7 +23,7 @@ CANDIDATE_RETENTION = timedelta(days=30)
 
 
 class Candidate(Record, discriminator="Candidate"):
-    """A customer that may become the user's whom its metadata names."""
+    """An unassigned customer that may be assigned to the user whom its metadata names."""
 
     stripe_id = required(Text())
     expires_at = TTLAttribute()
@@ -66,15 +66,15 @@ class Candidate(Record, discriminator="Candidate"):
 
     @property
     def place(self) -> str:
-        """What orders the candidates of a run."""
+        """The sort key without its prefix: ``<digest>#<customer id>``."""
         return str(self.sk).removeprefix(_PREFIX)
 
     @property
     def digest(self) -> str:
-        """The digest of the user's id."""
+        """The digest of the user's id: 64 hexadecimal digits."""
         return self.place.partition("#")[0]
 
 
 def digest_of(user_id: str) -> str:
-    """The digest by which the candidates of a user are grouped."""
+    """Return the SHA-256 of a user's id, as 64 hexadecimal digits."""
     return sha256(user_id.encode(errors="surrogatepass")).hexdigest()

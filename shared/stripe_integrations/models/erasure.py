@@ -1,4 +1,4 @@
-"""The work item of an erasure: what is due, until the data is gone.
+"""The work item of an erasure, stored until both passes are complete.
 
 It is stored first, so that whatever fails later, the schedule completes the erasure. It has the
 user until the records are deleted. Then it waits for a second pass, which finds what was being
@@ -25,13 +25,13 @@ from stripe_integrations.models.table import (
 )
 
 SECOND_PASS_SECONDS = 900
-"""The time between the two passes: no invocation takes as long, and the index lags by less."""
+"""Seconds between the passes: longer than an invocation that stores events, and than index lags."""
 _PREFIX, _SK = "ERASE#", "ERASE"
 _QUEUE = "erasures"
 
 
 class Erasure(Record, discriminator="Erasure"):
-    """That customers are to be erased, by their Stripe ids.
+    """A request to erase customers, by their Stripe ids.
 
     Several erasures of one customer may exist: each step can be repeated. `next_attempt` is when
     the claim of the worker that works on it expires, or when the second pass is due, in Unix

@@ -43,8 +43,8 @@ class RunKind(StrEnum):
     """Release the customers that a backfill gave to users."""
 
     @property
-    def is_of_run(self) -> bool:
-        """Whether it is about an earlier run."""
+    def needs_earlier_run(self) -> bool:
+        """Whether it repairs or undoes an earlier run: `of_run` is required."""
         return self in (RunKind.REPAIR, RunKind.UNDO)
 
     @property

@@ -163,12 +163,12 @@ class Window(Record, discriminator="Window"):
 
     @property
     def created_since(self) -> int:
-        """The lower bound, included; no object is older than that of an open window."""
+        """The lower bound, included, in Unix seconds; without one, a time before all objects."""
         return _FIRST_CREATED if self.created_from is None else self.created_from
 
     @property
     def is_leased(self) -> bool:
-        """Whether a worker has it."""
+        """Whether a worker holds a lease that has not expired."""
         return not self.is_done and (self.leased_until or 0) > current().clock()
 
     def is_free_for(self, worker: str) -> bool:
@@ -302,8 +302,9 @@ class Window(Record, discriminator="Window"):
         self._save()
 
     def divide(self, run_id: str, parts: int) -> bool:
-        """Leave the older ones of equal parts to other workers, and return whether there are any.
+        """Divide what is left, keep the newest part, and return whether it was divided.
 
+        The parts are of equal length, and at most `parts`. The others are left to other workers.
         One transaction shortens the window and adds the rest, so that the windows have no gap.
 
         Raises

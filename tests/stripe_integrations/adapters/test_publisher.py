@@ -1,4 +1,4 @@
-"""Messages to the dead-letter queue, to the event bus and to the log of erasures."""
+"""Messages to the dead-letter queue, to the event bus and to the erasure log."""
 
 from __future__ import annotations
 

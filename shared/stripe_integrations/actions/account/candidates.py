@@ -63,9 +63,9 @@ def assign_candidates(window: Window, run: Run) -> Page:
     for candidate, next_digest in zip(candidates[:_PAGE], [*next_digests, None], strict=False):
         obstacle = None
         if is_late:
-            obstacle = "it was read too long ago"
+            obstacle = "the run started more than 29 days ago"
         elif candidate.digest in (previous, next_digest):
-            obstacle = "the metadata of several customers names its user"
+            obstacle = "several customers name this user in their metadata"
         page.note(_assign_readable(candidate, run, obstacle))
         previous = candidate.digest
     if len(candidates) > _PAGE:
@@ -92,7 +92,7 @@ def _assign(candidate: Candidate, run: Run, obstacle: str | None) -> Result | Fi
             return _conflict(candidate, obstacle)
         record = read_customer(pointer.owner)
         if record is None:
-            raise errors.StaleRecordError("the customer is a user's by now")
+            raise errors.StaleRecordError("the customer was assigned in the meantime")
         if not record.is_active:
             return Result.FROZEN
         user_id = named_user(record, record.metadata)

@@ -48,9 +48,9 @@ _IDLE_SECONDS = 5
 _LONGEST_WAIT_SECONDS = 60
 """After this, a worker that waits for due suspicions looks whether the run was stopped."""
 _MAX_PARTS = 8
-"""Into how many windows one is divided at a time, for the workers that have none."""
+"""The largest number of parts into which a window is divided at a time."""
 _PART_PAGES = 2
-"""A window with fewer pages than twice this is not divided: its parts would be short of objects."""
+"""The fewest pages of a part: a window with fewer than two such parts is not divided."""
 _CHECKED_CUSTOMERS = 3
 """How many stored customers show whether the key is of their account."""
 _PART_LINES = 10_000
@@ -123,8 +123,8 @@ def _check_options(
     is_guarded = settings.existing_customers is ExistingCustomers.CHECK
     if by_metadata and not (settings.adopt_from and is_guarded):
         raise errors.InvalidFieldError("by_metadata", "needs AdoptFrom and ExistingCustomers=check")
-    if bool(of_run) is not kind.is_of_run:
-        reason = "is required" if kind.is_of_run else "is only for a repair, and to undo a run"
+    if bool(of_run) is not kind.needs_earlier_run:
+        reason = "is required" if kind.needs_earlier_run else "is only for a repair or an undo"
         raise errors.InvalidFieldError("of_run", reason)
     if of_run:
         _check_earlier_run(kind, Run.read(of_run))

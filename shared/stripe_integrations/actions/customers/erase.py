@@ -2,7 +2,7 @@
 
 A work item with the Stripe ids is stored first; the schedule completes what fails after that. Then
 the customers are changed on Stripe; then their records are deleted, with a tombstone in place of
-each pointer; then the ids are added to the log of erasures, which is outside the table, for a
+each pointer; then the ids are added to the erasure log, which is outside the table, for a
 restore; then the events lose their payloads. A worker that has read a pointer before may store an
 event after that: the schedule repeats the pass over the events 15 minutes later.
 """
@@ -96,7 +96,7 @@ def complete_erasure(erasure: Erasure) -> ErasedCustomers:
         The metadata is being written by an adoption or a release, or concurrent writers changed the
         records every time.
     MessageNotSentError
-        The log of erasures did not accept the ids.
+        The erasure log did not accept the ids.
     OutOfTimeError
         The invocation would end before the work is done.
     """
@@ -129,7 +129,9 @@ def _erase_customer(erasure: Erasure, customer_id: str, result: ErasedCustomers)
         is_accepted = not erasure.delete_on_stripe or _change_on_stripe(erasure, customer_id)
         _erase_records(erasure, customer_id)
     elif _has_other_owner(erasure, customer_id):
-        logger.warning("not erased: another user has it", extra={"stripe_customer_id": customer_id})
+        logger.warning(
+            "not erased: another user has the customer", extra={"stripe_customer_id": customer_id}
+        )
         return
     else:
         update = MetadataUpdate.acquire(customer_id)
@@ -179,7 +181,7 @@ def _has_tombstone(customer_id: str) -> bool:
 def _change_on_stripe(erasure: Erasure, customer_id: str) -> bool:
     """Delete the customer on Stripe, or remove our metadata; return whether Stripe accepted it.
 
-    A 404 is a refusal: Stripe returns a deleted customer, and with a wrong key nothing is found.
+    A 404 is a refusal: Stripe returns deleted customers, so the key is of another account.
     """
     try:
         if current().stripe.retrieve_customer(customer_id).get("deleted"):
@@ -191,7 +193,7 @@ def _change_on_stripe(erasure: Erasure, customer_id: str) -> bool:
     except errors.StripeRefusedError as error:
         # It will be refused again, and the records must not stay for that.
         logger.warning(
-            "erasure refused",
+            "Stripe refused to change the erased customer",
             extra={"stripe_customer_id": customer_id, **error_log_fields(error)},
         )
         return False

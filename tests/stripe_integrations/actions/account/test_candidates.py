@@ -136,7 +136,9 @@ class TestLeavesUnassigned:
         stripe_ids = {named(world, "u-1"), named(world, "u-1")}
         findings = findings_of(by_metadata=True)
         assert {finding.stripe_id for finding in findings} == stripe_ids
-        assert {f.reason for f in findings} == {"the metadata of several customers names its user"}
+        assert {f.reason for f in findings} == {
+            "several customers name this user in their metadata"
+        }
         assert all(record_of(stripe_id).user_id is None for stripe_id in stripe_ids)
 
     def test_customer_of_a_user_who_has_another_one(self, world: World) -> None:
@@ -183,7 +185,7 @@ class TestLeavesUnassigned:
         StripeAccount.resume(run_id)
         findings = [f for step in StripeAccount.work(run_id) for f in step.page.findings]
         assert [(f.stripe_id, f.reason) for f in findings] == [
-            (stripe_id, "it was read too long ago")
+            (stripe_id, "the run started more than 29 days ago")
         ]
         assert record_of(stripe_id).user_id is None
 
@@ -214,7 +216,6 @@ class TestLeavesUnassigned:
         world.stripe.account.customers[stripe_id]["metadata"] = {KEY: "\ud800"}
         world.time += 3600
         assert {f.stripe_id for f in findings_of(by_metadata=True)} == {stripe_id}
-
 
     def test_customer_that_was_erased(self, world: World) -> None:
         """Before its page is read, or between its page and its assignment."""

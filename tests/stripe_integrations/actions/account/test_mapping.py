@@ -577,7 +577,7 @@ class TestUnreadableRecord:
         assert record_of(other).user_id is None
 
 
-class TestUndoBesideWorkers:
+class TestUndoWithActiveWorker:
     def test_is_refused_while_a_worker_of_the_stopped_run_may_write(
         self, world: World, existing: str
     ) -> None:

@@ -31,6 +31,7 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
 )
 from stripe_integrations.models import Customer, Event, Owner, Pointer, read_customer
+from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.erasure import SECOND_PASS_SECONDS, Erasure
 from stripe_integrations.models.event import ERASED
 from stripe_integrations.models.metadata_update import MetadataUpdate
@@ -199,7 +200,7 @@ class TestErased:
             StripeCustomer.erase(USER)
         assert world.images() == before
 
-    def test_refuses_flag_that_is_none(self, world: World) -> None:
+    def test_refuses_flag_that_is_not_a_bool(self, world: World) -> None:
         StripeCustomer.create(USER, EMAIL)
         with pytest.raises(InvalidFieldError, match="delete_on_stripe"):
             StripeCustomer.erase(USER, delete_on_stripe="yes")  # type: ignore[arg-type]
@@ -310,7 +311,7 @@ class TestOnStripe:
         assert on_stripe(marked, stripe_id)["deleted"]
 
 
-class TestComesNotBack:
+class TestStaysErased:
     """Whatever arrives, or is asked for, after an erasure."""
 
     @pytest.fixture
@@ -366,7 +367,7 @@ class TestComesNotBack:
         assert stored_event(event["stripe_id"]).reason == ERASED
 
     def test_with_rebuild(self, marked: MarkedWorld, stripe_id: str) -> None:
-        metadata = {USER_KEY: ANN.id, TOKEN_KEY: "stripe-customers/1-a"}
+        metadata = {USER_KEY: ANN.id, TOKEN_KEY: new_token()}
         marked.request("POST", f"/v1/customers/{stripe_id}", {"metadata": metadata})
         assert marked.rebuild()["rebuilt"] == 0
         assert marks(marked) == set()
@@ -515,7 +516,7 @@ class TestUnassigned:
             StripeCustomer.adopt(USER, "cus_1")
 
     @pytest.mark.parametrize("stripe_id", ["", "sub_1", None])
-    def test_refuses_what_is_no_id(self, world: World, stripe_id: Any) -> None:
+    def test_refuses_invalid_id(self, world: World, stripe_id: Any) -> None:
         with pytest.raises(InvalidFieldError, match="stripe_id"):
             StripeCustomer.erase_stripe_customer(stripe_id)
 
