@@ -135,7 +135,7 @@ class StripeEvent:
             emit_backlog_metrics()
         except Exception as error:
             result.failures.append(error)
-        for part in (sweep, retry_due, look_up_waiting, write_due_metadata, complete_erasures):
+        for part in (sweep, retry_due, look_up_waiting, complete_erasures, write_due_metadata):
             try:
                 part(result)
             except Exception as error:

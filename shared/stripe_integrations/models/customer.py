@@ -856,9 +856,14 @@ class UserRecords:
         return customer_id in self.customer_ids
 
     def erase(
-        self, owner: Owner, pointer: Pointer | None, extra_items: Iterable[ExtraItem] = ()
+        self,
+        owner: Owner,
+        pointer: Pointer | None,
+        extra_items: Iterable[ExtraItem] = (),
+        *,
+        leaves_tombstone: bool = True,
     ) -> None:
-        """Delete what is stored of a customer, free its user, and leave a tombstone.
+        """Delete what is stored about a customer, free its user, and leave a tombstone.
 
         Parameters
         ----------
@@ -868,6 +873,8 @@ class UserRecords:
             The customer's pointer, as it was read before the partition.
         extra_items : iterable of callable
             Written in the same transaction.
+        leaves_tombstone : bool
+            Whether the pointer becomes a tombstone; otherwise it remains.
 
         Raises
         ------
@@ -880,7 +887,8 @@ class UserRecords:
         def free(transaction: TransactWrite) -> None:
             if self.claim and self.claim.stripe_id == customer_id:
                 CustomerClaim.remove_pointer(transaction, owner.pk, customer_id)
-            Pointer.erase_in(transaction, pointer, customer_id)
+            if leaves_tombstone:
+                Pointer.erase_in(transaction, pointer, customer_id)
             for add_item in extra_items:
                 add_item(transaction)
 

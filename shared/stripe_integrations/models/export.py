@@ -1,4 +1,4 @@
-"""The stored items as they are: every attribute, those of later releases included."""
+"""The stored items as they are: every attribute."""
 
 from __future__ import annotations
 

@@ -113,6 +113,12 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
         self.next_attempt = claim_expires_at()
         transaction.save(self, MetadataUpdate.pk.does_not_exist() | _is_due())
 
+    @classmethod
+    def check_is_free(cls, transaction: TransactWrite, stripe_id: str) -> None:
+        """Let a transaction fail where a worker is writing the metadata, as an erasure may be."""
+        is_free: Condition = cls.pk.does_not_exist() | _is_due()
+        transaction.condition_check(cls, stripe_key(stripe_id), _SK, condition=is_free)
+
     def remove_in(self, transaction: TransactWrite) -> None:
         """Delete the item, on condition that this worker's claim is stored."""
         transaction.delete(self, MetadataUpdate.claim == self.claim)

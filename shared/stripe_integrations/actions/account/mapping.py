@@ -27,6 +27,7 @@ from stripe_integrations.actions.customers.snapshot import names_other_owner
 from stripe_integrations.context import current
 from stripe_integrations.models import CustomerClaim, Owner, Pointer, read_customer
 from stripe_integrations.models.claim import new_token
+from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import Run
@@ -211,9 +212,14 @@ def _stage(run: Run, row: Row) -> Finding | None:
     owner = Owner(row.user_id, row.stripe_id)
     pointer = Pointer.to(owner, replacement.pointer.token, run_id=run.run_id)
 
+    def is_free(transaction: TransactWrite) -> None:
+        # An erasure may be deleting it on Stripe.
+        MetadataUpdate.check_is_free(transaction, stripe_id)
+
     def compose(transaction: TransactWrite) -> None:
         replacement.add_to(transaction)
         pointer.create_in(transaction)
+        is_free(transaction)
 
     try:
         transact(compose)
@@ -238,7 +244,9 @@ def _stage(run: Run, row: Row) -> Finding | None:
     is_whole = record.can_be_moved_whole
     record.drop_excess_children()
     with stale_if_changed("the customer was changed in the meantime"):
-        moved = record.move_to(owner, [replacement.add_to, pointer.assign_in], run_id=run.run_id)
+        moved = record.move_to(
+            owner, [replacement.add_to, pointer.assign_in, is_free], run_id=run.run_id
+        )
     if not is_whole:
         refresh_until_written(moved)
     return None

@@ -10,6 +10,7 @@ event after that: the schedule repeats the pass over the events 15 minutes later
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -132,6 +133,8 @@ def _erase_customer(erasure: Erasure, customer_id: str, result: ErasedCustomers)
         logger.warning(
             "not erased: another user has the customer", extra={"stripe_customer_id": customer_id}
         )
+        if erasure.user_id:
+            _erase_stray_record(erasure.user_id, customer_id)
         return
     else:
         update = MetadataUpdate.acquire(customer_id)
@@ -158,6 +161,17 @@ def _erase_records(
         records = UserRecords.of_partition(owner.pk)
         if update or records.names(customer_id):
             records.erase(owner, pointer, [update.remove_in] if update else [])
+
+    retry_on_conflict(attempt)
+
+
+def _erase_stray_record(user_id: str, customer_id: str) -> None:
+    """Delete a user's record of a customer whose pointer names another, as a backup may have it."""
+
+    def attempt(_: int) -> None:
+        records = UserRecords.read(user_id)
+        if records.names(customer_id):
+            records.erase(Owner(user_id, customer_id), None, leaves_tombstone=False)
 
     retry_on_conflict(attempt)
 
@@ -191,6 +205,8 @@ def _change_on_stripe(erasure: Erasure, customer_id: str) -> bool:
         else:
             remove_metadata(customer_id)
     except errors.StripeRefusedError as error:
+        if erasure.delete_on_stripe and _is_deleted(customer_id):
+            return True  # by an attempt whose response was lost
         # It will be refused again, and the records must not stay for that.
         logger.warning(
             "Stripe refused to change the erased customer",
@@ -198,6 +214,12 @@ def _change_on_stripe(erasure: Erasure, customer_id: str) -> bool:
         )
         return False
     return True
+
+
+def _is_deleted(customer_id: str) -> bool:
+    with suppress(errors.StripeRefusedError):
+        return bool(current().stripe.retrieve_customer(customer_id).get("deleted"))
+    return False
 
 
 def _delete_orphans(user_id: str) -> None:

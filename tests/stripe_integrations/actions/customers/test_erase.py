@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from moto.core.models import botocore_stubber
 
 from local.stripe_double.client import ClientKilledError
-from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.actions import StripeAccount, StripeCustomer, StripeEvent, User
 from stripe_integrations.actions.customers.assign import store_unassigned
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY, CustomerSnapshot
 from stripe_integrations.config import UnassignedCustomers
@@ -310,6 +311,13 @@ class TestOnStripe:
         assert marks(marked) == set()
         assert on_stripe(marked, stripe_id)["deleted"]
 
+    def test_deletion_whose_response_was_lost_is_no_refusal(self, world: World) -> None:
+        """Stripe's library sends it again, and the second one finds nothing to delete."""
+        stripe_id = StripeCustomer.create(USER, EMAIL).stripe_id
+        world.stripe.faults.time_out(1, match="DELETE *", when="after")
+        assert StripeCustomer.erase(USER, delete_on_stripe=True).refused == []
+        assert on_stripe(world, stripe_id)["deleted"]
+
 
 class TestStaysErased:
     """Whatever arrives, or is asked for, after an erasure."""
@@ -476,6 +484,21 @@ class TestSecondPass:
         StripeCustomer.erase(USER)
         event.link(Owner("u-1", stripe_id))
         assert stored_event(event.stripe_id).user_id is None
+
+    def test_is_not_delayed_by_metadata_that_stripe_refuses(self, world: World) -> None:
+        """Both write the metadata: whoever begins excludes the other for the rest of a run."""
+        stripe_id = str(world.request("POST", "/v1/customers", {"email": EMAIL})["id"])
+        with mock.patch("stripe_integrations.actions.customers.adopt.write_metadata"):
+            StripeCustomer.adopt(USER, stripe_id)
+        for method in ("GET", "POST"):
+            fault = f"{method} /v1/customers/{stripe_id}"
+            world.stripe.faults.fail_next(None, match=fault, status=404)
+        with pytest.raises(ConflictError):
+            StripeCustomer.erase(USER)
+        for _ in range(3):
+            world.time += 300
+            world.reconcile()
+        assert not world.items(record_type="Customer", user_id="u-1")
 
 
 class TestUnassigned:
@@ -669,6 +692,34 @@ class TestRaces:
         second_pass(world)
         assert types(world) == {"Pointer"}
 
+    def test_mapping_row_is_staged_only_before_or_after_the_call_to_stripe(
+        self, world: World
+    ) -> None:
+        """Whether the customer is stored or not, no user gets one that Stripe is deleting."""
+        world.reconcile()
+        for number, mode in enumerate(UnassignedCustomers):
+            world.configure(unassigned_customers=mode)
+            made = world.request("POST", "/v1/customers", {"email": EMAIL})
+            stripe_id = str(made["id"])
+            world.deliver_and_apply()
+            world.time += 3600
+            world.context.deadline = math.inf
+            delete, user_id = world.context.stripe.delete_customer, f"u-{number + 5}"
+
+            def stage_and_delete(
+                customer_id: str, delete: Any = delete, user_id: str = user_id
+            ) -> Any:
+                with use(world.new_context()) as context, pytest.raises(ConflictError):
+                    context.deadline = math.inf
+                    next(StripeAccount.backfill([(user_id, customer_id)]))
+                return delete(customer_id)
+
+            with mock.patch.object(world.context.stripe, "delete_customer", stage_and_delete):
+                erased = StripeCustomer.erase_stripe_customer(stripe_id, delete_on_stripe=True)
+            assert (erased.customer_ids, erased.refused) == ([stripe_id], [])
+            assert StripeCustomer.get(User(user_id)) is None
+            StripeAccount.stop(StripeAccount.progress().run_id)
+
 
 class TestInterruption:
     def test_after_any_call_is_completed_by_the_schedule(self, marked: MarkedWorld) -> None:
@@ -744,6 +795,20 @@ class TestInterruption:
 
 
 class TestRestored:
+    def test_record_whose_pointer_names_another_user(self, world: World) -> None:
+        stripe_id = StripeCustomer.create(USER, EMAIL, name="Jane").stripe_id
+        pointer = Pointer.read(stripe_id)
+        assert pointer
+        pointer.user_id = "u-2"
+        pointer.save()
+        StripeCustomer.erase(USER)
+        second_pass(world)
+        assert not world.items(record_type="Customer")
+        assert not world.items(record_type="CustomerClaim")
+        left = Pointer.read(stripe_id)
+        assert left
+        assert left.user_id == "u-2"
+
     def test_records_beside_a_tombstone_are_erased(self, marked: MarkedWorld) -> None:
         """A backup that was made during an erasure has half of its transaction."""
         of_ann = [image for image in marked.images() if image["pk"]["S"] == f"USER#{ANN.id}"]
