@@ -421,7 +421,7 @@ MUTANTS = (
         f"{_CUSTOMERS}/guard.py",
         "if customer.stripe_id not in recorded and not customer.is_claimed()",
         "if customer.stripe_id not in recorded",
-        seed=112,
+        seed=338,
     ),
     Mutant(
         "create blocked by a soft-deleted customer",
