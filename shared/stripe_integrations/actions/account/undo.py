@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from stripe_integrations.actions.account.backfill import UNREADABLE
+from stripe_integrations.actions.account.backfill import (
+    UNREADABLE,
+    stores_unassigned,
+    write_customers,
+)
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.customers.assign import remove_assignment
 from stripe_integrations.actions.customers.release import free_customer
@@ -25,6 +29,9 @@ def undo_customers(page: Page, run: Run) -> None:
         is_assigned = pointer is not None and pointer.run_id == run.of_run
         try:
             undone = undo_assignment(obj["id"], str(run.of_run)) if is_assigned else None
+            if undone is Result.RELEASED and stores_unassigned() and not Pointer.read(obj["id"]):
+                # Its record was never stored, and its events have waited for the record.
+                write_customers(Page([obj], page.observation), run)
             page.note(undone or Result.UNCHANGED)
         except UNREADABLE as error:
             page.note(Finding(obj["id"], Result.UNREADABLE, type(error).__name__))

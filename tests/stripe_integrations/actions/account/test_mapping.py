@@ -300,6 +300,7 @@ class TestUndone:
         assert users(world) == {}
 
     def test_row_without_record_is_removed(self, world: World, existing: str) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.IGNORE)
         next(iter(StripeAccount.backfill([("u-1", existing)])))
         run_id = StripeAccount.progress().run_id
         StripeAccount.stop(run_id)
@@ -575,6 +576,21 @@ class TestUnreadableRecord:
         (*_, progress) = StripeAccount.undo(run_id)
         assert progress.results == {"unreadable": 1, "released": 1}
         assert record_of(other).user_id is None
+
+
+class TestUndoOfStagedRow:
+    def test_stores_the_customer_whose_events_have_waited(
+        self, world: World, existing: str
+    ) -> None:
+        """The run was stopped before it read the list."""
+        world.files["mappings/a.csv"] = f"user_id,stripe_id\nu-1,{existing}\n".encode()
+        run_id = StripeAccount.start(mapping="mappings/a.csv").run_id
+        next(StripeAccount.work(run_id))
+        StripeAccount.stop(run_id)
+        world.time += 3600
+        assert list(StripeAccount.undo(run_id))[-1].results == {"released": 1}
+        assert CustomerClaim.read("u-1") is None
+        assert record_of(existing).user_id is None
 
 
 class TestUndoWithActiveWorker:
