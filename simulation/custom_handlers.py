@@ -104,7 +104,8 @@ class CustomHandlers:
         record = self._watch.images.get((partition, sort), {})
         if "date_purged" in record or created > now + CLOCK_SKEW_SECONDS:
             return True
-        if not record and (customer.user_id, customer.stripe_id) in self._watch.released:
+        was_released = (customer.user_id, customer.stripe_id) in self._watch.released
+        if not record and (was_released or customer.stripe_id in self._watch.erased):
             return True  # after its effect
         # The stamps of a test clock can't be compared with the time of a fetch.
         if "test_clock" in record or event.data_object.get("test_clock"):

@@ -528,12 +528,6 @@ MUTANTS = (
         "        return update_customer(read_again(customer), fields, idempotency_key)\n",
     ),
     Mutant(
-        "response of an update written without its version",
-        f"{_CUSTOMERS}/update.py",
-        "        customer.update_with(values)\n",
-        "        customer = read_again(customer)\n        customer.update_with(values)\n",
-    ),
-    Mutant(
         "every event taken for that of an own update",
         f"{_MODELS}/customer.py",
         "idempotency_key is not None and idempotency_key == self.update_key",
