@@ -11,7 +11,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from pynamodb.attributes import TTLAttribute
-from pynamodb.exceptions import PutError, PynamoDBException
+from pynamodb.exceptions import PutError
 
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import Text, required
@@ -55,14 +55,8 @@ class Candidate(Record, discriminator="Candidate"):
         after : str, optional
             The place of a candidate, after which they begin.
         """
-        # "~" is greater than every character of a place.
-        keys = cls.sk.between(f"{_PREFIX}{after or digit}", f"{_PREFIX}{digit}~")
-        try:
-            for candidate in cls.query(run_key(run_id), keys, consistent_read=True):
-                if candidate.place != after:
-                    yield candidate
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        last = f"{_PREFIX}{after}" if after else None
+        return cls.with_prefix(run_key(run_id), f"{_PREFIX}{digit}", last)
 
     @property
     def place(self) -> str:

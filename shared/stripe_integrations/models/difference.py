@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from pynamodb.attributes import TTLAttribute
-from pynamodb.exceptions import PutError, PynamoDBException
+from pynamodb.exceptions import PutError
 
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import Choice, Integer, Text, required
@@ -75,11 +75,7 @@ class Suspicion(Record, discriminator="Suspicion"):
     @classmethod
     def of_window(cls, run_id: str, window_id: str) -> Iterator[Suspicion]:
         """The suspicions of a window, by their ids; strongly consistent."""
-        prefix = cls.sk.startswith(_suspicions_of(window_id))
-        try:
-            yield from cls.query(run_key(run_id), prefix, consistent_read=True)
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        return cls.with_prefix(run_key(run_id), _suspicions_of(window_id))
 
     def observe(self, kind: DifferenceKind, reason: str, record_version: int | None) -> None:
         """Note a difference that is seen now, and is to be seen again."""
@@ -137,14 +133,7 @@ class Difference(Record, discriminator="Difference"):
             The Stripe id after which they begin.
         """
         prefix = _differences_in(walked_list)
-        # "~" is greater than every character of an id.
-        keys = cls.sk.between(f"{prefix}{after or ''}", f"{prefix}~")
-        try:
-            for difference in cls.query(run_key(run_id), keys, consistent_read=True):
-                if difference.stripe_id != after:
-                    yield difference
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        return cls.with_prefix(run_key(run_id), prefix, f"{prefix}{after}" if after else None)
 
 
 def _suspicions_of(window_id: str) -> str:

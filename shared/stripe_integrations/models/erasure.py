@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from pynamodb.attributes import BooleanAttribute, JSONAttribute, NumberAttribute, UnicodeAttribute
-from pynamodb.exceptions import PynamoDBException, UpdateError
+from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
 from stripe_integrations.context import current
 from stripe_integrations.models.retry import claim_expires_at
 from stripe_integrations.models.table import (
-    CONDITION_FAILED,
     Record,
-    error_code,
     transact,
     unavailable,
 )
@@ -98,7 +96,7 @@ class Erasure(Record, discriminator="Erasure"):
             False where nothing is due, or another worker has claimed it.
         """
         is_due: Condition = Erasure.next_attempt <= int(current().clock())
-        return self._update_if([Erasure.next_attempt.set(claim_expires_at())], is_due)
+        return self.update_if([Erasure.next_attempt.set(claim_expires_at())], is_due)
 
     def schedule_second_pass(self) -> None:
         """Note that the records are deleted, and schedule the second pass; forget the user."""
@@ -108,18 +106,8 @@ class Erasure(Record, discriminator="Erasure"):
             Erasure.next_attempt.set(due),
             Erasure.user_id.remove(),
         ]
-        self._update_if(actions, Erasure.pk.exists())
+        self.update_if(actions, Erasure.pk.exists())
 
     def finish(self) -> None:
         """Delete the work item after the second pass."""
         transact(lambda t: t.delete(self))
-
-    def _update_if(self, actions: list[Action], condition: Condition) -> bool:
-        """Write under a condition, and return whether it held."""
-        try:
-            self.update(actions, condition)
-        except UpdateError as error:
-            if error_code(error) != CONDITION_FAILED:
-                raise unavailable(error) from error
-            return False
-        return True

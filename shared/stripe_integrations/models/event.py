@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 from pynamodb.attributes import TTLAttribute
-from pynamodb.exceptions import PutError, PynamoDBException, UpdateError
+from pynamodb.exceptions import PutError, PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
@@ -290,7 +290,7 @@ class Event(Record, discriminator="Event"):
             Event.api_version.set(delivery.api_version),
             Event.webhook_message.set(delivery.webhook_message),
         ]
-        self._update_if(actions, self._holds_turn())
+        self.update_if(actions, self._holds_turn())
 
     def link(self, owner: Owner) -> Event:
         """Link the event to its customer, and store it unless it is stored.
@@ -307,11 +307,11 @@ class Event(Record, discriminator="Event"):
         if self.is_stored and self.state is EventState.WAITING:
             due = Event.next_attempt.set(int(current().clock()))
             actions = [*self._pending_actions(), due, *self._link_actions()]
-            self._update_if(actions, self._holds_turn())
+            self.update_if(actions, self._holds_turn())
             return self
         if self.is_stored:
             is_erased: Condition = Event.reason == ERASED
-            self._update_if(self._link_actions(), Event.pk.exists() & ~is_erased)
+            self.update_if(self._link_actions(), Event.pk.exists() & ~is_erased)
             return self
         stored = self.store()
         # One that has ended had its effect when the customer had another user, or none.
@@ -361,13 +361,7 @@ class Event(Record, discriminator="Event"):
             Event.next_attempt.set(claim_expires_at()),
             Event.claimed_at.set(current().now()),
         ]
-        try:
-            event.update(actions, _is_unfinished() & is_free)
-        except UpdateError as error:
-            if error_code(error) == CONDITION_FAILED:
-                return None
-            raise unavailable(error) from error
-        return event
+        return event if event.update_if(actions, _is_unfinished() & is_free) else None
 
     @property
     def is_exhausted(self) -> bool:
@@ -398,7 +392,7 @@ class Event(Record, discriminator="Event"):
 
     def note_publication(self) -> bool:
         """Note that the event was published, and return whether it is still this worker's turn."""
-        return self._update_if([Event.published_at.set(current().now())], self._holds_turn())
+        return self.update_if([Event.published_at.set(current().now())], self._holds_turn())
 
     def link_waiting(self, owner: Owner) -> bool:
         """Link a waiting event to its customer, and return whether this worker has done it.
@@ -407,7 +401,7 @@ class Event(Record, discriminator="Event"):
         """
         self.user_id, self.customer_id = owner
         actions = [*self._pending_actions(), *self._link_actions()]
-        return self._update_if(actions, self._holds_turn())
+        return self.update_if(actions, self._holds_turn())
 
     def finish_in(
         self, transaction: TransactWrite, state: EventState, reason: str | None = None
@@ -428,7 +422,7 @@ class Event(Record, discriminator="Event"):
         bool
             Whether this call has ended it.
         """
-        return self._update_if(self._finish_actions(state, reason), self._holds_turn())
+        return self.update_if(self._finish_actions(state, reason), self._holds_turn())
 
     def fail(self, reason: str) -> None:
         """Mark an unfinished event as failed: it is stored until it is replayed.
@@ -445,7 +439,7 @@ class Event(Record, discriminator="Event"):
             Event.next_attempt.set(int(current().clock())),
             Event.claimed_at.remove(),
         ]
-        self._update_if(actions, self._holds_turn())
+        self.update_if(actions, self._holds_turn())
 
     def holds_turn(self) -> bool:
         """Read whether no other worker has claimed or ended the event since it was read."""
@@ -488,7 +482,7 @@ class Event(Record, discriminator="Event"):
             Event.next_attempt <= int(current().clock())
         )
         actions = [*event._finish_actions(EventState.IGNORED, UNKNOWN_CUSTOMER), Event.turn.add(1)]
-        event._update_if(actions, is_unclaimed)
+        event.update_if(actions, is_unclaimed)
 
     @classmethod
     def erase(cls, stripe_id: str) -> None:
@@ -500,8 +494,8 @@ class Event(Record, discriminator="Event"):
         has_ended: Condition = Event.state.is_in(EventState.APPLIED, EventState.IGNORED)
         ended = [*event._finish_actions(EventState.IGNORED, ERASED), Event.turn.add(1)]
         blanked = [Event.reason.set(ERASED), *_erasing_actions()]
-        if not event._update_if(ended, Event.pk.exists() & ~has_ended):
-            event._update_if(blanked, has_ended)
+        if not event.update_if(ended, Event.pk.exists() & ~has_ended):
+            event.update_if(blanked, has_ended)
 
     @classmethod
     def requeue_after_unknown_customer(cls, stripe_id: str) -> None:
@@ -544,7 +538,7 @@ class Event(Record, discriminator="Event"):
             Event.expires_at.remove(),
         ]
         event = cls(cls.key(stripe_id), cls.SORT_KEY)
-        return event._update_if(actions, Event.pk.exists() if condition is None else condition)
+        return event.update_if(actions, Event.pk.exists() if condition is None else condition)
 
     def _schedule(self, actions: Sequence[Action], seconds: float) -> None:
         next_attempt = int(current().clock() + seconds)
@@ -554,7 +548,7 @@ class Event(Record, discriminator="Event"):
             Event.turn.set(self.turn + 1),
             Event.claimed_at.remove(),
         ]
-        self._update_if(actions, self._holds_turn())
+        self.update_if(actions, self._holds_turn())
 
     def _pending_actions(self) -> list[Action]:
         """The actions that make a waiting event pending."""
@@ -596,16 +590,6 @@ class Event(Record, discriminator="Event"):
             return []
         to_user = [] if self.user_id is None else [Event.user_id.set(self.user_id)]
         return [*to_user, Event.customer_id.set(self.customer_id)]
-
-    def _update_if(self, actions: list[Action], condition: Condition) -> bool:
-        """Write under a condition, and return whether it held."""
-        try:
-            self.update(actions, condition)
-        except UpdateError as error:
-            if error_code(error) != CONDITION_FAILED:
-                raise unavailable(error) from error
-            return False
-        return True
 
 
 _UNFINISHED = (EventState.PENDING, EventState.WAITING)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
-from pynamodb.exceptions import PynamoDBException, UpdateError
+from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 from pynamodb.transactions import TransactWrite
@@ -20,10 +20,8 @@ from stripe_integrations.context import current
 from stripe_integrations.models.keys import stripe_key
 from stripe_integrations.models.retry import claim_expires_at
 from stripe_integrations.models.table import (
-    CONDITION_FAILED,
     ConditionFailedError,
     Record,
-    error_code,
     transact,
     unavailable,
 )
@@ -82,13 +80,7 @@ class MetadataUpdate(Record, discriminator="MetadataUpdate"):
             MetadataUpdate.next_attempt.set(self.next_attempt),
         ]
         is_free: Condition = _is_due() | (MetadataUpdate.claim == self.claim)
-        try:
-            self.update(actions, MetadataUpdate.pk.exists() & is_free)
-        except UpdateError as error:
-            if error_code(error) == CONDITION_FAILED:
-                return False
-            raise unavailable(error) from error
-        return True
+        return self.update_if(actions, MetadataUpdate.pk.exists() & is_free)
 
     @classmethod
     def due(cls) -> Iterator[MetadataUpdate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pynamodb.attributes import NumberAttribute, TTLAttribute
-from pynamodb.exceptions import PutError, UpdateError
+from pynamodb.exceptions import PutError
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
 
@@ -93,11 +93,6 @@ class RateBudget(Record, discriminator="RateBudget"):
     def _update(self, actions: list[Action], condition: Condition) -> bool:
         """Write it under a condition, and return whether that held; then all fields are current."""
         ceiling = self.ceiling
-        try:
-            self.update(actions, condition)
-        except UpdateError as error:
-            if error_code(error) != CONDITION_FAILED:
-                raise unavailable(error) from error
-            return False
+        has_held = self.update_if(actions, condition)
         self.ceiling = ceiling
-        return True
+        return has_held

@@ -14,6 +14,7 @@ from pynamodb.exceptions import (
     DoesNotExist,
     PynamoDBException,
     TransactWriteError,
+    UpdateError,
 )
 from pynamodb.expressions.condition import Condition
 from pynamodb.expressions.update import Action
@@ -142,6 +143,38 @@ class Record(Model):
             return None
         except PynamoDBException as error:
             raise unavailable(error) from error
+
+    @classmethod
+    def with_prefix(cls, pk: str, prefix: str, after: str | None = None) -> Iterator[Self]:
+        """The items of a partition whose sort key has a prefix, in its order; strongly consistent.
+
+        Parameters
+        ----------
+        pk : str
+            The partition.
+        prefix : str
+            What the sort keys begin with; an ASCII character follows it.
+        after : str, optional
+            The sort key after which they begin.
+        """
+        # "~" is greater than every other character of these keys.
+        keys = cls.sk.between(after or prefix, f"{prefix}~")
+        try:
+            for item in cls.query(pk, keys, consistent_read=True):
+                if item.sk != after:
+                    yield item
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
+    def update_if(self, actions: list[Action], condition: Condition) -> bool:
+        """Write it under a condition, and return whether that held; then all fields are current."""
+        try:
+            self.update(actions, condition)
+        except UpdateError as error:
+            if error_code(error) != CONDITION_FAILED:
+                raise unavailable(error) from error
+            return False
+        return True
 
     def __repr__(self) -> str:
         """Its key and its state: a record in a log or a traceback shows no personal data."""

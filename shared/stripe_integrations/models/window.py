@@ -20,7 +20,7 @@ from pynamodb.attributes import (
     UnicodeAttribute,
     VersionAttribute,
 )
-from pynamodb.exceptions import PutError, PynamoDBException
+from pynamodb.exceptions import PutError
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations.context import current
@@ -139,11 +139,7 @@ class Window(Record, discriminator="Window"):
     @classmethod
     def all_of(cls, run_id: str) -> list[Window]:
         """The windows of a run, strongly consistent."""
-        prefix = cls.sk.startswith(_PREFIX)
-        try:
-            return list(cls.query(run_key(run_id), prefix, consistent_read=True))
-        except PynamoDBException as error:
-            raise unavailable(error) from error
+        return list(cls.with_prefix(run_key(run_id), _PREFIX))
 
     @property
     def id(self) -> str:
