@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -35,11 +34,7 @@ from tests.world import EMAIL, USER, World
 LIST = "GET /v1/customers"
 
 
-@pytest.fixture(autouse=True)
-def _stores_unassigned(world: World) -> None:
-    world.reconcile()
-    world.context.deadline = math.inf
-    world.configure(unassigned_customers=UnassignedCustomers.STORE)
+pytestmark = pytest.mark.usefixtures("stores_unassigned")
 
 
 class TestBackfill:

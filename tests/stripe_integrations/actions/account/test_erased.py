@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,34 +9,16 @@ import pytest
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer
 from stripe_integrations.actions.account.page import Finding, Result
-from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.models import CustomerClaim, Owner, Pointer
 from tests.stripe_integrations.actions.account.helpers import (
     backfill,
     calls,
     findings_of,
     lose_events,
-    make,
 )
 from tests.world import EMAIL, USER, World
 
-
-@pytest.fixture(autouse=True)
-def _stores_unassigned(world: World) -> None:
-    world.reconcile()
-    world.context.deadline = math.inf
-    world.configure(unassigned_customers=UnassignedCustomers.STORE)
-
-
-@pytest.fixture
-def existing(world: World) -> str:
-    """A customer that exists on Stripe alone, with a card and a subscription."""
-    stripe_id = make(world, name="Jane")
-    world.attach_card(stripe_id)
-    world.subscribe(stripe_id)
-    lose_events(world)
-    world.time += 3600
-    return stripe_id
+pytestmark = pytest.mark.usefixtures("stores_unassigned")
 
 
 def assert_is_tombstone_alone(world: World, stripe_id: str) -> None:

@@ -42,22 +42,7 @@ from tests.world import EMAIL, USER, World
 OTHER = User("u-2")
 
 
-@pytest.fixture(autouse=True)
-def _stores_unassigned(world: World) -> None:
-    world.reconcile()
-    world.context.deadline = math.inf
-    world.configure(unassigned_customers=UnassignedCustomers.STORE)
-
-
-@pytest.fixture
-def existing(world: World) -> str:
-    """A customer that exists on Stripe alone, with a card and a subscription."""
-    stripe_id = make(world, name="Jane")
-    world.attach_card(stripe_id)
-    world.subscribe(stripe_id)
-    lose_events(world)
-    world.time += 3600
-    return stripe_id
+pytestmark = pytest.mark.usefixtures("stores_unassigned")
 
 
 def undo(run_id: str, *args: Any) -> dict[str, int]:
