@@ -475,7 +475,7 @@ MUTANTS = (
         f"{_ACCOUNT}/undo.py",
         "        if pointer is None or pointer.run_id != run_id:\n",
         "        if pointer is None or pointer.user_id is None:\n",
-        also=(("pointer.run_id == run.of_run", "pointer.user_id is not None"),),
+        also=(("pointer.run_id != run.of_run", "pointer.user_id is None"),),
     ),
     Mutant(
         "metadata written for a customer of a run",

@@ -14,7 +14,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.page import Finding, Json, Page, Result
+from stripe_integrations.actions.account.page import (
+    Finding,
+    Json,
+    Page,
+    Result,
+    unless_unreadable,
+)
 from stripe_integrations.actions.customers.assign import remove_assignment, store_record
 from stripe_integrations.actions.customers.rebuild import restore_customer
 from stripe_integrations.actions.customers.refresh import refresh_until_written
@@ -134,23 +140,7 @@ def _write_object(
         except (errors.CustomerNotFoundError, errors.CustomerSoftDeletedError) as error:
             raise errors.StaleRecordError("released or soft-deleted in the meantime") from error
 
-    try:
-        outcome = retry_on_conflict(attempt)
-    except UNREADABLE as error:
-        outcome = Finding(stripe_id, Result.UNREADABLE, type(error).__name__)
-    page.note(outcome)
-
-
-UNREADABLE = (
-    errors.DatabaseRefusedError,
-    errors.NewerSchemaError,
-    errors.StripeRefusedError,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-)
-"""What concerns one object alone, and would fail again."""
+    page.note(unless_unreadable(stripe_id, lambda: retry_on_conflict(attempt)))
 
 
 def _read_again(customer_id: str) -> Stored:

@@ -8,12 +8,18 @@ row of a mapping; the candidates of a user with several are reported, and remain
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.backfill import UNREADABLE
 from stripe_integrations.actions.account.mapping import Row, stage
-from stripe_integrations.actions.account.page import Finding, Json, Page, Result
+from stripe_integrations.actions.account.page import (
+    Finding,
+    Json,
+    Page,
+    Result,
+    unless_unreadable,
+)
 from stripe_integrations.actions.customers.adopt import named_user
 from stripe_integrations.context import current
 from stripe_integrations.models import Pointer, read_customer
@@ -66,19 +72,12 @@ def assign_candidates(window: Window, run: Run) -> Page:
             obstacle = "the run started more than 29 days ago"
         elif candidate.digest in (previous, next_digest):
             obstacle = "several customers name this user in their metadata"
-        page.note(_assign_readable(candidate, run, obstacle))
+        assign = partial(_assign, candidate, run, obstacle)
+        page.note(unless_unreadable(candidate.stripe_id, assign))
         previous = candidate.digest
     if len(candidates) > _PAGE:
         page.cursor = (0, candidates[_PAGE - 1].place)
     return page
-
-
-def _assign_readable(candidate: Candidate, run: Run, obstacle: str | None) -> Result | Finding:
-    """Assign a candidate; one that can't be read must not stop the run."""
-    try:
-        return _assign(candidate, run, obstacle)
-    except UNREADABLE as error:
-        return Finding(candidate.stripe_id, Result.UNREADABLE, type(error).__name__)
 
 
 def _assign(candidate: Candidate, run: Run, obstacle: str | None) -> Result | Finding:

@@ -14,13 +14,12 @@ from itertools import islice
 from typing import Any
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.backfill import UNREADABLE
 from stripe_integrations.actions.account.compare import (
     Observed,
     compare_customer,
     compare_subscription,
 )
-from stripe_integrations.actions.account.page import Finding, Page, Result
+from stripe_integrations.actions.account.page import UNREADABLE, Finding, Page, Result
 from stripe_integrations.actions.account.stored import read_one
 from stripe_integrations.actions.customers.refresh import retrieve_if_known
 from stripe_integrations.context import current

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.backfill import UNREADABLE, write_customers
-from stripe_integrations.actions.account.page import Finding, Page, Result
+from stripe_integrations.actions.account.backfill import write_customers
+from stripe_integrations.actions.account.page import Finding, Page, Result, unless_unreadable
 from stripe_integrations.actions.customers.assign import remove_assignment
 from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import names_other_owner
@@ -89,20 +89,17 @@ def process_rows(window: Window, run: Run) -> Page:
     for row, next_offset in islice(rows, _ROWS):
         page.cursor = next_offset
         if isinstance(row, Row):
-            page.note(_process_row(run, row, is_staged=is_staged))
+            process = partial(_process_row, run, row, is_staged=is_staged)
+            page.note(unless_unreadable(row.stripe_id, process))
         elif row and is_staged:
             page.note(Finding(f"byte {row.place}", Result.REFUSED, row.reason))
     return page
 
 
 def _process_row(run: Run, row: Row, *, is_staged: bool) -> Result | Finding:
-    """Stage a row, or look it up; one that meets an unreadable record must not stop the run."""
-    try:
-        if is_staged:
-            return stage(run, row) or Result.STAGED
-        return resolve_row(run, row) or Result.UNCHANGED
-    except UNREADABLE as error:
-        return Finding(row.stripe_id, Result.UNREADABLE, type(error).__name__)
+    if is_staged:
+        return stage(run, row) or Result.STAGED
+    return resolve_row(run, row) or Result.UNCHANGED
 
 
 def read_rows(key: str, offset: int = 0) -> Iterator[tuple[Row | RefusedRow | None, int]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from stripe_integrations import errors
 from stripe_integrations.models.difference import DifferenceKind
 from stripe_integrations.models.observation import Observation
 
@@ -66,6 +67,26 @@ class Finding:
     stripe_id: str
     result: Result | DifferenceKind
     reason: str
+
+
+UNREADABLE = (
+    errors.DatabaseRefusedError,
+    errors.NewerSchemaError,
+    errors.StripeRefusedError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+"""What concerns one object alone, and would fail again."""
+
+
+def unless_unreadable(stripe_id: str, process: Callable[[], Result | Finding]) -> Result | Finding:
+    """Process an object; one that can't be read or written is a finding, and stops no run."""
+    try:
+        return process()
+    except UNREADABLE as error:
+        return Finding(stripe_id, Result.UNREADABLE, type(error).__name__)
 
 
 @dataclass

@@ -7,12 +7,19 @@ Stripe does not know, and duplicates, are reported for a person to decide.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from stripe_integrations import errors
-from stripe_integrations.actions.account.backfill import UNREADABLE, write_customers
+from stripe_integrations.actions.account.backfill import write_customers
 from stripe_integrations.actions.account.compare import UNKNOWN, compare_customer
-from stripe_integrations.actions.account.page import Finding, Json, Page, Result
+from stripe_integrations.actions.account.page import (
+    Finding,
+    Json,
+    Page,
+    Result,
+    unless_unreadable,
+)
 from stripe_integrations.actions.account.stored import StoredCustomer, read_one
 from stripe_integrations.actions.customers.rebuild import restore_customer
 from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
@@ -43,10 +50,7 @@ def repair_page(window: Window, run: Run) -> Page:
     sent = current().clock()
     page = Page([], Observation.of_fetch(sent, received=sent))
     for difference in differences:
-        try:
-            page.note(_repair(difference, run))
-        except UNREADABLE as error:
-            page.note(Finding(difference.stripe_id, Result.UNREADABLE, type(error).__name__))
+        page.note(unless_unreadable(difference.stripe_id, partial(_repair, difference, run)))
     if len(differences) == _BATCH:
         page.cursor = (0, differences[-1].stripe_id)
     return page

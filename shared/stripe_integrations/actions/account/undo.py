@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from stripe_integrations.actions.account.backfill import (
-    UNREADABLE,
-    stores_unassigned,
-    write_customers,
-)
-from stripe_integrations.actions.account.page import Finding, Page, Result
+from functools import partial
+
+from stripe_integrations.actions.account.backfill import stores_unassigned, write_customers
+from stripe_integrations.actions.account.page import Json, Page, Result, unless_unreadable
 from stripe_integrations.actions.customers.assign import remove_assignment
 from stripe_integrations.actions.customers.release import free_customer
 from stripe_integrations.models import Pointer, UserRecords, read_customer
@@ -26,15 +24,18 @@ def undo_customers(page: Page, run: Run) -> None:
     pointers = Pointer.read_all(obj["id"] for obj in page.objects)
     for obj in page.objects:
         pointer = pointers.get(obj["id"])
-        is_assigned = pointer is not None and pointer.run_id == run.of_run
-        try:
-            undone = undo_assignment(obj["id"], str(run.of_run)) if is_assigned else None
-            if undone is Result.RELEASED and stores_unassigned() and not Pointer.read(obj["id"]):
-                # Its record was never stored, and its events have waited for the record.
-                write_customers(Page([obj], page.observation), run)
-            page.note(undone or Result.UNCHANGED)
-        except UNREADABLE as error:
-            page.note(Finding(obj["id"], Result.UNREADABLE, type(error).__name__))
+        if pointer is None or pointer.run_id != run.of_run:
+            page.note(Result.UNCHANGED)
+        else:
+            page.note(unless_unreadable(obj["id"], partial(_undo, page, run, obj)))
+
+
+def _undo(page: Page, run: Run, obj: Json) -> Result:
+    undone = undo_assignment(obj["id"], str(run.of_run))
+    if undone is Result.RELEASED and stores_unassigned() and not Pointer.read(obj["id"]):
+        # Its record was never stored, and its events have waited for the record.
+        write_customers(Page([obj], page.observation), run)
+    return undone
 
 
 def undo_assignment(customer_id: str, run_id: str) -> Result:
