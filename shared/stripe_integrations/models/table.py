@@ -153,7 +153,7 @@ class Record(Model):
         pk : str
             The partition.
         prefix : str
-            What the sort keys begin with; an ASCII character follows it.
+            What the sort keys begin with, before ASCII characters.
         after : str, optional
             The sort key after which they begin.
         """
