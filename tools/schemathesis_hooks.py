@@ -50,19 +50,28 @@ def simplify(_: HookContext, case: Case, __: dict[str, Any]) -> None:
 def created_customer_is_available(
     context: CheckContext, response: Response, case: Case
 ) -> bool | None:
-    """Check that a created customer is available, by either of its two paths.
+    """Check that a created customer is available, by its user's paths.
 
     Schemathesis's own check identifies a resource by its path only, and reports the 404 of
-    ``GET /customers?user_id=`` after ``DELETE /customers/{user_id}``.
+    ``GET /customers?user_id=`` after ``DELETE /customers/{user_id}``, and that of a
+    ``PUT /customers/{user_id}`` whose body names a customer that an earlier sequence deleted.
     """
     recorder = context.internals.recorder
-    if recorder is not None:
-        for earlier in recorder.find_all_cases():
-            deletes = earlier.operation.method.upper() == "DELETE"
-            if deletes and earlier.id != case.id and _user_id(earlier) == _user_id(case):
-                deletion = recorder.find_response(case_id=earlier.id)
-                if deletion is not None and deletion.status_code == 204:
-                    return None
+    if recorder is None:
+        return cast("bool | None", ensure_resource_availability(context, response, case))
+    named = case.body.get("stripe_id") if isinstance(case.body, dict) else None
+    is_created_here = named is None
+    for earlier in recorder.find_all_cases():
+        result = recorder.find_response(case_id=earlier.id)
+        if earlier.id == case.id or result is None:
+            continue
+        deletes = earlier.operation.method.upper() == "DELETE" and result.status_code == 204
+        if deletes and _user_id(earlier) == _user_id(case):
+            return None
+        if result.status_code == 201 and json.loads(result.content)["stripe_id"] == named:
+            is_created_here = True
+    if not is_created_here:
+        return None
     return cast("bool | None", ensure_resource_availability(context, response, case))
 
 
