@@ -1,7 +1,8 @@
 """The rates of a run: its calls to Stripe and its writes stay below the budgets of its workers.
 
 A run shares Stripe's limits with the deployment's other calls, which never wait for it. So it uses
-half of each limit by default, and less for a while after Stripe has refused a call.
+half of each limit by default, and less for a while after Stripe has refused a call, or DynamoDB a
+write, because of its rate.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stripe_integrations.adapters.stripe_gateway import StripeCall
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, current, use
+from stripe_integrations.errors import DatabaseUnavailableError
 from stripe_integrations.models.rate_budget import RateBudget
 from stripe_integrations.models.table import Record
 
@@ -78,6 +80,7 @@ class RateLimiter:
     units: float = field(default=0, init=False)
     """The write units so far, as DynamoDB counts them."""
     _unreserved: float = field(default=0, init=False)
+    _was_throttled: bool = field(default=False, init=False)
     _budgets: dict[str, RateBudget] = field(default_factory=dict, init=False, repr=False)
     _reserved: defaultdict[str, deque[float]] = field(
         default_factory=lambda: defaultdict(deque), init=False, repr=False
@@ -101,6 +104,12 @@ class RateLimiter:
         units, self._unreserved = self._unreserved, 0
         if units:
             _sleep_until(self._budget(_WRITES, self.limits.write_units).reserve(units))
+
+    def _slow_down_writes(self) -> None:
+        self._was_throttled = False
+        # Its error must not replace that of the write; the next throttled write slows down too.
+        with suppress(DatabaseUnavailableError):
+            self._budget(_WRITES, self.limits.write_units).halve()
 
     def _wait_for_call(self, name: str, ceiling: float) -> None:
         """Wait for the next call that this worker has reserved; it reserves a few at a time."""
@@ -126,6 +135,15 @@ class RateLimiter:
             self.units += units
             self._unreserved += units
 
+    def _note_throttling(self, response: tuple[Any, dict[str, Any]] | None, **_: Any) -> None:
+        """Note whether DynamoDB has throttled an attempt, which may be repeated."""
+        if response is None or current() is not self._context:
+            return
+        parsed = response[1]
+        reasons = parsed.get("CancellationReasons") or []
+        codes = {reason.get("Code") for reason in [parsed.get("Error", {}), *reasons]}
+        self._was_throttled |= bool(codes & _THROTTLING_CODES)
+
     @contextmanager
     def applied(self) -> Iterator[Context]:
         """Let every call to Stripe and every write inside the block be delayed and counted."""
@@ -141,6 +159,7 @@ class RateLimiter:
                 for hook in (
                     (f"provide-client-params.dynamodb.{name}", _ask_for_units),
                     (f"after-call.dynamodb.{name}", self._count),
+                    (f"needs-retry.dynamodb.{name}", self._note_throttling),
                 )
             ]
             for hook in hooks:
@@ -150,9 +169,22 @@ class RateLimiter:
             finally:
                 for hook in hooks:
                     events.unregister(*hook)
+                if self._was_throttled:
+                    self._slow_down_writes()
 
 
 _WRITING = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
+_THROTTLING_CODES = {
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingError",
+    "ThrottlingException",
+}
+"""Of refused calls, and of the items of a cancelled transaction.
+
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+"""
 
 
 def _sleep_until(moment: float) -> None:
