@@ -14,7 +14,6 @@ build-LinkCustomer: function = link_customer
 build-ApplyEvent: function = apply_event
 build-ReconcileEvents: function = reconcile_events
 build-ReplayEvents: function = replay_events
-build-RebuildCustomers: function = rebuild_customers
 build-EraseCustomer: function = erase_customer
 build-WalkAccount: function = walk_account
 
@@ -22,7 +21,7 @@ requirements = function
 build-CreateCustomer build-UpdateCustomer build-SyncCustomer: requirements = function-stripe
 build-AdoptCustomer: requirements = function-stripe
 build-ApplyEvent build-ReconcileEvents build-ReplayEvents: requirements = function-stripe
-build-RebuildCustomers build-EraseCustomer build-WalkAccount: requirements = function-stripe
+build-EraseCustomer build-WalkAccount: requirements = function-stripe
 
 build-%:
 	@$(PYTHON) -m tools.bundle $(function) $(requirements) $(ARTIFACTS_DIR)

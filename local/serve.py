@@ -41,7 +41,6 @@ BACKGROUND = {
     "apply_event": "stream",
     "reconcile_events": "schedule",
     "replay_events": "operator",
-    "rebuild_customers": "operator",
     "erase_customer": "operator",
     "walk_account": "state machine",
 }

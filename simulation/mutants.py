@@ -325,7 +325,7 @@ MUTANTS = (
     ),
     Mutant(
         "claim overwritten by a rebuild",
-        f"{_CUSTOMERS}/rebuild.py",
+        f"{_ACCOUNT}/rebuild.py",
         "    if original:\n",
         "    if original is False:\n",
     ),

@@ -14,7 +14,7 @@ from simulation.processes import Fleet, Outcome
 from simulation.schedule import Schedule
 from simulation.stripe_actor import StripeActor
 from simulation.watch import Watch
-from simulation.worker import UNDO
+from simulation.worker import REBUILD, UNDO
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
 from stripe_integrations.errors import RunInProgressError, StorageError, SweepMissingError
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 WALK = "walk_account"
 """The function."""
-WALKING = (WALK, UNDO)
+WALKING = (WALK, UNDO, REBUILD)
 """What runs through the account."""
 _SECONDS = (0.01, 0.1)
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 5.0, 300.0
@@ -158,6 +158,7 @@ class Walks:
         note_change: Callable[[], None],
     ) -> None:
         self.runs: list[WalkedRun] = []
+        self._rebuilds: list[WalkedRun] = []
         self.bucket = Bucket(fleet)
         self._schedule = schedule
         self._fleet = fleet
@@ -169,7 +170,7 @@ class Walks:
     @property
     def are_over(self) -> bool:
         """Whether no run is in progress, and none is to be resumed or undone."""
-        return all(run.is_over for run in self.runs)
+        return all(run.is_over for run in (*self.runs, *self._rebuilds))
 
     def findings(self, run: WalkedRun) -> set[str]:
         """The ids in a run's report."""
@@ -195,6 +196,17 @@ class Walks:
             lines = ["user_id,stripe_id", *(",".join(row) for row in rows)]
             self.bucket.texts[key] = "\n".join(lines) + "\n"
         self._ask(run, "start", self._work_all, options=options)
+
+    def rebuild(self, action: Action) -> None:
+        """Store the customers of this deployment that the table lacks."""
+        run = WalkedRun(action, [], set())
+        self._rebuilds.append(run)
+
+        def then(_: Json) -> None:
+            run.is_over = True
+            self._note_change()
+
+        self._invoke(run, REBUILD, {"run_id": run.run_id}, run.run_id, then)
 
     def _ask(
         self, run: WalkedRun, step: str, then: Callable[[WalkedRun, Json], None], **event: Any

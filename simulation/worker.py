@@ -11,13 +11,14 @@ from stripe_integrations.actions.account.rate_limiter import Limits
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.http import problem
 from stripe_integrations.errors import StripeIntegrationsError
-from stripe_integrations.models.run import RunState
+from stripe_integrations.models.run import RunKind, RunState
 
 Json = dict[str, Any]
 
 RELEASE = "release_customer"
 WALK = "walk_at_limits"
 UNDO = "undo_run"
+REBUILD = "rebuild_customers"
 VERIFY = "verify_account"
 
 
@@ -49,6 +50,14 @@ def undo_run(event: Json, _: object) -> Json:
     return {"statusCode": 200}
 
 
+def rebuild_customers(event: Json, _: object) -> Json:
+    """Start a rebuild, and walk all of it; repeated, it continues the run with this id."""
+    run_id = StripeAccount.start(run_id=event["run_id"], kind=RunKind.REBUILD).run_id
+    for _step in StripeAccount.work(run_id):
+        pass
+    return {"statusCode": 200}
+
+
 def verify_account(_: Json, __: object) -> Json:
     """Verify the account, and repair it; returns the kind and reason of each difference, by id."""
     (*_steps, progress) = StripeAccount.verify()
@@ -63,6 +72,7 @@ WORKERS: dict[str, tuple[Callable[[Json, Any], Json], float]] = {
     RELEASE: (release_customer, 60.0),
     WALK: (walk_at_limits, 900.0),
     UNDO: (undo_run, 900.0),
+    REBUILD: (rebuild_customers, 900.0),
     VERIFY: (verify_account, 6 * 3600.0),
 }
 """Each with the seconds after which it is killed."""

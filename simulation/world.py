@@ -339,8 +339,7 @@ class World:
             self._replay(action)
             return
         if action.kind == "rebuild":
-            check = partial(self._check_outcome, "rebuild_customers")
-            self.fleet.invoke("rebuild_customers", {}, action.name, check)
+            self.walks.rebuild(action)
             return
         if action.kind == "walk":
             self.report.counts["runs"] += 1
@@ -555,7 +554,7 @@ class World:
 
     def _check_outcome(self, function: str, outcome: Outcome) -> None:
         error = outcome.error
-        is_retried = function in (*APPLYING, *WALKING, "rebuild_customers", "erase_customer")
+        is_retried = function in (*APPLYING, *WALKING, "erase_customer")
         is_bug = function in WALKING and isinstance(error, InvocationFailedError)
         if is_retried and isinstance(error, StripeIntegrationsError) and not is_bug:
             # Lambda, or the operator who invoked it, retries.

@@ -88,13 +88,6 @@ def lose_table(world: World, dynamodb: Any) -> None:
         dynamodb.delete_item(TableName=world.settings.table_name, Key=key)
 
 
-def rebuild(world: World) -> None:
-    """As the runbook has it: until there is nothing to resume from."""
-    done = world.rebuild({}, remaining_seconds=59)
-    while done["resume_from"] is not None:
-        done = world.rebuild({"resume_from": done["resume_from"]}, remaining_seconds=59)
-
-
 def sweep(world: World) -> None:
     for _ in range(3):
         done = world.reconcile()
@@ -128,7 +121,7 @@ class TestRestore:
             newest.setdefault(created["metadata"][USER_KEY], created["id"])
         happen(changed, dynamodb)
 
-        rebuild(changed)
+        changed.rebuild()
         for step in then:
             step(changed)
 

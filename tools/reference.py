@@ -42,7 +42,6 @@ ACTIONS = (
     "actions.events.stream.StreamRecord",
     "actions.events.reconcile.Reconciliation",
     "actions.events.replay.Replay",
-    "actions.customers.rebuild.Rebuild",
 )
 RECORDS = {
     "models.customer.Customer": [

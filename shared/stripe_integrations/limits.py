@@ -14,7 +14,5 @@ EVENTS_PAGE_SECONDS = 45
 """Time that a page of events needs, in a sweep or a replay."""
 ERASE_SECONDS = 20
 """Time that the erasure of one more customer, or of a hundred events, needs."""
-REBUILD_CUSTOMER_SECONDS = 60
-"""Time that a rebuild needs for one more customer."""
 WALK_PAGE_SECONDS = 240
 """Time that a page of a walk needs: up to 100 customers, whose payment methods take a call each."""

@@ -395,7 +395,7 @@ class TestStatus:
         {**START, "options": {"allow_refused": "yes"}},
         {**START, "options": {"by_metadata": 1}},
         {**START, "options": {"by_metadata": True}},
-        {**START, "options": {"kind": "rebuild"}},
+        {**START, "options": {"kind": "restore"}},
         {**START, "options": {"kind": ["verify"]}},
         {**START, "options": {"kind": "repair"}},
         {**START, "options": {"kind": "undo"}},

@@ -37,7 +37,7 @@ STATUSES = {
 }
 """What the functions behind HTTP may return while Stripe and the database are well."""
 TAKE_JSON = ("adopt_customer", "create_customer", "update_customer", "link_customer")
-MAY_RAISE = ("replay_events", "rebuild_customers", "erase_customer", "walk_account")
+MAY_RAISE = ("replay_events", "erase_customer", "walk_account")
 """Functions that are invoked by hand: they refuse their input with an error of the product."""
 _PROBLEM = "urn:stripe-integrations:problem:"
 

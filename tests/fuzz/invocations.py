@@ -97,10 +97,9 @@ def invocations(world: MarkedWorld) -> st.SearchStrategy[Invocation]:
         (38, _webhook(world)),
         (9, _stream(world)),
         (4, _by_hand("replay_events", _replays(world))),
-        (2, _by_hand("rebuild_customers", _rebuilds(world))),
         (1, _by_hand("erase_customer", _erasures(world))),
         (2, _by_hand("reconcile_events", st.just({}))),
-        (4, _by_hand("walk_account", _walks())),
+        (6, _by_hand("walk_account", _walks())),
     )
 
 
@@ -349,12 +348,6 @@ def _replays(world: MarkedWorld) -> st.SearchStrategy[Json]:
     return st.one_of(ids, st.just({"failed": True}), ranges)
 
 
-def _rebuilds(world: MarkedWorld) -> st.SearchStrategy[Json]:
-    since = st.sampled_from((0, 60, 10**6)).map(lambda age: int(world.time) - age)
-    known = st.sampled_from(list(world.stripe.account.customers))
-    return st.fixed_dictionaries({}, optional={"created_from": since, "resume_from": known})
-
-
 def _erasures(world: MarkedWorld) -> st.SearchStrategy[Json]:
     known = st.sampled_from(list(world.stripe.account.customers))
     users = st.sampled_from([user_id(name) for name in USERS])
@@ -367,7 +360,8 @@ def _erasures(world: MarkedWorld) -> st.SearchStrategy[Json]:
 def _walks() -> st.SearchStrategy[Json]:
     runs = st.sampled_from(("first", "second", "third"))
     policies = st.sampled_from(("all", "with-default-or-subscription", "none"))
-    options = st.fixed_dictionaries({}, optional={"payment_methods": policies})
+    kinds = st.sampled_from(("backfill", "rebuild"))
+    options = st.fixed_dictionaries({}, optional={"payment_methods": policies, "kind": kinds})
     asked = {"action": st.sampled_from(("status", "finish", "stop", "resume")), "run_id": runs}
     return st.one_of(
         st.fixed_dictionaries({"action": st.just("start"), "run_id": runs, "options": options}),

@@ -57,7 +57,7 @@ class TestExplore:
         report = explore(stage, "3", 60)
         assert report.failure is None
         assert report.counts.total() == 60 * BATCH
-        assert len({line.split()[0] for line in report.counts}) == 13
+        assert len({line.split()[0] for line in report.counts}) == 12
 
     def test_name_decides(self, stage: Stage) -> None:
         assert explore(stage, "3", 3) == explore(stage, "3", 3)

@@ -296,6 +296,44 @@ class StripeAccount:
         return _progress_of(StripeAccount.start(kind=RunKind.REPAIR, of_run=run_id).run_id, limits)
 
     @staticmethod
+    def rebuild(
+        limits: Limits | None = None,
+    ) -> Generator[Progress, None, None]:
+        """Store, after a restore, the customers of this deployment that the table lacks.
+
+        They are recognized by the user's id and the deployment's name in Stripe's metadata. Of the
+        customers of a user, the one that the user got last is active. What is stored is completed
+        where a part is missing, and not updated otherwise: the sweep of Stripe's events does that.
+        If the process ends, call it again.
+
+        Parameters
+        ----------
+        limits : Limits, optional
+            As in `backfill`.
+
+        Yields
+        ------
+        Progress
+            After each page of up to 100 customers, and at the end; `findings` has those that were
+            left out, and why: a copy of another one's metadata, for example.
+
+        Raises
+        ------
+        RunInProgressError
+            Another run is in progress, or was when the table was backed up: stop it.
+        OtherAccountError
+            As in `backfill`.
+        ConfigurationError
+            The table is of another deployment.
+
+        Examples
+        --------
+        >>> for progress in StripeAccount.rebuild():  # doctest: +SKIP
+        ...     print(progress.objects, dict(progress.results))
+        """
+        return _progress_of(StripeAccount.start(kind=RunKind.REBUILD).run_id, limits)
+
+    @staticmethod
     def start(
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         run_id: str | None = None,
@@ -323,7 +361,7 @@ class StripeAccount:
         allow_refused : bool
             Whether the run continues after an invalid row. Otherwise it is stopped there.
         kind : RunKind
-            What it does: see `backfill`, `verify`, `repair` and `undo`.
+            What it does: see `backfill`, `verify`, `repair`, `undo` and `rebuild`.
         of_run : str, optional
             The verification that is repaired, or the backfill that is undone. An undo that was
             started earlier, and is not finished, is resumed.

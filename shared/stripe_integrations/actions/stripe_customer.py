@@ -16,7 +16,6 @@ from stripe_integrations.actions.customers.erase import (
     erase_user,
 )
 from stripe_integrations.actions.customers.export import export_user
-from stripe_integrations.actions.customers.rebuild import Rebuild, rebuild_customers
 from stripe_integrations.actions.customers.release import release_customer
 from stripe_integrations.actions.customers.sync import (
     soft_delete_customer,
@@ -558,32 +557,3 @@ class StripeCustomer:
         ...     print(json.dumps(item))
         """
         return export_user(user_id_of(user))
-
-    @staticmethod
-    def rebuild(created_from: int | None = None, resume_from: str | None = None) -> Rebuild:
-        """Store, after a restore, the customers of this deployment that the table lacks.
-
-        They are recognized by the user's id and the deployment's name in Stripe's metadata. Stored
-        records are not changed. It can run repeatedly, and concurrently.
-
-        Parameters
-        ----------
-        created_from : int, optional
-            Unix seconds: only customers that Stripe created since. By default, all.
-        resume_from : str, optional
-            What a call that ran out of time has returned.
-
-        Returns
-        -------
-        Rebuild
-            `resume_from` is where the next call resumes; None at the end.
-
-        Examples
-        --------
-        >>> StripeCustomer.rebuild(created_from=1790000000).resume_from  # doctest: +SKIP
-
-        Notes
-        -----
-        Follows https://docs.stripe.com/api/customers/list.
-        """
-        return rebuild_customers(created_from, resume_from)

@@ -41,6 +41,8 @@ class RunKind(StrEnum):
     """Fetch again what the report of a verification names."""
     UNDO = "undo"
     """Release the customers that a backfill gave to users."""
+    REBUILD = "rebuild"
+    """Store the customers of this deployment that a restored table lacks."""
 
     @property
     def needs_earlier_run(self) -> bool:
@@ -50,7 +52,7 @@ class RunKind(StrEnum):
     @property
     def expires(self) -> bool:
         """Whether its items are deleted after some time; a backfill may be undone at any time."""
-        return self in (RunKind.VERIFY, RunKind.REPAIR)
+        return self in (RunKind.VERIFY, RunKind.REPAIR, RunKind.REBUILD)
 
 
 class RunState(StrEnum):

@@ -21,15 +21,14 @@ from stripe_integrations.actions.account.page import (
     Result,
     unless_unreadable,
 )
+from stripe_integrations.actions.account.rebuild import restore_customer
 from stripe_integrations.actions.customers.assign import remove_assignment, store_record
-from stripe_integrations.actions.customers.rebuild import restore_customer
 from stripe_integrations.actions.customers.refresh import refresh_until_written
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot, names_other_owner
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import current
 from stripe_integrations.models import (
     Customer,
-    CustomerClaim,
     Owner,
     Pointer,
     Subscription,
@@ -45,7 +44,6 @@ from stripe_integrations.models.observation import Freshness, Observation
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import PaymentMethodPolicy, Run
 
-NO_USER = "its metadata has our token and no user"
 _ENDED = ("canceled", "incomplete_expired")
 
 
@@ -160,19 +158,10 @@ def _write_customer(page: Page, run: Run, obj: Json, stored: Stored) -> Result |
         remove_assignment(pointer)
         return Finding(obj["id"], Result.CONFLICT, "its metadata names another owner")
     if pointer is None and snapshot.token:
-        return _restore_customer(snapshot)
+        return restore_customer(snapshot)
     if pointer is None and not stores_unassigned():
         return Result.UNASSIGNED
     return _store_customer(page, run, snapshot, pointer)
-
-
-def _restore_customer(snapshot: CustomerSnapshot) -> Result | Finding:
-    """Store a customer that a deployment has created or adopted, if it is this one."""
-    if not CustomerClaim.is_ours(snapshot.token):
-        return Result.FOREIGN
-    if snapshot.user_id is None:
-        return Finding(snapshot.stripe_id, Result.CONFLICT, NO_USER)
-    return Result.STORED if restore_customer(snapshot) else Result.UNCHANGED
 
 
 def _store_customer(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stripe_integrations.actions.account.backfill import NO_USER, stores_unassigned
+from stripe_integrations.actions.account.backfill import stores_unassigned
 from stripe_integrations.actions.account.page import Json
+from stripe_integrations.actions.account.rebuild import NO_USER
 from stripe_integrations.actions.account.stored import StoredCustomer
 from stripe_integrations.actions.customers.snapshot import USER_KEY, token_of
 from stripe_integrations.models import Customer, CustomerClaim, Pointer, Subscription

@@ -112,6 +112,12 @@ class Page:
     results: Counter[Result | DifferenceKind] = field(default_factory=Counter, init=False)
     findings: list[Finding] = field(default_factory=list, init=False)
 
+    def end_after(self, number: int) -> None:
+        """Leave the objects after the first ones to the next page."""
+        self.objects = self.objects[:number]
+        last = self.objects[-1]
+        self.cursor = (int(last["created"]), str(last["id"]))
+
     def note(self, outcome: Result | Finding) -> None:
         """Count an object, and report it if it is a finding."""
         if isinstance(outcome, Finding):

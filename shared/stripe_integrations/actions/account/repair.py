@@ -20,8 +20,8 @@ from stripe_integrations.actions.account.page import (
     Result,
     unless_unreadable,
 )
+from stripe_integrations.actions.account.rebuild import restore_customer
 from stripe_integrations.actions.account.stored import StoredCustomer, read_one
-from stripe_integrations.actions.customers.rebuild import restore_customer
 from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.context import current

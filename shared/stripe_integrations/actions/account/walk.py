@@ -24,6 +24,7 @@ from stripe_integrations.actions.account.check import check_suspicions, differen
 from stripe_integrations.actions.account.mapping import process_rows, read_rows
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
+from stripe_integrations.actions.account.rebuild import rebuild_customers, store_restored_name
 from stripe_integrations.actions.account.repair import repair_page
 from stripe_integrations.actions.account.undo import undo_customers
 from stripe_integrations.actions.account.verify import verify_customers, verify_subscriptions
@@ -88,7 +89,7 @@ def start_run(
 ) -> Run:
     """Start a run: see `StripeAccount.start`."""
     _check_options(kind, mapping, of_run, by_metadata=by_metadata)
-    lists = [WalkedList.CUSTOMERS] if kind is RunKind.UNDO else _lists_to_store()
+    lists = _lists_of(kind)
     if kind is not RunKind.VERIFY:
         _check_account()
     if kind is RunKind.UNDO:
@@ -138,9 +139,17 @@ def _check_earlier_run(kind: RunKind, earlier: Run) -> None:
         raise errors.RunNotFinishedError(f"run {earlier.run_id} is not a finished verification")
 
 
-def _lists_to_store() -> list[WalkedList]:
-    """Stripe's lists whose objects the deployment stores, once it can store them."""
+def _lists_of(kind: RunKind) -> list[WalkedList]:
+    """Stripe's lists that a run reads, once it can store their objects.
+
+    A rebuild needs no sweep: the schedule is closed until it is done, and sweeps afterwards.
+    """
+    if kind is RunKind.UNDO:
+        return [WalkedList.CUSTOMERS]
     kinds = stored_kinds()  # an invalid setting is raised before anything is written
+    if kind is RunKind.REBUILD:
+        store_restored_name()
+        return [WalkedList.CUSTOMERS]
     if not SweepCursor.is_stored():
         raise errors.SweepMissingError("no sweep of Stripe's events has been completed yet")
     store_deployment_name()
@@ -340,6 +349,8 @@ def _process_objects(window: Window, run: Run) -> Page:
     is_of_customers = window.walked_list is WalkedList.CUSTOMERS
     if run.kind is RunKind.UNDO:
         undo_customers(page, run)
+    elif run.kind is RunKind.REBUILD:
+        rebuild_customers(page)
     elif run.kind is RunKind.VERIFY and is_of_customers:
         verify_customers(page, window, run)
     elif run.kind is RunKind.VERIFY:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stripe_integrations.actions import StripeAccount, StripeCustomer, User
-from stripe_integrations.actions.account.backfill import NO_USER
 from stripe_integrations.actions.account.page import Finding, Result
+from stripe_integrations.actions.account.rebuild import NO_USER
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.errors import RunNotFinishedError, RunNotFoundError
 from stripe_integrations.models import (

@@ -32,7 +32,7 @@ from tests.stripe_integrations.actions.customers.test_adopt import (
     on_stripe,
     set_metadata,
 )
-from tests.stripe_integrations.actions.customers.test_rebuild import at_call, die, put_back
+from tests.stripe_integrations.actions.customers.test_rebuild import at_call, die, put_back, records
 from tests.world import EMAIL, USER, World
 
 __all__ = ["existing"]
@@ -48,8 +48,8 @@ def adopted(world: World, existing: str) -> str:
 
 
 def left(world: World) -> set[str]:
-    """The types of what the table has besides events."""
-    return {item["record_type"] for item in world.items()} - {"Event"}
+    """The types of what the table has besides events and runs."""
+    return {image["record_type"]["S"] for image in records(world)} - {"Event"}
 
 
 class TestReleased:
@@ -114,7 +114,7 @@ class TestReleased:
         world.time += 86_400
         world.reconcile()
         assert set(world.event_states().values()) == {"ignored"}
-        assert left(world) == {"Deployment", "SweepCursor", "LookupCursor"}
+        assert left(world) == {"Deployment", "SweepCursor"}
 
     def test_with_pending_event_ends_it(self, world: World, adopted: str) -> None:
         world.rename(adopted, "Later")
@@ -125,7 +125,7 @@ class TestReleased:
         world.time += 86_400
         world.reconcile()
         assert world.event_states()["customer.updated"] == "ignored"
-        assert left(world) == {"Deployment", "SweepCursor", "LookupCursor"}
+        assert left(world) == {"Deployment", "SweepCursor"}
 
     def test_with_pending_event_gives_it_to_next_user(self, world: World, adopted: str) -> None:
         world.rename(adopted, "Later")
@@ -141,7 +141,7 @@ class TestReleased:
     def test_of_created_customer_is_not_rebuilt(self, world: World) -> None:
         StripeCustomer.create(USER, EMAIL)
         StripeCustomer.release(USER)
-        StripeCustomer.rebuild()
+        world.rebuild()
         assert left(world) == {"Deployment"}
 
     def test_that_stripe_has_deleted(self, world: World, adopted: str) -> None:
@@ -323,7 +323,7 @@ class TestRaces:
         backup = world.images()
         metadata = on_stripe(world, adopted)["metadata"]
         with use(world.new_context()), at_call(world, 0, die) as calls:
-            StripeCustomer.rebuild()
+            world.rebuild()
         for number in range(1, len(calls) + 1):
             put_back(world, backup)
             set_metadata(world, adopted, **metadata)
@@ -333,7 +333,7 @@ class TestRaces:
                     StripeCustomer.release(USER)
 
             with use(world.new_context()), at_call(world, number, release):
-                StripeCustomer.rebuild()
+                world.rebuild()
             assert left(world) == {"Deployment"}, number
 
     def test_with_adoption_by_another_user(self, world: World, adopted: str) -> None:

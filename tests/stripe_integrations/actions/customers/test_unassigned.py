@@ -449,7 +449,7 @@ class TestRestored:
         backup = world.images()
         StripeCustomer.adopt(USER, on_stripe)
         put_back(world, backup)
-        assert world.rebuild()["rebuilt"] == 1
+        assert world.rebuild()["stored"] == 1
         assert StripeCustomer.require(USER).stripe_id == on_stripe
         assert read_customer(Owner(None, on_stripe)) is None
 

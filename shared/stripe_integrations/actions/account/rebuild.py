@@ -2,24 +2,23 @@
 
 A restored table has the state of an earlier time. A user who got a customer since then has none in
 it, and the next `create` would create a second one on Stripe. So Stripe's customers are listed, and
-those that this deployment created and the table lacks are stored. Stored records are not changed:
-the sweep of Stripe's events updates them.
+those that this deployment created or adopted and the table lacks are stored. Stored records are not
+changed: the sweep of Stripe's events updates them.
 
 A user gets another customer only after the previous one was soft-deleted. So of several the one
 that the user got last is the active one, and the others are soft-deleted. The token of an adopted
 customer says when that was. Metadata can be copied on Stripe, but a token is of one customer: claim
-and pointer have that of their customer, and another one that has it is a copy, which is skipped.
+and pointer have that of their customer, and another one that has it is a copy, which is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors, limits
+from stripe_integrations.actions.account.page import Finding, Json, Page, Result, unless_unreadable
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
 from stripe_integrations.actions.customers.refresh import refresh_from_stripe, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import (
@@ -42,123 +41,94 @@ from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.table import stale_if_changed, transact
 from stripe_integrations.observability import error_log_fields, logger
 
+NO_USER = "its metadata has our token and no user"
 _CHANGED = "the records were changed since they were read"
+_PAGE_SECONDS = 45
+"""After this, a page ends with the customer that was stored: each may take several calls."""
 
-Json = Mapping[str, Any]
 
+def store_restored_name() -> None:
+    """Store the deployment's name, or compare it: the process may have read it before the restore.
 
-@dataclass
-class Rebuild:
-    """The outcome of one call.
-
-    Parameters
-    ----------
-    listed : int
-        Customers in Stripe's list, those of other deployments included.
-    rebuilt : int
-        Of those, the ones that something was written for.
-    resume_from : str or None
-        Where the next call resumes, since the time did not suffice, or an error stopped this one;
-        None at the end.
-    error : str or None
-        The type of the error that stopped it.
-    unreadable : int
-        Of those listed, the ones that were skipped: a later release has written a record of their
-        user. The log names them.
+    Raises
+    ------
+    ConfigurationError
+        The table has another name.
     """
-
-    listed: int = 0
-    rebuilt: int = 0
-    resume_from: str | None = None
-    error: str | None = None
-    unreadable: int = 0
-
-
-def rebuild_customers(created_from: int | None, resume_from: str | None) -> Rebuild:
-    """Store the customers that Stripe has and the table lacks: see `StripeCustomer.rebuild`."""
-    current().deployment_name = None  # the process may have read it before the restore
+    current().deployment_name = None
     store_deployment_name()
-    result = Rebuild(resume_from=resume_from)
-    try:
-        for stripe_customer in current().stripe.list_customers(
-            created_from, starting_after=resume_from
-        ):
-            snapshot = CustomerSnapshot.from_fetch(stripe_customer)
-            try:
-                if _is_ours(snapshot) and restore_customer(snapshot):
-                    result.rebuilt += 1
-            except errors.NewerSchemaError as error:
-                # The later release can read it; the others must not wait for that.
-                logger.warning(
-                    "skipped: a later release has written a record of its user",
-                    extra={"stripe_customer_id": snapshot.stripe_id, **error_log_fields(error)},
-                )
-                result.unreadable += 1
-            result.listed += 1
-            result.resume_from = snapshot.stripe_id
-            if not current().has_time_for(limits.REBUILD_CUSTOMER_SECONDS):
-                return result
-    except errors.StripeIntegrationsError as error:
-        if not result.listed:
-            raise
-        logger.warning(
-            "stopped", extra={"stripe_customer_id": result.resume_from, **error_log_fields(error)}
-        )
-        result.error = type(error).__name__
-        return result
-    result.resume_from = None
-    return result
 
 
-def _is_ours(snapshot: CustomerSnapshot) -> bool:
-    """Return whether this deployment created it."""
-    return snapshot.user_id is not None and CustomerClaim.is_ours(snapshot.token)
+def rebuild_customers(page: Page) -> None:
+    """Store the customers of a page that the table lacks.
+
+    Raises
+    ------
+    StripeError, DatabaseUnavailableError, ConflictError
+        The page is to be read again. What was written of it remains.
+    """
+    store_restored_name()
+    ends_at = current().clock() + _PAGE_SECONDS
+    for number, obj in enumerate(page.objects, 1):
+        page.note(unless_unreadable(obj["id"], partial(_rebuild_customer, obj)))
+        if current().clock() > ends_at and number < len(page.objects):
+            page.end_after(number)
+            return
 
 
-def restore_customer(snapshot: CustomerSnapshot) -> bool:
-    """Store what is missing, and return whether something was."""
-    user_id = str(snapshot.user_id)
+def _rebuild_customer(obj: Json) -> Result | Finding:
+    snapshot = CustomerSnapshot.from_fetch(obj)
+    return restore_customer(snapshot) if snapshot.token else Result.UNASSIGNED
 
-    def attempt(_: int) -> bool:
+
+def restore_customer(snapshot: CustomerSnapshot) -> Result | Finding:
+    """Store what is missing of a customer that has a deployment's token, if it is this one's."""
+    if not CustomerClaim.is_ours(snapshot.token):
+        return Result.FOREIGN
+    if snapshot.user_id is None:
+        return Finding(snapshot.stripe_id, Result.CONFLICT, NO_USER)
+    user_id = snapshot.user_id
+
+    def attempt(_: int) -> Result | Finding:
         records = UserRecords.read(user_id)
         owner = Pointer.find(snapshot.stripe_id)
         if owner and owner.user_id not in (None, user_id):
             raise errors.CustomerOfAnotherUserError("its pointer names another user")
         record = records.customer(snapshot.stripe_id)
         if record:
-            return _complete(user_id, records, record, snapshot, str(snapshot.token))
+            has_stored = _complete(user_id, records, record, snapshot, str(snapshot.token))
+            return Result.STORED if has_stored else Result.UNCHANGED
         # A release removes the token before the record, maybe since the customer was listed.
         fetched = CustomerSnapshot.from_fetch(retrieve_if_known(snapshot.stripe_id))
-        return fetched.token == snapshot.token and _add(user_id, records, fetched)
+        if fetched.token != snapshot.token:
+            return Result.UNCHANGED
+        return _add(user_id, records, fetched)
 
     try:
         return retry_on_conflict(attempt)
-    except (errors.CustomerOfAnotherUserError, errors.CustomerErasedError) as error:
+    except errors.CustomerErasedError:
+        return Result.ERASED
+    except errors.CustomerOfAnotherUserError:
         # Its metadata was changed on Stripe, or could not be removed there.
-        logger.warning(
-            "skipped: another user has it, or it was erased",
-            extra={"stripe_customer_id": snapshot.stripe_id, **error_log_fields(error)},
-        )
-        return False
+        return Finding(snapshot.stripe_id, Result.CONFLICT, "another user has the customer")
 
 
-def _add(user_id: str, records: UserRecords, snapshot: CustomerSnapshot) -> bool:
+def _add(user_id: str, records: UserRecords, snapshot: CustomerSnapshot) -> Result | Finding:
     claim = records.claim
     if claim and snapshot.is_for_claim(claim):
         _soft_delete_others(records, snapshot)
-        return _refresh(complete_create(user_id, claim, snapshot))
+        _refresh(complete_create(user_id, claim, snapshot))
+        return Result.STORED
     original = _find_original(records, snapshot)
     if original:
-        logger.warning(
-            "skipped: another customer has its token",
-            extra={"stripe_customer_id": snapshot.stripe_id, "stored_customer_id": original},
-        )
-        return _complete_original(user_id, records, original, str(snapshot.token))
+        _complete_original(user_id, records, original, str(snapshot.token))
+        return Finding(snapshot.stripe_id, Result.CONFLICT, f"its token is of {original}")
     if _is_superseded(records, snapshot):
         _add_soft_deleted(user_id, snapshot)
-        return True
+        return Result.STORED
     replaced = _soft_delete_others(records, snapshot)
-    return _refresh(assign_customer(user_id, replaced, snapshot))
+    _refresh(assign_customer(user_id, replaced, snapshot))
+    return Result.STORED
 
 
 def _soft_delete_others(records: UserRecords, snapshot: CustomerSnapshot) -> CustomerClaim | None:
@@ -198,19 +168,20 @@ def _find_original(records: UserRecords, snapshot: CustomerSnapshot) -> str | No
     )
 
 
-def _complete_original(user_id: str, records: UserRecords, stripe_id: str, token: str) -> bool:
+def _complete_original(user_id: str, records: UserRecords, stripe_id: str, token: str) -> None:
     """Do for the original of a copy what its own metadata, which it may lack, would call for."""
     stripe_customer = retrieve_if_known(stripe_id)
     record = records.customer(stripe_id)
     if stripe_customer.get("deleted") and record and record.is_active:
         record.soft_delete_as_deleted_on_stripe()
-        return True
+        return
     if not stripe_customer or stripe_customer.get("deleted"):
-        return False
+        return
     snapshot = CustomerSnapshot.from_fetch(stripe_customer)
     if record is None:
-        return _refresh(assign_customer(user_id, records.claim, snapshot))
-    return _complete(user_id, records, record, snapshot, token)
+        _refresh(assign_customer(user_id, records.claim, snapshot))
+    else:
+        _complete(user_id, records, record, snapshot, token)
 
 
 def _is_superseded(records: UserRecords, snapshot: CustomerSnapshot) -> bool:
@@ -305,10 +276,11 @@ def _complete(
         return True
     if record.is_listed:
         return False
-    return _refresh(record)
+    _refresh(record)
+    return True
 
 
-def _refresh(customer: Customer | None) -> bool:
+def _refresh(customer: Customer | None) -> None:
     if customer is None:
         raise errors.StaleRecordError("the user has another claim by now")
     try:
@@ -319,4 +291,3 @@ def _refresh(customer: Customer | None) -> bool:
             "not refreshed",
             extra={"stripe_customer_id": customer.stripe_id, **error_log_fields(error)},
         )
-    return True
