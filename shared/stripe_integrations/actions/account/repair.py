@@ -25,7 +25,7 @@ from stripe_integrations.actions.account.stored import StoredCustomer, read_one
 from stripe_integrations.actions.customers.refresh import refresh_until_written, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.context import current
-from stripe_integrations.models import CustomerClaim, Pointer, read_customer
+from stripe_integrations.models import Pointer, read_customer
 from stripe_integrations.models.difference import Difference, DifferenceKind
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.run import Run
@@ -101,6 +101,4 @@ def _complete(obj: Json, stored: StoredCustomer, observation: Observation, run: 
         token = stored.claim.token if stored.claim else None
         with suppress(ConditionFailedError):
             transact(Pointer.to(stored.record.owner, token).create_in)
-    snapshot = CustomerSnapshot(obj, observation, is_initial=False)
-    if snapshot.user_id and CustomerClaim.is_ours(snapshot.token):
-        restore_customer(snapshot)
+    restore_customer(CustomerSnapshot(obj, observation, is_initial=False))
