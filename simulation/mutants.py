@@ -314,8 +314,8 @@ MUTANTS = (
     Mutant(
         "waiting events before pending ones",
         "shared/stripe_integrations/actions/stripe_event.py",
-        "for part in (sweep, retry_due, look_up_waiting,",
-        "for part in (sweep, look_up_waiting, retry_due,",
+        "            retry_due,\n            look_up_waiting,\n",
+        "            look_up_waiting,\n            retry_due,\n",
     ),
     Mutant(
         "fetch of a foreign customer",
@@ -346,6 +346,13 @@ MUTANTS = (
         f"{_MODELS}/customer.py",
         "                transaction.save(child)\n",
         "",
+    ),
+    Mutant(
+        "children that were never listed not due",
+        f"{_MODELS}/customer.py",
+        '    return {"queue": _QUEUE, "next_attempt": claim_expires_at()}\n',
+        "    return {}\n",
+        seed=5038,
     ),
     Mutant(
         "unassigned customer adopted by a payload",

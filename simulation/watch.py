@@ -170,6 +170,11 @@ class Watch:
         return [image for (_, sk), image in self.images.items() if sk == "METADATA"]
 
     @property
+    def due_fetches(self) -> list[Json]:
+        """The customers whose children are due to be fetched."""
+        return [image for image in self.images.values() if text(image, "queue") == "children"]
+
+    @property
     def erasures(self) -> list[Json]:
         """The work items of erasures."""
         return [image for (_, sk), image in self.images.items() if sk == "ERASE"]

@@ -519,6 +519,7 @@ class World:
             and self._is_quiet()
             and not self.watch.unfinished
             and not self.watch.metadata_updates
+            and not self.watch.due_fetches
             and self.walks.are_over
             and not self._is_verifying
             and not self.watch.erasures
@@ -529,7 +530,8 @@ class World:
         """Maximum pause of the schedule in seconds: while idle, until something is due."""
         if not self._is_stream_idle() or self.fleet.is_busy():
             return EVERY_SECONDS
-        due = [*self.watch.unfinished, *self.watch.metadata_updates, *self.watch.erasures]
+        watch = self.watch
+        due = [*watch.unfinished, *watch.metadata_updates, *watch.due_fetches, *watch.erasures]
         times = [float(item["next_attempt"]["N"]) for item in due]
         if not self.deliveries.is_idle:
             times.append(self.deliveries.next_at())

@@ -12,6 +12,7 @@ from stripe_integrations.actions.events.reconcile import (
     Reconciliation,
     complete_erasures,
     emit_backlog_metrics,
+    fetch_due_children,
     look_up_waiting,
     retry_due,
     sweep,
@@ -119,8 +120,9 @@ class StripeEvent:
     def reconcile() -> Reconciliation:
         """Recover what was lost: sweep Stripe's list of events, and retry what is due.
 
-        The metadata of adopted customers is written, where the adoption has not done it; erasures
-        get their second pass, or are completed.
+        Children that were never listed are fetched, and the metadata of adopted customers is
+        written, where the worker that stored the customer has not done it; erasures get their
+        second pass, or are completed.
 
         It takes as long as the invocation lasts if there is so much to do; the next run resumes.
 
@@ -135,7 +137,14 @@ class StripeEvent:
             emit_backlog_metrics()
         except Exception as error:
             result.failures.append(error)
-        for part in (sweep, retry_due, look_up_waiting, complete_erasures, write_due_metadata):
+        for part in (
+            sweep,
+            retry_due,
+            look_up_waiting,
+            fetch_due_children,
+            complete_erasures,
+            write_due_metadata,
+        ):
             try:
                 part(result)
             except Exception as error:

@@ -51,6 +51,7 @@ from stripe_integrations.models.kinds import stored_kinds
 from stripe_integrations.models.observation import Observation, observation_of
 from stripe_integrations.models.payment_method import PaymentMethod
 from stripe_integrations.models.pointer import Owner, Pointer
+from stripe_integrations.models.retry import claim_expires_at
 from stripe_integrations.models.subscription import Subscription
 from stripe_integrations.models.table import (
     TRANSACTION_BYTES,
@@ -74,9 +75,12 @@ CREATED_SHARDS = tuple(map(str, range(8)))
 writes customers of about the same `created`."""
 _INDEX_PAGE_ITEMS = 200
 _FOREVER = 2**33
+_QUEUE = "children"
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
+NOT_DUE: Mapping[str, Any] = MappingProxyType({"queue": None, "next_attempt": None})
+"""The field values of a record whose children are not due to be fetched."""
 _ROOM_ITEMS = TRANSACTION_ITEMS - MAX_EXTRA_ITEMS - 3
 _ROOM_BYTES = TRANSACTION_BYTES - 1024 * 1024
 """What is left in a transaction besides those, the customer, the claim and the pointer."""
@@ -134,6 +138,11 @@ class Customer(Record, discriminator="Customer"):
     """The end of the interval of that response: a key may be used again a day later."""
     listings = Document(private=True)
     """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
+    queue = Text(private=True)
+    """The partition of the index `by_queue`, where the children are due to be fetched: they were
+    never listed. A run through the account lists them itself, and not all."""
+    next_attempt = Integer(private=True)
+    """When the schedule fetches them, in Unix seconds, unless another worker has fetched them."""
     version = VersionAttribute()
 
     COMPUTED_FLAGS = {  # noqa: RUF012 - a ClassVar of Record
@@ -256,6 +265,11 @@ class Customer(Record, discriminator="Customer"):
         is_listed = all(self.listing_observation(kind) for kind in stored_kinds())
         return self.listings is not None and is_listed
 
+    @property
+    def needs_fetch(self) -> bool:
+        """Whether it is active, and its children were never listed, or are due to be fetched."""
+        return self.is_active and (self.queue is not None or not self.is_listed)
+
     def listed(self, kinds: Iterable[type[Child]], observation: Observation) -> dict[str, Any]:
         """The field value that notes when all children of these kinds were listed."""
         interval = [observation.observed_from, observation.observed_to]
@@ -281,7 +295,11 @@ class Customer(Record, discriminator="Customer"):
         )
 
     def store_in(self, transaction: TransactWrite) -> None:
-        """Add the writes of a new record and its children, which `fits_transaction` has checked."""
+        """Add the writes of a new record and its children, which `fits_transaction` has checked.
+
+        If its children were never listed, they are due to be fetched.
+        """
+        self._queue_unless_listed()
         transaction.save(self)
         for child in self.children:
             for item in self._items_of_new(child):
@@ -477,7 +495,7 @@ class Customer(Record, discriminator="Customer"):
         """Move the record and its children to the partition of another owner, in one transaction.
 
         Children that don't fit into it remain as `UserRecords.orphans`, and the moved record lacks
-        the observations of the lists, so that all children are fetched afterwards.
+        the observations of the lists, so that all children are due to be fetched.
 
         Parameters
         ----------
@@ -504,6 +522,7 @@ class Customer(Record, discriminator="Customer"):
         moved = self._copy_for(owner, run_id)
         if len(movable) < len(self.children):
             moved.listings = None
+        moved._queue_unless_listed()
 
         def compose(transaction: TransactWrite) -> None:
             for add_item in extra_items:
@@ -537,7 +556,8 @@ class Customer(Record, discriminator="Customer"):
     def drop_excess_children(self) -> None:
         """Delete the children that don't fit into the transaction that moves or deletes the record.
 
-        The observations of the lists, which would lack them, are deleted with them.
+        The observations of the lists, which would lack them, are deleted with them, so that all
+        children are due to be fetched.
 
         Raises
         ------
@@ -548,7 +568,8 @@ class Customer(Record, discriminator="Customer"):
         dropped = self.children[len(movable) :]
         for first in range(0, len(dropped), _ROOM_ITEMS):
             chunk = dropped[first : first + _ROOM_ITEMS]
-            self._write({"listings": None}, [], [partial(_delete, child) for child in chunk])
+            values = {"listings": None, **_due()}
+            self._write(values, [], [partial(_delete, child) for child in chunk])
         self.children = movable
 
     def _copy_for(self, owner: Owner, run_id: str | None) -> Customer:
@@ -563,6 +584,12 @@ class Customer(Record, discriminator="Customer"):
             "run_id": run_id,
         }
         return Customer(owner.pk, self.sk, **{**values, **others})
+
+    def _queue_unless_listed(self) -> None:
+        """Let the children be due to be fetched if they were never listed; before it is stored."""
+        if self.is_active and self.run_id is None and self.listings is None:
+            for name, value in _due().items():
+                setattr(self, name, value)
 
     def _stale_if_changed(self) -> AbstractContextManager[None]:
         return stale_if_changed(f"{self.stripe_id} was changed since it was read")
@@ -591,6 +618,7 @@ class Customer(Record, discriminator="Customer"):
             "date_purged": moment,
             "modified_at": moment,
             "created_shard": None,
+            **NOT_DUE,
         }
         rest = self._write_most(children)
 
@@ -692,6 +720,14 @@ def _chosen_id(invoice_settings: object) -> str | None:
     return chosen if isinstance(chosen, str) and chosen else None
 
 
+def _due() -> dict[str, Any]:
+    """The field values of a record whose children are due to be fetched.
+
+    The worker that writes them, or the stream, fetches the children before the schedule does.
+    """
+    return {"queue": _QUEUE, "next_attempt": claim_expires_at()}
+
+
 def _delete(child: Child, transaction: TransactWrite) -> None:
     transaction.delete(child)
 
@@ -738,6 +774,29 @@ def _created_in_shard(shard: str, earliest: int, latest: int) -> Iterator[Create
             shard, range_of_time, scan_index_forward=False, page_size=_INDEX_PAGE_ITEMS
         ):
             yield CreatedEntry(record.pk, record.sk.removeprefix(customer_key("")), record.created)
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+
+
+class DueFetch(NamedTuple):
+    """A customer whose children are due to be fetched, as the index has it, with a small delay.
+
+    Parameters
+    ----------
+    pk, stripe_id : str
+        The partition of its record, and its id.
+    """
+
+    pk: str
+    stripe_id: str
+
+
+def due_fetches() -> Iterator[DueFetch]:
+    """Find the customers whose children are due, by a query that is eventually consistent."""
+    is_due = Customer.next_attempt <= int(current().clock())
+    try:
+        for record in Customer.by_queue.query(_QUEUE, is_due):
+            yield DueFetch(record.pk, record.sk.removeprefix(customer_key("")))
     except PynamoDBException as error:
         raise unavailable(error) from error
 

@@ -75,7 +75,8 @@ class CustomerIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
 
 
 class QueueIndex(GlobalSecondaryIndex[Any]):  # type: ignore[no-untyped-call]
-    """The unfinished events by the time of their next attempt, and the failed ones."""
+    """The unfinished events by the time of their next attempt, the failed ones, and other work that
+    is due: metadata to be written, erasures to be completed, children to be fetched."""
 
     class Meta:
         index_name = "by_queue"

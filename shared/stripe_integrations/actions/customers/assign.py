@@ -262,7 +262,7 @@ def _store(
 
     def compose(transaction: TransactWrite) -> None:
         replacement.add_to(transaction)
-        transaction.save(customer)
+        customer.store_in(transaction)
         pointer.add_to(transaction)
         for add_item in extra_items:
             add_item(transaction)

@@ -16,7 +16,7 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import CustomerNotFoundError, StaleRecordError, StripeRefusedError
 from stripe_integrations.models import Customer, UserRecords, read_customer, stored_kinds
 from stripe_integrations.models.child import Child
-from stripe_integrations.models.customer import ExtraItem, default_ids
+from stripe_integrations.models.customer import NOT_DUE, ExtraItem, default_ids
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
 
@@ -76,6 +76,7 @@ class FetchedCustomer:
             **self.observation.as_fields(),
             "update_key": self.update_key,
             **customer.listed(self.objects, self.observation),
+            **NOT_DUE,
         }
         stored = {child.sk: child for child in customer.children}
         children = self._children(removed, values)
@@ -197,13 +198,13 @@ def refresh_until_written(customer: Customer) -> Customer:
 
 
 def fetch_missing_children(pk: str, stripe_id: str) -> None:
-    """Fetch a customer whose children were never listed because it was stored late.
+    """Fetch a customer whose children were never listed.
 
     Parameters
     ----------
     pk, stripe_id : str
-        The customer, and its partition. Does nothing if it is soft-deleted, or its children have
-        been listed since.
+        The customer, and its partition. Does nothing if it is soft-deleted, or stored there no
+        longer, or its children have been listed since.
 
     Raises
     ------
@@ -215,7 +216,7 @@ def fetch_missing_children(pk: str, stripe_id: str) -> None:
 
     def attempt(_: int) -> None:
         record = UserRecords.of_partition(pk).customer(stripe_id)
-        if record and record.is_active and not record.is_listed:
+        if record and record.needs_fetch:
             refresh_from_stripe(record)
 
     retry_on_conflict(attempt)

@@ -1,7 +1,8 @@
 """The schedule: recovers what the webhook and the stream have lost.
 
 It lists Stripe's events for those that never arrived, retries unfinished events that are due,
-writes the metadata that is due on Stripe, and completes erasures.
+fetches the children of customers that were never listed, writes the metadata that is due on Stripe,
+and completes erasures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.erase import complete_erasure
 from stripe_integrations.actions.customers.metadata import complete_metadata
+from stripe_integrations.actions.customers.refresh import fetch_missing_children
 from stripe_integrations.actions.events.apply import apply_events
 from stripe_integrations.actions.events.event_types import applied_event_types, is_publish_type
 from stripe_integrations.actions.events.handlers import has_handlers
@@ -21,6 +23,7 @@ from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.adapters.stripe_gateway import MAX_EVENT_TYPES
 from stripe_integrations.context import current
 from stripe_integrations.models import Event, Pointer, SweepCursor, event_queue
+from stripe_integrations.models.customer import due_fetches
 from stripe_integrations.models.erasure import Erasure
 from stripe_integrations.models.event_payload import event_second
 from stripe_integrations.models.event_queue import QueueEntry, WaitingEvent
@@ -151,6 +154,22 @@ def write_due_metadata(result: Reconciliation) -> None:
             if update.claim_due():
                 complete_metadata(update)
         except errors.StripeError as error:
+            result.failures.append(error)
+            if errors.is_stripe_outage(error):
+                return
+
+
+def fetch_due_children(result: Reconciliation) -> None:
+    """Fetch the children that are due, while there is time and Stripe responds."""
+    for pk, stripe_id in due_fetches():
+        if not current().has_time_for(limits.APPLY_SECONDS):
+            return
+        try:
+            fetch_missing_children(pk, stripe_id)
+        except errors.DatabaseUnavailableError:
+            raise
+        except errors.StripeIntegrationsError as error:
+            # The others must not wait for this one.
             result.failures.append(error)
             if errors.is_stripe_outage(error):
                 return
