@@ -15,20 +15,19 @@ from collections import Counter
 from collections.abc import Iterator
 
 from simulation.history import generate
+from simulation.runtime import HASH_SEED
 from simulation.shrink import Shrinker, describe
 from simulation.world import Report, run_history, run_seed
 
 _MAX_SHRUNK = 3
 _CHUNK = 5
-_HASH_SEED = "0"
 
 
 def main() -> int:
     """Run the histories that the command line selects; returns the exit code."""
     options = _options()
-    if os.environ.get("PYTHONHASHSEED") != _HASH_SEED:
-        # The product's sets then iterate in the same order in every run.
-        os.environ["PYTHONHASHSEED"] = _HASH_SEED
+    if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
+        os.environ["PYTHONHASHSEED"] = HASH_SEED
         arguments = [sys.executable, "-m", "simulation", *sys.argv[1:]]
         os.execv(sys.executable, arguments)  # noqa: S606 - this program itself
     if options.verbose:

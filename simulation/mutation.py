@@ -7,17 +7,20 @@ python -m simulation.mutation --only "claim without token"
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from simulation.mutants import MUTANTS, Mutant
+from simulation.runtime import HASH_SEED
+from simulation.world import run_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +48,8 @@ def main() -> int:
     mutants = [mutant for mutant in MUTANTS if options.only in mutant.name]
     for mutant in mutants:
         mutated(mutant, ROOT)  # a stale one fails before any is tried
+    # All processes that are started here inherit it, so that none has to start itself again.
+    os.environ["PYTHONHASHSEED"] = HASH_SEED
     caught = _try_all(mutants, options)
     print(f"caught {caught} of {len(mutants)}")
     return 0 if caught == len(mutants) else 1
@@ -71,9 +76,14 @@ def mutated(mutant: Mutant, root: Path) -> str:
 
 def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:
     caught = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(options.jobs, mp_context=spawn) as product,
+        ThreadPoolExecutor(options.jobs) as pool,
+    ):
         results = pool.map(
-            lambda mutant: _try(mutant, options.histories, options.seed or mutant.seed), mutants
+            lambda mutant: _try(mutant, options.histories, options.seed or mutant.seed, product),
+            mutants,
         )
         for mutant, (number, promise) in zip(mutants, results, strict=True):
             if number is None:
@@ -84,7 +94,7 @@ def _try_all(mutants: Sequence[Mutant], options: argparse.Namespace) -> int:
     return caught
 
 
-def _try(mutant: Mutant, histories: int, seed: int) -> tuple[int | None, str]:
+def _try(mutant: Mutant, histories: int, seed: int, product: Executor) -> tuple[int | None, str]:
     """The number of histories that catch a mutant and the broken promise; None if none does."""
     with TemporaryDirectory(prefix="mutant-") as folder:
         _copy(mutant, Path(folder))
@@ -95,7 +105,7 @@ def _try(mutant: Mutant, histories: int, seed: int) -> tuple[int | None, str]:
                 break
             played += number
             # A history in which the product itself breaks a promise does not catch the mutant.
-            if _run_histories(ROOT, seed + played - 1, 1)[0] is None:
+            if not product.submit(run_seed, seed + played - 1).result().violations:
                 return played, promise
     return None, ""
 
@@ -129,7 +139,7 @@ def _run_histories(folder: Path, seed: int, histories: int) -> tuple[int | None,
 def _copy(mutant: Mutant, folder: Path) -> None:
     """Copy the project with the mutation into a folder; packages without mutants are linked."""
     for name in _COPIED:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     for name in _SEEN:
         (folder / name).symlink_to(ROOT / name)
     (folder / mutant.file).write_text(mutated(mutant, ROOT))

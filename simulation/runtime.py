@@ -19,6 +19,10 @@ from stripe_integrations.context import Context, use
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 
+HASH_SEED = "0"
+"""PYTHONHASHSEED of every process: the product's sets then iterate in the same order in every run.
+"""
+
 _ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "simulation",
     "AWS_SECRET_ACCESS_KEY": "simulation",
