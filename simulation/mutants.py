@@ -50,6 +50,7 @@ MUTANTS = (
         f"{_MODELS}/customer.py",
         _WRITE,
         "transaction.update(self, actions, add_version_condition=False)",
+        seed=18,
     ),
     Mutant(
         "order of arrival instead of order of events",
@@ -62,6 +63,7 @@ MUTANTS = (
         f"{_MODELS}/observation.py",
         "if self.observed_from > stored.observed_to:",
         "if self.observed_from >= stored.observed_from:",
+        seed=8,
     ),
     Mutant(
         "no tombstone",
@@ -70,18 +72,21 @@ MUTANTS = (
         "        if stored is None:\n"
         "            return Freshness.OLDER\n"
         "        child = stored or self._child(",
+        seed=33,
     ),
     Mutant(
         "response before the write",
         f"{_MODELS}/event.py",
         "            raise unavailable(error) from error\n        self.is_stored = True",
         "            return self\n        self.is_stored = True",
+        seed=18,
     ),
     Mutant(
         "claim without token",
         f"{_CUSTOMERS}/create.py",
         'create_customer({**parameters, "metadata": metadata}, claim.token)',
         'create_customer({**parameters, "metadata": metadata}, current().new_token())',
+        seed=31,
     ),
     Mutant(
         "adoption by user id alone",
