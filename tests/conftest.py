@@ -14,6 +14,7 @@ from stripe_integrations.models import Customer
 from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
+    deselect_tests_without_database,
     dynamodb,
     pytest_addoption,
     pytest_configure,
@@ -32,8 +33,12 @@ __all__ = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure no coverage of exhaustive tests: it takes long, and others reach the same lines."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select by the database, and measure no coverage of exhaustive tests.
+
+    That takes long, and others reach the same lines.
+    """
+    deselect_tests_without_database(config, items)
     for item in items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("no_cover")

@@ -10,10 +10,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -22,6 +25,9 @@ import pytest
 from botocore.client import ClientCreator
 from moto import mock_aws
 from moto.core.config import DefaultConfig
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.utils import method_names_from_class
+from moto.dynamodb.models import dynamodb_backends
 
 from simulation.database import Database
 from simulation.database.transport import Responder, responding
@@ -63,6 +69,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if any(path.is_relative_to(collection_path) for path in asked) else True
 
 
+def deselect_tests_without_database(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is the same on every database, unless the requested one is ministack's."""
+    if config.getoption("--dynamodb") == "ministack":
+        return
+    left_out = [item for item in items if not needs_database(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def needs_database(test: pytest.Item) -> bool:
+    """Return whether a test has the fixture `aws`, or is one of the requested engine."""
+    is_of_engine = any(folder in test.path.parts for folder in NEEDS_AN_ENGINE)
+    return is_of_engine or "aws" in getattr(test, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
 def aws(request: pytest.FixtureRequest) -> Iterator[None]:
     """An AWS that is not there: moto, with another DynamoDB unless moto's is requested.
@@ -88,6 +109,23 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
             case "ministack":
                 environment.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://in-process")
                 stack.enter_context(responding_to_new_clients(Database(time.time).request))
+            case "moto":
+                stack.enter_context(faster_moto())
+        yield
+
+
+@contextmanager
+def faster_moto() -> Iterator[None]:
+    """Let moto copy a table faster, which it does for each item of a transaction.
+
+    It also looks up the names of its own methods for each request; they are kept.
+    """
+    copies = SimpleNamespace(deepcopy=lambda value: pickle.loads(pickle.dumps(value)))  # noqa: S301
+    names = cache(method_names_from_class)
+    with (
+        mock.patch("moto.dynamodb.models.copy", copies),
+        mock.patch("moto.core.responses.method_names_from_class", names),
+    ):
         yield
 
 
@@ -113,9 +151,21 @@ def dynamodb(aws: None) -> Any:
 
 
 @pytest.fixture
-def table_name(dynamodb: Any) -> Iterator[str]:
-    """The name of an empty table, made as template.yaml has it, dropped after the test."""
+def table_name(dynamodb: Any, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of an empty table, made as template.yaml has it."""
     name = "customers"  # always the same: a connection is made once and used by every test
+    if request.config.getoption("--dynamodb") == "moto":
+        yield from moto_table(dynamodb, name)
+        return
     dynamodb.create_table(TableName=name, **table_properties())
     yield name
     dynamodb.delete_table(TableName=name)
+
+
+def moto_table(dynamodb: Any, name: str) -> Iterator[str]:
+    """Create a table once, and empty it after each test: moto takes long to create one."""
+    tables = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables
+    if name not in tables:
+        dynamodb.create_table(TableName=name, **table_properties())
+    yield name
+    tables[name].items.clear()
