@@ -156,7 +156,7 @@ simulate-mutants: .venv/ready ## the same against mutants of the product, each o
 .PHONY: test-dynamodb-local
 test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoDB Local
 	@.venv/bin/python -m tools.target $@ --needs dynamodb-local -- \
-		.venv/bin/pytest --quiet --dynamodb=local $(or $(ARGS),tests tests/dynamodb_local)
+		$(PYTEST) --dynamodb=local $(or $(ARGS),tests tests/dynamodb_local)
 
 .PHONY: test-contract
 test-contract: .venv/ready ## every call to Stripe, against stripe-mock
