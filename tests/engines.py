@@ -118,7 +118,7 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
 def faster_moto() -> Iterator[None]:
     """Let moto copy a table faster, which it does for each item of a transaction.
 
-    It also looks up the names of its own methods for each request; they are kept.
+    It also looks up the names of its own methods for each request; here, once.
     """
     copies = SimpleNamespace(deepcopy=lambda value: pickle.loads(pickle.dumps(value)))  # noqa: S301
     names = cache(method_names_from_class)
