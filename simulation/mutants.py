@@ -150,13 +150,13 @@ MUTANTS = (
         f"{_MODELS}/event.py",
         "            Event.attempts.add(1),\n",
         "",
-        also=(
-            (
-                "            *actions,\n            Event.next_attempt.set(next_attempt),\n",
-                "            *actions,\n            Event.attempts.add(1),\n"
-                "            Event.next_attempt.set(next_attempt),\n",
-            ),
-        ),
+        also=(("Event.attempts.set(self.attempts)", "Event.attempts.set(self.attempts + 1)"),),
+    ),
+    Mutant(
+        "side effects of a first attempt not claimed",
+        f"{_EVENTS}/apply.py",
+        "                if not outcome.event.confirm_claim():\n",
+        "                if outcome.event.is_claimed and not outcome.event.confirm_claim():\n",
     ),
     Mutant(
         "soft delete without a new version",

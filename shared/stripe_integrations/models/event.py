@@ -132,6 +132,8 @@ class Event(Record, discriminator="Event"):
 
     is_stored = True
     """False until the event is stored."""
+    is_claimed = True
+    """False in a first attempt of which the receipt is the claim, until it takes effect."""
 
     @staticmethod
     def key(stripe_id: str) -> str:
@@ -363,6 +365,37 @@ class Event(Record, discriminator="Event"):
         ]
         return event if event.update_if(actions, _is_unfinished() & is_free) else None
 
+    @classmethod
+    def begin_first_attempts(cls, stripe_ids: Sequence[str]) -> list[Event]:
+        """Begin the attempts of events for which the stream has invoked this worker.
+
+        No other worker attempts a new event until `next_attempt`, so its receipt is the claim of
+        the first attempt, which costs no write. The attempt is counted with its outcome; if the
+        process dies before, the next one is claimed. An event that is attempted too late, or not
+        for the first time, is claimed.
+
+        Returns
+        -------
+        list of Event
+            Without those that are finished, missing, or claimed by another worker.
+        """
+        try:
+            keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
+            stored = list(cls.batch_get(keys, consistent_read=True))
+        except NewerSchemaError:  # each is claimed, if this release can read it
+            return [event for event in map(cls.claim, stripe_ids) if event]
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+        begun = [event._begin_first_attempt() for event in stored if not event.processed]
+        return [event for event in begun if event]
+
+    def _begin_first_attempt(self) -> Event | None:
+        is_new = self.state is EventState.PENDING and not self.attempts
+        if not is_new or (self.next_attempt or 0) < claim_expires_at():
+            return Event.claim(self.stripe_id)
+        self.attempts, self.is_claimed = 1, False
+        return self
+
     @property
     def is_exhausted(self) -> bool:
         """Whether no attempt is left."""
@@ -373,20 +406,24 @@ class Event(Record, discriminator="Event"):
 
         This also claims its side effects. After the commit, call `take_next_turn`.
         """
-        actions: list[Action] = [
-            Event.effected_at.set(current().now()),
-            Event.turn.set(self.turn + 1),
-            Event.next_attempt.set(claim_expires_at()),
-        ]
+        actions = [Event.effected_at.set(current().now()), *self._claim_actions()]
         transaction.update(self, actions, self._holds_turn())
 
     def take_next_turn(self) -> None:
         """Set the turn to the one that `note_effect` has written."""
         self.turn += 1
         self.next_attempt = claim_expires_at()
+        self.is_claimed = True
 
-    def is_claim_valid(self) -> bool:
-        """Return whether no other worker has claimed the event, even if this one was slow."""
+    def confirm_claim(self) -> bool:
+        """Return whether no other worker has claimed the event, even if this one was slow.
+
+        One that only its receipt has claimed is claimed now, before its side effects.
+        """
+        if not self.is_claimed:
+            has_claimed = self.update_if(self._claim_actions(), self._holds_turn())
+            self.is_claimed = has_claimed
+            return has_claimed
         ends = (self.next_attempt or 0) - CLOCK_SKEW_SECONDS
         return current().clock() < ends or self.holds_turn()
 
@@ -407,7 +444,8 @@ class Event(Record, discriminator="Event"):
         self, transaction: TransactWrite, state: EventState, reason: str | None = None
     ) -> None:
         """End the event in the transaction of its effect."""
-        transaction.update(self, self._finish_actions(state, reason), self._holds_turn())
+        actions = [*self._finish_actions(state, reason), self._count_attempt()]
+        transaction.update(self, actions, self._holds_turn())
 
     def finish(self, state: EventState, reason: str | None = None) -> bool:
         """End the event by a write of its own, unless it has ended.
@@ -422,7 +460,8 @@ class Event(Record, discriminator="Event"):
         bool
             Whether this call has ended it.
         """
-        return self.update_if(self._finish_actions(state, reason), self._holds_turn())
+        actions = [*self._finish_actions(state, reason), self._count_attempt()]
+        return self.update_if(actions, self._holds_turn())
 
     def fail(self, reason: str) -> None:
         """Mark an unfinished event as failed: it is stored until it is replayed.
@@ -438,6 +477,7 @@ class Event(Record, discriminator="Event"):
             Event.queue.set(FAILED_QUEUE),
             Event.next_attempt.set(int(current().clock())),
             Event.claimed_at.remove(),
+            self._count_attempt(),
         ]
         self.update_if(actions, self._holds_turn())
 
@@ -547,8 +587,22 @@ class Event(Record, discriminator="Event"):
             Event.next_attempt.set(next_attempt),
             Event.turn.set(self.turn + 1),
             Event.claimed_at.remove(),
+            self._count_attempt(),
         ]
         self.update_if(actions, self._holds_turn())
+
+    def _claim_actions(self) -> list[Action]:
+        """The actions by which an attempt that was begun claims what follows."""
+        return [
+            Event.turn.set(self.turn + 1),
+            Event.next_attempt.set(claim_expires_at()),
+            Event.claimed_at.set(current().now()),
+            self._count_attempt(),
+        ]
+
+    def _count_attempt(self) -> Action:
+        """The action that stores the number of the attempt, which a first one has not yet."""
+        return Event.attempts.set(self.attempts)
 
     def _pending_actions(self) -> list[Action]:
         """The actions that make a waiting event pending."""

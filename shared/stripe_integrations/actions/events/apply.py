@@ -7,7 +7,7 @@ the event unfinished, and it is attempted again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -86,7 +86,7 @@ class Plan:
         return values.get("metadata", customer.metadata)
 
 
-def apply_events(stripe_ids: Sequence[str]) -> None:
+def apply_events(stripe_ids: Sequence[str], new: Collection[str] = ()) -> None:
     """Apply events of one customer: one fetch serves all of them.
 
     Parameters
@@ -94,6 +94,8 @@ def apply_events(stripe_ids: Sequence[str]) -> None:
     stripe_ids : sequence of str
         Ids of events that name the same Stripe customer. Those that are finished, or claimed by
         another worker, are left out.
+    new : collection of str
+        Those among them for whose receipt the stream has invoked this worker.
 
     Raises
     ------
@@ -102,19 +104,21 @@ def apply_events(stripe_ids: Sequence[str]) -> None:
     DatabaseUnavailableError
         Not even that could be written.
     """
-    _apply_all(_claimed_batches(stripe_ids))
+    _apply_all(_claimed_batches(stripe_ids, new))
 
 
-def _claimed_batches(stripe_ids: Sequence[str]) -> Iterator[list[Event]]:
+def _claimed_batches(stripe_ids: Sequence[str], new: Collection[str]) -> Iterator[list[Event]]:
     """Claim events, as many at a time as one transaction has room for."""
     for first in range(0, len(stripe_ids), MAX_EXTRA_ITEMS):
         if first and not current().has_time_for(limits.APPLY_SECONDS):
             return  # the rest is not claimed, and the schedule attempts it
-        yield _claim(stripe_ids[first : first + MAX_EXTRA_ITEMS])
+        yield _claim(stripe_ids[first : first + MAX_EXTRA_ITEMS], new)
 
 
-def _claim(stripe_ids: Iterable[str]) -> list[Event]:
-    claimed = [event for event in map(Event.claim, stripe_ids) if event]
+def _claim(stripe_ids: Sequence[str], new: Collection[str]) -> list[Event]:
+    known = [stripe_id for stripe_id in stripe_ids if stripe_id not in new]
+    claimed = [event for event in map(Event.claim, known) if event]
+    claimed += Event.begin_first_attempts([each for each in stripe_ids if each in new])
     for event in claimed:
         if event.is_exhausted:
             dead_letter(
@@ -172,7 +176,7 @@ def _apply_once(events: list[Event]) -> None:
         reason = None
         try:
             if outcome.has_side_effects:
-                if not outcome.event.is_claim_valid():
+                if not outcome.event.confirm_claim():
                     continue  # another worker has claimed it, and runs them
                 reason = outcome.run_side_effects(customer)
         except errors.SideEffectFailedError as failure:

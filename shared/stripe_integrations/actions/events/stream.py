@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -68,7 +68,8 @@ def process_stream_records(
             with suppress(
                 ApplyFailedError
             ):  # each event has a retry scheduled, or is dead-lettered
-                apply_events(_event_ids(group))
+                new = _new_events(group)
+                apply_events([*new, *_older_events(group, new)], new)
             for record in group:
                 if not record.is_event:
                     _finish_new_customer(record)
@@ -98,14 +99,18 @@ def _by_customer(records: Iterable[StreamRecord]) -> Iterable[list[StreamRecord]
     return groups.values()
 
 
-def _event_ids(records: Iterable[StreamRecord]) -> list[str]:
+def _new_events(records: Iterable[StreamRecord]) -> list[str]:
+    keys = dict.fromkeys(record.pk for record in records if record.is_event)
+    return [pk.removeprefix(Event.key("")) for pk in keys]
+
+
+def _older_events(records: Iterable[StreamRecord], new: Collection[str]) -> list[str]:
+    """Find the events that arrived before the customers among the records."""
     ids: dict[str, None] = {}
     for record in records:
-        if record.is_event:
-            ids[record.pk.removeprefix(Event.key(""))] = None
-        else:
+        if not record.is_event:
             ids |= dict.fromkeys(_ids_of_new_customer(record.new_customer_id))
-    return list(ids)
+    return [stripe_id for stripe_id in ids if stripe_id not in new]
 
 
 def _ids_of_new_customer(customer_id: str) -> Iterator[str]:

@@ -12,7 +12,8 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.actions.events.reconcile import Reconciliation, look_up_waiting
 from stripe_integrations.models import Customer, Event, event_queue
 from stripe_integrations.models.event import TOO_OLD, UNKNOWN_CUSTOMER
-from tests.world import START, USER, World, database_client, hooked, stored_event, stripe_event
+from tests.world import START, USER, World, stored_event, stripe_event
+from tests.write_units import counting_write_units
 
 DAY = 86_400
 
@@ -23,24 +24,6 @@ def receive(world: World, number: int = 1, **changes: Any) -> str:
     return StripeEvent.receive(event).stripe_id
 
 
-class WriteUnits:
-    """The write units that DynamoDB reports, indexes included."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self._is_of_event = False
-
-    def request(self, params: dict[str, Any], **_: Any) -> None:
-        params["ReturnConsumedCapacity"] = "INDEXES"
-        self._is_of_event = "EVENT#" in str(params)
-
-    def count(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
-        if self._is_of_event and model.name in ("PutItem", "UpdateItem", "TransactWriteItems"):
-            consumed = parsed.get("ConsumedCapacity", [])
-            for entry in consumed if isinstance(consumed, list) else [consumed]:
-                self.total += entry["CapacityUnits"]
-
-
 class TestForeignEvent:
     @pytest.mark.parametrize(
         ("kind", "publish_types"), [("customer.updated", ()), ("invoice.paid", ("invoice.*",))]
@@ -49,12 +32,7 @@ class TestForeignEvent:
         self, world: World, kind: str, publish_types: tuple[str, ...]
     ) -> None:
         world.configure(event_bus_name="changes", publish_types=publish_types)
-        units = WriteUnits()
-        client = database_client()
-        with (
-            hooked(client, "provide-client-params.dynamodb", units.request),
-            hooked(client, "after-call.dynamodb", units.count),
-        ):
+        with counting_write_units("EVENT#") as units:
             receive(world, type=kind)
             for seconds in (150, 450, 900, DAY):
                 world.time += seconds

@@ -1,0 +1,52 @@
+"""The write units of what a test does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.world import database_client, hooked
+
+
+@dataclass
+class WriteUnits:
+    """The write units that DynamoDB reports, indexes included.
+
+    Parameters
+    ----------
+    key : str
+        What a request has to contain to be counted.
+    """
+
+    key: str = ""
+    total: float = 0.0
+    _is_counted: bool = False
+
+    def request(self, params: dict[str, Any], **_: Any) -> None:
+        params["ReturnConsumedCapacity"] = "INDEXES"
+        self._is_counted = self.key in str(params)
+
+    def count(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+        if self._is_counted and model.name in (
+            "PutItem",
+            "UpdateItem",
+            "DeleteItem",
+            "TransactWriteItems",
+        ):
+            consumed = parsed.get("ConsumedCapacity", [])
+            for entry in consumed if isinstance(consumed, list) else [consumed]:
+                self.total += entry["CapacityUnits"]
+
+
+@contextmanager
+def counting_write_units(key: str = "") -> Iterator[WriteUnits]:
+    """Count the write units of the block, of all requests or of those that contain a key."""
+    units = WriteUnits(key)
+    client = database_client()
+    with (
+        hooked(client, "provide-client-params.dynamodb", units.request),
+        hooked(client, "after-call.dynamodb", units.count),
+    ):
+        yield units
