@@ -12,6 +12,7 @@ from pynamodb.constants import BINARY
 
 from stripe_integrations.context import current
 from stripe_integrations.models.fields import StripeField, depth, is_text, value_at
+from stripe_integrations.models.payload_dictionary import DICTIONARY
 
 Json = Mapping[str, Any]
 
@@ -26,15 +27,18 @@ _LATEST = 253_402_300_799
 
 
 class CompressedJson(StripeField[dict[str, Any] | None]):
-    """A JSON object, stored compressed."""
+    """A JSON object, stored compressed: https://docs.python.org/3/library/zlib.html."""
 
     attr_type = BINARY
 
     def serialize(self, value: Json) -> bytes:
-        return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 6)
+        text = json.dumps(value, separators=(",", ":")).encode()
+        compressor = zlib.compressobj(zdict=DICTIONARY)
+        return compressor.compress(text) + compressor.flush()
 
     def deserialize(self, value: bytes) -> dict[str, Any]:
-        payload: dict[str, Any] = json.loads(zlib.decompress(value))
+        text = zlib.decompressobj(zdict=DICTIONARY).decompress(value)
+        payload: dict[str, Any] = json.loads(text)
         return payload
 
 

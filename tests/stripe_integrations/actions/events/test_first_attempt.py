@@ -35,6 +35,19 @@ class TestFirstAttempt:
         assert StripeCustomer.require(USER).name == "Newest"
         assert 0 < units.total <= 8
 
+    def test_of_a_subscription_costs_at_most_twelve_write_units(
+        self, world: World, customer: Customer
+    ) -> None:
+        subscription = world.subscribe(customer.stripe_id)
+        world.stream_events(world.receive("customer.subscription.created"))
+        world.time += 10
+        world.request("POST", f"/v1/subscriptions/{subscription}", {"metadata": {"plan": "gold"}})
+        with counting_write_units() as units:
+            world.stream_events(world.receive("customer.subscription.updated"))
+        (stored,) = StripeCustomer.require(USER).subscriptions
+        assert stored.metadata == {"plan": "gold"}
+        assert 0 < units.total <= 12
+
     def test_of_event_that_is_picked_up_late_is_claimed(
         self, world: World, customer: Customer
     ) -> None:
