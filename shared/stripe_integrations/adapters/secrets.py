@@ -77,6 +77,13 @@ def webhook_secrets(settings: Settings) -> list[str]:
     return secrets
 
 
+def prepare(settings: Settings) -> None:
+    """Make the clients of the stores that the settings name, without a call."""
+    for name in (settings.api_key_name, settings.webhook_secret_name):
+        if name:
+            _provider(_store_of(name)[0])
+
+
 def _read(name: str | None, plain: str | None, variable: str, refresh: bool) -> str:
     value = _fetch(name, refresh) if name else plain
     if not value or not value.strip():
@@ -114,9 +121,7 @@ def _fetch(reference: str, refresh: bool) -> str:
         GetParameterError,
     )
 
-    store, _, name = reference.partition(":")
-    if store not in ("secretsmanager", "ssm"):
-        raise ConfigurationError("a secret's name starts with secretsmanager: or ssm:")
+    store, name = _store_of(reference)
     options = {"decrypt": True} if store == "ssm" else {}
     try:
         value = _provider(store).get(name, max_age=_CACHE_SECONDS, force_fetch=refresh, **options)
@@ -136,9 +141,17 @@ def _fetch(reference: str, refresh: bool) -> str:
         ) from error
 
 
+def _store_of(reference: str) -> tuple[str, str]:
+    """The store of a secret, and its name there."""
+    store, _, name = reference.partition(":")
+    if store not in ("secretsmanager", "ssm"):
+        raise ConfigurationError("a secret's name starts with secretsmanager: or ssm:")
+    return store, name
+
+
 @cache
 def _provider(store: str) -> Any:
-    """The store's client: made, and boto3 imported, when a secret is first read by name."""
+    """The store's client: made, and boto3 imported, before a secret is first read by name."""
     from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415
 
     if store == "ssm":

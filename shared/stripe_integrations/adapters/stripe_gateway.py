@@ -1,7 +1,8 @@
 """All calls to Stripe: timeouts, retries, idempotency keys, API version, mode.
 
 Responses are plain dicts in Stripe's shapes. `stripe` is imported when the gateway is made, not
-with this module: functions that never call Stripe don't ship it.
+with this module: functions that never call Stripe don't ship it. The API key is read at the first
+call.
 """
 
 from __future__ import annotations
@@ -150,7 +151,13 @@ class StripeGateway:
         self._http_client = http_client or stripe.RequestsClient(
             timeout=(CONNECT_SECONDS, READ_SECONDS)
         )
-        self._connect(secrets.api_key(settings))
+        self._make_client = partial(
+            stripe.StripeClient,
+            stripe_version=API_VERSION,
+            base_addresses={"api": settings.api_base},
+            http_client=self._http_client,
+        )
+        self._clients: dict[int, stripe.StripeClient] = {}
 
     def create_customer(self, params: Any, idempotency_key: str) -> Json:
         """Create a customer: https://docs.stripe.com/api/customers/create."""
@@ -503,7 +510,7 @@ class StripeGateway:
             try:
                 returned = self._timed(operation, call)
             except self._stripe.AuthenticationError:
-                self._connect(secrets.api_key(self._settings, refresh=True))
+                self._connect(is_refused=True)
                 returned = self._timed(operation, call)
         except self._stripe.StripeError as error:
             # Not chained: Stripe's message quotes values, and a traceback would contain it.
@@ -533,24 +540,22 @@ class StripeGateway:
         self._report(StripeCall(operation, self._clock() - began, status, request_id))
         return returned
 
-    def _connect(self, api_key: str) -> None:
-        self._retrying_client, self._single_attempt_client = (
-            self._stripe.StripeClient(
-                api_key,
-                stripe_version=API_VERSION,
-                base_addresses={"api": self._settings.api_base},
-                http_client=self._http_client,
-                max_network_retries=retries,
-            )
+    def _connect(self, *, is_refused: bool) -> None:
+        """Make the clients with the API key: it is read when Stripe is called first."""
+        api_key = secrets.api_key(self._settings, refresh=is_refused)
+        self._clients = {
+            retries: self._make_client(api_key, max_network_retries=retries)
             for retries in (RETRIES, 0)
-        )
+        }
 
     def _client_in_time(self, operation: str) -> stripe.StripeClient:
         """The client whose longest call fits into the rest of the invocation."""
         left = self._remaining_seconds()
         if left < _ONE_ATTEMPT_SECONDS:
             raise errors.StripeUnavailableError(f"no time is left to {operation}")
-        return self._retrying_client if left >= _RETRYING_SECONDS else self._single_attempt_client
+        if not self._clients:
+            self._connect(is_refused=False)
+        return self._clients[RETRIES if left >= _RETRYING_SECONDS else 0]
 
     def _translated(self, operation: str, error: stripe.StripeError) -> errors.StripeError:
         status = error.http_status

@@ -10,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import observability
 from stripe_integrations.context import current
+from stripe_integrations.entrypoints.initialization import initialize
 from stripe_integrations.errors import (
     ConfigurationError,
     InvocationFailedError,
@@ -27,6 +28,7 @@ LambdaHandler = Callable[[Any, LambdaContext], T]
 
 def observed(handler: LambdaHandler[T]) -> LambdaHandler[T]:
     """Add the invocation's ids to its log lines, and send its metrics, however it ends."""
+    initialize()
 
     @logger.inject_lambda_context(clear_state=True)
     @wraps(handler)

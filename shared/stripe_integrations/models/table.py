@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, TypeVar
 
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
 from pynamodb.attributes import DiscriminatorAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection, TableConnection
@@ -134,6 +135,17 @@ class Record(Model):
         # One for all records: each further connection costs its start-up time again.
         Record.Meta.table_name = current().settings.table_name
         return super(Record, Record)._get_connection()
+
+    @classmethod
+    def prepare_connection(cls) -> None:
+        """Make the client, and what its first call makes, by a call that is not sent."""
+        events = cls.connection().client.meta.events
+        hook = ("before-send.dynamodb.GetItem", _respond_with_nothing)
+        events.register(*hook)
+        try:
+            cls.read_one("INIT", "INIT")
+        finally:
+            events.unregister(*hook)
 
     @classmethod
     def read_one(cls, pk: str, sk: str) -> Self | None:
@@ -328,6 +340,17 @@ def unavailable(error: PynamoDBException) -> errors.StripeIntegrationsError:
     if code is None:
         return errors.DatabaseUnreachableError(message)
     return errors.DatabaseUnavailableError(message)
+
+
+class _Nothing:
+    """The body of a response that has no item."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield b"{}"
+
+
+def _respond_with_nothing(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+    return AWSResponse(request.url, 200, {}, _Nothing())
 
 
 def error_code(error: PynamoDBException) -> str | None:
