@@ -48,6 +48,30 @@ DECLARE_HANDLERS = ("link_customer",)
 UNUSED = ("bin", "boto3/examples", "stripe/events", "stripe/params")
 """Folders never imported: stripe/params is types alone, stripe/events the thin events' classes."""
 
+_POWERTOOLS = "aws_lambda_powertools"
+UNUSED_BY_PRODUCT = (
+    f"{_POWERTOOLS}/event_handler",
+    *(
+        f"{_POWERTOOLS}/utilities/{name}"
+        for name in (
+            "auth_alpha",
+            "batch",
+            "circuit_breaker",
+            "data_classes",
+            "data_masking",
+            "feature_flags",
+            "idempotency",
+            "kafka",
+            "metadata",
+            "parser",
+            "streaming",
+            "validation",
+        )
+    ),
+    "dateutil/zoneinfo",
+)
+"""Folders that the product never imports: only custom handlers may need them."""
+
 
 def main(function: str, requirements: str, artifacts: str) -> None:
     """Fill the folder `artifacts` with everything that the zip of `function` holds."""
@@ -62,8 +86,10 @@ def main(function: str, requirements: str, artifacts: str) -> None:
         {"s3"} if function in STORE_OBJECTS else (),
         {"logs"} if function in LOG_ERASURES else (),
     )
+    unused = UNUSED if bundled_handlers else (*UNUSED, *UNUSED_BY_PRODUCT)
+    installed = dependencies(requirements_files, services, unused)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(dependencies(requirements_files, services), target, copy_function=link_or_copy)
+    shutil.copytree(installed, target, copy_function=link_or_copy)
     copied = [target / "app.py", target / "stripe_integrations"]
     shutil.copyfile(ROOT / "functions" / function / "app.py", copied[0])
     package = ROOT / "shared" / "stripe_integrations"
@@ -85,7 +111,9 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def dependencies(requirements_files: Sequence[Path], services: Iterable[str]) -> Path:
+def dependencies(
+    requirements_files: Sequence[Path], services: Iterable[str], unused: Sequence[str]
+) -> Path:
     """Return the folder with the pruned and compiled packages of requirements files.
 
     Parameters
@@ -94,10 +122,12 @@ def dependencies(requirements_files: Sequence[Path], services: Iterable[str]) ->
         The files: the product's, and that of the custom handlers.
     services : iterable of str
         The AWS services that are called.
+    unused : sequence of str
+        Folders that are left out.
     """
     services = sorted(services)
     read = [path.read_bytes() for path in [*requirements_files, Path(__file__)]]
-    key = hashlib.sha256(b"".join(read) + f"{services} {sys.version}".encode())
+    key = hashlib.sha256(b"".join(read) + f"{services} {unused} {sys.version}".encode())
     ready = CACHE / f"{requirements_files[0].stem}-{key.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     # SAM builds functions in parallel, and two builds may run in one clone.
@@ -107,7 +137,7 @@ def dependencies(requirements_files: Sequence[Path], services: Iterable[str]) ->
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 filled = Path(scratch) / "filled"
                 install(requirements_files, filled, Path(scratch) / "pip")
-                prune(filled, services)
+                prune(filled, services, unused)
                 compile_tree(filled, filled)
                 filled.rename(ready)
     return ready
@@ -125,7 +155,7 @@ def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None
     subprocess.run(command, check=True)
 
 
-def prune(folder: Path, services: Iterable[str]) -> None:
+def prune(folder: Path, services: Iterable[str], unused: Iterable[str]) -> None:
     """Remove what no function reads: other services' models, commands, installation records.
 
     Raises
@@ -144,8 +174,8 @@ def prune(folder: Path, services: Iterable[str]) -> None:
     # METADATA and licences stay: scanners of deployed functions find the packages by them.
     for record in [*folder.glob("*.dist-info/RECORD"), *folder.glob("*.dist-info/INSTALLER")]:
         record.unlink()
-    for unused in UNUSED:
-        shutil.rmtree(folder / unused, ignore_errors=True)
+    for name in unused:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def compile_tree(path: Path, root: Path) -> None:

@@ -1,17 +1,20 @@
 """The table's stream: applies new events, and those that arrived before a new customer."""
 
-from typing import Any
+from __future__ import annotations
 
-from aws_lambda_powertools.utilities.batch.types import (
-    PartialItemFailureResponse,
-    PartialItemFailures,
-)
+from typing import TYPE_CHECKING, Any
 
 from stripe_integrations.actions import StreamRecord, StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.models import Event
 from stripe_integrations.models.fields import is_text, value_at
 from stripe_integrations.observability import error_log_fields, logger
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.batch.types import (
+        PartialItemFailureResponse,
+        PartialItemFailures,
+    )
 
 
 @invocation_handler

@@ -24,6 +24,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 (target / library / "data" / name).mkdir(parents=True)
         for name in ("stripe", "stripe/params", "stripe-1.dist-info"):
             (target / name).mkdir()
+        for name in bundle.UNUSED_BY_PRODUCT:
+            (target / name).mkdir(parents=True)
+            (target / name / "__init__.py").write_text("")
         (target / "stripe" / "__init__.py").write_text("")
         (target / "stripe-1.dist-info" / "RECORD").write_text("")
         (target / "stripe-1.dist-info" / "METADATA").write_text("")
