@@ -338,6 +338,7 @@ def generate(seed: int) -> History:
     walks = chance("walks", seed)
     if walks.random() < _WALKS:
         all_actions = _with_walks(walks, all_actions, users, checks_existing=checks_existing)
+        all_actions = _with_metadata_runs(seed, all_actions)
     handovers = chance("handovers", seed)
     has_handovers = handovers.random() < _HANDOVERS
     return History(
@@ -538,6 +539,48 @@ def _with_walks(
                 action = replace(action, values={**action.values, **allows})
             added.append(action)
     return tuple(sorted((*actions, *added), key=lambda action: action.at))
+
+
+def _with_metadata_runs(seed: int, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Add runs that write our metadata to Stripe, and what happens to its customers meanwhile.
+
+    They are drawn by themselves, so that the other actions of a seed do not depend on them.
+    """
+    random = chance("metadata runs", seed)
+    copied = {action.user for action in actions if action.kind == "move_metadata"}
+    walks = [action for action in actions if action.kind == "walk" and action.values["rows"]]
+    added: list[Action] = []
+    for number in range(random.choice((1, 1, 2)) if walks and random.random() < 0.7 else 0):
+        walk = random.choice(walks)
+        at = round(walk.at + between(20.0, 400.0, random.random()), 3)
+        values = {
+            "workers": random.choice((1, 2, 3)),
+            "stop": between(0.5, 30.0, random.random()) if random.random() < 0.2 else None,
+            "resume": between(5.0, 300.0, random.random()),
+            "undo": None,
+        }
+        added.append(Action(f"metadata{number}", at, "metadata", 0, values))
+        for again in range(random.choice((0, 3, 8))):
+            name = f"t{number:02}{again:02}"
+            later = round(at + _FIRST_PAGE_SECONDS + 10.0 * random.random(), 3)
+            user, which, _ = random.choice(walk.values["rows"])
+            added.append(_during_metadata_run(random, name, later, user, which))
+    kept = [a for a in added if a.kind != "erase" or a.user not in copied]
+    return tuple(sorted((*actions, *kept), key=lambda action: action.at))
+
+
+def _during_metadata_run(random: Random, name: str, at: float, user: int, which: int) -> Action:
+    """A call for a user whose customer is walked, or a change of the customer."""
+    kind = random.choice(("release", "release", "soft_delete", "erase", "adopt", "change"))
+    if kind == "erase":
+        return Action(name, at, kind, user, {"delete_on_stripe": random.random() < 0.3})
+    if kind == "adopt":
+        values = {"which": which % PRIOR_CUSTOMERS, "take_over": False, "is_prior": True}
+        return Action(name, at, kind, random.choice((user, random.randrange(6))), values)
+    if kind == "change":
+        changed = {"change": "update", "which": which % PRIOR_CUSTOMERS}
+        return Action(name, at, "change_prior", 0, {**_PRIOR_CHANGES["update"], **changed})
+    return Action(name, at, kind, user)
 
 
 def _row(random: Random, users: int, existing: int) -> tuple[int, int, bool]:

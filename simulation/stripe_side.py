@@ -52,7 +52,8 @@ class SimulatedStripe:
     updates : dict
         The idempotency key and the status of each update that the product sent, by invocation.
     writes : list of tuple
-        The function and the path of each call of the product that may change something.
+        The function, the invocation's name and the path of each call of the product that may change
+        something.
     overtake : callable
         Called with the name of a call and the objects of its page, which arrives late.
     page_limit : int or None
@@ -75,7 +76,7 @@ class SimulatedStripe:
         self.overtake: Callable[[str, list[Json]], None] = lambda *_: None
         self.calls: list[str] = []
         self.updates: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
-        self.writes: list[tuple[str, str]] = []
+        self.writes: list[tuple[str, str, str]] = []
         self.page_limit: int | None = None
         self._seed = seed
         self._schedule = schedule
@@ -182,7 +183,7 @@ class StripeConnection:
         self._stripe.calls.append(f"{path} {given.get('customer', '')}")
         self._arrange(call, method.upper())
         if method.upper() != "GET":
-            self._stripe.writes.append((invocation.function, path))
+            self._stripe.writes.append((invocation.function, invocation.name, path))
         elif path in _WALKED and self._stripe.page_limit:
             given = {**given, "limit": self._stripe.page_limit}
         name = f"{invocation.name}/{invocation.calls}"

@@ -107,6 +107,8 @@ class WalkedRun:
     action: Action
     rows: list[tuple[str, str]]
     present: set[str]
+    due: dict[str, str] = field(default_factory=dict)
+    """Of a run that writes metadata: the token of each customer whose metadata it is to write."""
     is_finished: bool = False
     is_undone: bool = False
     is_over: bool = False
@@ -142,7 +144,9 @@ class Walks:
     Attributes
     ----------
     runs : list of WalkedRun
-        In the order of their starts.
+        The backfills, in the order of their starts.
+    metadata_runs : list of WalkedRun
+        The runs that write our metadata to Stripe, in the order of their starts.
     bucket : Bucket
         Has the mappings and the reports.
     """
@@ -158,6 +162,7 @@ class Walks:
         note_change: Callable[[], None],
     ) -> None:
         self.runs: list[WalkedRun] = []
+        self.metadata_runs: list[WalkedRun] = []
         self._rebuilds: list[WalkedRun] = []
         self.bucket = Bucket(fleet)
         self._schedule = schedule
@@ -170,7 +175,12 @@ class Walks:
     @property
     def are_over(self) -> bool:
         """Whether no run is in progress, and none is to be resumed or undone."""
-        return all(run.is_over for run in (*self.runs, *self._rebuilds))
+        return all(run.is_over for run in (*self.runs, *self.metadata_runs, *self._rebuilds))
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether a run that writes metadata could not be resumed, and may have left its last."""
+        return any(run.is_over and not run.is_finished for run in self.metadata_runs)
 
     def findings(self, run: WalkedRun) -> set[str]:
         """The ids in a run's report."""
@@ -196,6 +206,17 @@ class Walks:
             lines = ["user_id,stripe_id", *(",".join(row) for row in rows)]
             self.bucket.texts[key] = "\n".join(lines) + "\n"
         self._ask(run, "start", self._work_all, options=options)
+
+    def write_metadata(self, action: Action) -> None:
+        """Start a run that writes our metadata of the customers that backfills have assigned."""
+        run = WalkedRun(action, [], set())
+        self.metadata_runs.append(run)
+
+        def then(_: WalkedRun, response: Json) -> None:
+            run.due = self._watch.assigned_by_runs
+            self._work_all(run, response)
+
+        self._ask(run, "start", then, options={"kind": "metadata"})
 
     def rebuild(self, action: Action) -> None:
         """Store the customers of this deployment that the table lacks."""
@@ -279,7 +300,11 @@ class Walks:
             self._schedule.after(values["undo"], lambda: self._undo(run))
 
     def _give_up(self, run: WalkedRun) -> None:
-        """Undo a run that can't be resumed, since another one has been started."""
+        """Undo a backfill that can't be resumed, since another run has been started."""
+        if run in self.metadata_runs:
+            run.is_over = True
+            self._note_change()
+            return
         self._schedule.after(_REFUSED_SECONDS, lambda: self._undo(run))
 
     def _undo(self, run: WalkedRun) -> None:

@@ -175,6 +175,19 @@ class Watch:
         return [image for image in self.images.values() if text(image, "queue") == "children"]
 
     @property
+    def assigned_by_runs(self) -> dict[str, str]:
+        """The token of each active customer whose user has it by a run, by Stripe id."""
+        found = {}
+        for (pk, sk), image in self.images.items():
+            if sk == "POINTER" and image.keys() >= {"user_id", "run_id"}:
+                stripe_id = pk.removeprefix("STRIPE#")
+                owner = (f"USER#{text(image, 'user_id')}", f"CUSTOMER#{stripe_id}")
+                record = self.images.get(owner)
+                if record and record["is_active"]["BOOL"]:
+                    found[stripe_id] = str(text(image, "token"))
+        return found
+
+    @property
     def erasures(self) -> list[Json]:
         """The work items of erasures."""
         return [image for (_, sk), image in self.images.items() if sk == "ERASE"]

@@ -48,7 +48,7 @@ from simulation.sizes import sized
 from simulation.stripe_actor import ACTIONS, USER_METADATA, StripeActor
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
 from simulation.timer import EVERY_SECONDS, Timer
-from simulation.walks import WALKING, Walks
+from simulation.walks import WALK, WALKING, Walks
 from simulation.watch import Violation, Watch, text
 from simulation.worker import RELEASE, VERIFY
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
@@ -316,11 +316,13 @@ class World:
     def _is_ambiguous(self, user: int) -> bool:
         """Return whether a copy could not be told from the customer of the user.
 
-        Its create is unfinished, or it is being released.
+        Its create is unfinished, or it is being released, or the undoing of a run may release it.
         """
-        claim = self.watch.images.get((f"USER#u-{user}", "CLAIM"))
+        images = self.watch.images
+        claim = images.get((f"USER#u-{user}", "CLAIM"))
         is_creating = claim is not None and "stripe_id" not in claim
-        return is_creating or self.watch.releasing[f"u-{user}"] > 0
+        pointer = images.get((f"STRIPE#{text(claim or {}, 'stripe_id')}", "POINTER"), {})
+        return is_creating or "has_metadata" in pointer or self.watch.releasing[f"u-{user}"] > 0
 
     def _has_copy(self, user: int) -> bool:
         claim = self.watch.images.get((f"USER#u-{user}", "CLAIM"), {})
@@ -344,6 +346,9 @@ class World:
         if action.kind == "walk":
             self.report.counts["runs"] += 1
             self.walks.begin(action)
+            return
+        if action.kind == "metadata":
+            self.walks.write_metadata(action)
             return
         if action.kind == "erase":
             self._erase(action)
@@ -580,6 +585,9 @@ class World:
         counts += self.fleet.counts
         counts += self.deliveries.counts
         counts += self.mapping.counts
+        counts["metadata written by runs"] += sum(
+            function == WALK for function, _, _ in self.stripe.writes
+        )
         counts["events recovered by the sweep"] += len(
             self.deliveries.lost & self.watch.events.keys()
         )

@@ -748,7 +748,7 @@ def stop_a_run_for_good(scene: Scene) -> None:
 def change_stripe_in_a_run(scene: Scene) -> None:
     run = walk(scene)
     store_walked(scene, run)
-    scene.stripe.writes.append((WALK, f"/v1/customers/{run.rows[0][1]}"))
+    scene.stripe.writes.append((WALK, "walk0-1", f"/v1/customers/{run.rows[0][1]}"))
 
 
 def leave_the_pointer_of_an_undone_run(scene: Scene) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from stripe_integrations.actions.account.check import differences_of
 from stripe_integrations.actions.account.mapping import RefusedRow, Row, checked, resolve_row, stage
 from stripe_integrations.actions.account.page import Finding
-from stripe_integrations.actions.account.rate_limiter import Limits
+from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
 from stripe_integrations.actions.account.undo import undo_assignment
 from stripe_integrations.actions.account.walk import (
     Step,
@@ -20,7 +20,9 @@ from stripe_integrations.actions.account.walk import (
 )
 from stripe_integrations.context import current
 from stripe_integrations.errors import MappingRefusedError, RunNotFoundError
+from stripe_integrations.models.customer import created_between
 from stripe_integrations.models.difference import DifferenceKind
+from stripe_integrations.models.keys import user_of
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import PaymentMethodPolicy, Run, RunKind, RunState
 from stripe_integrations.models.window import Window
@@ -167,8 +169,8 @@ class StripeAccount:
     ) -> Generator[Progress, None, None]:
         """Release the customers that a run gave to users, in this process.
 
-        Those that were adopted, created or released since keep what they have. The metadata on
-        Stripe is not changed, since a run does not write it. If the process ends, call it again
+        Those that were adopted, created or released since keep what they have. Our metadata is
+        removed on Stripe where `write_metadata` has written it. If the process ends, call it again
         with the same arguments.
 
         Parameters
@@ -202,8 +204,9 @@ class StripeAccount:
         undo_run_id = StripeAccount.start(kind=RunKind.UNDO, of_run=run_id).run_id
         for _ in StripeAccount.work(undo_run_id, limits=limits):
             yield StripeAccount.progress(undo_run_id)
+        rate_limiter = RateLimiter(undo_run_id, limits or Limits.of_settings(current().settings))
         for row in rows:
-            undo_assignment(row.stripe_id, run_id)
+            undo_assignment(row.stripe_id, run_id, rate_limiter.wait_for_metadata_write)
         yield StripeAccount.progress(undo_run_id)
 
     @staticmethod
@@ -334,6 +337,62 @@ class StripeAccount:
         return _progress_of(StripeAccount.start(kind=RunKind.REBUILD).run_id, limits)
 
     @staticmethod
+    def write_metadata(
+        limits: Limits | None = None,
+    ) -> Generator[Progress, None, None]:
+        """Write our metadata to the customers on Stripe that backfills gave to users.
+
+        It names the user, so that a rebuild after a restore finds these customers. Each write is an
+        event, so it is slow: by default five a second. What is written already is left out: if the
+        process ends, call it again. A customer to which Stripe refuses to write remains its user's.
+
+        Parameters
+        ----------
+        limits : Limits, optional
+            As in `backfill`; `metadata_writes` is what limits this.
+
+        Yields
+        ------
+        Progress
+            After each page of up to 100 customers, and at the end; `findings` has those whose
+            metadata was not written, and why: it has 50 keys, for example, or names another owner.
+
+        Raises
+        ------
+        RunInProgressError, OtherAccountError
+            As in `backfill`.
+        ConflictError
+            A process that ended was writing the metadata of a customer less than about two minutes
+            ago, or a release or an erasure is: call it again.
+
+        Examples
+        --------
+        >>> for progress in StripeAccount.write_metadata():  # doctest: +SKIP
+        ...     print(progress.objects, dict(progress.results))
+        """
+        return _progress_of(StripeAccount.start(kind=RunKind.METADATA).run_id, limits)
+
+    @staticmethod
+    def mapping() -> Iterator[tuple[str, str]]:
+        """Read which user has which customer: all active ones, as a mapping for `backfill`.
+
+        Together with a backup it restores the customers whose metadata on Stripe does not name
+        their users. It is read from an index, which is complete after a second.
+
+        Yields
+        ------
+        tuple
+            The id of a user, and of the user's Stripe customer; newest customer first.
+
+        Examples
+        --------
+        >>> rows = list(StripeAccount.mapping())  # doctest: +SKIP
+        """
+        for entry in created_between(None, None):
+            if user_id := user_of(entry.pk):
+                yield user_id, entry.stripe_id
+
+    @staticmethod
     def start(
         payment_methods: PaymentMethodPolicy = PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
         run_id: str | None = None,
@@ -361,7 +420,8 @@ class StripeAccount:
         allow_refused : bool
             Whether the run continues after an invalid row. Otherwise it is stopped there.
         kind : RunKind
-            What it does: see `backfill`, `verify`, `repair`, `undo` and `rebuild`.
+            What it does: see `backfill`, `verify`, `repair`, `undo`, `rebuild` and
+            `write_metadata`.
         of_run : str, optional
             The verification that is repaired, or the backfill that is undone. An undo that was
             started earlier, and is not finished, is resumed.

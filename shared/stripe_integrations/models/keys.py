@@ -8,6 +8,12 @@ def user_key(user_id: str) -> str:
     return f"USER#{user_id}"
 
 
+def user_of(pk: str) -> str | None:
+    """The user whose partition has a key; None where it is of something else."""
+    prefix = user_key("")
+    return pk.removeprefix(prefix) if pk.startswith(prefix) else None
+
+
 def unassigned_key(customer_id: str) -> str:
     """The partition key of everything that belongs to a customer of no user."""
     return f"UNASSIGNED#{customer_id}"

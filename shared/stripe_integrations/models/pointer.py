@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pynamodb.attributes import NumberAttribute, UnicodeAttribute
+from pynamodb.attributes import BooleanAttribute, NumberAttribute, UnicodeAttribute
 from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
@@ -60,6 +60,8 @@ class Pointer(Record, discriminator="Pointer"):
     erased_at = NumberAttribute(null=True)
     run_id = UnicodeAttribute(null=True)
     """The run through the account that gave the customer to its user, if one did."""
+    has_metadata = BooleanAttribute(null=True)
+    """Whether a later run has written user and token to the metadata of such a customer."""
 
     @classmethod
     def to(cls, owner: Owner, token: str | None = None, run_id: str | None = None) -> Pointer:
@@ -86,6 +88,11 @@ class Pointer(Record, discriminator="Pointer"):
     def is_erased(self) -> bool:
         """Whether it is the tombstone of an erased customer."""
         return self.erased_at is not None
+
+    @property
+    def lacks_metadata(self) -> bool:
+        """Whether a run gave the customer to its user, and its metadata was not written since."""
+        return self.user_id is not None and self.run_id is not None and not self.has_metadata
 
     @property
     def owner(self) -> Owner:
@@ -133,6 +140,11 @@ class Pointer(Record, discriminator="Pointer"):
         if stored and stored.user_id not in (None, self.user_id):
             return CustomerOfAnotherUserError(f"{self.stripe_id} is another user's")
         return None
+
+    def note_metadata_in(self, transaction: TransactWrite) -> None:
+        """Note that the metadata was written, on condition that it is the same assignment."""
+        self.has_metadata = True
+        transaction.save(self, Pointer.token == self.token)
 
     def remove_in(self, transaction: TransactWrite) -> None:
         """Delete the pointer, on condition that it names this user, or is deleted already."""

@@ -43,6 +43,8 @@ class RunKind(StrEnum):
     """Release the customers that a backfill gave to users."""
     REBUILD = "rebuild"
     """Store the customers of this deployment that a restored table lacks."""
+    METADATA = "metadata"
+    """Write our metadata to the customers on Stripe that backfills gave to users."""
 
     @property
     def needs_earlier_run(self) -> bool:
@@ -52,7 +54,7 @@ class RunKind(StrEnum):
     @property
     def expires(self) -> bool:
         """Whether its items are deleted after some time; a backfill may be undone at any time."""
-        return self in (RunKind.VERIFY, RunKind.REPAIR, RunKind.REBUILD)
+        return self not in (RunKind.BACKFILL, RunKind.UNDO)
 
 
 class RunState(StrEnum):

@@ -6,13 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from stripe_integrations import errors
+from stripe_integrations.context import current
 from stripe_integrations.models.difference import DifferenceKind
 from stripe_integrations.models.observation import Observation
 
 Json = Mapping[str, Any]
+
+_SECONDS = 45
+"""After this, a page whose objects take several calls ends with the one that was processed."""
 
 
 class Result(StrEnum):
@@ -46,6 +51,10 @@ class Result(StrEnum):
     """A run that is undone had given it to a user."""
     CONFLICT = "conflict"
     """Another user has the customer, or the user of the row has another one."""
+    WRITTEN = "written"
+    """Our metadata is on Stripe."""
+    NOT_WRITTEN = "not-written"
+    """Our metadata is not on Stripe; the report says why."""
     SUSPECTED = "suspected"
     """A verification has seen a difference, which it has not checked yet."""
 
@@ -112,8 +121,24 @@ class Page:
     results: Counter[Result | DifferenceKind] = field(default_factory=Counter, init=False)
     findings: list[Finding] = field(default_factory=list, init=False)
 
-    def end_after(self, number: int) -> None:
-        """Leave the objects after the first ones to the next page."""
+    def process(self, process: Callable[[Json], Result | Finding]) -> None:
+        """Process the objects that take several calls each, while there is time.
+
+        The rest is left to the next page.
+
+        Parameters
+        ----------
+        process : callable
+            Takes an object, and returns what became of it.
+        """
+        ends_at = current().clock() + _SECONDS
+        for number, obj in enumerate(self.objects, 1):
+            self.note(unless_unreadable(obj["id"], partial(process, obj)))
+            if current().clock() > ends_at and number < len(self.objects):
+                self._end_after(number)
+                return
+
+    def _end_after(self, number: int) -> None:
         self.objects = self.objects[:number]
         last = self.objects[-1]
         self.cursor = (int(last["created"]), str(last["id"]))

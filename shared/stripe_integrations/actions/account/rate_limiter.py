@@ -24,6 +24,8 @@ from stripe_integrations.models.table import Record
 _ID = re.compile(r"\b[a-z]+_[A-Za-z0-9]+")
 _ACCOUNT = "stripe"
 _WRITES = "writes"
+_METADATA_WRITE = "update"
+"""The endpoint: a run updates nothing else on Stripe."""
 _RESERVED_CALLS = 4
 """How many calls a worker reserves at a time: each reservation is a write."""
 _ENDPOINT_CALLS = 25
@@ -44,11 +46,15 @@ class Limits:
         Calls a second to all endpoints.
     write_units : float
         DynamoDB's write units a second. A new table with on-demand capacity takes about 4,000.
+    metadata_writes : float
+        Writes of a customer's metadata a second. Each of them is an event, which Stripe delivers to
+        all webhook endpoints of the account.
     """
 
     endpoint_calls: float
     account_calls: float
     write_units: float
+    metadata_writes: float = 5
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Limits:
@@ -90,14 +96,25 @@ class RateLimiter:
     def before_call(self, operation: str) -> None:
         """Wait until a call to Stripe is within the budgets of its endpoint and the account."""
         self.calls += 1
-        limits = self.limits
-        self._wait_for_call(_endpoint(operation), limits.endpoint_calls)
-        self._wait_for_call(_ACCOUNT, limits.account_calls)
+        endpoint = _endpoint(operation)
+        if endpoint != _METADATA_WRITE:
+            self._wait_for_call(endpoint, self.limits.endpoint_calls)
+        self._wait_for_call(_ACCOUNT, self.limits.account_calls)
+
+    def wait_for_metadata_write(self) -> None:
+        """Wait until a write of a customer's metadata is within its budget.
+
+        That is before the metadata is claimed: calls of others that need the claim don't wait.
+        """
+        self._wait_for_call(_METADATA_WRITE, self.limits.metadata_writes, calls=1)
 
     def after_call(self, call: StripeCall) -> None:
         """Slow down after a refusal by Stripe's rate limit."""
         if call.is_rate_limited:
-            self._budget(_endpoint(call.operation), self.limits.endpoint_calls).halve()
+            endpoint, limits = _endpoint(call.operation), self.limits
+            is_write = endpoint == _METADATA_WRITE
+            ceiling = limits.metadata_writes if is_write else limits.endpoint_calls
+            self._budget(endpoint, ceiling).halve()
 
     def wait_for_writes(self) -> None:
         """Wait until the writes so far are within the budget."""
@@ -111,14 +128,14 @@ class RateLimiter:
         with suppress(DatabaseUnavailableError):
             self._budget(_WRITES, self.limits.write_units).halve()
 
-    def _wait_for_call(self, name: str, ceiling: float) -> None:
+    def _wait_for_call(self, name: str, ceiling: float, calls: int = _RESERVED_CALLS) -> None:
         """Wait for the next call that this worker has reserved; it reserves a few at a time."""
         reserved = self._reserved[name]
         if not reserved:
             budget = self._budget(name, ceiling)
-            first = budget.reserve(_RESERVED_CALLS)
+            first = budget.reserve(calls)
             interval = 1 / budget.rate_at(first)
-            reserved.extend(first + number * interval for number in range(_RESERVED_CALLS))
+            reserved.extend(first + number * interval for number in range(calls))
         _sleep_until(reserved.popleft())
 
     def _budget(self, name: str, ceiling: float) -> RateBudget:

@@ -13,12 +13,10 @@ and pointer have that of their customer, and another one that has it is a copy, 
 
 from __future__ import annotations
 
-from functools import partial
-
 from pynamodb.transactions import TransactWrite
 
 from stripe_integrations import errors, limits
-from stripe_integrations.actions.account.page import Finding, Json, Page, Result, unless_unreadable
+from stripe_integrations.actions.account.page import Finding, Json, Page, Result
 from stripe_integrations.actions.customers.assign import assign_customer, complete_create
 from stripe_integrations.actions.customers.refresh import refresh_from_stripe, retrieve_if_known
 from stripe_integrations.actions.customers.snapshot import (
@@ -43,8 +41,6 @@ from stripe_integrations.observability import error_log_fields, logger
 
 NO_USER = "its metadata has our token and no user"
 _CHANGED = "the records were changed since they were read"
-_PAGE_SECONDS = 45
-"""After this, a page ends with the customer that was stored: each may take several calls."""
 
 
 def store_restored_name() -> None:
@@ -68,12 +64,7 @@ def rebuild_customers(page: Page) -> None:
         The page is to be read again. What was written of it remains.
     """
     store_restored_name()
-    ends_at = current().clock() + _PAGE_SECONDS
-    for number, obj in enumerate(page.objects, 1):
-        page.note(unless_unreadable(obj["id"], partial(_rebuild_customer, obj)))
-        if current().clock() > ends_at and number < len(page.objects):
-            page.end_after(number)
-            return
+    page.process(_rebuild_customer)
 
 
 def _rebuild_customer(obj: Json) -> Result | Finding:

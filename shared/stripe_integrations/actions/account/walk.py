@@ -22,6 +22,7 @@ from stripe_integrations.actions.account.backfill import write_customers, write_
 from stripe_integrations.actions.account.candidates import assign_candidates, note_candidates
 from stripe_integrations.actions.account.check import check_suspicions, differences_of
 from stripe_integrations.actions.account.mapping import process_rows, read_rows
+from stripe_integrations.actions.account.metadata import write_metadata_of_page
 from stripe_integrations.actions.account.page import Finding, Page, Result
 from stripe_integrations.actions.account.rate_limiter import Limits, RateLimiter
 from stripe_integrations.actions.account.rebuild import rebuild_customers, store_restored_name
@@ -144,7 +145,7 @@ def _lists_of(kind: RunKind) -> list[WalkedList]:
 
     A rebuild needs no sweep: the schedule is closed until it is done, and sweeps afterwards.
     """
-    if kind is RunKind.UNDO:
+    if kind in (RunKind.UNDO, RunKind.METADATA):
         return [WalkedList.CUSTOMERS]
     kinds = stored_kinds()  # an invalid setting is raised before anything is written
     if kind is RunKind.REBUILD:
@@ -272,7 +273,7 @@ def _walk_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Iter
         if run.split_requested and not is_repair and window.divide(run_id, parts):
             _request_split(run_id, is_requested=False)
         until = window.created_until
-        page = _process(window, run)
+        page = _process(window, run, rate_limiter)
         rate_limiter.wait_for_writes()
         if page.findings or may_be_repeated:
             _report(run_id, window, page)
@@ -332,7 +333,7 @@ def _check_window(run_id: str, window: Window, rate_limiter: RateLimiter) -> Ite
             return
 
 
-def _process(window: Window, run: Run) -> Page:
+def _process(window: Window, run: Run, rate_limiter: RateLimiter) -> Page:
     """Process the next differences, rows, or objects of Stripe's after the window's cursor."""
     if run.kind is RunKind.REPAIR:
         return repair_page(window, run)
@@ -340,15 +341,17 @@ def _process(window: Window, run: Run) -> Page:
         return assign_candidates(window, run)
     if WalkedList(window.walked_list).has_rows:
         return process_rows(window, run)
-    return _process_objects(window, run)
+    return _process_objects(window, run, rate_limiter)
 
 
-def _process_objects(window: Window, run: Run) -> Page:
+def _process_objects(window: Window, run: Run, rate_limiter: RateLimiter) -> Page:
     """Read the next page of a list, and write or compare it."""
     page = _read_page(window)
     is_of_customers = window.walked_list is WalkedList.CUSTOMERS
     if run.kind is RunKind.UNDO:
-        undo_customers(page, run)
+        undo_customers(page, run, rate_limiter.wait_for_metadata_write)
+    elif run.kind is RunKind.METADATA:
+        write_metadata_of_page(page, rate_limiter.wait_for_metadata_write)
     elif run.kind is RunKind.REBUILD:
         rebuild_customers(page)
     elif run.kind is RunKind.VERIFY and is_of_customers:

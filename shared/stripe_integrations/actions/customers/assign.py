@@ -221,10 +221,17 @@ def store_record(customer: Customer, pointer: Pointer | None) -> bool:
     return True
 
 
-def remove_assignment(pointer: Pointer) -> None:
+def remove_assignment(pointer: Pointer, extra_items: Iterable[ExtraItem] = ()) -> None:
     """Delete the claim and the pointer that a mapping gave a user, whose customer has no record.
 
     A create may have replaced the claim, since the user can't have the customer: then it remains.
+
+    Parameters
+    ----------
+    pointer : Pointer
+        The pointer, as it was read.
+    extra_items : iterable of callable
+        Written in the same transaction.
 
     Raises
     ------
@@ -239,6 +246,8 @@ def remove_assignment(pointer: Pointer) -> None:
             CustomerClaim.remove_pointer(transaction, owner.pk, owner.customer_id)
         pointer.remove_in(transaction)
         Customer.check_is_missing(transaction, owner)
+        for add_item in extra_items:
+            add_item(transaction)
 
     with stale_if_changed("the customer was stored in the meantime"):
         transact(compose)

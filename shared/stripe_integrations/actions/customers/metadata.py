@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from stripe_integrations import errors
+from stripe_integrations.actions.customers.refresh import values_of_update
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, USER_KEY
 from stripe_integrations.context import current
 from stripe_integrations.models import CustomerClaim, Pointer
@@ -16,8 +19,8 @@ from stripe_integrations.observability import error_log_fields, logger
 def write_metadata(update: MetadataUpdate) -> None:
     """Write what the pointer has, if it names a user, and delete the work item.
 
-    The metadata of a customer that a run gave to its user is not written: undoing the run changes
-    nothing on Stripe. Its item is left by a release that was interrupted.
+    The metadata of a customer that a run gave to its user is written by a run alone. Where none has
+    written it, the item is left by one that was interrupted, or by a release.
 
     What Stripe refuses, such as a 51st key, is logged and not attempted again: the customer is the
     user's without it, but a rebuild after a restore does not find it.
@@ -34,9 +37,9 @@ def write_metadata(update: MetadataUpdate) -> None:
         of another account: the schedule attempts it again.
     """
     pointer = Pointer.read(update.stripe_id)
-    if pointer and pointer.user_id is not None and pointer.run_id is None:
+    if pointer and pointer.user_id is not None and not pointer.lacks_metadata:
         try:
-            _update(update.stripe_id, {USER_KEY: pointer.user_id, TOKEN_KEY: pointer.token or ""})
+            set_metadata(pointer)
         except errors.StripeRefusedError as error:
             if error.status == HTTPStatus.NOT_FOUND and not _is_deleted(update.stripe_id):
                 raise
@@ -82,8 +85,39 @@ def _is_deleted(stripe_id: str) -> bool:
     return bool(current().stripe.retrieve_customer(stripe_id).get("deleted"))
 
 
-def remove_metadata(stripe_id: str) -> None:
+def set_metadata(pointer: Pointer) -> dict[str, Any]:
+    """Write the user and the token that a pointer has.
+
+    Returns
+    -------
+    dict
+        The field values of the customer's record after it: see `values_of_update`.
+
+    Raises
+    ------
+    StripeError
+        Stripe did not respond, or refused it.
+    """
+    metadata = {USER_KEY: pointer.user_id or "", TOKEN_KEY: pointer.token or ""}
+    return _update(pointer.stripe_id, metadata)
+
+
+def remove_metadata(
+    stripe_id: str, stripe_customer: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Remove the keys of this deployment; does nothing where Stripe has deleted the customer.
+
+    Parameters
+    ----------
+    stripe_id : str
+        The customer.
+    stripe_customer : mapping, optional
+        Stripe's customer, where the caller has retrieved it.
+
+    Returns
+    -------
+    dict
+        As of `set_metadata`; empty where there is nothing to remove.
 
     Raises
     ------
@@ -91,11 +125,14 @@ def remove_metadata(stripe_id: str) -> None:
         Stripe did not respond, or refused it. A 404 is not a deletion: with the key of another
         account everything is missing.
     """
-    stripe_customer = current().stripe.retrieve_customer(stripe_id)
+    stripe_customer = stripe_customer or current().stripe.retrieve_customer(stripe_id)
     if CustomerClaim.is_ours(value_at(stripe_customer, "metadata", TOKEN_KEY)):
-        _update(stripe_id, {USER_KEY: "", TOKEN_KEY: ""})
+        return _update(stripe_id, {USER_KEY: "", TOKEN_KEY: ""})
+    return {}
 
 
-def _update(stripe_id: str, metadata: dict[str, str]) -> None:
+def _update(stripe_id: str, metadata: dict[str, str]) -> dict[str, Any]:
     key = f"{stripe_id}/{current().new_token()}"
-    current().stripe.update_customer(stripe_id, {"metadata": metadata}, key)
+    sent = current().clock()
+    response = current().stripe.update_customer(stripe_id, {"metadata": metadata}, key)
+    return values_of_update(response, key, sent)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stripe_integrations.context import current
 from stripe_integrations.errors import CustomerNotFoundError, StaleRecordError, StripeRefusedError
@@ -19,6 +19,9 @@ from stripe_integrations.models.child import Child
 from stripe_integrations.models.customer import NOT_DUE, ExtraItem, default_ids
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
+
+if TYPE_CHECKING:
+    from stripe_integrations.adapters.stripe_gateway import StripeResponse
 
 Json = Mapping[str, Any]
 
@@ -220,6 +223,29 @@ def fetch_missing_children(pk: str, stripe_id: str) -> None:
             refresh_from_stripe(record)
 
     retry_on_conflict(attempt)
+
+
+def values_of_update(response: StripeResponse, key: str, sent: float) -> dict[str, Any]:
+    """Return the field values of a record that the response to an update has.
+
+    Parameters
+    ----------
+    response : StripeResponse
+        Of the update. One that Stripe has stored may be older than the record, and has no values.
+    key : str
+        The idempotency key of the update: its event needs no fetch then.
+    sent : float
+        When the request was sent, in Unix seconds, after the record was read.
+    """
+    if response.is_replayed:
+        return {}
+    observation = Observation.of_fetch(sent, received=current().clock())
+    return {
+        **Customer.values_of(response.data),
+        **observation.as_fields(),
+        "update_key": key,
+        "update_observed_to": observation.observed_to,
+    }
 
 
 def observation_of_given(customer: Customer) -> Observation:

@@ -14,7 +14,11 @@ from http import HTTPStatus
 from typing import Any
 
 from stripe_integrations import errors
-from stripe_integrations.actions.customers.refresh import read_again, refresh_until_written
+from stripe_integrations.actions.customers.refresh import (
+    read_again,
+    refresh_until_written,
+    values_of_update,
+)
 from stripe_integrations.actions.customers.request import (
     caller_error,
     refused_field,
@@ -22,7 +26,6 @@ from stripe_integrations.actions.customers.request import (
 )
 from stripe_integrations.context import current
 from stripe_integrations.models import Customer
-from stripe_integrations.models.observation import Observation
 
 MAX_KEY_LENGTH = 200
 """Characters of a caller's idempotency key: Stripe takes 255 with the customer's id."""
@@ -55,16 +58,10 @@ def update_customer(
             _fetch(customer)
             raise
         raise caller_error(error) from None
-    if response.is_replayed or "default_source" in fields:
+    values = values_of_update(response, key, sent)
+    if not values or "default_source" in fields:
         # Stripe's response has no children: a new source is one, and a replaced one is removed.
         return _fetch(customer)
-    observation = Observation.of_fetch(sent, received=current().clock())
-    values = {
-        **Customer.values_of(response.data),
-        **observation.as_fields(),
-        "update_key": key,
-        "update_observed_to": observation.observed_to,
-    }
     try:
         customer.update_with(values)
     except errors.StaleRecordError:

@@ -715,7 +715,7 @@ class TestRun:
     def test_continues_after_a_customer_that_took_long(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("stripe_integrations.actions.account.rebuild._PAGE_SECONDS", -1)
+        monkeypatch.setattr("stripe_integrations.actions.account.page._SECONDS", -1)
         created = [create(world, f"u-{number}") for number in range(5)]
         forget(world)
         world.time += 1
