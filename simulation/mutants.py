@@ -485,16 +485,35 @@ MUTANTS = (
     Mutant(
         "undoing of what was assigned since",
         f"{_ACCOUNT}/undo.py",
-        "        if pointer is None or pointer.run_id != run_id:\n",
-        "        if pointer is None or pointer.user_id is None:\n",
+        "return pointer if pointer and pointer.run_id == run_id else None",
+        "return pointer if pointer and pointer.user_id else None",
         also=(("pointer.run_id != run.of_run", "pointer.user_id is None"),),
     ),
     Mutant(
         "metadata written for a customer of a run",
         f"{_CUSTOMERS}/metadata.py",
-        " and pointer.run_id is None",
+        " and not pointer.lacks_metadata",
         "",
         seed=490,
+    ),
+    Mutant(
+        "failed write of metadata passed over by a run",
+        f"{_ACCOUNT}/metadata.py",
+        "        if error.status in _WITHOUT_EFFECT:\n            update.finish()\n        raise\n",
+        "        update.finish()\n        return Result.UNCHANGED\n",
+        also=(("    except errors.StripeError as error:\n", "    except errors.StripeError:\n"),),
+    ),
+    Mutant(
+        "metadata written by a run not noted",
+        f"{_MODELS}/pointer.py",
+        "        self.has_metadata = True\n",
+        "",
+    ),
+    Mutant(
+        "metadata left by an undo",
+        f"{_ACCOUNT}/undo.py",
+        "    values = remove_metadata(customer_id, retrieve_existing(customer_id))\n",
+        "    values = retrieve_existing(customer_id) and {}\n",
     ),
     Mutant(
         "missing customer not found by a verification",

@@ -421,6 +421,10 @@ def walk_account(stage: Stage) -> None:
     def create_on_stripe() -> str:
         return str(stage.request("POST", "/v1/customers", {"email": EMAIL})["id"])
 
+    def on_stripe(stripe_id: str) -> Mapping[str, str]:
+        metadata: Mapping[str, str] = stage.request("GET", f"/v1/customers/{stripe_id}")["metadata"]
+        return metadata
+
     stage.configure(unassigned_customers=UnassignedCustomers.STORE)
     stage.reconcile()
     walk(stage, "of-empty-account")
@@ -462,7 +466,10 @@ def walk_account(stage: Stage) -> None:
     walk(stage, "of-metadata", by_metadata=True)
     assert stage.items(record_type="Customer", user_id="u-6")
     verify_and_repair(stage, [moved, create_on_stripe()])
+    walk(stage, "of-metadata-on-stripe", kind="metadata")
+    assert USER_KEY in on_stripe(moved)
     walk(stage, "of-undo", kind="undo", of_run="of-mapping")
+    assert USER_KEY not in on_stripe(moved)
     rebuild(stage)
 
 

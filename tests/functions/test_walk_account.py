@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from stripe_integrations.actions import StripeAccount
+from stripe_integrations.actions.customers.snapshot import USER_KEY
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.errors import (
     InvalidFieldError,
@@ -359,6 +360,19 @@ def test_undoes_a_run(world: World, customers: list[str]) -> None:
     assert world.items(record_type="Customer", user_id="u-1") == []
 
 
+def test_writes_metadata(world: World, customers: list[str]) -> None:
+    world.files["mappings/a.csv"] = f"user_id,stripe_id\nu-1,{customers[0]}\n".encode()
+    world.walk({**START, "options": {"mapping": "mappings/a.csv"}})
+    world.walk(WORK)
+    world.time += 60
+    world.walk({"action": "start", "run_id": "second", "options": {"kind": "metadata"}})
+    world.walk({"action": "work", "run_id": "second", "worker": "1"})
+    status = world.walk({"action": "status"})
+    assert (status["kind"], status["state"]) == ("metadata", "finished")
+    assert status["results"] == {"written": 1, "unchanged": len(customers) - 1}
+    assert world.request("GET", f"/v1/customers/{customers[0]}")["metadata"][USER_KEY] == "u-1"
+
+
 class TestStatus:
     def test_has_progress(self, world: World) -> None:
         world.walk(START)
@@ -405,6 +419,8 @@ class TestStatus:
         {**START, "options": {"kind": "rebuild", "mapping": "mappings/a.csv"}},
         {**START, "options": {"kind": "rebuild", "by_metadata": True}},
         {**START, "options": {"kind": "rebuild", "of_run": "zeroth"}},
+        {**START, "options": {"kind": "metadata", "mapping": "mappings/a.csv"}},
+        {**START, "options": {"kind": "metadata", "of_run": "zeroth"}},
         {"action": "work", **RUN},
         {"action": "status", "run_id": None},
         {"action": "stop"},

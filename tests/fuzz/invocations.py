@@ -360,7 +360,7 @@ def _erasures(world: MarkedWorld) -> st.SearchStrategy[Json]:
 def _walks() -> st.SearchStrategy[Json]:
     runs = st.sampled_from(("first", "second", "third"))
     policies = st.sampled_from(("all", "with-default-or-subscription", "none"))
-    kinds = st.sampled_from(("backfill", "rebuild"))
+    kinds = st.sampled_from(("backfill", "metadata", "rebuild"))
     options = st.fixed_dictionaries({}, optional={"payment_methods": policies, "kind": kinds})
     asked = {"action": st.sampled_from(("status", "finish", "stop", "resume")), "run_id": runs}
     return st.one_of(

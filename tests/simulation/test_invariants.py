@@ -751,6 +751,46 @@ def change_stripe_in_a_run(scene: Scene) -> None:
     scene.stripe.writes.append((WALK, "walk0-1", f"/v1/customers/{run.rows[0][1]}"))
 
 
+def write_metadata(scene: Scene, run: WalkedRun, **pointer: Json) -> WalkedRun:
+    """Add a run that has written the metadata of the customer that another run has assigned."""
+    assert scene.final.walks
+    later = WalkedRun(Action("metadata0", 0, "metadata", 0), [], set())
+    later.is_finished = later.is_over = True
+    scene.final.walks.metadata_runs.append(later)
+    before = {"created_before": {"N": str(int(START) + 60)}}
+    scene.write(("RUN", before), pk=f"RUN#{later.run_id}")
+    (user_id, stripe_id) = run.rows[0]
+    later.due = {stripe_id: "t"}
+    metadata = {USER_KEY: user_id, TOKEN_KEY: "t"}
+    scene.stripe.act("m", "POST", f"/v1/customers/{stripe_id}", {"metadata": metadata})
+    scene.double.account.events.clear()
+    scene.stripe.writes.append((WALK, "metadata0-1", f"/v1/customers/{stripe_id}"))
+    store_walked(scene, run)
+    assigned = {"user_id": {"S": user_id}, "run_id": {"S": run.run_id}, "token": {"S": "t"}}
+    scene.write(("POINTER", {**assigned, **pointer}), pk=f"STRIPE#{stripe_id}")
+    return later
+
+
+def test_metadata_written_by_a_run_is_no_violation(scene: Scene) -> None:
+    write_metadata(scene, walk(scene), has_metadata={"BOOL": True})
+    assert scene.verdict() == set()
+
+
+def leave_metadata_unnoted(scene: Scene) -> None:
+    write_metadata(scene, walk(scene))
+
+
+def complete_no_metadata_run(scene: Scene) -> None:
+    write_metadata(scene, walk(scene), has_metadata={"BOOL": True}).is_over = False
+
+
+def leave_the_metadata_of_an_undone_run(scene: Scene) -> None:
+    run = walk(scene)
+    write_metadata(scene, run, has_metadata={"BOOL": True})
+    scene.watch.writer, scene.watch.undone = UNDO, {run.run_id}
+    scene.write(("POINTER", None), pk=f"STRIPE#{run.rows[0][1]}")
+
+
 def leave_the_pointer_of_an_undone_run(scene: Scene) -> None:
     store_walked(scene, walk(scene, is_undone=True))
 
@@ -802,6 +842,13 @@ def accept_a_forged_event(scene: Scene) -> None:
         (stop_a_run_for_good, "a run is completed"),
         (change_stripe_in_a_run, "a run changes nothing on Stripe"),
         (leave_the_pointer_of_an_undone_run, "an undone run has assigned nothing"),
+        (leave_metadata_unnoted, "the metadata of an assigned customer is written, or reported"),
+        (leave_metadata_unnoted, "the metadata of a customer names its owner, if any"),
+        (complete_no_metadata_run, "a run is completed"),
+        (
+            leave_the_metadata_of_an_undone_run,
+            "the metadata of a customer names its owner, if any",
+        ),
         (give_the_customer_to_another_user_in_a_run, "no user loses a customer by a run"),
         (overwrite_a_claim_in_a_run, "no user loses a customer by a run"),
         (undo_what_no_run_has_assigned, "only what a run has assigned is undone"),

@@ -373,7 +373,7 @@ class StripeAccount:
         return _progress_of(StripeAccount.start(kind=RunKind.METADATA).run_id, limits)
 
     @staticmethod
-    def mapping() -> Iterator[tuple[str, str]]:
+    def export_mapping() -> Iterator[tuple[str, str]]:
         """Read which user has which customer: all active ones, as a mapping for `backfill`.
 
         Together with a backup it restores the customers whose metadata on Stripe does not name
@@ -386,7 +386,7 @@ class StripeAccount:
 
         Examples
         --------
-        >>> rows = list(StripeAccount.mapping())  # doctest: +SKIP
+        >>> rows = list(StripeAccount.export_mapping())  # doctest: +SKIP
         """
         for entry in created_between(None, None):
             if user_id := user_of(entry.pk):

@@ -465,10 +465,10 @@ class TestMapping:
         world.deliver_and_apply()
         gone = StripeCustomer.create(User("u-3"), "c@example.com")
         StripeCustomer.soft_delete(gone)
-        assert set(StripeAccount.mapping()) == {("u-1", assigned), ("u/2", own)}
+        assert set(StripeAccount.export_mapping()) == {("u-1", assigned), ("u/2", own)}
 
     def test_restores_what_metadata_does_not_name(self, world: World, assigned: str) -> None:
-        rows = list(StripeAccount.mapping())
+        rows = list(StripeAccount.export_mapping())
         for image in world.images():
             if image["pk"]["S"] not in ("DEPLOYMENT", "SWEEP"):
                 key = {name: image[name] for name in ("pk", "sk")}
