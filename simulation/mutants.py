@@ -497,23 +497,18 @@ MUTANTS = (
         seed=490,
     ),
     Mutant(
-        "failed write of metadata passed over by a run",
-        f"{_ACCOUNT}/metadata.py",
-        "        if error.status in _WITHOUT_EFFECT:\n            update.finish()\n        raise\n",
-        "        update.finish()\n        return Result.UNCHANGED\n",
-        also=(("    except errors.StripeError as error:\n", "    except errors.StripeError:\n"),),
-    ),
-    Mutant(
         "metadata written by a run not noted",
         f"{_MODELS}/pointer.py",
         "        self.has_metadata = True\n",
         "",
+        seed=35,
     ),
     Mutant(
         "metadata left by an undo",
         f"{_ACCOUNT}/undo.py",
         "    values = remove_metadata(customer_id, retrieve_existing(customer_id))\n",
         "    values = retrieve_existing(customer_id) and {}\n",
+        seed=155,
     ),
     Mutant(
         "missing customer not found by a verification",
