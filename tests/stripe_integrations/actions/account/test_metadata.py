@@ -238,6 +238,7 @@ ENDS: dict[str, Callable[[], object]] = {
 
 
 class TestRaces:
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", list(ENDS))
     def test_leaves_nothing_of_customer_that_is_freed(
         self, world: World, assigned: str, name: str
@@ -269,6 +270,7 @@ class TestRaces:
         # An erasure whose first call is refused is completed by the schedule.
         assert outcomes == ({name, "written"} if name == "release" else {name})
 
+    @pytest.mark.exhaustive
     def test_with_worker_that_is_killed(self, world: World, assigned: str) -> None:
         """At whatever call of the pass: another one completes it."""
         backup = world.images()
@@ -395,6 +397,7 @@ class TestUndone:
         assert undo(run_id) == {"unchanged": 1}
         assert is_written(world, assigned)
 
+    @pytest.mark.exhaustive
     def test_at_any_kill_is_completed(self, world: World, assigned: str) -> None:
         run_id = backfill_run()
         write()
@@ -417,6 +420,7 @@ class TestUndone:
             assert on_stripe(world, assigned)["metadata"] == {}, number
             assert users(world) == {}, number
 
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", ["release and adopt", "pass"])
     def test_with_concurrent_writer(self, world: World, assigned: str, name: str) -> None:
         """At whatever call of the undo: the metadata on Stripe is that of the pointer, or none."""
