@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from unittest.mock import patch
 
 import pytest
 
 from local.stripe_double.client import ClientKilledError
-from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.actions import StripeAccount, StripeCustomer, StripeEvent
 from stripe_integrations.actions.customers.assign import store_unassigned
 from stripe_integrations.actions.customers.snapshot import CustomerSnapshot
 from stripe_integrations.actions.events.reconcile import Reconciliation, fetch_due_children
@@ -16,7 +16,6 @@ from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.context import use
 from stripe_integrations.errors import StripeRefusedError, StripeUnavailableError
 from stripe_integrations.models import Customer, Owner, read_customer
-from tests.stripe_integrations.actions.account.helpers import backfill, make
 from tests.world import EMAIL, USER, World
 
 KEY = "app_user"
@@ -55,6 +54,13 @@ def record_of(stripe_id: str, user_id: str | None = None) -> Customer:
     record = read_customer(Owner(user_id, stripe_id))
     assert record
     return record
+
+
+def backfill(world: World, mapping: Iterable[tuple[str, str]] = ()) -> None:
+    """Run a backfill to its end, outside of Lambda."""
+    with use(world.new_context()):
+        for _progress in StripeAccount.backfill(mapping):
+            pass
 
 
 def adopt_by_event(world: World, stripe_id: str) -> None:
@@ -128,7 +134,7 @@ class TestDueChildren:
             side_effect=ClientKilledError,
         )
         with killed, pytest.raises(ClientKilledError):
-            backfill([("u-1", unassigned)])
+            backfill(world, [("u-1", unassigned)])
         assert len(StripeCustomer.require(USER).cards) < MANY
         world.time += 300
         fetch_due(world)
@@ -208,9 +214,9 @@ class TestAreNotFetched:
 
     def test_of_customer_that_a_run_stored(self, world: World) -> None:
         world.reconcile()
-        walked = make(world)
+        walked = str(world.request("POST", "/v1/customers", {"email": EMAIL})["id"])
         world.time += 3600
-        backfill()
+        backfill(world)
         assert not record_of(walked).is_listed
         world.time += 300
         self.assert_no_fetch(world)
