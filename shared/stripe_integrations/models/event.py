@@ -592,7 +592,7 @@ class Event(Record, discriminator="Event"):
         self.update_if(actions, self._holds_turn())
 
     def _claim_actions(self) -> list[Action]:
-        """The actions by which an attempt that was begun claims what follows."""
+        """The actions by which an attempt claims the side effects, and is counted."""
         return [
             Event.turn.set(self.turn + 1),
             Event.next_attempt.set(claim_expires_at()),
