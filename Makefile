@@ -14,8 +14,8 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL
 
 UV := .tools/uv/bin/uv --no-config --quiet
 SAM := .tools/sam/bin/sam
-SOURCES := functions shared local simulation tests tools
-WORDED := functions shared local tools template.yaml docs $(wildcard *.md)
+SOURCES := functions shared local simulation tests tools benchmarks
+WORDED := functions shared local tools benchmarks template.yaml docs $(wildcard *.md)
 
 # ---- environments ------------------------------------------------------------------------------
 # Each is made anew when its list, or the interpreter, is another one.
@@ -35,7 +35,7 @@ MINISTACK_PIN = sed -n '/^ministack==/,/\# via/p' requirements/ministack.txt
 		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]')
 	@touch $@
 
-.tools/sam/ready .tools/ministack/ready .tools/awscli/ready .tools/docs/ready .tools/schemathesis/ready .tools/checkov/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
+.tools/sam/ready .tools/ministack/ready .tools/awscli/ready .tools/docs/ready .tools/schemathesis/ready .tools/checkov/ready .tools/bench/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
 	$(call step,installing $< into .tools/$*,$(UV) venv --clear --python $(PYTHON) .tools/$* \
 		&& $(UV) pip sync --python .tools/$*/bin/python --require-hashes $<)
 	@touch $@
@@ -120,7 +120,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 lock: .tools/uv/ready ## all requirements/*.txt anew, with the newest versions that fit
 	$(COMPILE) --upgrade pyproject.toml --output-file requirements/function.txt
 	$(COMPILE) --upgrade pyproject.toml --extra stripe --output-file requirements/function-stripe.txt
-	for name in uv dev sam ministack awscli docs schemathesis checkov; do \
+	for name in uv dev sam ministack awscli docs schemathesis checkov bench; do \
 		$(COMPILE) --upgrade requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
 	done
 
@@ -149,6 +149,15 @@ fuzz: .venv/ready ## all functions, called with malformed input; CASES=20000 SEE
 .PHONY: simulate-mutants
 simulate-mutants: .venv/ready ## the same against mutants of the product, each of which must be caught
 	@.venv/bin/python -m simulation.mutation --jobs $(or $(JOBS),2) $(ARGS)
+
+.PHONY: bench
+bench: .venv/ready .tools/sam/ready .tools/bench/ready ## cold, warm, cost, growth, size; ARGS="--parts cost size --base COMMIT"
+	@.venv/bin/python -m benchmarks $(ARGS)
+	@.tools/bench/bin/python -m benchmarks.charts
+
+.PHONY: bench-check
+bench-check: .venv/ready .tools/bench/ready ## the numbers of calls, units, modules, log lines and bytes, against the committed ones
+	@.venv/bin/python -m benchmarks.check
 
 # ---- the same against programs that others wrote ------------------------------------------------
 # Each fetches what it needs, and says NOT RUN: and why where that is not to be had.

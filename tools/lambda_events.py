@@ -33,7 +33,11 @@ def api_event(
         "rawPath": path,
         "rawQueryString": query,
         "headers": {"content-type": "application/json", **(headers or {})},
-        "requestContext": {"http": {"method": method, "path": path}, "requestId": "request-1"},
+        "requestContext": {
+            "http": {"method": method, "path": path},
+            "requestId": "request-1",
+            "stage": "$default",
+        },
         "isBase64Encoded": False,
     }
     if body is not None:

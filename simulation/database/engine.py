@@ -107,6 +107,15 @@ class Database:
             dynamodb._set_item(table, *_where(_key(table, item)), item)
             self._record_change(table_name, "INSERT", None, item)
 
+    def items(self, table_name: str) -> list[Json]:
+        """Return all items of a table. To be read only."""
+        partitions = self._tables[table_name]["items"].values()
+        return [item for items in partitions for item in items.values()]
+
+    def stored_bytes(self, table_name: str) -> int:
+        """Return the size of all items of a table, without its indexes, as DynamoDB counts it."""
+        return sum(map(dynamodb._item_size_bytes, self.items(table_name)))
+
     def stream(self, table_name: str) -> Stream:
         """Return the change log of a table.
 
