@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -59,12 +61,16 @@ def build(project: Path, folder: Path) -> None:
     subprocess.CalledProcessError
         One of them can't be built.
     """
-    for function in functions():
+
+    def build_one(function: Function) -> None:
         artifacts = f"ARTIFACTS_DIR={folder / function.name}"
         target = f"build-{function.logical_id}"
         python = f"PYTHON={sys.base_prefix}/bin/python3"
         command = ["make", "--silent", "-f", "build.mk", target, artifacts, python]
         subprocess.run(command, cwd=project, check=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(build_one, functions()))
 
 
 def build_again(folder: Path) -> None:

@@ -24,6 +24,22 @@ def main() -> None:
     """Draw all charts."""
     results: Json = json.loads((_FOLDER / "results.json").read_text())
     _CHARTS.mkdir(exist_ok=True)
+    starts = results["cold"]["starts"]
+    columns = {"init_cpu_ms": "INIT", "first_cpu_ms": "first call"}
+    _draw(
+        "cold-starts",
+        "Processor time of a cold start, ms",
+        {
+            title: {name: start[column]["median"] for name, start in starts.items()}
+            for column, title in columns.items()
+        },
+    )
+    dollars = results["dollars"]
+    _draw(
+        "dollars",
+        "Dollars per million operations",
+        _columns(dollars, {kind: kind for kind in next(iter(dollars.values()))}),
+    )
     _draw(
         "units",
         "DynamoDB's units of an operation",
