@@ -37,7 +37,7 @@ def build_like_ours(name: str, requirements: str, target: Path) -> None:
         The folder to fill.
     """
     packages = [ROOT / "requirements" / f"{requirements}.txt"]
-    dependencies = bundle.dependencies(packages, bundle.BOTOCORE_SERVICES)
+    dependencies = bundle.dependencies(packages, bundle.BOTOCORE_SERVICES, bundle.UNUSED)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(dependencies, target, copy_function=bundle.link_or_copy)
     app = target / "app.py"
