@@ -328,6 +328,7 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
     with step("starting the local AWS"):
         endpoint = start_local_aws(running, folder)
         used = choose_stripe(running)
+        deliver_locally(endpoint, used)
         make_secrets(endpoint, used)
         if source := parameters.get("StripeEventSource"):
             make_partner_bus(endpoint, source)
@@ -507,6 +508,19 @@ def local_url(endpoint: str, url: str) -> str:
     if domain.startswith("lambda-url."):
         return f"{endpoint}/_aws/lambda-url/{identifier}/"
     return f"{endpoint}/_aws/execute-api/{identifier}/$default{parts.path}"
+
+
+def deliver_locally(endpoint: str, used: Stripe) -> None:
+    """Let the double deliver to the URLs that AWS has for the local cloud's functions."""
+
+    def address_of(url: str) -> str:
+        _, _, domain = (urlsplit(url).hostname or "").partition(".")
+        is_of_aws = domain.startswith(("lambda-url.", "execute-api."))
+        return local_url(endpoint, url) if is_of_aws else url
+
+    if used.double:
+        with used.double.use() as double:
+            double.webhooks.address_of = address_of
 
 
 # ---- Stripe ---------------------------------------------------------------------------------

@@ -79,16 +79,16 @@ class Deliverer:
 
     def _work(self) -> None:
         while (delivery := self._queue.get()) is not None and not self._stopping:
-            status = post(delivery, self._timeout)
+            status = post(self._double.webhooks.address_of(delivery.url), delivery, self._timeout)
             with self._changed:
                 self._double.webhooks.mark(delivery, status)
                 self._in_progress.discard(delivery.number)
                 self._changed.notify_all()
 
 
-def post(delivery: Delivery, timeout: float) -> int:
-    """POST a delivery; returns the HTTP status, or 0 if there was no response."""
-    parts = urlsplit(delivery.url)
+def post(url: str, delivery: Delivery, timeout: float) -> int:
+    """POST a delivery to an address; returns the HTTP status, or 0 if there was no response."""
+    parts = urlsplit(url)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout)

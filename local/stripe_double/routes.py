@@ -216,5 +216,12 @@ def routes(
             webhook_endpoints.LIST,
         ),
         Route("GET", endpoint, webhook_endpoint.retrieve, "webhook_endpoint"),
+        Route(
+            "POST",
+            endpoint,
+            webhook_endpoint.update,
+            "webhook_endpoint",
+            webhook_endpoints.UPDATE,
+        ),
         Route("DELETE", endpoint, webhook_endpoint.delete, "webhook_endpoint"),
     ]

@@ -16,6 +16,13 @@ CREATE = {
     "metadata": p.metadata(),
     "url": p.string().fixed().needed(),
 }
+UPDATE = {
+    "description": p.string(),
+    "disabled": p.boolean(),
+    "enabled_events": p.list_of(p.string().fixed()).fixed(),
+    "metadata": p.metadata(),
+    "url": p.string().fixed(),
+}
 LIST = p.PAGE
 
 
@@ -42,6 +49,16 @@ class WebhookEndpoints:
     def retrieve(self, _: Json, endpoint: str) -> Json:
         """GET /v1/webhook_endpoints/{id}."""
         return self._json(self._find(endpoint))
+
+    def update(self, given: Json, endpoint: str) -> Json:
+        """POST /v1/webhook_endpoints/{id}: the API version can't be changed."""
+        found = self._find(endpoint)
+        found.url = given.get("url", found.url)
+        found.enabled_events = list(given.get("enabled_events", found.enabled_events))
+        found.description = given.get("description", found.description)
+        found.metadata |= given.get("metadata") or {}
+        found.is_disabled = given.get("disabled", found.is_disabled)
+        return self._json(found)
 
     def delete(self, _: Json, endpoint: str) -> Json:
         """DELETE /v1/webhook_endpoints/{id}: what was not delivered yet is dropped."""
@@ -70,6 +87,6 @@ class WebhookEndpoints:
             "enabled_events": list(endpoint.enabled_events),
             "livemode": self._account.livemode,
             "metadata": dict(endpoint.metadata),
-            "status": "enabled",
+            "status": "disabled" if endpoint.is_disabled else "enabled",
             "url": endpoint.url,
         }

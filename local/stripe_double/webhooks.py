@@ -58,10 +58,13 @@ class WebhookEndpoint:
     created: int = 0
     description: str | None = None
     metadata: Json = field(default_factory=dict)
+    is_disabled: bool = False
 
     def is_enabled_for(self, event_type: str) -> bool:
         """Return whether events of a type are sent here."""
-        return any(fnmatchcase(event_type, pattern) for pattern in self.enabled_events)
+        return not self.is_disabled and any(
+            fnmatchcase(event_type, pattern) for pattern in self.enabled_events
+        )
 
 
 @dataclass
@@ -159,6 +162,8 @@ class Webhooks:
         after which a delivery is dropped (three days on Stripe).
     log
         One entry for each attempt: event id, type, endpoint, attempt, status.
+    address_of
+        The address to which an endpoint's URL leads: a local AWS has no names of its own.
     """
 
     account: EventSource
@@ -169,6 +174,7 @@ class Webhooks:
     endpoints: dict[str, WebhookEndpoint] = field(default_factory=dict)
     log: list[Json] = field(default_factory=list)
     held: bool = False
+    address_of: Callable[[str], str] = str
 
     def __post_init__(self) -> None:
         self._pending: dict[int, _Pending] = {}

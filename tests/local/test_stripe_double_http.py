@@ -135,6 +135,15 @@ class TestServer:
             assert [event.type for event in endpoint.events()] == ["customer.created"] * 3
             assert endpoint.events()[-1].data.object.id == customer.id
 
+    def test_delivers_to_the_address_of_a_url(self, server: StripeDoubleServer, api: Any) -> None:
+        with Endpoint() as endpoint:
+            with server.use() as double:
+                double.webhooks.address_of = {"https://x.on.aws/": endpoint.url}.__getitem__
+                double.webhooks.add_endpoint("https://x.on.aws/", SECRET)
+            api.customers.create()
+            assert server.wait_until_delivered()
+        assert [event.type for event in endpoint.events()] == ["customer.created"]
+
 
 class TestControl:
     """The paths under ``/_double/``."""

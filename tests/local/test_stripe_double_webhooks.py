@@ -141,6 +141,19 @@ class TestDeliveries:
         assert (found.url, found.metadata["of"]) == (f"{URL}/older", "dev")
         assert "secret" not in found
 
+    def test_endpoint_is_disabled_and_given_other_events(
+        self, api: Any, double: StripeDouble
+    ) -> None:
+        given = {"url": f"{URL}/api", "enabled_events": ["customer.deleted"]}
+        endpoint = api.webhook_endpoints.create(given)
+        enabled = {"enabled_events": ["customer.created"], "disabled": True, "url": f"{URL}/new"}
+        assert api.webhook_endpoints.update(endpoint.id, enabled).status == "disabled"
+        api.customers.create()
+        assert not [d for d in double.webhooks.due() if d.url.endswith("/new")]
+        assert api.webhook_endpoints.update(endpoint.id, {"disabled": False}).status == "enabled"
+        api.customers.create()
+        assert len([d for d in double.webhooks.due() if d.url.endswith("/new")]) == 1
+
     def test_deleted_endpoint_gets_no_deliveries(self, api: Any, double: StripeDouble) -> None:
         given = {"url": f"{URL}/api", "enabled_events": ["*"]}
         endpoint = api.webhook_endpoints.create(given)
