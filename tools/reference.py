@@ -30,6 +30,8 @@ API. Every error that is raised on purpose is a `StripeIntegrationsError`.
 ACTIONS = (
     "actions.stripe_customer.StripeCustomer",
     "actions.stripe_customer.User",
+    "actions.customers.find.CustomerState",
+    "actions.customers.find.FoundCustomer",
     "actions.stripe_event.StripeEvent",
     "actions.stripe_account.StripeAccount",
     "actions.stripe_account.Progress",

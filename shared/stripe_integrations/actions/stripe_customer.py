@@ -16,6 +16,11 @@ from stripe_integrations.actions.customers.erase import (
     erase_user,
 )
 from stripe_integrations.actions.customers.export import export_user
+from stripe_integrations.actions.customers.find import (
+    CustomerState,
+    FoundCustomer,
+    find_customers,
+)
 from stripe_integrations.actions.customers.release import release_customer
 from stripe_integrations.actions.customers.sync import (
     soft_delete_customer,
@@ -28,6 +33,7 @@ from stripe_integrations.context import current
 from stripe_integrations.errors import (
     CustomerBeingCreatedError,
     CustomerNotFoundError,
+    InvalidFieldError,
 )
 from stripe_integrations.models import Customer, Event, UserRecords
 from stripe_integrations.models.deployment import check_deployment
@@ -198,6 +204,37 @@ class StripeCustomer:
             The user's `id` is invalid.
         """
         return UserRecords.read(user_id_of(user)).active_customer
+
+    @staticmethod
+    def find(state: CustomerState = CustomerState.ACTIVE) -> Iterator[FoundCustomer]:
+        """Find the customers in a state; Stripe is not called.
+
+        The active and the unassigned ones are found by an index, newest first, with a small delay.
+        For the incomplete ones the whole table is read.
+
+        Parameters
+        ----------
+        state : CustomerState
+            What the customers are to this deployment.
+
+        Yields
+        ------
+        FoundCustomer
+            Its ids; `get` reads the record.
+
+        Raises
+        ------
+        InvalidFieldError
+            `state` is not a state.
+
+        Examples
+        --------
+        >>> for found in StripeCustomer.find("unassigned"):  # doctest: +SKIP
+        ...     print(found.stripe_id)
+        """
+        if state not in list(CustomerState):
+            raise InvalidFieldError("state", f"must be one of {', '.join(CustomerState)}")
+        return find_customers(CustomerState(state))
 
     @staticmethod
     def require(user: HasId) -> Customer:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stripe_integrations.actions.arguments import StripeData, require_type, stripe_json
+from stripe_integrations.actions.arguments import (
+    HasId,
+    StripeData,
+    require_type,
+    stripe_json,
+    user_id_of,
+)
 from stripe_integrations.actions.events.apply import apply_events
+from stripe_integrations.actions.events.find import Search, find_events
 from stripe_integrations.actions.events.receive import receive_event
 from stripe_integrations.actions.events.reconcile import (
     Reconciliation,
@@ -25,8 +32,8 @@ from stripe_integrations.actions.events.replay import (
     replay_one,
 )
 from stripe_integrations.actions.events.stream import StreamRecord, process_stream_records
-from stripe_integrations.errors import ApplyFailedError
-from stripe_integrations.models import Event
+from stripe_integrations.errors import ApplyFailedError, InvalidFieldError
+from stripe_integrations.models import Event, EventState
 from stripe_integrations.models.deployment import check_deployment
 
 
@@ -66,6 +73,77 @@ class StripeEvent:
         Follows https://docs.stripe.com/api/events/object and https://docs.stripe.com/webhooks.
         """
         return receive_event(stripe_json("payload", payload))
+
+    @staticmethod
+    def get(stripe_id: str) -> Event | None:
+        """Read an event with its payload, strongly consistent.
+
+        Parameters
+        ----------
+        stripe_id : str
+            The event's id, ``evt_…``.
+
+        Returns
+        -------
+        Event or None
+            None where it was never received, or has expired.
+        """
+        return Event.find(require_type("stripe_id", stripe_id, str))
+
+    @staticmethod
+    def find(
+        user: HasId | None = None,
+        customer_id: str | None = None,
+        *,
+        state: EventState | None = None,
+        kind: str | None = None,
+        created_from: int | None = None,
+        created_to: int | None = None,
+    ) -> Iterator[Event]:
+        """Find stored events, newest first, without their payloads.
+
+        The events of a customer, and those in the states pending, waiting and failed, are found by
+        an index, with a small delay. Without a user, a customer or such a state, the whole table is
+        read.
+
+        Parameters
+        ----------
+        user : object, optional
+            Any object with an `id`: the events of all its customers are found.
+        customer_id : str, optional
+            The Stripe customer that the events name.
+        state : EventState, optional
+            Only events in this state.
+        kind : str, optional
+            Only events of this type, or of a family such as ``invoice.*``.
+        created_from, created_to : int, optional
+            Unix seconds of Stripe's `created`, both included.
+
+        Yields
+        ------
+        Event
+            The record; `webhook_message` is None.
+
+        Raises
+        ------
+        InvalidFieldError
+            The user's `id` is invalid, or `state` is not a state.
+
+        Examples
+        --------
+        >>> for event in StripeEvent.find(User("u-1"), state="ignored"):  # doctest: +SKIP
+        ...     print(event.stripe_id, event.kind, event.reason)
+        """
+        if state is not None and state not in list(EventState):
+            raise InvalidFieldError("state", f"must be one of {', '.join(EventState)}")
+        bounds = {"created_from": created_from, "created_to": created_to}
+        search = Search(
+            EventState(state) if state else None,
+            kind,
+            **{name: value for name, value in bounds.items() if value is not None},
+        )
+        user_id = None if user is None else user_id_of(user)
+        return find_events(user_id, customer_id, search)
 
     @staticmethod
     def process_stream_records(

@@ -7,11 +7,12 @@ caller, or one after a crash, repeats the same call and gets the same customer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pynamodb.attributes import JSONAttribute, NumberAttribute, UnicodeAttribute
+from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
 from pynamodb.transactions import TransactWrite
 
@@ -21,7 +22,7 @@ from stripe_integrations.limits import CLOCK_SKEW_SECONDS
 from stripe_integrations.models.deployment import deployment_name
 from stripe_integrations.models.keys import user_key
 from stripe_integrations.models.retry import attempts
-from stripe_integrations.models.table import ConditionFailedError, Record, transact
+from stripe_integrations.models.table import ConditionFailedError, Record, transact, unavailable
 
 _SK = "CLAIM"
 _MAX_TOKENS = 100
@@ -241,6 +242,14 @@ class ClaimReplacement:
     def add_to(self, transaction: TransactWrite) -> None:
         """Add the write to a transaction; a failure returns the claim that is stored instead."""
         transaction.save(self.pointer, self.condition, return_values="ALL_OLD")
+
+
+def claims_in_creation() -> Iterator[CustomerClaim]:
+    """Find the claims whose customer is still being created, by a scan of the whole table."""
+    try:
+        yield from CustomerClaim.scan(CustomerClaim.stripe_id.does_not_exist())
+    except PynamoDBException as error:
+        raise unavailable(error) from error
 
 
 def new_token() -> str:

@@ -336,6 +336,17 @@ class Event(Record, discriminator="Event"):
         except PynamoDBException as error:
             raise unavailable(error) from error
 
+    @classmethod
+    def read_without_payloads(cls, stripe_ids: Iterable[str]) -> dict[str, Event]:
+        """Return the stored ones among at most 100 events, by id, with all but their payloads."""
+        keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
+        names = [name for name in cls.get_attributes() if name != "webhook_message"]
+        try:
+            found = cls.batch_get(keys, consistent_read=True, attributes_to_get=names)
+            return {event.id_in_key: event for event in found}
+        except PynamoDBException as error:
+            raise unavailable(error) from error
+
     # ---- attempts
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from pynamodb.exceptions import PynamoDBException
 from pynamodb.expressions.condition import Condition
@@ -25,6 +25,8 @@ Json = dict[str, Any]
 
 FIRST_LOOKUP_SECONDS = 120
 """How long after its receipt a waiting event is looked up for the first time: the index lags."""
+QUEUED_STATES = (EventState.PENDING, EventState.WAITING, EventState.FAILED)
+"""The states whose events the index `by_queue` has."""
 _PAGE_ITEMS = 1000
 _ENTRY_ATTRIBUTES = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
 
@@ -49,6 +51,13 @@ class QueueEntry:
     customer_id: str | None
     was_interrupted: bool = False
     is_unattempted: bool = False
+
+
+class FoundEvent(NamedTuple):
+    """An event's id, and Stripe's time of it in Unix seconds."""
+
+    stripe_id: str
+    created: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +126,52 @@ def ids_of_customer(customer_id: str) -> Iterator[str]:
     try:
         for event in Event.by_customer.query(customer_id):
             yield event.id_in_key
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+
+
+def newest_of_customer(
+    customer_id: str, created_from: int, created_to: int
+) -> Iterator[FoundEvent]:
+    """Find the events that name a Stripe customer in a range of time, newest first.
+
+    Parameters
+    ----------
+    customer_id : str
+        The Stripe customer.
+    created_from, created_to : int
+        Unix seconds of Stripe's `created`, both included.
+    """
+    in_range = Event.created.between(created_from, created_to)
+    try:
+        for event in Event.by_customer.query(customer_id, in_range, scan_index_forward=False):
+            yield FoundEvent(event.id_in_key, event.created)
+    except PynamoDBException as error:
+        raise unavailable(error) from error
+
+
+def ids_in_state(state: EventState) -> Iterator[str]:
+    """Find the ids of the events in a state that the queue has: see `QUEUED_STATES`."""
+    queues = {EventState.WAITING: (WAITING_QUEUE,), EventState.FAILED: (FAILED_QUEUE,)}
+    for queue in queues.get(state, QUEUES):
+        yield from (event.id_in_key for event in _in_queue(queue))
+
+
+def scan_created(created_from: int, created_to: int) -> Iterator[FoundEvent]:
+    """Find the events of a range of time, in no order, by a scan of the whole table.
+
+    Parameters
+    ----------
+    created_from, created_to : int
+        Unix seconds of Stripe's `created`, both included.
+    """
+    found = Event.scan(
+        Event.created.between(created_from, created_to),
+        attributes_to_get=["pk", "sk", "record_type", "created"],
+        page_size=_PAGE_ITEMS,
+    )
+    try:
+        yield from (FoundEvent(event.id_in_key, event.created) for event in found)
     except PynamoDBException as error:
         raise unavailable(error) from error
 

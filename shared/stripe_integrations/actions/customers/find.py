@@ -1,0 +1,51 @@
+"""Finding customers: those of users, those of no user, and those that are being created."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stripe_integrations.models.claim import claims_in_creation
+from stripe_integrations.models.customer import created_between
+from stripe_integrations.models.keys import user_of
+
+
+class CustomerState(StrEnum):
+    """What a customer is to this deployment."""
+
+    ACTIVE = "active"
+    """A user has it."""
+    UNASSIGNED = "unassigned"
+    """No user has it yet."""
+    INCOMPLETE = "incomplete"
+    """It is being created, or its creation was interrupted: a create completes it."""
+
+
+@dataclass(frozen=True)
+class FoundCustomer:
+    """A customer that was found.
+
+    Parameters
+    ----------
+    user_id, stripe_id : str or None
+        The user, None for an unassigned customer; and the customer, None until it is created.
+    created : int
+        When Stripe created it, or when its creation began, in Unix seconds.
+    """
+
+    user_id: str | None
+    stripe_id: str | None
+    created: int
+
+
+def find_customers(state: CustomerState) -> Iterator[FoundCustomer]:
+    """Yield customers: see `StripeCustomer.find`."""
+    if state is CustomerState.INCOMPLETE:
+        for claim in claims_in_creation():
+            yield FoundCustomer(user_of(claim.pk), None, int(claim.claimed_at or 0))
+        return
+    for entry in created_between(None, None):
+        user_id = user_of(entry.pk)
+        if (user_id is None) is (state is CustomerState.UNASSIGNED):
+            yield FoundCustomer(user_id, entry.stripe_id, int(entry.created))
