@@ -14,8 +14,8 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL
 
 UV := .tools/uv/bin/uv --no-config --quiet
 SAM := .tools/sam/bin/sam
-SOURCES := functions shared local simulation tests tools benchmarks
-WORDED := functions shared local tools benchmarks template.yaml docs $(wildcard *.md)
+SOURCES := functions shared cli local simulation tests tools benchmarks
+WORDED := functions shared cli local tools benchmarks template.yaml docs $(wildcard *.md)
 
 # ---- environments ------------------------------------------------------------------------------
 # Each is made anew when its list, or the interpreter, is another one.
@@ -32,7 +32,7 @@ MINISTACK_PIN = sed -n '/^ministack==/,/\# via/p' requirements/ministack.txt
 		&& $(UV) pip sync --python .venv/bin/python --require-hashes --compile-bytecode $< \
 		&& $(MINISTACK_PIN) | $(UV) pip install \
 			--python .venv/bin/python --no-deps --require-hashes --compile-bytecode --requirements - \
-		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe]')
+		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe,cli]')
 	@touch $@
 
 .tools/sam/ready .tools/ministack/ready .tools/awscli/ready .tools/docs/ready .tools/schemathesis/ready .tools/checkov/ready .tools/bench/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready

@@ -213,6 +213,11 @@ def welcome(cloud: Cloud, page: str) -> str:
         f"  {signed} -X POST '{api}/user-1/sync'",
         f"  {signed} -X DELETE '{api}/user-1'",
         "",
+        "List its events with the command line, in another terminal:",
+        f"  export AWS_ENDPOINT_URL={cloud.endpoint} AWS_DEFAULT_REGION={REGION}",
+        f"  export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} STACK={STACK}",
+        "  .venv/bin/stripe-customers events list --user user-1",
+        "",
         "Invoke a function with its example in events/, for instance:",
         "  make invoke FUNCTION=reconcile_events",
     ]

@@ -90,11 +90,11 @@ def test_the_runbook_has_the_environments_of_samconfig() -> None:
 
 def test_the_runbooks_commands_go_to_the_environment_that_was_chosen_first() -> None:
     first, *others = COMMANDS
-    assert first == "ENVIRONMENT=dev STACK=stripe-customers-dev"
+    assert first == "export ENVIRONMENT=dev STACK=stripe-customers-dev"
     text = "\n".join(others)
     assert set(re.findall(r"--config-env (\S+)", text)) == {'"${ENVIRONMENT:?}"'}
     # What stacks, tables and secrets are called: none is spelled out.
-    assert not re.findall(r".*stripe[-/].*", text)
+    assert not re.findall(r"stripe/|stripe-customers-", text)
     named = r"--(?:stack-name|secret-id|name|table-name|queue-url|table|from|to) (\S+)"
     assert all(value.startswith('"') for value in re.findall(named, text))
 
@@ -102,29 +102,18 @@ def test_the_runbooks_commands_go_to_the_environment_that_was_chosen_first() -> 
 def test_the_runbook_changes_nothing_where_a_variable_is_empty() -> None:
     """Its own helpers take their argument, and that may not be empty either."""
     changing = re.compile(
-        r"sam deploy|delete-|update-|put-|purge|copy_table|restore-table|^ *keep |&& keep "
+        r"sam deploy|delete-|update-|put-|purge|copy_table|restore-table|webhook delete"
     )
     found = [command for command in COMMANDS if changing.search(command)]
     assert len(found) > 12
     for command in found:
-        if not command.lstrip().startswith(("keep ", "read ")):
-            assert not re.findall(r"\$\w+", command.partition("<<<")[0]), command
-        for typed in re.findall(r"<<< (.*)", command):
-            assert not re.findall(r"\$\w+", typed), command
+        assert not re.findall(r"\$\w+", command), command
 
 
 def test_the_table_is_emptied_only_where_the_stack_is_closed() -> None:
     (place,) = (n for n, command in enumerate(COMMANDS) if "--empty-target" in command)
     guard = '   if [ "$(parameter Closed) ${TABLE:?}" = "true $(output TableName)" ]; then'
     assert COMMANDS[place - 1] == guard
-
-
-def test_the_runbooks_invocations_fail_if_the_function_fails() -> None:
-    """`aws lambda invoke` itself succeeds where the function fails."""
-    definition = OPERATE.partition("invoke() {")[2].partition("\n}\n")[0]
-    assert "aws lambda invoke" in definition
-    assert "FunctionError" in definition
-    assert OPERATE.count("aws lambda invoke --") == 1
 
 
 def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
@@ -165,12 +154,11 @@ def test_every_output_is_documented() -> None:
 def test_the_events_to_enable_are_those_that_change_something(world: World) -> None:
     (lines,) = tables(DEPLOY, "of")
     in_table = re.findall(r"`([a-z_.]+)`", "".join(line[1] for line in lines))
-    (in_command,) = re.findall(r'EVENTS="([^"]*)"', DEPLOY)
-    assert sorted(in_table) == sorted(in_command.split()) == sorted(applied_event_types())
+    assert sorted(in_table) == sorted(applied_event_types())
 
 
 def test_the_api_version_to_set_is_the_one_that_is_used() -> None:
-    assert re.findall(r"\d{4}-\d{2}-\d{2}\.[a-z]+", DEPLOY) == [API_VERSION] * 2
+    assert re.findall(r"\d{4}-\d{2}-\d{2}\.[a-z]+", DEPLOY) == [API_VERSION]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,0 +1,1 @@
+"""``stripe-customers``: the command line for operators of a deployed stack."""

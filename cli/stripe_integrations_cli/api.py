@@ -1,0 +1,74 @@
+"""Calls of the API's functions, by `lambda invoke`: the operator needs no key of Stripe's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from stripe_integrations_cli.errors import CommandError
+from stripe_integrations_cli.stack import Stack
+
+Json = dict[str, Any]
+
+
+def call(
+    stack: Stack,
+    function: str,
+    route: str,
+    *,
+    user_id: str | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> Json:
+    """Invoke a function of the API, and return the body of its response.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stack.
+    function : str
+        The function, by its name in template.yaml.
+    route : str
+        Its route, ``GET /customers``.
+    user_id : str, optional
+        The user, which goes into the query.
+    body : mapping, optional
+        The JSON object that is sent.
+
+    Raises
+    ------
+    CommandError
+        The request was refused; the message has the problem's title and detail.
+    """
+    method, path = route.split(" ")
+    event = {
+        "version": "2.0",
+        "routeKey": route,
+        "rawPath": path,
+        "rawQueryString": "" if user_id is None else f"user_id={quote(user_id, safe='')}",
+        "headers": {"content-type": "application/json"},
+        "requestContext": {
+            "http": {"method": method, "path": path},
+            "authorizer": _authorizer(stack),
+            "requestId": "stripe-customers",
+        },
+        "isBase64Encoded": False,
+    }
+    if body is not None:
+        event["body"] = json.dumps(body)
+    response = stack.invoke(function, event)
+    answer: Json = json.loads(response.get("body") or "{}")
+    if response["statusCode"] >= 400:
+        raise CommandError(f"{answer['title']}: {answer['detail']}")
+    return answer
+
+
+def _authorizer(stack: Stack) -> Json:
+    """What the authorizer of the routes would have passed for a backend."""
+    if stack.parameters["CustomersAuthorizer"] == "iam":
+        return {"iam": {"accountId": "stripe-customers"}}
+    scope = stack.parameters["JwtAdminScope"]
+    if not scope:
+        raise CommandError("the API takes JWTs, and none may act for every user: set JwtAdminScope")
+    return {"jwt": {"claims": {"scope": scope}, "scopes": None}}

@@ -1,0 +1,157 @@
+"""A deployed stack: its outputs and parameters, its functions, and its settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from stripe_integrations.config import Settings
+from stripe_integrations.context import Context, use
+from stripe_integrations_cli.errors import CommandError
+
+Json = dict[str, Any]
+
+_ONE_INVOCATION = Config(read_timeout=910, retries={"total_max_attempts": 1})
+"""As long as a function may take, and never repeated: an answer that is lost is not a failure."""
+
+FROM_PARAMETERS = {
+    "STRIPE_MODE": "StripeMode",
+    "STORED_RECORDS": "StoredRecords",
+    "EXISTING_CUSTOMERS": "ExistingCustomers",
+    "UNASSIGNED_CUSTOMERS": "UnassignedCustomers",
+    "ADOPT_FROM": "AdoptFrom",
+    "EVENT_RETENTION_DAYS": "EventRetentionDays",
+    "EVENT_BUS_NAME": "EventBusName",
+    "PUBLISH_TYPES": "PublishTypes",
+    "STRIPE_API_BASE": "StripeApiBase",
+    "WALK_STRIPE_PERCENT": "WalkStripePercent",
+    "WALK_WRITE_UNITS_PER_SECOND": "WalkWriteUnitsPerSecond",
+}
+"""The parameter that each variable of a process with the Python API is taken from."""
+FROM_OUTPUTS = {
+    "TABLE_NAME": "TableName",
+    "DEAD_LETTERS_URL": "DeadLettersUrl",
+    "ERASURE_LOG_GROUP": "ErasureLogName",
+    "REPORTS_BUCKET": "ReportsBucket",
+}
+"""The output that each of the others is taken from."""
+
+
+class Stack:
+    """A stack, and the calls to it with the operator's credentials.
+
+    Parameters
+    ----------
+    name : str
+        The stack.
+    session : boto3.Session
+        The operator's credentials and region.
+
+    Raises
+    ------
+    CommandError
+        There is no such stack, or it is not one of this product.
+    """
+
+    def __init__(self, name: str, session: boto3.Session) -> None:
+        self.name = name
+        self._session = session
+        self._clients: dict[str, Any] = {}
+        try:
+            found = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            raise CommandError(
+                f"there is no stack {name} in {session.region_name}: check --stack and --region"
+            ) from None
+        self.outputs = _by_name(found.get("Outputs", ()), "Output")
+        self.parameters = _by_name(found.get("Parameters", ()), "Parameter")
+        if "TableName" not in self.outputs or "StripeMode" not in self.parameters:
+            raise CommandError(f"{name} is not a stack of this product")
+
+    def client(self, service: str) -> Any:
+        """Return a client of an AWS service."""
+        if service not in self._clients:
+            config = _ONE_INVOCATION if service == "lambda" else None
+            self._clients[service] = self._session.client(service, config=config)
+        return self._clients[service]
+
+    def resource(self, logical_id: str) -> str:
+        """Return the name of one of the stack's resources, by its name in template.yaml."""
+        described = self.client("cloudformation").describe_stack_resource(
+            StackName=self.name, LogicalResourceId=logical_id
+        )
+        name: str = described["StackResourceDetail"]["PhysicalResourceId"]
+        return name
+
+    def invoke(self, logical_id: str, event: Json) -> Any:
+        """Invoke a function, by its name in template.yaml, and return its result.
+
+        Raises
+        ------
+        CommandError
+            The function failed; the message has its error.
+        """
+        response = self.client("lambda").invoke(
+            FunctionName=self.resource(logical_id),
+            Qualifier="live",
+            Payload=json.dumps(event).encode(),
+        )
+        result = json.loads(response["Payload"].read() or b"null")
+        if "FunctionError" in response:
+            raise CommandError(_error_of(result))
+        return result
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables of a process that calls the Python API."""
+        store = "ssm:/" if self.parameters["SecretStore"] == "ssm" else "secretsmanager:"
+        names = {
+            "STRIPE_API_KEY_NAME": self.parameters["StripeApiKeyName"],
+            "STRIPE_WEBHOOK_SECRET_NAME": self.parameters["StripeWebhookSecretName"],
+        }
+        # An empty list of kinds is not the same as none given. A stack of another release may
+        # lack a parameter.
+        given = {
+            variable: self.parameters[name]
+            for variable, name in FROM_PARAMETERS.items()
+            if name in self.parameters and (self.parameters[name] or variable == "STORED_RECORDS")
+        }
+        return {
+            **{
+                variable: self.outputs[name]
+                for variable, name in FROM_OUTPUTS.items()
+                if name in self.outputs
+            },
+            "DEPLOYMENT_NAME": self.name,
+            **given,
+            **{variable: f"{store}{name}" for variable, name in names.items()},
+        }
+
+    @cached_property
+    def context(self) -> Context:
+        """What the actions depend on, in this process."""
+        return Context(Settings.from_environment(self.variables()))
+
+    @contextmanager
+    def in_process(self) -> Iterator[None]:
+        """Let actions of the Python API act on this stack, with the operator's credentials."""
+        with use(self.context):
+            yield
+
+
+def _by_name(entries: Any, kind: str) -> dict[str, str]:
+    return {entry[f"{kind}Key"]: entry[f"{kind}Value"] for entry in entries}
+
+
+def _error_of(result: Any) -> str:
+    if not isinstance(result, dict):
+        return "the function failed"
+    return f"{result.get('errorType', 'error')}: {result.get('errorMessage', '')}"

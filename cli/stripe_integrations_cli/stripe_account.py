@@ -1,0 +1,43 @@
+"""The Stripe account, with the operator's secret key: for what the stack's own key may not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stripe_integrations.config import API_VERSION, STRIPE_API_BASE
+from stripe_integrations_cli.errors import CommandError
+from stripe_integrations_cli.secret_store import ask_for_secret
+from stripe_integrations_cli.stack import Stack
+
+KEY_VARIABLE = "STRIPE_API_KEY"
+
+
+def require_mode(stack: Stack, key: str) -> None:
+    """Refuse a key of the mode that the stack does not serve.
+
+    Raises
+    ------
+    CommandError
+        It is no key, or one of the other mode.
+    """
+    mode = stack.parameters["StripeMode"]
+    if not key.startswith((f"sk_{mode}_", f"rk_{mode}_")):
+        raise CommandError(
+            f"{stack.name} is in {mode} mode: this is not a {mode}-mode key of Stripe's API"
+        )
+
+
+def stripe_client(stack: Stack) -> Any:
+    """Return a client of Stripe's API with a key that is typed, or in STRIPE_API_KEY.
+
+    Raises
+    ------
+    CommandError
+        The key is of the other mode.
+    """
+    import stripe  # noqa: PLC0415 - half a second, which most commands don't need
+
+    key = ask_for_secret("Secret key", KEY_VARIABLE)
+    require_mode(stack, key)
+    base = stack.parameters["StripeApiBase"] or STRIPE_API_BASE
+    return stripe.StripeClient(key, stripe_version=API_VERSION, base_addresses={"api": base})

@@ -1,0 +1,208 @@
+"""``webhook``: the endpoint at Stripe, as this release needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from stripe_integrations.actions.events.event_types import applied_event_types
+from stripe_integrations.config import API_VERSION
+from stripe_integrations_cli.errors import CommandError, ExitCode
+from stripe_integrations_cli.secret_store import SIGNING_SECRET, SecretStore, ask_for_secret
+from stripe_integrations_cli.session import Session, Yes, command
+from stripe_integrations_cli.stack import Stack
+from stripe_integrations_cli.stripe_account import stripe_client
+
+Json = dict[str, Any]
+
+webhook = typer.Typer(no_args_is_help=True, help="The webhook endpoint at Stripe.")
+
+COLUMNS = ("endpoint", "status", "api_version", "events", "problem")
+
+EventOption = Annotated[
+    list[str] | None,
+    typer.Option("--event", help="One more type, for a custom handler; may be repeated."),
+]
+EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its id, we_….")]
+
+
+@command(webhook, "create")
+def create(session: Session, *, event: EventOption = None) -> None:
+    """Register the stack's webhook at Stripe, and store its signing secret.
+
+    Where an endpoint of another API version exists, as before an upgrade, both work from then on.
+    """
+    stack = session.stack
+    client, url = stripe_client(stack), _url(stack)
+    for existing in _endpoints(client, url):
+        if existing.api_version == API_VERSION:
+            raise CommandError(
+                f"{existing.id} is there, of this version: stripe-customers webhook update"
+            )
+    store = SecretStore(stack)
+    before = store.signing_secrets()
+    endpoint = client.v1.webhook_endpoints.create(
+        {
+            "url": url,
+            "api_version": API_VERSION,
+            "enabled_events": sorted({*needed_types(stack), *(event or ())}),
+            "description": f"stack {stack.name}",
+        }
+    )
+    try:
+        store.write_signing_secrets([endpoint.secret, *before])
+    except BaseException:
+        # Only that response had the secret.
+        client.v1.webhook_endpoints.delete(endpoint.id)
+        raise
+    session.output.fields(_row(stack, endpoint))
+    session.output.say(
+        "functions that run already read the secret within five minutes: until then they refuse "
+        "deliveries, and Stripe repeats them"
+    )
+
+
+@command(webhook, "status")
+def status(session: Session) -> None:
+    """Compare what Stripe has with what this release needs; exits with 1 if they differ."""
+    stack = session.stack
+    rows = endpoint_rows(stack, stripe_client(stack))
+    session.output.rows(COLUMNS, rows)
+    problems = [row["problem"] for row in rows if row["problem"]]
+    if not any(row["api_version"] == API_VERSION for row in rows):
+        problems.append("no endpoint")
+        session.output.say(
+            f"no endpoint of {_url(stack)} has the version {API_VERSION}: "
+            "stripe-customers webhook create"
+        )
+    if not SecretStore(stack).signing_secrets():
+        problems.append("no secret")
+        session.output.say("no signing secret is stored: stripe-customers webhook roll")
+    if problems:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@command(webhook, "update")
+def update(
+    session: Session,
+    endpoint: Annotated[
+        str | None,
+        typer.Argument(metavar="[ENDPOINT]", help="By default, the one that has the stack's URL."),
+    ] = None,
+    *,
+    event: EventOption = None,
+) -> None:
+    """Give the endpoint the types that this release needs, and the stack's URL; enable it.
+
+    Types that it has beyond them remain. Name the endpoint where the stack has got another URL.
+    """
+    stack = session.stack
+    client, url = stripe_client(stack), _url(stack)
+    if endpoint is None:
+        found = [each for each in _endpoints(client, url) if each.api_version == API_VERSION]
+        if not found:
+            raise CommandError("there is none of this version: stripe-customers webhook create")
+    else:
+        found = [client.v1.webhook_endpoints.retrieve(endpoint)]
+    for each in found:
+        types = {*each.enabled_events, *needed_types(stack), *(event or ())}
+        changed = client.v1.webhook_endpoints.update(
+            each.id,
+            {
+                "url": url,
+                "enabled_events": ["*"] if "*" in types else sorted(types),
+                "disabled": False,
+            },
+        )
+        session.output.fields(_row(stack, changed))
+
+
+@command(webhook, "roll")
+def roll(
+    session: Session,
+    *,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="The old secret has expired: forget it.")
+    ] = False,
+) -> None:
+    """Store the new signing secret, typed at a prompt, before the old one.
+
+    First roll it in Stripe's Dashboard, and let the old one expire after 24 hours: Stripe signs
+    with both until then. Afterwards forget the old one with --finish.
+    """
+    store = SecretStore(session.stack)
+    before = store.signing_secrets()
+    if finish:
+        if not before:
+            raise CommandError("no signing secret is stored")
+        store.write_signing_secrets(before[:1])
+    else:
+        secret = ask_for_secret("New signing secret")
+        if not SIGNING_SECRET.fullmatch(secret):
+            raise CommandError("this is not a signing secret: it has the form whsec_…")
+        store.write_signing_secrets([secret, *(each for each in before if each != secret)])
+    session.output.fields({"stored_secrets": len(store.signing_secrets())})
+
+
+@command(webhook, "delete")
+def delete(session: Session, endpoint: EndpointArgument, *, is_confirmed: Yes = False) -> None:
+    """Delete an endpoint that another one has replaced, and forget its signing secret.
+
+    The newest stored secret remains, which is that of the endpoint that was created last.
+    """
+    stack = session.stack
+    session.confirm(f"Delete {endpoint} at Stripe?", is_confirmed=is_confirmed)
+    client = stripe_client(stack)
+    client.v1.webhook_endpoints.delete(endpoint)
+    store = SecretStore(stack)
+    if len(store.signing_secrets()) > 1:
+        store.write_signing_secrets(store.signing_secrets()[:1])
+    session.output.fields({"deleted": endpoint, "stored_secrets": len(store.signing_secrets())})
+
+
+def needed_types(stack: Stack) -> set[str]:
+    """Return the types of event that this stack applies or publishes.
+
+    A family, such as ``invoice.*``, can't be enabled at Stripe, and is left out.
+    """
+    with stack.in_process():
+        applied = set(applied_event_types())
+    published = {each.strip() for each in stack.parameters["PublishTypes"].split(",")}
+    return applied | {each for each in published if each and not each.endswith(".*")}
+
+
+def endpoint_rows(stack: Stack, client: Any) -> list[Json]:
+    """Return the endpoints at Stripe that have the stack's URL, each with what is wrong with it."""
+    return [_row(stack, each) for each in _endpoints(client, _url(stack))]
+
+
+def _url(stack: Stack) -> str:
+    url = stack.outputs.get("WebhookUrl")
+    if url is None:
+        raise CommandError("this stack has no webhook: see its parameter WebhookIngress")
+    return url
+
+
+def _endpoints(client: Any, url: str) -> list[Any]:
+    pages = client.v1.webhook_endpoints.list({"limit": 100})
+    return [each for each in pages.auto_paging_iter() if each.url == url]
+
+
+def _row(stack: Stack, endpoint: Any) -> Json:
+    enabled = set(endpoint.enabled_events)
+    missing = set() if "*" in enabled else needed_types(stack) - enabled
+    problems = []
+    if endpoint.status != "enabled":
+        problems.append("is disabled: stripe-customers webhook update")
+    if missing:
+        problems.append(f"lacks {', '.join(sorted(missing))}: stripe-customers webhook update")
+    if endpoint.api_version != API_VERSION:
+        problems.append(f"has not the version {API_VERSION}: delete it after an upgrade")
+    return {
+        "endpoint": endpoint.id,
+        "status": endpoint.status,
+        "api_version": endpoint.api_version or "the account's",
+        "events": len(enabled),
+        "problem": "; ".join(problems) or None,
+    }

@@ -1,0 +1,279 @@
+"""`doctor`: silent about a healthy stack, and a line for each planted fault."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import boto3
+import pytest
+import stripe
+from botocore.exceptions import ClientError
+
+from local.stripe_double.client import StripeDoubleClient
+from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations_cli.stack import Stack
+from tests.cli.conftest import Json, Run, objects
+from tests.stripe_changes import rename_later
+from tests.world import EMAIL, USER, WEBHOOK_SECRET, World, exhaust
+
+KEY = "sk_test_double"
+
+
+class Parts:
+    """What moto has no part of: each as a healthy stack has it, until a test breaks it."""
+
+    def __init__(self, world: World, client: Callable[[Stack, str], Any]) -> None:
+        self.world = world
+        self.client = client
+        self.mapping = "Enabled"
+        self.rule = "ENABLED"
+        self.alarms: list[str] = []
+        self.clock_differs = 0.0
+        self.table: Json = {"StreamSpecification": {"StreamEnabled": True}}
+        self.deployment = "stripe-customers-dev"
+        self.refused: set[str] = set()
+
+    def of_service(self, stack: Stack, service: str) -> Any:
+        if service in ("lambda", "events", "cloudwatch"):
+            return self
+        if service == "dynamodb":
+            return Table(self, self.client(stack, service))
+        if service == "cloudformation":
+            return Described(self, self.client(stack, service))
+        return self.client(stack, service)
+
+    def refuse(self, operation: str) -> None:
+        if operation in self.refused:
+            error: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
+            raise ClientError(error, operation)
+
+    def get_event_source_mapping(self, **_: str) -> Json:
+        self.refuse("GetEventSourceMapping")
+        return {"State": self.mapping, "UUID": "mapping-1"}
+
+    def describe_rule(self, **_: str) -> Json:
+        return {"State": self.rule}
+
+    def get_paginator(self, _: str) -> Any:
+        return self
+
+    def paginate(self, **_: str) -> list[Json]:
+        return [{"MetricAlarms": [{"AlarmName": name} for name in self.alarms]}]
+
+
+class Table:
+    """The table's description and the deployment that it is of; all else is DynamoDB's."""
+
+    def __init__(self, parts: Parts, client: Any) -> None:
+        self.parts = parts
+        self.client = client
+
+    def describe_table(self, **given: str) -> Json:
+        table = self.client.describe_table(**given)["Table"]
+        return {"Table": {**table, **self.parts.table}}
+
+    def get_item(self, **_: Any) -> Json:
+        return {"Item": {"name": {"S": self.parts.deployment}}}
+
+
+class Described:
+    """CloudFormation, with a header that says the time."""
+
+    def __init__(self, parts: Parts, client: Any) -> None:
+        self.parts = parts
+        self.client = client
+
+    def describe_stacks(self, **given: str) -> Json:
+        described: Json = self.client.describe_stacks(**given)
+        date = formatdate(time.time() - self.parts.clock_differs, usegmt=True)
+        headers = {**described["ResponseMetadata"]["HTTPHeaders"], "date": date}
+        return {**described, "ResponseMetadata": {"HTTPHeaders": headers}}
+
+
+@pytest.fixture
+def parts(world: World, stack: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
+    """A healthy stack, with its secrets and its webhook endpoint."""
+    parts = Parts(world, Stack.client)
+
+    def client_of(self: Stack, service: str) -> Any:
+        return parts.of_service(self, service)
+
+    monkeypatch.setattr(Stack, "client", client_of)
+    monkeypatch.setattr(Stack, "resource", lambda _, logical_id: f"the-{logical_id}")
+    client = stripe.StripeClient
+
+    def connected(key: str, **options: Any) -> Any:
+        return client(key, **{"http_client": StripeDoubleClient(world.stripe), **options})
+
+    monkeypatch.setattr(stripe, "StripeClient", connected)
+    monkeypatch.setenv("STRIPE_API_KEY", KEY)
+    world.time = time.time()
+    world.stripe.api_keys = {KEY}
+    world.stripe.webhooks.endpoints.clear()
+    run("webhook", "create")
+    run("key", "set", input=f"{KEY}\n")
+    (endpoint,) = world.stripe.webhooks.endpoints.values()
+    world.configure(webhook_secret=endpoint.secrets[0])
+    yield parts
+    store = boto3.client("secretsmanager")
+    for found in store.list_secrets()["SecretList"]:
+        store.delete_secret(SecretId=found["Name"], ForceDeleteWithoutRecovery=True)
+
+
+def store(name: str, value: str) -> None:
+    boto3.client("secretsmanager").put_secret_value(SecretId=name, SecretString=value)
+
+
+def forget(name: str) -> None:
+    boto3.client("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+
+
+def refuse_permission(parts: Parts) -> None:
+    parts.world.stripe.faults.fail_next(status=403, match="GET /v1/events")
+
+
+def endpoint(parts: Parts) -> Any:
+    (found,) = parts.world.stripe.webhooks.endpoints.values()
+    return found
+
+
+def let_an_event_fail(parts: Parts) -> None:
+    customer = StripeCustomer.create(USER, EMAIL)
+    stripe_id = rename_later(parts.world, customer, "Newest")
+    exhaust(stripe_id)
+    StripeEvent.apply(stripe_id)
+
+
+def change(**values: Any) -> Callable[[Parts], None]:
+    return lambda parts: parts.__dict__.update(values)
+
+
+FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
+    "key of the other mode": (
+        lambda _: store("stripe/api-key", "sk_live_x"),
+        "api key",
+        "is no test-mode key",
+    ),
+    "no key": (lambda _: forget("stripe/api-key"), "api key", "no secret stripe/api-key"),
+    "key that Stripe refuses": (
+        lambda _: store("stripe/api-key", "sk_test_x"),
+        "api key",
+        "Stripe refuses the key",
+    ),
+    "missing permission": (refuse_permission, "permission", "the key may not read events"),
+    "no signing secret": (
+        lambda _: forget("stripe/webhook-secret"),
+        "signing secret",
+        "none is stored",
+    ),
+    "malformed signing secret": (
+        lambda _: store("stripe/webhook-secret", "secret"),
+        "signing secret",
+        "what is stored is not whsec_…",
+    ),
+    "secret of another endpoint": (
+        lambda _: store("stripe/webhook-secret", WEBHOOK_SECRET),
+        "webhook",
+        "link_customer refuses the stored secret, or its clock differs",
+    ),
+    "function without its secret": (
+        lambda parts: parts.world.configure(webhook_secret=None),
+        "webhook",
+        "link_customer responds with 500 urn:stripe-integrations:problem:misconfigured",
+    ),
+    "missing index": (
+        change(table={"GlobalSecondaryIndexes": [{"IndexName": "by_queue"}]}),
+        "table",
+        "lacks the index by_created, by_customer",
+    ),
+    "no stream": (change(table={"StreamSpecification": {}}), "stream", "the table has no stream"),
+    "table of another deployment": (
+        change(deployment="other"),
+        "deployment name",
+        "the table is that of other",
+    ),
+    "disabled mapping": (change(mapping="Disabled"), "stream mapping", "is disabled"),
+    "disabled schedule": (change(rule="DISABLED"), "schedule", "is disabled"),
+    "disabled endpoint": (
+        lambda parts: setattr(endpoint(parts), "is_disabled", True),
+        "endpoint",
+        "is disabled",
+    ),
+    "missing type": (
+        lambda parts: endpoint(parts).enabled_events.remove("customer.deleted"),
+        "endpoint",
+        "lacks customer.deleted",
+    ),
+    "endpoint of another version": (
+        lambda parts: setattr(endpoint(parts), "api_version", "2024-06-20"),
+        "endpoint",
+        "none has the stack's URL and the version",
+    ),
+    "endpoint at another address": (
+        lambda parts: setattr(endpoint(parts), "url", "https://elsewhere"),
+        "endpoint",
+        "none has the stack's URL and the version",
+    ),
+    "wrong clock": (change(clock_differs=3600.0), "clock", "this machine's differs by 360"),
+    "failed event": (let_an_event_fail, "events", "1 have failed"),
+    "alarm": (change(alarms=["x-StreamBehind"]), "alarms", "x-StreamBehind is in alarm"),
+    "missing permission of the operator": (
+        change(refused={"GetEventSourceMapping"}),
+        "stream mapping",
+        "GetEventSourceMapping: AccessDeniedException",
+    ),
+}
+
+
+class TestDoctor:
+    def test_finds_nothing_on_a_healthy_stack(self, run: Run, parts: Parts) -> None:
+        known = parts.world.items()
+        result = run("doctor")
+        assert result.exit_code == 0, result.output
+        assert result.stdout == ""
+        assert result.stderr.endswith(" 0 problems\n")
+        assert parts.world.items() == known
+        everything = objects(run("doctor", "--all", "--json"))
+        assert {each["result"] for each in everything} == {"ok"}
+        assert len(everything) > 15
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_names_a_planted_fault(self, run: Run, parts: Parts, fault: str) -> None:
+        plant, check, found = FAULTS[fault]
+        plant(parts)
+        result = run("doctor", "--json")
+        assert result.exit_code == 1
+        assert f'"check": "{check}"' in result.stdout
+        assert found in result.stdout
+        assert "sk_" not in result.output
+        assert "whsec_d" not in result.output
+
+    def test_each_problem_says_what_to_do(self, run: Run, parts: Parts) -> None:
+        for value in ("mapping", "rule"):
+            setattr(parts, value, "Disabled")
+        problems = objects_of_failure(run("doctor", "--json"))
+        assert len(problems) == 2
+        assert all(each["to_do"] for each in problems)
+
+    def test_endpoint_is_skipped_without_a_secret_key(self, run: Run, parts: Parts) -> None:
+        (skipped,) = objects(run("doctor", "--json", env={"STRIPE_API_KEY": None}))
+        assert (skipped["check"], skipped["result"]) == ("endpoint", "skipped")
+
+
+def objects_of_failure(result: Any) -> list[Json]:
+    assert result.exit_code == 1
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+class TestClosed:
+    @pytest.fixture
+    def stack_parameters(self) -> Json:
+        return {"Closed": "true"}
+
+    def test_is_a_problem(self, run: Run, parts: Parts) -> None:
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert problem["found"] == "the stack is closed"

@@ -1,0 +1,315 @@
+"""`backfill`, `verify`, `repair` and `rebuild`: started, watched, stopped, resumed, reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.config import UnassignedCustomers
+from stripe_integrations.errors import StripeIntegrationsError
+from stripe_integrations_cli import watch
+from stripe_integrations_cli.stack import Stack
+from tests import roles
+from tests.cli.conftest import Run, lines, objects
+from tests.stripe_integrations.actions.account.helpers import lose_events
+from tests.world import EMAIL, USER, World
+
+Json = dict[str, Any]
+
+BUCKET = "the-ReportsBucket"
+
+
+class Machine:
+    """The state machine: each look at an execution lets a worker do its next part."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.executions: dict[str, Json] = {}
+        self.inputs: list[Json] = []
+        self.before_work: Callable[[str], None] = lambda _: None
+
+    def start_execution(self, *, input: str, name: str = "again", **_: str) -> Json:  # noqa: A002
+        given = json.loads(input)
+        self.inputs.append(given)
+        execution: Json = {"status": "RUNNING", "run_id": given.get("run_id", name)}
+        self.executions[name] = execution
+        try:
+            if "run_id" in given:
+                self.world.walk({"action": "resume", "run_id": given["run_id"]})
+            else:
+                self.world.walk({"action": "start", "run_id": name, "options": given})
+        except StripeIntegrationsError as error:
+            cause = json.dumps({"errorMessage": str(error)})
+            execution |= {"status": "FAILED", "error": type(error).__name__, "cause": cause}
+        return {"executionArn": name}
+
+    def describe_execution(self, *, executionArn: str) -> Json:  # noqa: N803
+        execution = self.executions[executionArn]
+        if execution["status"] == "RUNNING":
+            self.before_work(execution["run_id"])
+            worked = self.world.walk(
+                {"action": "work", "run_id": execution["run_id"], "worker": "1"}
+            )
+            if worked["wait_seconds"]:
+                self.world.time += worked["wait_seconds"]
+                self.world.reconcile()
+            if worked["is_done"]:
+                execution["status"] = "SUCCEEDED"
+        return execution
+
+
+@pytest.fixture
+def machine(world: World, stack: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    machine = Machine(world)
+    client = Stack.client
+
+    def with_machine(self: Stack, service: str) -> Any:
+        return machine if service == "stepfunctions" else client(self, service)
+
+    def store_report(key: str, text: str) -> None:
+        with roles.acting_freely():
+            store.put_object(Bucket=BUCKET, Key=key, Body=text.encode())
+
+    def read_file(key: str, offset: int) -> Iterator[tuple[bytes, int]]:
+        with roles.acting_freely():
+            world.files[key] = store.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return world.read_file(key, offset)
+
+    monkeypatch.setattr(Stack, "client", with_machine)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0)
+    store = boto3.client("s3")
+    store.create_bucket(
+        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    world.context.store_report = store_report
+    world.context.read_file = read_file
+    world.configure(unassigned_customers=UnassignedCustomers.STORE)
+    world.reconcile()
+    yield machine
+    for found in store.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        store.delete_object(Bucket=BUCKET, Key=found["Key"])
+    store.delete_bucket(Bucket=BUCKET)
+
+
+def on_stripe(world: World, count: int = 1) -> list[str]:
+    """Customers that Stripe has and the table lacks; their ids."""
+    made = [
+        str(world.request("POST", "/v1/customers", {"email": EMAIL})["id"]) for _ in range(count)
+    ]
+    world.time += 1  # a run lists what was created before the second in which it starts
+    return made
+
+
+def mapping_file(folder: Path, *rows: str, name: str = "users.csv") -> str:
+    path = folder / name
+    path.write_text("\n".join(["user_id,stripe_id", *rows, ""]))
+    return str(path)
+
+
+class TestBackfill:
+    def test_stores_what_the_table_lacks(self, run: Run, world: World, machine: Machine) -> None:
+        on_stripe(world, 3)
+        result = run("backfill", "start")
+        ended = dict(lines(result))
+        assert (ended["state"], ended["stored"], ended["objects"]) == ("finished", "3", "3")
+        assert "state finished" in result.stderr
+        assert len(world.items(record_type="Customer")) == 3
+
+    def test_gives_users_the_customers_of_a_mapping(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> None:
+        (stripe_id,) = on_stripe(world)
+        path = mapping_file(tmp_path, f"u-1,{stripe_id}")
+        run("backfill", "start", "--mapping", path, "--payment-methods", "none")
+        assert StripeCustomer.require(USER).stripe_id == stripe_id
+        (given,) = machine.inputs
+        assert given["payment_methods"] == "none"
+        assert given["mapping"].startswith("mappings/backfill-")
+
+    def test_conflict_is_reported_and_the_status_is_1(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> None:
+        first, second = on_stripe(world, 2)
+        path = mapping_file(tmp_path, f"u-1,{first}", f"u-1,{second}")
+        result = run("backfill", "start", "--mapping", path)
+        assert result.exit_code == 1
+        run_id = str(machine.executions.popitem()[0])
+        assert f"the report has 1: stripe-customers backfill report {run_id}" in result.stderr
+        assert lines(run("backfill", "report")) == [
+            [second, "conflict", "this user has another customer"]
+        ]
+
+    def test_invalid_mapping_is_not_even_sent(
+        self, run: Run, machine: Machine, tmp_path: Path
+    ) -> None:
+        path = mapping_file(tmp_path, "u-1,not-a-customer")
+        result = run("backfill", "start", "--mapping", path)
+        assert result.exit_code == 1
+        assert "1 rows are invalid, the first at byte 18: " in result.stderr
+        assert machine.inputs == []
+
+    def test_goes_on_without_invalid_rows_on_request(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> None:
+        (stripe_id,) = on_stripe(world)
+        path = mapping_file(tmp_path, "u-2,not-a-customer", f"u-1,{stripe_id}")
+        result = run("backfill", "start", "--mapping", path, "--allow-refused")
+        assert result.exit_code == 1
+        assert StripeCustomer.require(USER).stripe_id == stripe_id
+        assert StripeCustomer.get(User("u-2")) is None
+
+    def test_dry_run_prints_the_plan(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> None:
+        first, second = on_stripe(world, 2)
+        path = mapping_file(tmp_path, f"u-1,{first}", f"u-1,{second}", f"u-2,{second}", "x")
+        result = run("backfill", "start", "--dry-run", "--mapping", path, "--json")
+        assert result.exit_code == 1
+        plan = json.loads(result.stdout)
+        assert (
+            plan.items()
+            >= {
+                "rows": 3,
+                "refused_rows": 1,
+                "users_with_several_customers": 1,
+                "customers_with_several_users": 1,
+                "workers": 4,
+            }.items()
+        )
+        assert machine.inputs == []
+
+    def test_dry_run_of_a_clean_mapping_succeeds(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> None:
+        (stripe_id,) = on_stripe(world)
+        path = mapping_file(tmp_path, f"u-1,{stripe_id}")
+        (plan,) = objects(run("backfill", "start", "--dry-run", "--mapping", path, "--json"))
+        assert (plan["rows"], plan["refused_rows"]) == (1, 0)
+
+    @pytest.mark.parametrize("name", ["users.txt", "absent.csv"])
+    def test_refuses_a_file_that_is_no_mapping(
+        self, run: Run, machine: Machine, tmp_path: Path, name: str
+    ) -> None:
+        (tmp_path / "users.txt").touch()
+        result = run("backfill", "start", "--mapping", str(tmp_path / name))
+        assert result.exit_code == 2
+
+    def test_failure_to_start_is_one_line(self, run: Run, world: World, machine: Machine) -> None:
+        world.walk({"action": "start", "run_id": "other"})
+        result = run("backfill", "start")
+        assert result.exit_code == 1
+        assert result.stderr == "error: RunInProgressError: run other is in progress\n"
+
+
+class TestStopAndResume:
+    def test_stopped_run_is_resumed(self, run: Run, world: World, machine: Machine) -> None:
+        on_stripe(world, 3)
+        machine.before_work = lambda _: run("backfill", "stop")  # type: ignore[assignment]
+        stopped = run("backfill", "start")
+        assert stopped.exit_code == 1
+        assert "resume it: stripe-customers backfill resume backfill-" in stopped.stderr
+        machine.before_work = lambda _: None
+        assert dict(lines(run("backfill", "resume")))["state"] == "finished"
+        assert len(world.items(record_type="Customer")) == 3
+
+    def test_finished_run_is_not_resumed(self, run: Run, world: World, machine: Machine) -> None:
+        run("backfill", "start")
+        assert run("backfill", "resume").stderr.endswith("is finished\n")
+
+    def test_ctrl_c_says_how_to_return(self, run: Run, world: World, machine: Machine) -> None:
+        def interrupt(_: str) -> None:
+            raise KeyboardInterrupt
+
+        machine.before_work = interrupt
+        result = run("backfill", "start")
+        assert result.exit_code == 130
+        run_id = next(iter(machine.executions))
+        assert f"stripe-customers backfill watch {run_id}." in result.stderr
+        assert f"stripe-customers backfill stop {run_id}" in result.stderr
+        machine.before_work = lambda _: None
+        machine.describe_execution(executionArn=run_id)
+        assert dict(lines(run("backfill", "watch", run_id)))["state"] == "finished"
+
+    def test_start_need_not_be_watched(self, run: Run, world: World, machine: Machine) -> None:
+        ((name, run_id),) = lines(run("backfill", "start", "--no-watch"))
+        assert name == "run_id"
+        status = dict(lines(run("backfill", "status", run_id)))
+        assert (status["state"], status["kind"]) == ("running", "backfill")
+        (status,) = objects(run("backfill", "status", "--json"))
+        assert status["run_id"] == run_id
+
+
+class TestVerifyAndRepair:
+    def test_finds_nothing_on_an_equal_table(
+        self, run: Run, world: World, machine: Machine
+    ) -> None:
+        assert dict(lines(run("verify")))["differences"] == "none"
+
+    def test_differences_are_named_and_repaired(
+        self, run: Run, world: World, machine: Machine
+    ) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.IGNORE)
+        (stripe_id,) = on_stripe(world)
+        lose_events(world)
+        world.time += 40 * 86400  # Stripe lists events for 30 days
+        world.reconcile()
+        world.configure(unassigned_customers=UnassignedCustomers.STORE)
+        result = run("verify")
+        assert result.exit_code == 1
+        run_id = next(iter(machine.executions))
+        assert f"stripe-customers repair {run_id}" in result.stderr
+        found = lines(run("backfill", "report", run_id))
+        assert [row[:2] for row in found] == [[stripe_id, "missing"]]
+        assert lines(run("repair", run_id, "--dry-run")) == found
+        assert not world.items(record_type="Customer")
+        assert dict(lines(run("repair", run_id)))["state"] == "finished"
+        assert [each["stripe_id"] for each in world.items(record_type="Customer")] == [stripe_id]
+
+    def test_report_of_no_run_is_refused(self, run: Run, machine: Machine) -> None:
+        assert run("backfill", "report", "a/b").exit_code == 2
+
+
+class TestUndo:
+    def test_releases_what_a_run_gave(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> None:
+        (stripe_id,) = on_stripe(world)
+        path = mapping_file(tmp_path, f"u-1,{stripe_id}")
+        run("backfill", "start", "--mapping", path)
+        run_id = next(iter(machine.executions))
+        world.time += 200
+        assert run("backfill", "undo", run_id).exit_code == 2
+        assert dict(lines(run("backfill", "undo", run_id, "--yes")))["released"] == "1"
+        assert StripeCustomer.get(USER) is None
+
+
+class TestRebuild:
+    def test_stores_customers_of_this_deployment(
+        self, run: Run, world: World, machine: Machine
+    ) -> None:
+        assert dict(lines(run("rebuild")))["state"] == "finished"
+        assert machine.inputs == [{"kind": "rebuild"}]
+
+
+class TestTimeLeft:
+    def test_is_estimated_from_the_windows_that_are_done(self) -> None:
+        status = {"state": "running", "windows_done": 1, "windows": 4, "seconds": 60.0}
+        assert watch.duration(watch.seconds_left(status)) == "3 min 0 s"
+        assert watch.seconds_left({**status, "windows_done": 0}) is None
+        assert watch.duration(7320) == "2 h 2 min"
+        assert watch.duration(7.4) == "7 s"
+        assert watch.duration(None) == ""
+
+    def test_terminal_shows_a_bar(
+        self, run: Run, world: World, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        on_stripe(world, 2)
+        result = run("backfill", "start")
+        assert "2 objects" in result.stderr
