@@ -26,13 +26,14 @@ define step
 endef
 
 # ministack's own requirements would install another boto3; its DynamoDB, run in process, needs none.
+PACKAGE := .[stripe,cli]
 MINISTACK_PIN = sed -n '/^ministack==/,/\# via/p' requirements/ministack.txt
 .venv/ready: requirements/dev.txt requirements/ministack.txt pyproject.toml .tools/uv/ready
 	$(call step,installing $< into .venv,$(UV) venv --clear --python $(PYTHON) .venv \
 		&& $(UV) pip sync --python .venv/bin/python --require-hashes --compile-bytecode $< \
 		&& $(MINISTACK_PIN) | $(UV) pip install \
 			--python .venv/bin/python --no-deps --require-hashes --compile-bytecode --requirements - \
-		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '.[stripe,cli]')
+		&& $(UV) pip install --python .venv/bin/python --no-deps --no-build-isolation --editable '$(PACKAGE)')
 	@touch $@
 
 .tools/sam/ready .tools/ministack/ready .tools/awscli/ready .tools/docs/ready .tools/schemathesis/ready .tools/checkov/ready .tools/bench/ready: .tools/%/ready: requirements/%.txt .tools/uv/ready
