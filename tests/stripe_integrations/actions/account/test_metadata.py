@@ -48,6 +48,8 @@ from tests.world import USER, World, database_client
 
 pytestmark = pytest.mark.usefixtures("stores_unassigned")
 
+DEPLOYMENT = "stripe-customers"
+
 
 @pytest.fixture
 def assigned(world: World, existing: str) -> str:
@@ -195,7 +197,7 @@ class TestNotWritten:
         "metadata",
         [
             {USER_KEY: "u-1", TOKEN_KEY: "shop-prod/1-a"},
-            {USER_KEY: "u-2", TOKEN_KEY: "stripe-customers/1-a"},
+            {USER_KEY: "u-2", TOKEN_KEY: f"{DEPLOYMENT}/1-a"},
         ],
     )
     def test_where_it_names_another_owner(
