@@ -432,15 +432,14 @@ class Event(Record, discriminator="Event"):
         One that only its receipt has claimed is claimed now, before its side effects.
         """
         if not self.is_claimed:
-            has_claimed = self.update_if(self._claim_actions(), self._holds_turn())
-            self.is_claimed = has_claimed
-            return has_claimed
+            self.is_claimed = self._update_in_turn(self._claim_actions())
+            return self.is_claimed
         ends = (self.next_attempt or 0) - CLOCK_SKEW_SECONDS
         return current().clock() < ends or self.holds_turn()
 
     def note_publication(self) -> bool:
         """Note that the event was published, and return whether it is still this worker's turn."""
-        return self.update_if([Event.published_at.set(current().now())], self._holds_turn())
+        return self._update_in_turn([Event.published_at.set(current().now())])
 
     def link_waiting(self, owner: Owner) -> bool:
         """Link a waiting event to its customer, and return whether this worker has done it.
@@ -601,6 +600,13 @@ class Event(Record, discriminator="Event"):
             self._count_attempt(),
         ]
         self.update_if(actions, self._holds_turn())
+
+    def _update_in_turn(self, actions: list[Action]) -> bool:
+        """Write it, and return whether it is still this worker's turn; its end stores the link."""
+        owner = self.user_id, self.customer_id
+        is_written = self.update_if(actions, self._holds_turn())
+        self.user_id, self.customer_id = owner
+        return is_written
 
     def _claim_actions(self) -> list[Action]:
         """The actions by which an attempt claims the side effects, and is counted."""

@@ -9,7 +9,7 @@ from stripe_integrations.actions import StripeCustomer, StripeEvent
 from stripe_integrations.models import Customer, Event
 from tests.stripe_changes import rename, rename_later
 from tests.stripe_integrations.actions.events.custom_handlers import NOTE, called, meanwhile
-from tests.world import USER, World, stored_event
+from tests.world import EMAIL, USER, World, stored_event
 from tests.write_units import counting_write_units
 
 
@@ -145,3 +145,18 @@ class TestSideEffects:
             world.stream_events(stripe_id)
         assert seen == [("pending", 1, True)]
         assert counts.operations.index("TransactWriteItems") < counts.operations.index("UpdateItem")
+
+    @pytest.mark.parametrize("is_handled", [False, True])
+    def test_of_event_that_came_before_its_customer_was_stored_name_the_user(
+        self, world: World, is_handled: bool
+    ) -> None:
+        handlers = {"customer.created": NOTE} if is_handled else {}
+        world.configure(event_bus_name="changes", event_handlers=handlers)
+        world.stripe.faults.kill_client_after(1, match="POST /v1/customers")
+        with pytest.raises(ClientKilledError):
+            StripeCustomer.create(USER, EMAIL)
+        stripe_id = world.receive("customer.created")
+        StripeCustomer.create(USER, EMAIL)
+        world.stream_events(stripe_id)
+        assert [detail["user_id"] for detail in world.published] == ["u-1"]
+        assert stored_event(stripe_id).user_id == "u-1"
