@@ -42,6 +42,8 @@ _BATCH_EVENTS = 1000
 """How many pending events are read and grouped before the first is attempted."""
 _LOOKUP_BATCH_SIZE = 100
 """How many waiting events are looked up by one request."""
+_DUE_FETCHES = 1000
+"""How many customers' children one run fetches at most."""
 
 
 @dataclass
@@ -161,7 +163,10 @@ def write_due_metadata(result: Reconciliation) -> None:
 
 def fetch_due_children(result: Reconciliation) -> None:
     """Fetch the children that are due, while there is time and Stripe responds."""
-    for pk, stripe_id in due_fetches():
+    due = list(islice(due_fetches(), _DUE_FETCHES))
+    # In random order: one that ends its run must not always precede the same others.
+    current().random.shuffle(due)
+    for pk, stripe_id in due:
         if not current().has_time_for(limits.APPLY_SECONDS):
             return
         try:

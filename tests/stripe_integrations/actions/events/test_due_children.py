@@ -239,9 +239,11 @@ class TestFailure:
         return [existing, other]
 
     @pytest.fixture
-    def fail(self, world: World, two: list[str]) -> Callable[[int], Reconciliation]:
-        def fail(status: int) -> Reconciliation:
-            match = f"GET /v1/customers/{two[0]}"
+    def fail(self, world: World, two: list[str]) -> Callable[..., Reconciliation]:
+        """Fetch while Stripe fails for the first customer, or for another id."""
+
+        def fail(status: int, stripe_id: str = two[0]) -> Reconciliation:
+            match = f"GET /v1/customers/{stripe_id}"
             world.stripe.faults.fail_next(None, match=match, status=status)
             result = fetch_due(world)
             world.stripe.faults.clear()
@@ -250,7 +252,7 @@ class TestFailure:
         return fail
 
     def test_of_one_does_not_delay_the_others(
-        self, world: World, two: list[str], fail: Callable[[int], Reconciliation]
+        self, world: World, two: list[str], fail: Callable[..., Reconciliation]
     ) -> None:
         failures = fail(404).failures
         assert [type(error) for error in failures] == [StripeRefusedError]
@@ -259,10 +261,17 @@ class TestFailure:
         assert [len(record_of(stripe_id).cards) for stripe_id in two] == [1, 1]
 
     def test_by_an_outage_leaves_the_rest_to_the_next_run(
-        self, world: World, two: list[str], fail: Callable[[int], Reconciliation]
+        self, world: World, two: list[str], fail: Callable[..., Reconciliation]
     ) -> None:
-        failures = fail(503).failures
+        failures = fail(503, "*").failures
         assert [type(error) for error in failures] == [StripeUnavailableError]
         assert [len(record_of(stripe_id).cards) for stripe_id in two] == [0, 0]
         fetch_due(world)
         assert [len(record_of(stripe_id).cards) for stripe_id in two] == [1, 1]
+
+    def test_that_lasts_does_not_keep_the_others_waiting(
+        self, two: list[str], fail: Callable[..., Reconciliation]
+    ) -> None:
+        for _ in range(20):
+            fail(503)
+        assert [len(record_of(stripe_id).cards) for stripe_id in two] == [0, 1]
