@@ -159,6 +159,19 @@ class StripeGateway:
         )
         self._clients: dict[int, stripe.StripeClient] = {}
 
+    def require_key(self) -> None:
+        """Read the API key, unless it was read: without it, no call is possible.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no key, or it is not one of this mode.
+        SecretUnavailableError
+            Its store can't be reached now.
+        """
+        if not self._clients:
+            self._connect(is_refused=False)
+
     def create_customer(self, params: Any, idempotency_key: str) -> Json:
         """Create a customer: https://docs.stripe.com/api/customers/create."""
         return self._response(
@@ -550,11 +563,10 @@ class StripeGateway:
 
     def _client_in_time(self, operation: str) -> stripe.StripeClient:
         """The client whose longest call fits into the rest of the invocation."""
+        self.require_key()  # before the time is measured: its store may be slow
         left = self._remaining_seconds()
         if left < _ONE_ATTEMPT_SECONDS:
             raise errors.StripeUnavailableError(f"no time is left to {operation}")
-        if not self._clients:
-            self._connect(is_refused=False)
         return self._clients[RETRIES if left >= _RETRYING_SECONDS else 0]
 
     def _translated(self, operation: str, error: stripe.StripeError) -> errors.StripeError:

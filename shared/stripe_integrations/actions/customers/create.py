@@ -63,7 +63,7 @@ def create_customer(
         raise errors.InvalidFieldError("allow_existing", "must be true or false")
     stored_kinds()  # an invalid setting is raised before anything is written
     try:
-        _ = current().stripe
+        current().stripe.require_key()
     except (errors.ConfigurationError, errors.SecretUnavailableError):
         # Stripe can't be called at all: nothing is written.
         customer = UserRecords.read(user_id).active_customer
