@@ -18,10 +18,12 @@ from stripe_integrations.actions.customers.assign import remove_assignment
 from stripe_integrations.actions.customers.metadata import remove_metadata
 from stripe_integrations.actions.customers.release import free_customer
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY, names_other_owner
+from stripe_integrations.context import current
 from stripe_integrations.models import Customer, Pointer, UserRecords, read_customer
 from stripe_integrations.models.customer import ExtraItem
 from stripe_integrations.models.fields import value_at
 from stripe_integrations.models.metadata_update import MetadataUpdate
+from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.retry import retry_on_conflict
 from stripe_integrations.models.run import Run
 
@@ -49,17 +51,26 @@ def undo_customers(page: Page, run: Run, wait: Wait) -> None:
         pointer = pointers.get(obj["id"])
         if pointer is None or pointer.run_id != run.of_run:
             return Result.UNCHANGED
-        return _undo(page, run, obj, wait)
+        return _undo(run, obj, wait)
 
     page.process(process)
 
 
-def _undo(page: Page, run: Run, obj: Json, wait: Wait) -> Result:
+def _undo(run: Run, obj: Json, wait: Wait) -> Result:
     undone = undo_assignment(obj["id"], str(run.of_run), wait, obj.get("metadata"))
     if undone is Result.RELEASED and stores_unassigned() and not Pointer.read(obj["id"]):
         # Its record was never stored, and its events have waited for the record.
-        write_customers(Page([obj], page.observation), run)
+        _store_unassigned(obj["id"], run)
     return undone
+
+
+def _store_unassigned(customer_id: str, run: Run) -> None:
+    """Store a customer as it is now: the metadata may have been removed since it was listed."""
+    sent = current().clock()
+    stripe_customer = retrieve_existing(customer_id)
+    if not stripe_customer.get("deleted"):
+        observation = Observation.of_fetch(sent, received=current().clock())
+        write_customers(Page([stripe_customer], observation), run)
 
 
 def undo_assignment(customer_id: str, run_id: str, wait: Wait, metadata: object = None) -> Result:

@@ -26,6 +26,7 @@ from stripe_integrations.errors import (
     StripeUnavailableError,
 )
 from stripe_integrations.models import Pointer
+from stripe_integrations.models.claim import new_token
 from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.models.observation import Observation
 from stripe_integrations.models.run import RunKind
@@ -391,6 +392,17 @@ class TestUndone:
         assert users(world) == {}
         assert world.items(record_type="MetadataUpdate") == []
         assert record_of(assigned).metadata == {"plan": "gold"}
+
+    def test_of_customer_whose_record_was_never_stored(self, world: World, existing: str) -> None:
+        set_metadata(world, existing, **{USER_KEY: "u-1", TOKEN_KEY: new_token()})
+        world.files["mappings/a.csv"] = f"user_id,stripe_id\nu-1,{existing}\n".encode()
+        run_id = StripeAccount.start(mapping="mappings/a.csv").run_id
+        next(StripeAccount.work(run_id))
+        StripeAccount.stop(run_id)
+        world.time += 300
+        assert undo(run_id) == {"released": 1}
+        assert on_stripe(world, existing)["metadata"] == {}
+        assert record_of(existing).metadata == {}
 
     def test_event_of_removal_costs_no_fetch(self, world: World, assigned: str) -> None:
         write()
