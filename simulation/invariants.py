@@ -144,6 +144,8 @@ def check_events(final: FinalState) -> Iterator[Violation]:
             yield Violation("an ignored event has a reason", detail)
         if state == "failed" and stripe_id not in letters:
             yield Violation("a failed event is a dead letter", detail)
+        if state == "applied" and _lacks_user(final, stripe_id, event):
+            yield Violation("an applied event has the user of its customer", detail)
         has_handler = final.handlers.has_handler_for(kind or "")
         if has_handler and state == "applied" and stripe_id not in final.handlers.handled:
             yield Violation("an applied event was handled", detail)
@@ -156,6 +158,16 @@ def check_events(final: FinalState) -> Iterator[Violation]:
     yield from _check_recovered(final)
     yield from _check_failures(final)
     yield from _check_crafted(final)
+
+
+def _lacks_user(final: FinalState, stripe_id: str, event: Json) -> bool:
+    """Return whether an event of a user's customer ended without the user's id.
+
+    The customer may have been no user's then; or unknown, which the event's reason says.
+    """
+    if event.keys() & {"user_id", "reason"} or stripe_id in final.watch.unassigned:
+        return False
+    return "user_id" in _pointer(final, str(text(event, "customer_id")))
 
 
 def check_erasures(final: FinalState) -> Iterator[Violation]:

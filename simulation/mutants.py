@@ -159,6 +159,13 @@ MUTANTS = (
         "                if outcome.event.is_claimed and not outcome.event.confirm_claim():\n",
     ),
     Mutant(
+        "link of an event lost by the claim of its side effects",
+        f"{_MODELS}/event.py",
+        "        self.user_id, self.customer_id = owner\n        return is_written\n",
+        "        return is_written\n",
+        seed=25,
+    ),
+    Mutant(
         "soft delete without a new version",
         f"{_MODELS}/customer.py",
         _WRITE,

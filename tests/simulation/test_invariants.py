@@ -502,6 +502,11 @@ def fail_an_event_at_once(scene: Scene) -> None:
     fail(scene, attempts=MAX_ATTEMPTS, seconds=DAY)
 
 
+def forget_the_user_of_an_event(scene: Scene) -> None:
+    applied = event("applied", kind="customer.created", customer_id=scene.stripe_id)
+    scene.write(("EVENT", applied), pk="EVENT#evt_1")
+
+
 def forget_a_handler(scene: Scene) -> None:
     scene.write(("EVENT", event("applied", kind="customer.updated")), pk="EVENT#evt_1")
 
@@ -883,6 +888,7 @@ def accept_a_forged_event(scene: Scene) -> None:
         (fail_an_event_in_silence, "a failed event is a dead letter"),
         (fail_an_event_after_one_attempt, "an event fails only after all attempts"),
         (fail_an_event_at_once, "an event fails only after all attempts"),
+        (forget_the_user_of_an_event, "an applied event has the user of its customer"),
         (forget_a_handler, "an applied event was handled"),
         (unfinish_an_event, "a finished event stays finished"),
         (forget_an_attempt, "an attempt that was counted stays counted"),
