@@ -550,9 +550,9 @@ MUTANTS = (
     ),
     Mutant(
         "replayed response of an update written",
-        f"{_CUSTOMERS}/update.py",
-        'if response.is_replayed or "default_source" in fields:',
-        'if "default_source" in fields:',
+        f"{_CUSTOMERS}/refresh.py",
+        "    if response.is_replayed:\n        return {}\n",
+        "",
     ),
     Mutant(
         "update repeated after a conflict",
