@@ -13,15 +13,15 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.config import API_VERSION, STRIPE_API_BASE
-from stripe_integrations_cli.errors import CommandError, ExitCode
+from stripe_integrations_cli.errors import ExitCode
 from stripe_integrations_cli.secret_store import SIGNING_SECRET, SecretStore
-from stripe_integrations_cli.session import Session
+from stripe_integrations_cli.session import Session, explained
 from stripe_integrations_cli.stack import Stack
-from stripe_integrations_cli.stripe_account import KEY_VARIABLE, stripe_client
+from stripe_integrations_cli.stripe_account import KEY_VARIABLE, is_key_of_mode, stripe_client
 from stripe_integrations_cli.webhook import endpoint_rows
 
 INDEXES = {"by_customer", "by_created", "by_queue"}
@@ -75,7 +75,7 @@ def doctor(
 
 
 def _findings(stack: Stack, check: Callable[[Stack], Findings]) -> Findings:
-    """Make a check; what AWS refuses is a finding too, and does not end the others."""
+    """Make a check; what AWS or Stripe refuses is a finding too, and does not end the others."""
     name = check.__name__.strip("_").replace("_", " ")
     try:
         yield from check(stack)
@@ -83,8 +83,11 @@ def _findings(stack: Stack, check: Callable[[Stack], Findings]) -> Findings:
         code = error.response["Error"]["Code"]
         to_do = "allow it to your role" if "AccessDenied" in code else "see AWS's documentation"
         yield Finding(name, "problem", f"{error.operation_name}: {code}", to_do)
-    except (BotoCoreError, CommandError) as error:
-        yield Finding(name, "problem", str(error), "")
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+        yield Finding(name, "problem", message, "correct this, and check again")
 
 
 def _maintenance(stack: Stack) -> Findings:
@@ -99,11 +102,11 @@ def _api_key(stack: Stack) -> Findings:
     name, mode = stack.parameters["StripeApiKeyName"], stack.parameters["StripeMode"]
     if key is None:
         yield Finding("api key", "problem", f"no secret {name}", "stripe-customers key set")
-    elif not key.startswith((f"sk_{mode}_", f"rk_{mode}_")):
+    elif not is_key_of_mode(stack, key.strip()):
         yield Finding("api key", "problem", f"is no {mode}-mode key", "stripe-customers key set")
     else:
         yield Finding("api key", "ok", f"a {mode}-mode key")
-        yield from _permissions(stack, key)
+        yield from _permissions(stack, key.strip())
 
 
 def _permissions(stack: Stack, key: str) -> Findings:
@@ -278,10 +281,18 @@ def _events(stack: Stack) -> Findings:
 
 
 def _alarms(stack: Stack) -> Findings:
-    pages = stack.client("cloudwatch").get_paginator("describe_alarms")
+    # By their names alone, those of stripe-customers-dev would be those of stripe-customers too.
+    resources = stack.client("cloudformation").get_paginator("list_stack_resources")
+    names = [
+        resource["PhysicalResourceId"]
+        for page in resources.paginate(StackName=stack.name)
+        for resource in page["StackResourceSummaries"]
+        if resource["ResourceType"] == "AWS::CloudWatch::Alarm"
+    ]
+    alarms = stack.client("cloudwatch").get_paginator("describe_alarms")
     found = [
         alarm["AlarmName"]
-        for page in pages.paginate(AlarmNamePrefix=f"{stack.name}-", StateValue="ALARM")
+        for page in alarms.paginate(AlarmNames=names, StateValue="ALARM")
         for alarm in page["MetricAlarms"]
     ]
     for name in found:

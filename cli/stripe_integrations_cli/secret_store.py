@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from botocore.exceptions import ClientError
 
@@ -29,7 +30,8 @@ def ask_for_secret(prompt: str, variable: str | None = None) -> str:
     """
     secret = os.environ.get(variable, "") if variable else ""
     if not secret:
-        secret = getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else sys.stdin.readline()
+        with suppress(EOFError):
+            secret = getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not secret.strip():
         named = f" or in {variable}" if variable else ""
         raise UsageError(f"{prompt}: nothing was given at the prompt{named}")
@@ -72,9 +74,8 @@ class SecretStore:
                 found = client.get_parameter(Name=f"/{name}", WithDecryption=True)
                 value: str = found["Parameter"]["Value"]
             else:
-                value = self._stack.client("secretsmanager").get_secret_value(SecretId=name)[
-                    "SecretString"
-                ]
+                store = self._stack.client("secretsmanager")
+                value = store.get_secret_value(SecretId=name)["SecretString"]
         except ClientError as error:
             if error.response["Error"]["Code"] in _ABSENT:
                 return None

@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, wraps
 from typing import Annotated, Any
 
@@ -14,10 +14,12 @@ import boto3
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stripe_integrations.errors import StripeIntegrationsError
+from stripe_integrations.errors import InvalidFieldError, StripeIntegrationsError
 from stripe_integrations_cli.errors import CommandError, ExitCode, UsageError
 from stripe_integrations_cli.output import Output
 from stripe_integrations_cli.stack import Stack
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 class Session:
@@ -38,7 +40,11 @@ class Session:
         # The Python API makes clients of its own, which read these.
         if profile:
             os.environ["AWS_PROFILE"] = profile
-        if region:
+            # The profile that was named goes before keys in the environment, as in the AWS CLI.
+            for variable in _KEYS:
+                os.environ.pop(variable, None)
+        # boto3 itself does not read AWS_REGION.
+        if region := region or os.environ.get("AWS_REGION"):
             os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
         self.output = Output(as_json=as_json)
 
@@ -125,23 +131,16 @@ def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
             # The actions log as JSON, to where the results are printed.
             logging.disable(logging.CRITICAL)
             try:
+                _require_text(given)
                 function(session, **given)
-            except CommandError as error:
-                session.output.fail(str(error))
-                raise typer.Exit(error.code) from None
-            except (StripeIntegrationsError, BotoCoreError) as error:
-                session.output.fail(f"{type(error).__name__}: {error}")
-                raise typer.Exit(ExitCode.FAILED) from None
-            except ClientError as error:
-                session.output.fail(_refused(error))
-                raise typer.Exit(ExitCode.FAILED) from None
-            except Exception as error:
-                if not _is_of_stripes_library(error):
-                    raise
-                session.output.fail(f"Stripe: {getattr(error, 'user_message', None) or error}")
-                raise typer.Exit(ExitCode.FAILED) from None
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, typer.Abort):
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
+            except Exception as error:
+                message = explained(error)
+                if message is None:
+                    raise
+                session.output.fail(message)
+                raise typer.Exit(_exit_code(error)) from None
             finally:
                 logging.disable(logging.NOTSET)
 
@@ -168,12 +167,50 @@ def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
     return register
 
 
-def _is_of_stripes_library(error: Exception) -> bool:
-    """Whether Stripe's library has raised it, which most commands don't import."""
-    return type(error).__module__.partition(".")[0] == "stripe"
+def _require_text(given: Mapping[str, Any]) -> None:
+    """Refuse arguments whose bytes are not UTF-8: neither AWS nor Stripe has such ids."""
+    for value in given.values():
+        for each in value if isinstance(value, list) else (value,):
+            try:
+                str(each).encode()
+            except UnicodeEncodeError:
+                raise UsageError("an argument is not UTF-8") from None
+
+
+def explained(error: Exception) -> str | None:
+    """Return an expected error as one line for the operator; None if it is a bug."""
+    named = f"{type(error).__name__}: {error}"
+    match error:
+        case CommandError():
+            return str(error)
+        case StripeIntegrationsError():
+            # What AWS says of a refusal: which permission is missing, for example.
+            said = getattr(error.__cause__, "cause_response_message", None)
+            return f"{named}: {said}" if said else named
+        case BotoCoreError():
+            return named
+        case ClientError():
+            return _refused(error)
+        case OSError() if not isinstance(error, BrokenPipeError):  # Typer ends quietly then
+            return str(error)
+    return _said_by_stripe(error)
 
 
 def _refused(error: ClientError) -> str:
     """What AWS refused, and why: its code, and its message for the operator."""
     details = error.response["Error"]
     return f"AWS refused {error.operation_name}: {details['Code']}: {details.get('Message', '')}"
+
+
+def _said_by_stripe(error: Exception) -> str | None:
+    """What Stripe's library, which most commands don't import, has raised; None if it has not."""
+    if type(error).__module__.partition(".")[0] != "stripe":
+        return None
+    return f"Stripe: {getattr(error, 'user_message', None) or error}"
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    if isinstance(error, CommandError):
+        return error.code
+    # The actions check what they are given before they do anything.
+    return ExitCode.USAGE if isinstance(error, InvalidFieldError) else ExitCode.FAILED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -18,8 +18,11 @@ from stripe_integrations_cli.errors import CommandError
 
 Json = dict[str, Any]
 
-_ONE_INVOCATION = Config(read_timeout=910, retries={"total_max_attempts": 1})
-"""As long as a function may take, and never repeated: an answer that is lost is not a failure."""
+_ONE_INVOCATION = Config(read_timeout=910, retries={"total_max_attempts": 1}, tcp_keepalive=True)
+"""As long as a function may take, and never repeated: an answer that is lost is not a failure.
+
+Without the keepalive, networks drop a connection that is silent for minutes.
+"""
 
 FROM_PARAMETERS = {
     "STRIPE_MODE": "StripeMode",
@@ -72,8 +75,8 @@ class Stack:
             raise CommandError(
                 f"there is no stack {name} in {session.region_name}: check --stack and --region"
             ) from None
-        self.outputs = _by_name(found.get("Outputs", ()), "Output")
-        self.parameters = _by_name(found.get("Parameters", ()), "Parameter")
+        self.outputs = Named(found.get("Outputs", ()), "Output")
+        self.parameters = Named(found.get("Parameters", ()), "Parameter")
         if "TableName" not in self.outputs or "StripeMode" not in self.parameters:
             raise CommandError(f"{name} is not a stack of this product")
 
@@ -147,8 +150,23 @@ class Stack:
             yield
 
 
-def _by_name(entries: Any, kind: str) -> dict[str, str]:
-    return {entry[f"{kind}Key"]: entry[f"{kind}Value"] for entry in entries}
+class Named(dict[str, str]):
+    """The outputs or parameters of a stack, which may be of another release.
+
+    Parameters
+    ----------
+    entries : iterable of dict
+        As CloudFormation describes them.
+    kind : str
+        ``Output`` or ``Parameter``.
+    """
+
+    def __init__(self, entries: Iterable[Json], kind: str) -> None:
+        super().__init__({each[f"{kind}Key"]: each[f"{kind}Value"] for each in entries})
+        self._kind = kind.lower()
+
+    def __missing__(self, name: str) -> str:
+        raise CommandError(f"the stack has no {self._kind} {name}: deploy this release")
 
 
 def _error_of(result: Any) -> str:

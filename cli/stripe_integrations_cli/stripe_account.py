@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stripe_integrations.config import API_VERSION, STRIPE_API_BASE
@@ -12,6 +13,12 @@ from stripe_integrations_cli.stack import Stack
 KEY_VARIABLE = "STRIPE_API_KEY"
 
 
+def is_key_of_mode(stack: Stack, key: str) -> bool:
+    """Return whether this is a key of Stripe's API, of the mode that the stack serves."""
+    mode = re.escape(stack.parameters["StripeMode"])
+    return re.fullmatch(rf"[sr]k_{mode}_[\w-]+", key, re.ASCII) is not None
+
+
 def require_mode(stack: Stack, key: str) -> None:
     """Refuse a key of the mode that the stack does not serve.
 
@@ -20,8 +27,8 @@ def require_mode(stack: Stack, key: str) -> None:
     CommandError
         It is no key, or one of the other mode.
     """
-    mode = stack.parameters["StripeMode"]
-    if not key.startswith((f"sk_{mode}_", f"rk_{mode}_")):
+    if not is_key_of_mode(stack, key):
+        mode = stack.parameters["StripeMode"]
         raise CommandError(
             f"{stack.name} is in {mode} mode: this is not a {mode}-mode key of Stripe's API"
         )

@@ -15,12 +15,14 @@ from botocore.exceptions import ClientError
 
 from local.stripe_double.client import StripeDoubleClient
 from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.errors import DatabaseMisconfiguredError
 from stripe_integrations_cli.stack import Stack
 from tests.cli.conftest import Json, Run, objects
 from tests.stripe_changes import rename_later
 from tests.world import EMAIL, USER, WEBHOOK_SECRET, World, exhaust
 
 KEY = "sk_test_double"
+ALARM = "stripe-customers-dev-StreamBehind-1X2Y3Z"
 
 
 class Parts:
@@ -61,8 +63,8 @@ class Parts:
     def get_paginator(self, _: str) -> Any:
         return self
 
-    def paginate(self, **_: str) -> list[Json]:
-        return [{"MetricAlarms": [{"AlarmName": name} for name in self.alarms]}]
+    def paginate(self, *, AlarmNames: list[str], **_: str) -> list[Json]:  # noqa: N803
+        return [{"MetricAlarms": [{"AlarmName": n} for n in self.alarms if n in AlarmNames]}]
 
 
 class Table:
@@ -81,7 +83,7 @@ class Table:
 
 
 class Described:
-    """CloudFormation, with a header that says the time."""
+    """CloudFormation, with a header that says the time, and the alarm of the stack."""
 
     def __init__(self, parts: Parts, client: Any) -> None:
         self.parts = parts
@@ -92,6 +94,14 @@ class Described:
         date = formatdate(time.time() - self.parts.clock_differs, usegmt=True)
         headers = {**described["ResponseMetadata"]["HTTPHeaders"], "date": date}
         return {**described, "ResponseMetadata": {"HTTPHeaders": headers}}
+
+    def get_paginator(self, _: str) -> Any:
+        return self
+
+    def paginate(self, **_: str) -> list[Json]:
+        summary = {"ResourceType": "AWS::CloudWatch::Alarm", "PhysicalResourceId": ALARM}
+        topic = {"ResourceType": "AWS::SNS::Topic", "PhysicalResourceId": "topic"}
+        return [{"StackResourceSummaries": [topic, summary]}]
 
 
 @pytest.fixture
@@ -220,11 +230,18 @@ FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
     ),
     "wrong clock": (change(clock_differs=3600.0), "clock", "this machine's differs by 360"),
     "failed event": (let_an_event_fail, "events", "1 have failed"),
-    "alarm": (change(alarms=["x-StreamBehind"]), "alarms", "x-StreamBehind is in alarm"),
+    "alarm": (change(alarms=[ALARM]), "alarms", f"{ALARM} is in alarm"),
     "missing permission of the operator": (
         change(refused={"GetEventSourceMapping"}),
         "stream mapping",
         "GetEventSourceMapping: AccessDeniedException",
+    ),
+    "secret key that Stripe refuses": (
+        lambda parts: parts.world.stripe.faults.fail_next(
+            status=403, match="GET /v1/webhook_endpoints"
+        ),
+        "endpoint",
+        "Stripe: ",
     ),
 }
 
@@ -251,6 +268,26 @@ class TestDoctor:
         assert found in result.stdout
         assert "sk_" not in result.output
         assert "whsec_d" not in result.output
+
+    def test_table_that_can_not_be_read_ends_no_other_check(
+        self, run: Run, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(**_: str) -> None:
+            raise DatabaseMisconfiguredError("DynamoDB: AccessDeniedException")
+
+        monkeypatch.setattr(StripeEvent, "find", refuse)
+        parts.alarms = [ALARM]
+        problems = objects_of_failure(run("doctor", "--json"))
+        assert [each["check"] for each in problems] == ["events", "alarms"]
+        assert problems[0]["found"] == (
+            "DatabaseMisconfiguredError: DynamoDB: AccessDeniedException"
+        )
+
+    def test_alarm_of_a_stack_with_a_longer_name_is_not_this_ones(
+        self, run: Run, parts: Parts
+    ) -> None:
+        parts.alarms = ["stripe-customers-dev-2-StreamBehind-1X2Y3Z"]
+        assert run("doctor").exit_code == 0
 
     def test_each_problem_says_what_to_do(self, run: Run, parts: Parts) -> None:
         for value in ("mapping", "rule"):

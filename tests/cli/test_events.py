@@ -99,7 +99,7 @@ class TestList:
 
     def test_refuses_a_state_that_is_none(self, run: Run) -> None:
         result = run("events", "list", "--user", "u-1", "--state", "lost")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "must be one of pending, waiting" in result.stderr
 
 
