@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations_cli.api import call
-from stripe_integrations_cli.errors import CommandError, UsageError
+from stripe_integrations_cli.errors import CommandError, ExitCode, UsageError
 from stripe_integrations_cli.fields import parsed_fields
 from stripe_integrations_cli.output import timestamp
 from stripe_integrations_cli.session import Session, Yes, command
@@ -46,20 +46,17 @@ def list_customers(
     state: Annotated[str, typer.Option(help="active, unassigned or incomplete.")] = "active",
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
 ) -> None:
-    """List customers: those of users, those of no user, or those whose creation is incomplete."""
+    """List customers: those of users, those of no user, or those whose creation is incomplete.
+
+    The incomplete ones are looked for in the whole table; the others by an index.
+    """
     with session.stack.in_process():
         found = StripeCustomer.find(state)  # type: ignore[arg-type]
-        session.output.rows(
-            COLUMNS,
-            (
-                {
-                    "user": each.user_id,
-                    "customer": each.stripe_id,
-                    "created": timestamp(each.created),
-                }
-                for each in islice(found, limit)
-            ),
+        shown = (
+            {"user": each.user_id, "customer": each.stripe_id, "created": timestamp(each.created)}
+            for each in found
         )
+        session.output.limited(COLUMNS, shown, limit)
 
 
 @command(customers, "get")
@@ -140,6 +137,7 @@ def release(session: Session, user: UserArgument, *, is_confirmed: Yes = False) 
     )
     with session.stack.in_process():
         StripeCustomer.release(User(user))
+    session.output.fields({"released": user})
 
 
 @command(customers, "delete")
@@ -147,6 +145,7 @@ def delete(session: Session, user: UserArgument, *, is_confirmed: Yes = False) -
     """Soft-delete a customer: its record never changes again. It remains on Stripe."""
     session.confirm(f"Soft-delete the customer of {user}?", is_confirmed=is_confirmed)
     call(session.stack, "SoftDeleteCustomer", "DELETE /customers", user_id=user)
+    session.output.fields({"deleted": user})
 
 
 @command(customers, "erase")
@@ -161,7 +160,10 @@ def erase(
     delete_on_stripe: DeleteOnStripe = False,
     is_confirmed: Yes = False,
 ) -> None:
-    """Remove all that is stored about a user, or a Stripe customer, for good."""
+    """Remove all that is stored about a user, or a Stripe customer, for good.
+
+    It exits with 1 if Stripe has refused to delete one: that one is erased here alone.
+    """
     if (user is None) is (customer is None):
         raise UsageError("give a user, or --customer")
     where = "here and on Stripe" if delete_on_stripe else "here"
@@ -173,10 +175,13 @@ def erase(
         "EraseCustomer", {**whom, **({"delete_on_stripe": True} if delete_on_stripe else {})}
     )
     rows = [
-        {"customer": each, "on Stripe": "refused" if each in result["refused"] else "done"}
+        {"customer": each, "on_stripe": "refused" if each in result["refused"] else "done"}
         for each in result["customer_ids"]
     ]
-    session.output.rows(("customer", "on Stripe"), rows)
+    session.output.rows(("customer", "on_stripe"), rows)
+    if delete_on_stripe and result["refused"]:
+        session.output.say("delete what Stripe has refused in its Dashboard")
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @command(customers, "export")
@@ -190,15 +195,19 @@ def export(
 ) -> None:
     """Write all that is stored about a user, as JSON lines, with the payloads of its events."""
     with session.stack.in_process():
-        lines = [json.dumps(item) for item in StripeCustomer.export(User(user))]
-    if not lines:
-        raise CommandError("nothing is stored about this user")
-    text = "".join(f"{line}\n" for line in lines)
-    if out is None:
-        sys.stdout.write(text)
-    else:
+        items = StripeCustomer.export(User(user))
+        first = next(items, None)
+        if first is None:
+            raise CommandError("nothing is stored about this user")
+        lines = (f"{json.dumps(item)}\n" for item in chain([first], items))
+        if out is None:
+            sys.stdout.writelines(lines)
+            return
         out.touch(mode=0o600)
-        out.write_text(text)
+        out.chmod(0o600)  # one that was there may have been readable by others
+        with out.open("w") as file:
+            count = sum(bool(file.write(line)) for line in lines)
+    session.output.fields({"file": str(out), "items": count})
 
 
 def _show(session: Session, customer: dict[str, Any]) -> None:

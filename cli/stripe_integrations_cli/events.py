@@ -15,7 +15,7 @@ from stripe_integrations_cli.errors import CommandError, UsageError
 from stripe_integrations_cli.output import timestamp
 from stripe_integrations_cli.session import Session, Yes, command
 from stripe_integrations_cli.tail import changed_events
-from stripe_integrations_cli.times import unix_seconds
+from stripe_integrations_cli.times import unix_range
 
 events = typer.Typer(no_args_is_help=True, help="Stripe's events, and what became of them.")
 
@@ -61,15 +61,15 @@ def list_events(
 ) -> None:
     """List events of a user or a customer, in a state, or of a range of time.
 
-    Without a user, a customer, or the state pending, waiting or failed, the whole table is read: a
-    time is needed then.
+    Without a user, a customer, or the state pending, waiting or failed, the whole table is read,
+    whatever the time and the limit are: a time is needed then.
     """
     is_indexed = user is not None or customer is not None or state in _QUEUED
     if user is not None and customer is not None:
         raise UsageError("give --user or --customer, not both")
     if not is_indexed and since is None:
         raise UsageError("give --user, --customer, --state failed (pending, waiting) or --since")
-    created_from, created_to = unix_seconds("--since", since), unix_seconds("--until", until)
+    created_from, created_to = unix_range(since, until)
     with session.stack.in_process():
         found = StripeEvent.find(
             None if user is None else User(user),
@@ -79,7 +79,7 @@ def list_events(
             created_from=created_from,
             created_to=created_to,
         )
-        session.output.rows(COLUMNS, map(summary, islice(found, limit)))
+        session.output.limited(COLUMNS, map(summary, found), limit)
 
 
 @command(events, "failed")
@@ -90,7 +90,7 @@ def failed(
     """List the events that have failed, with their reasons."""
     with session.stack.in_process():
         found = StripeEvent.find(state="failed")  # type: ignore[arg-type]
-        session.output.rows(COLUMNS, map(summary, islice(found, limit)))
+        session.output.limited(COLUMNS, map(summary, found), limit)
 
 
 @command(events, "show")
@@ -125,14 +125,17 @@ def replay(
     ] = False,
     is_confirmed: Yes = False,
 ) -> None:
-    """Apply events again, from the state that Stripe has now."""
+    """Apply events again, from the state that Stripe has now.
+
+    A range of time is looked for in the whole table. If it is interrupted, repeat the command:
+    events may be applied again any number of times.
+    """
     is_range = since is not None or until is not None
     if (bool(event_ids) + all_failed + is_range) != 1:
         raise UsageError("give events, --failed, or --since with or without --until")
     if is_range and since is None:
         raise UsageError("--until needs --since")
-    created_from = unix_seconds("--since", since)
-    created_to = unix_seconds("--until", until or "0s")
+    created_from, created_to = unix_range(since, until or "0s")
     if dry_run:
         with session.stack.in_process():
             found = _to_replay(event_ids or [], all_failed, created_from, created_to)
@@ -200,6 +203,7 @@ def dead_letters(
         raise CommandError(f"not emptied: {left.stripe_id} is failed still. Replay it first")
     session.confirm("Delete all messages of the dead-letter queue?", is_confirmed=is_confirmed)
     queue.purge_queue(QueueUrl=url)
+    session.output.fields({"purged": url})
 
 
 def _letter(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +262,7 @@ def _details(event: Any) -> dict[str, Any]:
         "effect_at": timestamp(event.effected_at),
         "published_at": timestamp(event.published_at),
         "replayed_at": timestamp(event.replayed_at),
-        "next_attempt_at": timestamp(event.next_attempt) if is_queued else "",
+        "next_attempt_at": timestamp(event.next_attempt) if is_queued else None,
         "last_error": event.last_error,
         "api_version": event.api_version,
         "livemode": event.livemode,

@@ -21,4 +21,4 @@ def set_key(session: Session) -> None:
     value = ask_for_secret("Restricted key")
     require_mode(session.stack, value)
     SecretStore(session.stack).write_api_key(value)
-    session.output.say(f"stored as {session.stack.parameters['StripeApiKeyName']}")
+    session.output.fields({"stored": session.stack.parameters["StripeApiKeyName"]})

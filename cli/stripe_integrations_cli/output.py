@@ -7,6 +7,8 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from io import TextIOWrapper
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +32,12 @@ STYLES = {
 
 Row = Mapping[str, Any]
 
+_TABLE_ROWS = 500
+"""A longer list is several tables, so that its beginning is printed soon."""
+_TEXTS = ("user", "reason", "problem", "found", "to_do")
+"""The columns whose values are wrapped; anything else is to be copied."""
+_TEXT_WIDTH = 24
+
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -44,6 +52,10 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                # What the terminal's encoding lacks is escaped rather than an error.
+                stream.reconfigure(errors="backslashreplace")
         self.console = Console(file=sys.stdout, highlight=False)
         self.messages = Console(file=sys.stderr, highlight=False)
 
@@ -66,13 +78,43 @@ class Output:
             for row in rows:
                 self.row(columns, row)
             return
+        left = iter(rows)
+        while shown := list(islice(left, _TABLE_ROWS)):
+            self._table(columns, shown)
+
+    def limited(self, columns: Sequence[str], rows: Iterable[Row], limit: int) -> None:
+        """Print the beginning of a list, and say so if there is more.
+
+        Parameters
+        ----------
+        columns, rows
+            As for `rows`.
+        limit : int
+            How many are printed.
+        """
+        left = iter(rows)
+        self.rows(columns, islice(left, limit))
+        if next(left, None) is not None:
+            self.say(f"there are more than these {limit}: --limit shows more")
+
+    def _table(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Print a table, wider than a narrow terminal rather than with an id that is cut."""
         table = Table(box=None, pad_edge=False, header_style="bold")
+        width = 2 * len(columns)
         for name in columns:
-            # An id that is cut, or wrapped, can't be copied.
-            table.add_column(name, overflow="fold", no_wrap=name in ("event", "customer"))
+            is_text = name in _TEXTS
+            table.add_column(name, overflow="fold", no_wrap=not is_text)
+            longest = max(len(name), *(cell(row.get(name)).cell_len for row in rows))
+            width += min(longest, _TEXT_WIDTH) if is_text else longest
         for row in rows:
             table.add_row(*(cell(row.get(name)) for name in columns))
-        self.console.print(table)
+        wide = Console(
+            file=self.console.file,
+            highlight=False,
+            force_terminal=True,
+            width=max(width, self.console.width),
+        )
+        wide.print(table)
 
     def row(self, columns: Sequence[str], row: Row) -> None:
         """Print one line of a list that never ends, or is read by a program."""
@@ -101,8 +143,8 @@ class Output:
                 self.line(f"{name}\t{plain(value)}")
 
     def json(self, value: object) -> None:
-        """Print one JSON value on a line."""
-        self.line(json.dumps(value, default=str, ensure_ascii=False))
+        """Print one JSON value on a line, in ASCII: no character acts on a terminal."""
+        self.line(json.dumps(value, default=str))
 
     def say(self, message: str) -> None:
         """Print a message for the operator, apart from the results."""
@@ -134,7 +176,7 @@ def plain(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case datetime():
-            return timestamp(value)
+            return str(timestamp(value))
         case list() | dict() | tuple():
             return printable(json.dumps(value, default=str, ensure_ascii=False))
     return printable(str(value))
@@ -145,10 +187,10 @@ def printable(text: str) -> str:
     return "".join(" " if unicodedata.category(c).startswith("C") else c for c in text)
 
 
-def timestamp(moment: datetime | int | float | None) -> str:
-    """Return a time in UTC, to the second."""
+def timestamp(moment: datetime | int | float | None) -> str | None:
+    """Return a time in UTC, to the second; None for none."""
     if moment is None:
-        return ""
+        return None
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

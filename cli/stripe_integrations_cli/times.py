@@ -12,8 +12,15 @@ _AGE = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+_EARLIEST = 1_000_000_000
+"""A smaller number, such as 20261125, is not meant as Unix seconds: Stripe is younger."""
+_LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
+
+
 def unix_seconds(option: str, text: str | None) -> int | None:
     """Return the moment that a text names: ``90m``, ``2d``, ISO 8601, or Unix seconds.
+
+    A time without an offset is UTC.
 
     Raises
     ------
@@ -22,6 +29,29 @@ def unix_seconds(option: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
+    moment = _moment(text)
+    if moment is None or not _EARLIEST <= moment <= _LATEST:
+        raise UsageError(
+            f"{option} takes an age like 90m, 12h or 2d, or a time like 2026-11-25T08:00:00Z"
+        )
+    return moment
+
+
+def unix_range(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Return the moments of ``--since`` and ``--until``.
+
+    Raises
+    ------
+    UsageError
+        One of them names none, or the range is empty.
+    """
+    earliest, latest = unix_seconds("--since", since), unix_seconds("--until", until)
+    if earliest is not None and latest is not None and earliest > latest:
+        raise UsageError("--since is after --until")
+    return earliest, latest
+
+
+def _moment(text: str) -> int | None:
     if age := _AGE.fullmatch(text):
         return int(time.time()) - int(age[1]) * _SECONDS[age[2]]
     if text.isdecimal():
@@ -29,7 +59,5 @@ def unix_seconds(option: str, text: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(
-            f"{option} takes an age like 90m, 12h or 2d, or a time like 2026-11-25T08:00:00Z"
-        ) from None
+        return None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

@@ -129,7 +129,7 @@ class TestAdoptAndRelease:
         adopted = dict(lines(run("customers", "adopt", "u-1", stripe_id)))
         assert adopted["stripe_id"] == stripe_id
         assert run("customers", "release", "u-1").exit_code == 2
-        assert lines(run("customers", "release", "u-1", "--yes")) == []
+        assert lines(run("customers", "release", "u-1", "--yes")) == [["released", "u-1"]]
         assert StripeCustomer.get(USER) is None
 
     def test_takes_over_only_on_request(self, run: Run, world: World) -> None:
@@ -155,7 +155,7 @@ class TestDelete:
     def test_asks_and_soft_deletes(self, run: Run, customer: Customer) -> None:
         assert run("customers", "delete", "u-1").exit_code == 2
         assert StripeCustomer.get(USER)
-        assert lines(run("customers", "delete", "u-1", "--yes")) == []
+        assert objects(run("customers", "delete", "u-1", "--yes", "--json")) == [{"deleted": "u-1"}]
         assert StripeCustomer.get(USER) is None
 
 
@@ -178,6 +178,14 @@ class TestErase:
         run("customers", "erase", *whom, "--delete-on-stripe", "--yes")
         assert world.stripe_customers() == []
 
+    def test_deletion_that_stripe_refuses_fails(
+        self, run: Run, world: World, customer: Customer
+    ) -> None:
+        world.stripe.faults.fail_next(None, match="DELETE *", status=400)
+        result = run("customers", "erase", "u-1", "--delete-on-stripe", "--yes", "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == {"customer": customer.stripe_id, "on_stripe": "refused"}
+
     @pytest.mark.parametrize("whom", [(), ("u-1", "--customer", "cus_1")])
     def test_refuses_anything_but_one_of_them(self, run: Run, whom: tuple[str, ...]) -> None:
         assert run("customers", "erase", *whom, "--yes").exit_code == 2
@@ -192,16 +200,31 @@ class TestExport:
         assert {item["record_type"] for item in items} == {"Customer", "CustomerClaim", "Pointer"}
         assert {item["user_id"] for item in items if "user_id" in item} == {user_id}
 
+    @pytest.mark.parametrize("before", [None, 0o644])
     def test_file_is_for_the_operator_alone(
-        self, run: Run, customer: Customer, tmp_path: Path
+        self, run: Run, customer: Customer, tmp_path: Path, before: int | None
     ) -> None:
         path = tmp_path / "user.jsonl"
-        assert run("customers", "export", "u-1", "--out", str(path)).stdout == ""
+        if before:
+            path.write_text("older")
+            path.chmod(before)
+        (written,) = objects(run("customers", "export", "u-1", "--out", str(path), "--json"))
+        assert written == {"file": str(path), "items": 3}
         assert len(path.read_text().splitlines()) == 3
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_fails_where_nothing_is_stored(self, run: Run) -> None:
-        assert run("customers", "export", "u-1").exit_code == 1
+    def test_fails_where_nothing_is_stored(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "user.jsonl"
+        assert run("customers", "export", "u-1", "--out", str(path)).exit_code == 1
+        assert not path.exists()
+
+    def test_file_that_can_not_be_written_is_one_line(
+        self, run: Run, customer: Customer, tmp_path: Path
+    ) -> None:
+        result = run("customers", "export", "u-1", "--out", str(tmp_path))
+        assert result.exit_code == 1
+        assert "Is a directory" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 class TestList:
@@ -212,7 +235,10 @@ class TestList:
         newer = StripeCustomer.create(User("u-2"), EMAIL)
         found = [row[:2] for row in lines(run("customers", "list"))]
         assert found == [["u-2", newer.stripe_id], ["u-1", customer.stripe_id]]
-        assert len(lines(run("customers", "list", "--limit", "1"))) == 1
+        part = run("customers", "list", "--limit", "1")
+        assert len(lines(part)) == 1
+        assert part.stderr == "there are more than these 1: --limit shows more\n"
+        assert run("customers", "list", "--limit", "2").stderr == ""
 
     def test_has_unassigned_customers(self, run: Run, world: World, customer: Customer) -> None:
         world.configure(unassigned_customers=UnassignedCustomers.STORE)

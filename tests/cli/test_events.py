@@ -66,7 +66,7 @@ class TestList:
             ("--user", "u-1", "--limit", "1"): [failed],
             ("--state", "failed"): [failed],
             ("--state", "waiting"): [],
-            ("--since", "1", "--state", "applied"): [applied],
+            ("--since", "2020-01-01", "--state", "applied"): [applied],
             ("--since", "2020-01-01", "--until", "2020-01-02T00:00:00Z"): [],
         }
         for options, expected in selected.items():
@@ -87,6 +87,10 @@ class TestList:
             ("--state", "applied"),
             ("--user", "u-1", "--customer", "cus_1"),
             ("--since", "yesterday"),
+            ("--since", "20261125"),
+            ("--since", "1795948826000"),
+            ("--since", "9" * 30 + "d"),
+            ("--since", "1h", "--until", "2h"),
         ],
     )
     def test_refuses_what_would_read_everything_or_nothing(
@@ -116,6 +120,8 @@ class TestShow:
         assert shown["outcome"] == f"applied to {customer.stripe_id} of user u-1"
         assert shown["changed_on_stripe"] == "name"
         assert shown["attempts"] == "1"
+        (values,) = objects(run("events", "show", applied, "--json"))
+        assert (values["attempts"], values["effect_at"], values["last_error"]) == (1, None, None)
 
     def test_says_why_it_changed_nothing(
         self, run: Run, world: World, customer: Customer, applied: str
@@ -151,7 +157,7 @@ class TestReplay:
 
     def test_applies_a_range_after_confirmation(self, run: Run, applied: str, failed: str) -> None:
         until = str(stored_event(failed).created)
-        given = ("events", "replay", "--since", "1", "--until", until)
+        given = ("events", "replay", "--since", "2020-01-01", "--until", until)
         refused = run(*given)
         assert refused.exit_code == 2
         assert stored_event(failed).state == "failed"
@@ -173,7 +179,9 @@ class TestReplay:
         assert lines(run("events", "replay", "--failed")) == [["replayed", "3"]]
         assert requests == [{"failed": True}, {"failed": True, "resume_from": {"failed_until": 7}}]
 
-    @pytest.mark.parametrize("options", [("--failed",), ("--since", "1", "--until", "9999999999")])
+    @pytest.mark.parametrize(
+        "options", [("--failed",), ("--since", "2020-01-01", "--until", "9999999999")]
+    )
     def test_dry_run_replays_nothing(self, run: Run, failed: str, options: tuple[str, ...]) -> None:
         found = lines(run("events", "replay", "--dry-run", *options))
         assert [line[0] for line in found] == [failed]

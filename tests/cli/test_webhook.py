@@ -196,12 +196,14 @@ class TestParameterStore:
 class TestKey:
     def test_is_stored_and_not_printed(self, run: Run) -> None:
         result = run("key", "set", input="rk_test_secret\n")
+        assert lines(result) == [["stored", "stripe/api-key"]]
         assert stored("stripe/api-key") == "rk_test_secret"
         assert "rk_test_secret" not in result.output
 
     def test_of_the_other_mode_is_refused(self, run: Run) -> None:
         assert run("key", "set", input="rk_live_x\n").exit_code == 1
-        assert run("key", "set", input="nonsense\n").exit_code == 1
+        for wrong in ("nonsense", "rk_test_", "rk_test_a b"):
+            assert run("key", "set", input=f"{wrong}\n").exit_code == 1
 
 
 class TestWithoutWebhook:
