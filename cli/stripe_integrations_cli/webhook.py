@@ -92,10 +92,12 @@ def update(
     ] = None,
     *,
     event: EventOption = None,
+    is_confirmed: Yes = False,
 ) -> None:
     """Give the endpoint the types that this release needs, and the stack's URL; enable it.
 
-    Types that it has beyond them remain. Name the endpoint where the stack has got another URL.
+    Types that it has beyond them remain. Name the endpoint where the stack has got another URL: it
+    asks before it changes the URL of an endpoint.
     """
     stack = session.stack
     client, url = stripe_client(stack), _url(stack)
@@ -106,6 +108,11 @@ def update(
     else:
         found = [client.v1.webhook_endpoints.retrieve(endpoint)]
     for each in found:
+        if each.url != url:
+            session.confirm(
+                f"Send the events of {each.id} to {url}, and no longer to {each.url}?",
+                is_confirmed=is_confirmed,
+            )
         types = {*each.enabled_events, *needed_types(stack), *(event or ())}
         changed = client.v1.webhook_endpoints.update(
             each.id,
@@ -149,16 +156,25 @@ def roll(
 def delete(session: Session, endpoint: EndpointArgument, *, is_confirmed: Yes = False) -> None:
     """Delete an endpoint that another one has replaced, and forget its signing secret.
 
-    The newest stored secret remains, which is that of the endpoint that was created last.
+    An endpoint of another URL is not deleted, and neither is the one that this release needs while
+    another one remains. When one remains, the newest secret is its.
     """
     stack = session.stack
-    session.confirm(f"Delete {endpoint} at Stripe?", is_confirmed=is_confirmed)
     client = stripe_client(stack)
+    endpoints = {each.id: each for each in _endpoints(client, _url(stack))}
+    if endpoint not in endpoints:
+        raise CommandError(f"the stack's URL has no endpoint {endpoint}")
+    remaining = [each for each in endpoints.values() if each.id != endpoint]
+    if remaining and endpoints[endpoint].api_version == API_VERSION:
+        raise CommandError(f"{endpoint} is the one that this release needs")
+    session.confirm(f"Delete {endpoint} at Stripe?", is_confirmed=is_confirmed)
     client.v1.webhook_endpoints.delete(endpoint)
     store = SecretStore(stack)
-    if len(store.signing_secrets()) > 1:
-        store.write_signing_secrets(store.signing_secrets()[:1])
-    session.output.fields({"deleted": endpoint, "stored_secrets": len(store.signing_secrets())})
+    secrets = store.signing_secrets()
+    if len(remaining) == 1 and len(secrets) > 1:
+        secrets = secrets[:1]
+        store.write_signing_secrets(secrets)
+    session.output.fields({"deleted": endpoint, "stored_secrets": len(secrets)})
 
 
 def needed_types(stack: Stack) -> set[str]:

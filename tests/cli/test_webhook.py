@@ -144,8 +144,49 @@ class TestUpdate:
     def test_moves_an_endpoint_to_the_url_of_the_stack(self, run: Run, world: World) -> None:
         endpoint = world.stripe.webhooks.add_endpoint("https://old", "whsec_x", ["*"], API_VERSION)
         assert run("webhook", "update").exit_code == 1
-        run("webhook", "update", endpoint.id)
+        assert run("webhook", "update", endpoint.id).exit_code == 2
+        assert endpoint.url == "https://old"
+        run("webhook", "update", endpoint.id, "--yes")
         assert (endpoint.url, endpoint.enabled_events) == (URL, ["*"])
+
+
+class TestDelete:
+    """Only what has been replaced is deleted, and no secret that is still used."""
+
+    def test_asks(self, run: Run, world: World) -> None:
+        run("webhook", "create")
+        (endpoint,) = world.stripe.webhooks.endpoints.values()
+        assert run("webhook", "delete", endpoint.id).exit_code == 2
+        assert world.stripe.webhooks.endpoints
+
+    def test_endpoint_of_other_software_remains(self, run: Run, world: World) -> None:
+        run("webhook", "create")
+        other = world.stripe.webhooks.add_endpoint("https://other", "whsec_x", ["*"], API_VERSION)
+        result = run("webhook", "delete", other.id, "--yes")
+        assert result.exit_code == 1
+        assert result.stderr == f"error: the stack's URL has no endpoint {other.id}\n"
+        assert other.id in world.stripe.webhooks.endpoints
+
+    def test_endpoint_of_this_release_remains_while_there_is_another(
+        self, run: Run, world: World
+    ) -> None:
+        old = world.stripe.webhooks.add_endpoint(URL, "whsec_old", ["*"], "2024-06-20")
+        run("webhook", "create")
+        (new,) = world.stripe.webhooks.endpoints.keys() - {old.id}
+        assert run("webhook", "delete", new, "--yes").exit_code == 1
+        assert run("webhook", "delete", old.id, "--yes").exit_code == 0
+        assert run("webhook", "delete", new, "--yes").exit_code == 0
+
+    def test_secrets_remain_while_two_endpoints_do(self, run: Run, world: World) -> None:
+        first, _ = (
+            world.stripe.webhooks.add_endpoint(URL, f"whsec_{version}", ["*"], version)
+            for version in ("2023-10-16", "2024-06-20")
+        )
+        boto3.client("secretsmanager").create_secret(Name=SECRET_NAME, SecretString="whsec_old")
+        run("webhook", "create")
+        deleted = dict(lines(run("webhook", "delete", first.id, "--yes")))
+        assert deleted["stored_secrets"] == "2"
+        assert len(stored().split()) == 2
 
 
 class TestPublishTypes:
