@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,11 @@ backfill = typer.Typer(
     no_args_is_help=True, help="Walk the whole Stripe account, and store what the table lacks."
 )
 
-_REPORTED = ("refused", "conflict", "unreadable")
-"""The results of objects that were not stored: the report has the reasons."""
+_REPORTED = ("refused", "conflict", "unreadable", "not-written")
+"""The results of objects that were not stored, or written: the report has the reasons."""
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,96}")
+PAYMENT_METHODS = ("all", "with-default-or-subscription", "none")
+"""Whose payment methods a run may list."""
 
 RunArgument = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="By default, the one that was started last.")
@@ -54,6 +58,10 @@ def start(
     is_watched: WatchOption = True,
 ) -> None:
     """Store all customers and subscriptions of the account, and update what is older."""
+    if payment_methods not in PAYMENT_METHODS:
+        raise UsageError(f"--payment-methods takes {', '.join(PAYMENT_METHODS)}")
+    if mapping and by_metadata:
+        raise UsageError("give --mapping or --by-metadata, not both")
     checked = _checked(session, mapping) if mapping else None
     if dry_run:
         session.output.fields(_plan(session, checked, payment_methods, by_metadata=by_metadata))
@@ -111,9 +119,25 @@ def resume(session: Session, run: RunArgument = None, *, is_watched: WatchOption
 
 @command(backfill, "report")
 def report(session: Session, run: RunArgument = None) -> None:
-    """List what a run did not store, or how the table differs from Stripe, with the reasons."""
+    """List what a run did not store or write, or how the table differs from Stripe, and why."""
     run_id = run or status_of(session.stack, None)["run_id"]
     session.output.rows(("object", "result", "reason"), _reported(session, run_id))
+
+
+@command(backfill, "write-metadata")
+def write_metadata(
+    session: Session, *, is_watched: WatchOption = True, is_confirmed: Yes = False
+) -> None:
+    """Write our metadata to the customers on Stripe that backfills gave to users.
+
+    Each write is an event for all webhook endpoints of the account, so five are made a second. What
+    is written already is left out: if the run is interrupted, resume it, or repeat the command.
+    """
+    session.confirm(
+        "Write the ids of users to the metadata of their customers on Stripe?",
+        is_confirmed=is_confirmed,
+    )
+    _run(session, _new_run("metadata"), {"kind": "metadata"}, is_watched=is_watched)
 
 
 @command(backfill, "undo")
@@ -264,8 +288,9 @@ def _plan(
 
 def _reported(session: Session, run_id: str) -> Iterator[Json]:
     """Yield the lines of a run's report, file by file."""
-    if "/" in run_id:
-        raise UsageError("a run has no slash in its name")
+    if not _RUN.fullmatch(run_id):
+        raise UsageError("a run is named by letters, digits, hyphens and underscores")
+    is_empty = True
     bucket, store = session.stack.outputs["ReportsBucket"], session.stack.client("s3")
     pages = store.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"runs/{run_id}/")
     for page in pages:
@@ -273,8 +298,11 @@ def _reported(session: Session, run_id: str) -> Iterator[Json]:
             body = store.get_object(Bucket=bucket, Key=found["Key"])["Body"]
             for line in body.iter_lines():
                 finding = json.loads(line)
+                is_empty = False
                 yield {
                     "object": finding["stripe_id"],
                     "result": finding["result"],
                     "reason": finding["reason"],
                 }
+    if is_empty:
+        status_of(session.stack, run_id)  # fails if there is no such run

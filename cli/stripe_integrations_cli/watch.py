@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+)
+from botocore.exceptions import (
+    ConnectionError as Unreachable,
+)
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from stripe_integrations_cli.errors import CommandError
@@ -17,6 +25,9 @@ from stripe_integrations_cli.stack import Stack
 Json = dict[str, Any]
 
 POLL_SECONDS = 2.0
+_FAILURES = 60
+"""How many times in a row AWS may fail before the display ends."""
+_THROTTLED = ("TooManyRequestsException", "ThrottlingException", "Throttling")
 _LINE_SECONDS = 30.0
 """How often a line is printed where no terminal is."""
 _NOT_STARTED = "there is no such run"
@@ -57,24 +68,45 @@ def watch(session: Session, run_id: str, execution: str | None = None) -> Json:
     ------
     CommandError
         The execution has failed.
+    BotoCoreError, ClientError
+        AWS did not respond for minutes, or refused; the run goes on.
     KeyboardInterrupt
         Ctrl-C: the run goes on, and a message has said how to return to it.
     """
+    failures = 0
     try:
         with _shown(session) as show:
             while True:
-                status = _status_if_started(session.stack, run_id, execution)
+                try:
+                    status = _status_if_started(session.stack, run_id, execution)
+                except (BotoCoreError, ClientError) as error:
+                    # A run takes hours, and asking again changes nothing.
+                    failures += 1
+                    if failures == _FAILURES or not _is_transient(error):
+                        raise
+                    status = None
+                else:
+                    failures = 0
                 if status:
                     show(status)
                     if status["state"] != "running":
                         return status
                 time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BotoCoreError, ClientError):
         session.output.say(
             f"the run continues in the stack. Watch it: stripe-customers backfill watch {run_id}. "
             f"Stop it, to be resumed: stripe-customers backfill stop {run_id}"
         )
         raise
+
+
+def _is_transient(error: BotoCoreError | ClientError) -> bool:
+    """Whether AWS may respond to the next call."""
+    if not isinstance(error, ClientError):
+        return isinstance(error, (Unreachable, HTTPClientError))
+    metadata = error.response.get("ResponseMetadata", {})
+    is_throttled = error.response["Error"]["Code"] in _THROTTLED
+    return is_throttled or metadata.get("HTTPStatusCode", 0) >= 500
 
 
 def _status_if_started(stack: Stack, run_id: str, execution: str | None) -> Json | None:

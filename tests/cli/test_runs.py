@@ -9,11 +9,13 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.errors import StripeIntegrationsError
-from stripe_integrations_cli import watch
+from stripe_integrations.models.run import PaymentMethodPolicy
+from stripe_integrations_cli import runs, watch
 from stripe_integrations_cli.stack import Stack
 from tests import roles
 from tests.cli.conftest import Run, lines, objects
@@ -23,6 +25,14 @@ from tests.world import EMAIL, USER, World
 Json = dict[str, Any]
 
 BUCKET = "the-ReportsBucket"
+
+
+UNREACHABLE = EndpointConnectionError(endpoint_url="https://lambda")
+
+
+def refused(code: str, status: int) -> ClientError:
+    response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "Invoke")
 
 
 class Machine:
@@ -200,6 +210,15 @@ class TestBackfill:
         result = run("backfill", "start", "--mapping", str(tmp_path / name))
         assert result.exit_code == 2
 
+    def test_refuses_options_before_anything_is_started(
+        self, run: Run, machine: Machine, tmp_path: Path
+    ) -> None:
+        path = mapping_file(tmp_path)
+        assert run("backfill", "start", "--payment-methods", "some").exit_code == 2
+        assert run("backfill", "start", "--mapping", path, "--by-metadata").exit_code == 2
+        assert machine.inputs == []
+        assert set(runs.PAYMENT_METHODS) == set(PaymentMethodPolicy)
+
     def test_failure_to_start_is_one_line(self, run: Run, world: World, machine: Machine) -> None:
         world.walk({"action": "start", "run_id": "other"})
         result = run("backfill", "start")
@@ -273,6 +292,86 @@ class TestVerifyAndRepair:
 
     def test_report_of_no_run_is_refused(self, run: Run, machine: Machine) -> None:
         assert run("backfill", "report", "a/b").exit_code == 2
+        assert run("repair", "", "--dry-run").exit_code == 2
+        result = run("backfill", "report", "verify-1")
+        assert result.exit_code == 1
+        assert result.stderr.endswith("there is no such run\n")
+
+
+class TestWriteMetadata:
+    @pytest.fixture
+    def stripe_ids(
+        self, run: Run, world: World, machine: Machine, tmp_path: Path
+    ) -> Iterator[list[str]]:
+        """Customers on Stripe that a backfill gave to users."""
+        stripe_ids = on_stripe(world, 2)
+        rows = (f"u-{number}," + stripe_id for number, stripe_id in enumerate(stripe_ids))
+        run("backfill", "start", "--mapping", mapping_file(tmp_path, *rows))
+        world.time += 200
+        machine.inputs.clear()
+        yield stripe_ids
+
+    def test_names_the_users_on_stripe(
+        self, run: Run, world: World, machine: Machine, stripe_ids: list[str]
+    ) -> None:
+        refused = run("backfill", "write-metadata")
+        assert (refused.exit_code, machine.inputs) == (2, [])
+        ended = dict(lines(run("backfill", "write-metadata", "--yes")))
+        assert (ended["kind"], ended["state"], ended["written"]) == ("metadata", "finished", "2")
+        assert machine.inputs == [{"kind": "metadata"}]
+        named = {c["id"]: c["metadata"] for c in world.stripe_customers()}
+        assert named[stripe_ids[1]]["stripe_integrations_user_id"] == "u-1"
+
+    def test_customer_that_stripe_refuses_is_reported_and_the_status_is_1(
+        self, run: Run, world: World, machine: Machine, stripe_ids: list[str]
+    ) -> None:
+        full = {f"key_{number}": "x" for number in range(49)}
+        world.request("POST", f"/v1/customers/{stripe_ids[0]}", {"metadata": full})
+        result = run("backfill", "write-metadata", "--yes")
+        assert result.exit_code == 1
+        assert "the report has 1: stripe-customers backfill report metadata-" in result.stderr
+        assert lines(run("backfill", "report")) == [
+            [stripe_ids[0], "not-written", "Stripe refused it: metadata"]
+        ]
+
+
+class TestWatch:
+    """A run takes hours, in which AWS does not always respond."""
+
+    @pytest.fixture
+    def failing(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+        """The errors of the next invocations."""
+        errors: list[Exception] = []
+        invoke = Stack.invoke
+
+        def invoked(self: Stack, logical_id: str, event: Json) -> Any:
+            if errors:
+                raise errors.pop()
+            return invoke(self, logical_id, event)
+
+        monkeypatch.setattr(Stack, "invoke", invoked)
+        return errors
+
+    def test_goes_on_after_failures(
+        self, run: Run, machine: Machine, failing: list[Exception]
+    ) -> None:
+        failing += [UNREACHABLE, refused("TooManyRequestsException", 429), refused("Service", 503)]
+        assert dict(lines(run("backfill", "start")))["state"] == "finished"
+        assert failing == []
+
+    @pytest.mark.parametrize(
+        ("count", "error"), [(60, UNREACHABLE), (1, refused("ExpiredTokenException", 403))]
+    )
+    def test_failure_that_lasts_says_how_to_return(
+        self, run: Run, machine: Machine, failing: list[Exception], count: int, error: Exception
+    ) -> None:
+        failing += [error] * count
+        result = run("backfill", "start")
+        assert result.exit_code == 1
+        returning, message = result.stderr.splitlines()
+        assert f"backfill watch {next(iter(machine.executions))}." in returning
+        assert message.startswith("error: ")
+        assert failing == []
 
 
 class TestUndo:
