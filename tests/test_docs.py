@@ -6,12 +6,15 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from stripe_integrations.actions.events.event_types import applied_event_types
 from stripe_integrations.config import API_VERSION
 from stripe_integrations.observability import Metric
+from stripe_integrations_cli.app import app
 from tests.cloudwatch import metrics_of
 from tests.world import World
 from tools.template import ROOT, of_type, template
@@ -19,6 +22,7 @@ from tools.template import ROOT, of_type, template
 README = (ROOT / "README.md").read_text()
 FAILURES = (ROOT / "docs" / "failures.md").read_text()
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text()
 OPERATE = (ROOT / "docs" / "operate.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -139,6 +143,33 @@ def test_what_an_idle_stack_is_charged_for_is_documented() -> None:
         assert f" {count} {what}" in words
     assert len(of_type("AWS::CloudWatch::Dashboard")) == 1
     assert " a dashboard," in DEPLOY
+
+
+def commands_of(group: Any, *before: str) -> dict[str, Any]:
+    """The commands of the command line by their names, those of groups included."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        path = (*before, name)
+        is_group = hasattr(command, "commands")
+        found |= commands_of(command, *path) if is_group else {" ".join(path): command}
+    return found
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    cells = [cell for table in tables(COMMAND_LINE, "command") for cell, _ in table]
+    named = set(re.findall(r"`([a-z -]+[a-z])", " ".join(cells)))
+    named |= {name for name in ("doctor", "env") if f"\n`{name}` " in COMMAND_LINE}
+    assert named == commands_of(get_command(app)).keys()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_document_calls_is_there(page: Path) -> None:
+    commands = commands_of(get_command(app))
+    text = page.read_text().replace("\\\n", "")
+    for call in re.findall(r"(?m)(?:^ *|`|&& |\$ |\} )stripe-customers (\w[^`\n|;&]*)", text):
+        (name,) = [name for name in commands if re.match(rf"{name}(?![\w-])", call)]
+        known = {option for each in commands[name].params for option in each.opts}
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", call)) <= known, call
 
 
 def shown(default: object) -> str:
