@@ -25,7 +25,7 @@ UserArgument = Annotated[str, typer.Argument(metavar="USER", help="The user's id
 FieldsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FIELD=VALUE]...",
+        metavar="FIELD=VALUE",
         help="name=Jenny, address.city=Ghent, metadata.plan=pro; as JSON: balance:=0, phone:=null.",
     ),
 ]
@@ -43,7 +43,9 @@ DeleteOnStripe = Annotated[
 def list_customers(
     session: Session,
     *,
-    state: Annotated[str, typer.Option(help="active, unassigned or incomplete.")] = "active",
+    state: Annotated[
+        str, typer.Option(help="One of active, unassigned and incomplete.")
+    ] = "active",
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
 ) -> None:
     """List customers: those of users, those of no user, or those whose creation is incomplete.
@@ -75,7 +77,7 @@ def create(
     file: FileOption = None,
     allow_existing: Annotated[
         bool,
-        typer.Option("--allow-existing", help="Although Stripe has one with this e-mail."),
+        typer.Option("--allow-existing", help="Even if Stripe has one with this e-mail."),
     ] = False,
 ) -> None:
     """Create the customer of a user, or show the existing one."""
@@ -111,7 +113,7 @@ def adopt(
     *,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", help="Although its metadata names another owner."),
+        typer.Option("--take-over", help="Even if its metadata names another owner."),
     ] = False,
 ) -> None:
     """Make a customer that exists on Stripe the user's."""
@@ -151,11 +153,11 @@ def delete(session: Session, user: UserArgument, *, is_confirmed: Yes = False) -
 @command(customers, "erase")
 def erase(
     session: Session,
-    user: Annotated[str | None, typer.Argument(metavar="[USER]", help="The user's id.")] = None,
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="The user's id.")] = None,
     *,
     customer: Annotated[
         str | None,
-        typer.Option("--customer", metavar="CUS", help="One Stripe customer, in place of a user."),
+        typer.Option("--customer", metavar="CUS", help="A Stripe customer, in place of a user."),
     ] = None,
     delete_on_stripe: DeleteOnStripe = False,
     is_confirmed: Yes = False,
@@ -190,7 +192,10 @@ def export(
     user: UserArgument,
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="By default, standard output.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="The file to write; by default, standard output."
+        ),
     ] = None,
 ) -> None:
     """Write all that is stored about a user, as JSON lines, with the payloads of its events."""

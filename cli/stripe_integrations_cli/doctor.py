@@ -57,7 +57,7 @@ Findings = Iterator[Finding]
 def doctor(
     session: Session,
     *,
-    all_checks: Annotated[bool, typer.Option("--all", help="Also what is in order.")] = False,
+    all_checks: Annotated[bool, typer.Option("--all", help="Print what is in order too.")] = False,
 ) -> None:
     """Check a stack: secrets, key, table, stream, schedule, webhook, clock, alarms.
 

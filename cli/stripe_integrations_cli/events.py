@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stripe_integrations.actions import StripeEvent, User
-from stripe_integrations_cli.errors import CommandError, UsageError
+from stripe_integrations_cli.errors import CommandError, ExitCode, UsageError
 from stripe_integrations_cli.output import timestamp
 from stripe_integrations_cli.session import Session, Yes, command
 from stripe_integrations_cli.tail import changed_events
@@ -36,10 +36,13 @@ TypeOption = Annotated[
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="From here on: 90m, 12h, 2d or ISO 8601."),
+    typer.Option(
+        "--since", metavar="TIME", help="From this age or time on: 90m, 12h, 2d or ISO 8601."
+    ),
 ]
 UntilOption = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Up to here: as for --since.")
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Up to this age or time, as for --since."),
 ]
 EventArgument = Annotated[str, typer.Argument(metavar="EVENT", help="Its id, evt_….")]
 
@@ -52,7 +55,7 @@ def list_events(
     customer: CustomerOption = None,
     state: Annotated[
         str | None,
-        typer.Option(help="Only pending, waiting, applied, ignored or failed ones."),
+        typer.Option(help="Only those that are pending, waiting, applied, ignored or failed."),
     ] = None,
     kind: TypeOption = None,
     since: SinceOption = None,
@@ -98,7 +101,7 @@ def show(
     session: Session,
     event_id: EventArgument,
     payload: Annotated[
-        bool, typer.Option("--payload", help="With what Stripe sent: it has personal data.")
+        bool, typer.Option("--payload", help="Print what Stripe sent too: it has personal data.")
     ] = False,
 ) -> None:
     """Show one event: its state, its attempts, and what it changed or why not."""
@@ -114,7 +117,7 @@ def show(
 def replay(
     session: Session,
     event_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[EVENT]...", help="Their ids.")
+        list[str] | None, typer.Argument(metavar="EVENT", help="Their ids.")
     ] = None,
     *,
     all_failed: Annotated[bool, typer.Option("--failed", help="All failed events.")] = False,
@@ -152,8 +155,16 @@ def replay(
             is_confirmed=is_confirmed,
         )
         requests = [{"created_from": created_from, "created_to": created_to}]
-    replayed = sum(_replay(session, request) for request in requests)
+    replayed, failures = 0, 0
+    for request in requests:
+        try:
+            replayed += _replay(session, request)
+        except CommandError as error:  # the next event may be replayed all the same
+            session.output.fail(str(error))
+            failures += 1
     session.output.fields({"replayed": replayed})
+    if failures:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _replay(session: Session, request: Mapping[str, Any]) -> int:

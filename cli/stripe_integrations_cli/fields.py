@@ -36,7 +36,7 @@ def parsed_fields(assignments: list[str] | None, file: str | None) -> Json:
         if name.endswith(":"):
             name = name.removesuffix(":")
             try:
-                value = json.loads(text)
+                value = _from_json(text)
             except ValueError:
                 raise UsageError(f"the value of {name} is not JSON") from None
         *objects, last = name.split(".", 1) if name.startswith("metadata.") else name.split(".")
@@ -49,10 +49,19 @@ def parsed_fields(assignments: list[str] | None, file: str | None) -> Json:
     return fields
 
 
+def _from_json(text: str) -> Any:
+    """Read JSON, in which there is no NaN and no Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def _from_file(file: str) -> Json:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        given = json.loads(text)
+        given = _from_json(text)
     except (OSError, ValueError):
         raise UsageError(f"{file} can't be read as JSON") from None
     if not isinstance(given, dict):

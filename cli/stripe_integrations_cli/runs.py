@@ -29,7 +29,7 @@ PAYMENT_METHODS = ("all", "with-default-or-subscription", "none")
 """Whose payment methods a run may list."""
 
 RunArgument = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="By default, the one that was started last.")
+    str | None, typer.Argument(metavar="RUN", help="By default, the one that was started last.")
 ]
 WatchOption = Annotated[
     bool, typer.Option("--watch/--no-watch", help="Show its progress until it ends.")
@@ -49,10 +49,11 @@ def start(
         bool, typer.Option("--by-metadata", help="The metadata names the users (AdoptFrom).")
     ] = False,
     payment_methods: Annotated[
-        str, typer.Option(help="Whose are listed: all, with-default-or-subscription or none.")
+        str, typer.Option(help="Of which customers: all, with-default-or-subscription or none.")
     ] = "with-default-or-subscription",
     allow_refused: Annotated[
-        bool, typer.Option("--allow-refused", help="Go on without invalid rows.")
+        bool,
+        typer.Option("--allow-refused", help="Report invalid rows, and continue without them."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     is_watched: WatchOption = True,

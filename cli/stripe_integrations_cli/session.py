@@ -96,17 +96,17 @@ StackOption = Annotated[
 ]
 RegionOption = Annotated[
     str | None,
-    typer.Option("--region", help="As for the AWS CLI.", rich_help_panel=_EVERYWHERE),
+    typer.Option("--region", help="The AWS region.", rich_help_panel=_EVERYWHERE),
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option("--profile", help="As for the AWS CLI.", rich_help_panel=_EVERYWHERE),
+    typer.Option("--profile", help="The profile of the AWS CLI.", rich_help_panel=_EVERYWHERE),
 ]
 JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel=_EVERYWHERE),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:

@@ -13,6 +13,8 @@ from stripe_integrations_cli.stack import Stack
 
 _POLL_SECONDS = 0.5
 _EVENT_KEY = "EVENT#"
+_REMEMBERED = 10_000
+"""Of how many events the last change is remembered: a tail may run for days."""
 
 
 def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> Iterator[Any]:
@@ -36,6 +38,8 @@ def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> It
         if last.get(stripe_id) == shown:
             continue  # a claim, or a write that the one before has shown already
         last[stripe_id] = shown
+        if len(last) > _REMEMBERED:
+            del last[next(iter(last))]
         if kind is not None and not matches_pattern(event.kind, kind):
             continue
         if user_id is not None and event.user_id != user_id:

@@ -88,7 +88,7 @@ def update(
     session: Session,
     endpoint: Annotated[
         str | None,
-        typer.Argument(metavar="[ENDPOINT]", help="By default, the one that has the stack's URL."),
+        typer.Argument(metavar="ENDPOINT", help="By default, the one that has the stack's URL."),
     ] = None,
     *,
     event: EventOption = None,

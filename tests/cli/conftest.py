@@ -11,7 +11,9 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
+from stripe_integrations.errors import StripeIntegrationsError
 from stripe_integrations_cli.app import app
+from stripe_integrations_cli.errors import CommandError
 from stripe_integrations_cli.stack import Stack
 from tests.world import World
 from tools.template import template
@@ -57,7 +59,10 @@ def stack(
 
     def invoke(_: Stack, logical_id: str, event: Json) -> Any:
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in logical_id).lstrip("_")
-        return world.invoke(importlib.import_module(f"functions.{name}.app"), event, 290_000)
+        try:
+            return world.invoke(importlib.import_module(f"functions.{name}.app"), event, 290_000)
+        except StripeIntegrationsError as error:  # Lambda has its type and message alone
+            raise CommandError(f"{type(error).__name__}: {error}") from None
 
     monkeypatch.setattr(Stack, "invoke", invoke)
     monkeypatch.setattr(Stack, "context", property(lambda _: world.context))

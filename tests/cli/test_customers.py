@@ -39,7 +39,9 @@ class TestCreate:
         assert StripeCustomer.require(USER).name == "Of the file"
         assert StripeCustomer.require(User("u-2")).name == "Typed"
 
-    @pytest.mark.parametrize("field", ["name", "=Jane", "balance:={", ":=1", "address=x"])
+    @pytest.mark.parametrize(
+        "field", ["name", "=Jane", "balance:={", "balance:=NaN", ":=1", "address=x"]
+    )
     def test_refuses_what_is_no_field(self, run: Run, field: str) -> None:
         result = run("customers", "create", "u-1", "address.city=Ghent", field)
         assert result.exit_code == (1 if field == "address=x" else 2)

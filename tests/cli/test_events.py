@@ -146,6 +146,42 @@ class TestShow:
         )
 
 
+class TestTail:
+    """The stream itself is that of the local cloud: see tests/local_cloud/test_command_line.py."""
+
+    @pytest.fixture
+    def written(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The ids of the events whose items are written."""
+        written: list[str] = []
+        monkeypatch.setattr("stripe_integrations_cli.tail._written_ids", lambda _: iter(written))
+        return written
+
+    def test_prints_each_change_once(
+        self, run: Run, written: list[str], applied: str, failed: str
+    ) -> None:
+        written += [applied, applied, "evt_expired", failed, applied]
+        printed = objects(run("events", "tail", "--user", "u-1", "--json"))
+        assert [(each["event"], each["state"]) for each in printed] == [
+            (applied, "applied"),
+            (failed, "failed"),
+        ]
+        assert lines(run("events", "tail", "--type", "invoice.*")) == []
+        assert lines(run("events", "tail", "--user", "u-2")) == []
+        assert len(lines(run("events", "tail", "--count", "1"))) == 1
+
+    def test_remembers_a_bounded_number(
+        self,
+        run: Run,
+        written: list[str],
+        applied: str,
+        failed: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("stripe_integrations_cli.tail._REMEMBERED", 1)
+        written += [applied, failed, applied]
+        assert [row[1] for row in lines(run("events", "tail"))] == [applied, failed, applied]
+
+
 class TestReplay:
     def test_applies_one(self, run: Run, world: World, failed: str) -> None:
         assert lines(run("events", "replay", failed)) == [["replayed", "1"]]
@@ -190,6 +226,11 @@ class TestReplay:
     @pytest.mark.parametrize("options", [(), ("evt_1", "--failed"), ("--until", "1")])
     def test_refuses_anything_but_one_choice(self, run: Run, options: tuple[str, ...]) -> None:
         assert run("events", "replay", *options).exit_code == 2
+
+    def test_event_that_is_not_there_stops_no_other(self, run: Run, failed: str) -> None:
+        result = run("events", "replay", "evt_none", failed)
+        assert (result.exit_code, result.stdout) == (1, "replayed\t1\n")
+        assert stored_event(failed).state == "applied"
 
     def test_error_of_the_function_is_one_line(self, run: Run) -> None:
         result = run("events", "replay", "evt_none")
