@@ -1,4 +1,4 @@
-"""Calls of the API's functions, by `lambda invoke`: the operator needs no key of Stripe's."""
+"""Calls to the API's functions, by `lambda invoke`: the operator needs no key of Stripe's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def call(
     user_id: str | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> Json:
-    """Invoke a function of the API, and return the body of its response.
+    """Invoke a function of the API, and return the JSON object in its response.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def call(
     function : str
         The function, by its name in template.yaml.
     route : str
-        Its route, ``GET /customers``.
+        Its route, such as ``GET /customers``.
     user_id : str, optional
-        The user, which goes into the query.
+        The user's id, for the query string.
     body : mapping, optional
         The JSON object that is sent.
 
@@ -58,14 +58,14 @@ def call(
     if body is not None:
         event["body"] = json.dumps(body)
     response = stack.invoke(function, event)
-    answer: Json = json.loads(response.get("body") or "{}")
+    result: Json = json.loads(response.get("body") or "{}")
     if response["statusCode"] >= 400:
-        raise CommandError(f"{answer['title']}: {answer['detail']}")
-    return answer
+        raise CommandError(f"{result['title']}: {result['detail']}")
+    return result
 
 
 def _authorizer(stack: Stack) -> Json:
-    """What the authorizer of the routes would have passed for a backend."""
+    """What the authorizer of the routes passes for a backend."""
     if stack.parameters["CustomersAuthorizer"] == "iam":
         return {"iam": {"accountId": "stripe-customers"}}
     scope = stack.parameters["JwtAdminScope"]

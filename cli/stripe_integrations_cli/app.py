@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="See and steer a stack that keeps Stripe customers in your AWS account.",
+    help="Inspect and operate a stack that stores Stripe customers in your AWS account.",
     epilog="Exit status: 0 done, 1 failed or found differences, 2 called wrongly, 130 Ctrl-C.",
 )
 app.add_typer(customers, name="customers")

@@ -1,4 +1,4 @@
-"""``customers``: read, changed and removed, by the stack's own functions."""
+"""``customers``: read, change and remove customers, by the stack's own functions."""
 
 from __future__ import annotations
 
@@ -130,12 +130,13 @@ def sync(session: Session, user: UserArgument) -> None:
 
 @command(customers, "release")
 def release(session: Session, user: UserArgument, *, is_confirmed: Yes = False) -> None:
-    """Undo an adoption: the customer is no user's any more. It remains on Stripe.
+    """Undo an adoption: the customer belongs to no user. It remains on Stripe.
 
     It runs in this process: your credentials need the permissions of the function adopt_customer.
     """
     session.confirm(
-        f"Delete the record of the customer of {user}? Stripe keeps it.", is_confirmed=is_confirmed
+        f"Delete the record of the customer of {user}? It remains on Stripe.",
+        is_confirmed=is_confirmed,
     )
     with session.stack.in_process():
         StripeCustomer.release(User(user))
@@ -172,9 +173,9 @@ def erase(
     session.confirm(
         f"Erase {user or customer} {where}? It can't be undone.", is_confirmed=is_confirmed
     )
-    whom = {"stripe_id": customer} if user is None else {"user_id": user}
+    target = {"stripe_id": customer} if user is None else {"user_id": user}
     result = session.stack.invoke(
-        "EraseCustomer", {**whom, **({"delete_on_stripe": True} if delete_on_stripe else {})}
+        "EraseCustomer", {**target, **({"delete_on_stripe": True} if delete_on_stripe else {})}
     )
     rows = [
         {"customer": each, "on_stripe": "refused" if each in result["refused"] else "done"}
@@ -216,7 +217,7 @@ def export(
 
 
 def _show(session: Session, customer: dict[str, Any]) -> None:
-    """Print a customer: in JSON as the API returns it, otherwise what it has."""
+    """Print a customer: in JSON as the API returns it, otherwise with the ids of its children."""
     if session.output.as_json:
         session.output.json(customer)
         return

@@ -1,4 +1,4 @@
-"""``doctor``: whether a stack, its secrets and its webhook fit together, and what to do if not."""
+"""``doctor``: checks that a stack, its secrets and its webhook fit together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NO_CUSTOMER = "cus_stripe_customers_doctor"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found.
+    """A finding of a check.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Finding:
     result : str
         ``ok``, ``problem``, or ``skipped``.
     found, to_do : str
-        What is the case, and what to do about it.
+        What was found, and what to do about it.
     """
 
     check: str
@@ -75,7 +75,7 @@ def doctor(
 
 
 def _findings(stack: Stack, check: Callable[[Stack], Findings]) -> Findings:
-    """Make a check; what AWS or Stripe refuses is a finding too, and does not end the others."""
+    """Run a check; an error of AWS or Stripe is a finding too, and does not end the others."""
     name = check.__name__.strip("_").replace("_", " ")
     try:
         yield from check(stack)
@@ -160,7 +160,7 @@ def _signing_secret(stack: Stack) -> Findings:
 
 
 def _signed_request(stack: Stack, secret: str) -> Findings:
-    """Deliver a signed request without an event: it is refused for that alone, and not stored."""
+    """Deliver a signed request without an event: only that is refused, and nothing is stored."""
     body, moment = "{}", int(time.time())
     digest = hmac.new(secret.encode(), f"{moment}.{body}".encode(), hashlib.sha256).hexdigest()
     event = {
@@ -259,11 +259,11 @@ def _clock(stack: Stack) -> Findings:
     response = stack.client("cloudformation").describe_stacks(StackName=stack.name)
     date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date is None:
-        yield Finding("clock", "skipped", "AWS has not said the time")
+        yield Finding("clock", "skipped", "the response of AWS has no date")
         return
     seconds = time.time() - parsedate_to_datetime(date).timestamp()
     if abs(seconds) < _CLOCK_SECONDS:
-        yield Finding("clock", "ok", "this machine's is right")
+        yield Finding("clock", "ok", "this machine's is within a minute of AWS's")
     else:
         found = f"this machine's differs by {seconds:.0f} s from AWS's"
         yield Finding("clock", "problem", found, "set it: signatures depend on it")
@@ -281,7 +281,7 @@ def _events(stack: Stack) -> Findings:
 
 
 def _alarms(stack: Stack) -> Findings:
-    # By their names alone, those of stripe-customers-dev would be those of stripe-customers too.
+    # The prefix of their names would also select the alarms of another stack, with a longer name.
     resources = stack.client("cloudformation").get_paginator("list_stack_resources")
     names = [
         resource["PhysicalResourceId"]
@@ -296,7 +296,7 @@ def _alarms(stack: Stack) -> Findings:
         for alarm in page["MetricAlarms"]
     ]
     for name in found:
-        to_do = "docs/operate.md#alarms has what to do"
+        to_do = "see docs/operate.md#alarms"
         yield Finding("alarms", "problem", f"{name} is in alarm", to_do)
     if not found:
         yield Finding("alarms", "ok", "none is in alarm")
@@ -314,4 +314,4 @@ CHECKS = (
     _events,
     _alarms,
 )
-"""Each finds problems, or that there is none."""
+"""The checks, in the order of their findings."""

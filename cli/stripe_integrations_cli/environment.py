@@ -10,7 +10,7 @@ from stripe_integrations_cli.session import Session
 def env(session: Session) -> None:
     """Print the environment variables that your own worker with the Python API needs.
 
-    They have names of secrets and no secret: NAME=value, quoted for a shell.
+    They are printed as NAME=value, quoted for a shell, with the names of secrets and no secret.
     """
     variables = session.stack.variables()
     if session.output.as_json:

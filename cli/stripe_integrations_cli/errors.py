@@ -1,4 +1,4 @@
-"""How a command ends other than well: one plain line, and an exit code that scripts can use."""
+"""Errors of commands: each is one line for the operator, and an exit status for scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILED = 1
-    """It failed, or it has found what it was looking for: differences, problems."""
+    """It failed, or it found differences or problems."""
     USAGE = 2
     """It was called wrongly; nothing was done."""
     INTERRUPTED = 130

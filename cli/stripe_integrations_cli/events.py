@@ -1,4 +1,4 @@
-"""``events``: what arrived from Stripe, what became of it, and why."""
+"""``events``: list, show and replay Stripe's events, and empty the dead-letter queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("event", "created", "type", "state", "attempts", "customer", "user", 
 
 _QUEUED = ("pending", "waiting", "failed")
 _LETTER_COLUMNS = ("event", "type", "customer", "attempts", "reason")
-_LOOK_SECONDS = 5
+_VISIBILITY_SECONDS = 5
 """How long a message that was listed is hidden from other readers of the queue."""
 
 UserOption = Annotated[str | None, typer.Option("--user", help="Only of this user's customers.")]
@@ -65,7 +65,7 @@ def list_events(
     """List events of a user or a customer, in a state, or of a range of time.
 
     Without a user, a customer, or the state pending, waiting or failed, the whole table is read,
-    whatever the time and the limit are: a time is needed then.
+    whatever the time and the limit are, and --since is required.
     """
     is_indexed = user is not None or customer is not None or state in _QUEUED
     if user is not None and customer is not None:
@@ -169,13 +169,13 @@ def replay(
 
 def _replay(session: Session, request: Mapping[str, Any]) -> int:
     """Invoke the replay until nothing is left; Ctrl-C between two invocations loses nothing."""
-    replayed, again = 0, dict[str, Any]()
+    replayed, cursor = 0, dict[str, Any]()
     while True:
-        result = session.stack.invoke("ReplayEvents", {**request, **again})
+        result = session.stack.invoke("ReplayEvents", {**request, **cursor})
         replayed += int(result["replayed"])
         if result["resume_from"] is None:
             return replayed
-        again = {"resume_from": result["resume_from"]}
+        cursor = {"resume_from": result["resume_from"]}
         session.output.say(f"{replayed} replayed so far")
 
 
@@ -194,7 +194,7 @@ def _to_replay(
 def dead_letters(
     session: Session,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Empty the queue, unless an event is failed still.")
+        bool, typer.Option("--purge", help="Empty the queue, unless an event is failed.")
     ] = False,
     is_confirmed: Yes = False,
 ) -> None:
@@ -203,7 +203,7 @@ def dead_letters(
     url = session.stack.outputs["DeadLettersUrl"]
     if not purge:
         received = queue.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=_LOOK_SECONDS
+            QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=_VISIBILITY_SECONDS
         )
         letters = (json.loads(message["Body"]) for message in received.get("Messages", ()))
         session.output.rows(_LETTER_COLUMNS, map(_letter, letters))
@@ -211,7 +211,7 @@ def dead_letters(
     with session.stack.in_process():
         left = next(StripeEvent.find(state="failed"), None)  # type: ignore[arg-type]
     if left is not None:
-        raise CommandError(f"not emptied: {left.stripe_id} is failed still. Replay it first")
+        raise CommandError(f"not emptied: {left.stripe_id} is failed. Replay it first")
     session.confirm("Delete all messages of the dead-letter queue?", is_confirmed=is_confirmed)
     queue.purge_queue(QueueUrl=url)
     session.output.fields({"purged": url})
@@ -231,7 +231,8 @@ def tail(
     kind: TypeOption = None,
     user: UserOption = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="End after so many lines; by default, at Ctrl-C.")
+        int | None,
+        typer.Option(min=1, help="End after this number of lines; by default, at Ctrl-C."),
     ] = None,
 ) -> None:
     """Print each change of an event as it happens: stored, applied, ignored, retried, failed.
@@ -284,7 +285,7 @@ def _details(event: Any) -> dict[str, Any]:
 
 
 def _outcome(event: Any) -> str:
-    """Say in words what became of an event."""
+    """Describe what became of an event."""
     of_user = f" of user {event.user_id}" if event.user_id else ""
     repeats = f"its attempt failed with {event.last_error}, and will be repeated"
     outcomes = {

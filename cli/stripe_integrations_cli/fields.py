@@ -18,14 +18,14 @@ def parsed_fields(assignments: list[str] | None, file: str | None) -> Json:
     Parameters
     ----------
     assignments : list of str or None
-        ``NAME=TEXT`` or ``NAME:=JSON``; a dot leads into an object.
+        ``NAME=TEXT`` or ``NAME:=JSON``; a dot separates the names of nested fields.
     file : str or None
         The path of a file with a JSON object, or ``-`` for standard input.
 
     Raises
     ------
     UsageError
-        One of them can't be read; the message has no value.
+        One of them can't be parsed; the message contains no value.
     """
     fields = _from_file(file) if file else {}
     for assignment in assignments or ():

@@ -15,7 +15,7 @@ from stripe_integrations_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class CheckedMapping:
-    """What a mapping has.
+    """The rows of a mapping, by their validity.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ class CheckedMapping:
     refused : list of RefusedRow
         Rows that are invalid, with the byte at which each begins.
     repeated_users, repeated_customers : int
-        How many users, and customers, have rows that name them with different partners: the first
-        row counts, the others are conflicts.
+        How many users have several customers, and customers several users: the first row of each
+        takes effect, the others are conflicts.
     """
 
     rows: int
@@ -40,12 +40,12 @@ class CheckedMapping:
 
 
 def check_mapping(path: Path) -> CheckedMapping:
-    """Read a mapping as a run does.
+    """Read a mapping, a CSV or JSON Lines file, as a run does.
 
     Raises
     ------
     UsageError
-        The file can't be read, or its name says of no format.
+        The file can't be read, or its name has neither ending.
     """
     if path.suffix not in (".csv", ".jsonl"):
         raise UsageError("the name of a mapping ends in .csv or .jsonl")

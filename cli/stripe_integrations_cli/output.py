@@ -117,7 +117,7 @@ class Output:
         wide.print(table)
 
     def row(self, columns: Sequence[str], row: Row) -> None:
-        """Print one line of a list that never ends, or is read by a program."""
+        """Print one line of a list that never ends, or that a program reads."""
         if self.as_json:
             self.json(row)
         elif self.is_terminal:
@@ -126,7 +126,7 @@ class Output:
             self.line("\t".join(plain(row.get(name)) for name in columns))
 
     def fields(self, values: Row) -> None:
-        """Print one thing: its names and values; as JSON with those that are empty."""
+        """Print one object: its names and values; as JSON with those that are empty."""
         if self.as_json:
             self.json(values)
             return
@@ -183,7 +183,7 @@ def plain(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text in which control characters, which a customer's name may have, do nothing."""
+    """Return a text without control characters, which a customer's name may have."""
     return "".join(" " if unicodedata.category(c).startswith("C") else c for c in text)
 
 

@@ -34,7 +34,7 @@ RunArgument = Annotated[
 WatchOption = Annotated[
     bool, typer.Option("--watch/--no-watch", help="Show its progress until it ends.")
 ]
-OfRunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run.")]
+OfRunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")]
 
 
 @command(backfill, "start")
@@ -46,7 +46,7 @@ def start(
         typer.Option("--mapping", help="A CSV or JSON Lines file of users and their customers."),
     ] = None,
     by_metadata: Annotated[
-        bool, typer.Option("--by-metadata", help="The metadata names the users (AdoptFrom).")
+        bool, typer.Option("--by-metadata", help="Assign customers as their metadata says.")
     ] = False,
     payment_methods: Annotated[
         str, typer.Option(help="Of which customers: all, with-default-or-subscription or none.")
@@ -58,7 +58,7 @@ def start(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     is_watched: WatchOption = True,
 ) -> None:
-    """Store all customers and subscriptions of the account, and update what is older."""
+    """Store all customers and subscriptions of the account, and update older records."""
     if payment_methods not in PAYMENT_METHODS:
         raise UsageError(f"--payment-methods takes {', '.join(PAYMENT_METHODS)}")
     if mapping and by_metadata:
@@ -89,7 +89,7 @@ def start(
 
 @command(backfill, "status")
 def status(session: Session, run: RunArgument = None) -> None:
-    """Show how far a run is, and what became of its objects."""
+    """Show the progress of a run, and the results of its objects."""
     _print(session, status_of(session.stack, run))
 
 

@@ -1,4 +1,4 @@
-"""The two secrets of a stack: written where its functions read them, and never printed."""
+"""The two secrets of a stack: stored where its functions read them, and never printed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SIGNING_SECRET = re.compile(r"whsec_[\w+/=-]+", re.ASCII)
 
 
 def ask_for_secret(prompt: str, variable: str | None = None) -> str:
-    """Return a secret from a variable of the environment, or typed without an echo.
+    """Return a secret from an environment variable, or typed at a prompt without an echo.
 
-    Where there is no terminal, it is a line of standard input.
+    Without a terminal, it is a line of standard input.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Session:
         # The Python API makes clients of its own, which read these.
         if profile:
             os.environ["AWS_PROFILE"] = profile
-            # The profile that was named goes before keys in the environment, as in the AWS CLI.
+            # The option takes precedence over keys in the environment, as in the AWS CLI.
             for variable in _KEYS:
                 os.environ.pop(variable, None)
         # boto3 itself does not read AWS_REGION.
@@ -56,7 +56,7 @@ class Session:
         return Stack(self._stack_name, boto3.Session())
 
     def confirm(self, question: str, *, is_confirmed: bool) -> None:
-        """Ask before something is destroyed.
+        """Ask before something is deleted.
 
         Parameters
         ----------
@@ -110,9 +110,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmati
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
-    """Register a command: it takes a session first, and has the options of every command.
+    """Register a function as a command, with the options that every command has.
 
-    An error that is expected is printed as one line, and becomes the exit status.
+    The function's first argument is the session. An expected error is printed as one line, and
+    becomes the exit status.
 
     Parameters
     ----------
@@ -184,16 +185,16 @@ def explained(error: Exception) -> str | None:
         case CommandError():
             return str(error)
         case StripeIntegrationsError():
-            # What AWS says of a refusal: which permission is missing, for example.
-            said = getattr(error.__cause__, "cause_response_message", None)
-            return f"{named}: {said}" if said else named
+            # Which permission is missing, for example.
+            reason = getattr(error.__cause__, "cause_response_message", None)
+            return f"{named}: {reason}" if reason else named
         case BotoCoreError():
             return named
         case ClientError():
             return _refused(error)
         case OSError() if not isinstance(error, BrokenPipeError):  # Typer ends quietly then
             return str(error)
-    return _said_by_stripe(error)
+    return _stripe_message(error)
 
 
 def _refused(error: ClientError) -> str:
@@ -202,8 +203,8 @@ def _refused(error: ClientError) -> str:
     return f"AWS refused {error.operation_name}: {details['Code']}: {details.get('Message', '')}"
 
 
-def _said_by_stripe(error: Exception) -> str | None:
-    """What Stripe's library, which most commands don't import, has raised; None if it has not."""
+def _stripe_message(error: Exception) -> str | None:
+    """The message of an error of Stripe's library, which most commands don't import; else None."""
     if type(error).__module__.partition(".")[0] != "stripe":
         return None
     return f"Stripe: {getattr(error, 'user_message', None) or error}"

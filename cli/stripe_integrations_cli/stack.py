@@ -19,10 +19,8 @@ from stripe_integrations_cli.errors import CommandError
 Json = dict[str, Any]
 
 _ONE_INVOCATION = Config(read_timeout=910, retries={"total_max_attempts": 1}, tcp_keepalive=True)
-"""As long as a function may take, and never repeated: an answer that is lost is not a failure.
-
-Without the keepalive, networks drop a connection that is silent for minutes.
-"""
+"""As long as a function may take, and never repeated: the function may have done its work although
+the response is lost. Without the keepalive, networks drop a connection that is idle for minutes."""
 
 FROM_PARAMETERS = {
     "STRIPE_MODE": "StripeMode",
@@ -145,7 +143,7 @@ class Stack:
 
     @contextmanager
     def in_process(self) -> Iterator[None]:
-        """Let actions of the Python API act on this stack, with the operator's credentials."""
+        """Connect the Python API to this stack, with the operator's credentials."""
         with use(self.context):
             yield
 

@@ -1,4 +1,4 @@
-"""The Stripe account, with the operator's secret key: for what the stack's own key may not do."""
+"""The Stripe account, with the operator's secret key: the stack's own key may not do as much."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_key_of_mode(stack: Stack, key: str) -> bool:
 
 
 def require_mode(stack: Stack, key: str) -> None:
-    """Refuse a key of the mode that the stack does not serve.
+    """Refuse a key that is not of the stack's mode.
 
     Raises
     ------

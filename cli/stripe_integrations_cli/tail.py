@@ -18,7 +18,7 @@ _REMEMBERED = 10_000
 
 
 def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> Iterator[Any]:
-    """Yield each event that is written from now on, as it is stored then.
+    """Yield each event that is written after the call, as it is stored then.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> It
             continue
         shown = (event.state, event.last_error, event.replayed_at)
         if last.get(stripe_id) == shown:
-            continue  # a claim, or a write that the one before has shown already
+            continue  # a claim, or another write of the same state
         last[stripe_id] = shown
         if len(last) > _REMEMBERED:
             del last[next(iter(last))]

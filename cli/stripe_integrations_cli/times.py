@@ -1,4 +1,4 @@
-"""Times as operators give them: an age, or a moment."""
+"""Times as operators give them: an age, or a point in time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,24 @@ _LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
 
 
 def unix_seconds(option: str, text: str | None) -> int | None:
-    """Return the moment that a text names: ``90m``, ``2d``, ISO 8601, or Unix seconds.
+    """Parse a time: an age (``90m``, ``2d``), ISO 8601, or Unix seconds.
 
-    A time without an offset is UTC.
+    Parameters
+    ----------
+    option : str
+        The option that it was given with, for the message.
+    text : str or None
+        The time; one without an offset is in UTC.
+
+    Returns
+    -------
+    int or None
+        Unix seconds; None if no time was given.
 
     Raises
     ------
     UsageError
-        It names none.
+        It has none of these formats.
     """
     if text is None:
         return None
@@ -38,12 +48,12 @@ def unix_seconds(option: str, text: str | None) -> int | None:
 
 
 def unix_range(since: str | None, until: str | None) -> tuple[int | None, int | None]:
-    """Return the moments of ``--since`` and ``--until``.
+    """Parse ``--since`` and ``--until``; returns Unix seconds, and None for what was not given.
 
     Raises
     ------
     UsageError
-        One of them names none, or the range is empty.
+        One of them has no known format, or the range is empty.
     """
     earliest, latest = unix_seconds("--since", since), unix_seconds("--until", until)
     if earliest is not None and latest is not None and earliest > latest:

@@ -29,9 +29,9 @@ _FAILURES = 60
 """How many times in a row AWS may fail before the display ends."""
 _THROTTLED = ("TooManyRequestsException", "ThrottlingException", "Throttling")
 _LINE_SECONDS = 30.0
-"""How often a line is printed where no terminal is."""
+"""How often a line is printed without a terminal."""
 _NOT_STARTED = "there is no such run"
-"""How the error of a run ends that an execution has not started yet."""
+"""How the error ends for a run that its execution has not started yet."""
 _WINDOW_COLUMNS = ("run", "state", "objects", "per_second", "windows", "left")
 
 
@@ -43,7 +43,7 @@ def status_of(stack: Stack, run_id: str | None) -> Json:
 
 
 def execute(stack: Stack, given: Json, name: str | None = None) -> str:
-    """Start an execution of the state machine that walks the account; its ARN."""
+    """Start an execution of the state machine that walks the account, and return its ARN."""
     named = {} if name is None else {"name": name}
     started = stack.client("stepfunctions").start_execution(
         stateMachineArn=stack.outputs["WalkMachineArn"], input=json.dumps(given), **named
@@ -71,7 +71,7 @@ def watch(session: Session, run_id: str, execution: str | None = None) -> Json:
     BotoCoreError, ClientError
         AWS did not respond for minutes, or refused; the run goes on.
     KeyboardInterrupt
-        Ctrl-C: the run goes on, and a message has said how to return to it.
+        Ctrl-C: the run continues, and a message shows how to return to it.
     """
     failures = 0
     try:
@@ -132,7 +132,7 @@ def _failure(execution: Json) -> str:
 
 
 def seconds_left(status: Json) -> float | None:
-    """Estimate how long a run takes to its end, from the share of the windows that are done."""
+    """Estimate the seconds to the end of a run, from the share of the windows that are done."""
     done: int = status["windows_done"]
     windows: int = status["windows"]
     if status["state"] != "running":
@@ -142,7 +142,7 @@ def seconds_left(status: Json) -> float | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a length of time as people say it: ``2 h 5 min``."""
+    """Return a duration for people: ``2 h 5 min``."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -153,7 +153,7 @@ def duration(seconds: float | None) -> str:
 
 
 def line_of(status: Json) -> Json:
-    """Return the progress of a run as a line has it."""
+    """Return the progress of a run in columns."""
     return {
         "run": status["run_id"],
         "state": status["state"],
@@ -166,7 +166,7 @@ def line_of(status: Json) -> Json:
 
 @contextmanager
 def _shown(session: Session) -> Iterator[Any]:
-    """Yield a function that shows a status: in a bar on a terminal, as a line now and then."""
+    """Yield a function that shows a status: a bar on a terminal, otherwise a line every 30 s."""
     output = session.output
     if not output.messages.is_terminal:
         last: list[float] = []

@@ -31,14 +31,14 @@ EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its i
 def create(session: Session, *, event: EventOption = None) -> None:
     """Register the stack's webhook at Stripe, and store its signing secret.
 
-    Where an endpoint of another API version exists, as before an upgrade, both work from then on.
+    If there is an endpoint of another API version, as before an upgrade, both are active then.
     """
     stack = session.stack
     client, url = stripe_client(stack), _url(stack)
     for existing in _endpoints(client, url):
         if existing.api_version == API_VERSION:
             raise CommandError(
-                f"{existing.id} is there, of this version: stripe-customers webhook update"
+                f"{existing.id} has this version already: stripe-customers webhook update"
             )
     store = SecretStore(stack)
     before = store.signing_secrets()
@@ -53,13 +53,13 @@ def create(session: Session, *, event: EventOption = None) -> None:
     try:
         store.write_signing_secrets([endpoint.secret, *before])
     except BaseException:
-        # Only that response had the secret.
+        # Only that response contains the secret.
         client.v1.webhook_endpoints.delete(endpoint.id)
         raise
     session.output.fields(_row(stack, endpoint))
     session.output.say(
         "functions that run already read the secret within five minutes: until then they refuse "
-        "deliveries, and Stripe repeats them"
+        "deliveries, and Stripe retries them"
     )
 
 
@@ -88,7 +88,7 @@ def update(
     session: Session,
     endpoint: Annotated[
         str | None,
-        typer.Argument(metavar="ENDPOINT", help="By default, the one that has the stack's URL."),
+        typer.Argument(metavar="ENDPOINT", help="By default, the one with the stack's URL."),
     ] = None,
     *,
     event: EventOption = None,
@@ -96,15 +96,15 @@ def update(
 ) -> None:
     """Give the endpoint the types that this release needs, and the stack's URL; enable it.
 
-    Types that it has beyond them remain. Name the endpoint where the stack has got another URL: it
-    asks before it changes the URL of an endpoint.
+    Its other types remain. Name the endpoint if the URL of the stack has changed: the command asks
+    before it changes the URL of an endpoint.
     """
     stack = session.stack
     client, url = stripe_client(stack), _url(stack)
     if endpoint is None:
         found = [each for each in _endpoints(client, url) if each.api_version == API_VERSION]
         if not found:
-            raise CommandError("there is none of this version: stripe-customers webhook create")
+            raise CommandError("no endpoint has this version: stripe-customers webhook create")
     else:
         found = [client.v1.webhook_endpoints.retrieve(endpoint)]
     for each in found:
@@ -157,7 +157,7 @@ def delete(session: Session, endpoint: EndpointArgument, *, is_confirmed: Yes = 
     """Delete an endpoint that another one has replaced, and forget its signing secret.
 
     An endpoint of another URL is not deleted, and neither is the one that this release needs while
-    another one remains. When one remains, the newest secret is its.
+    another one remains. If one remains, the newest stored secret is that of this one.
     """
     stack = session.stack
     client = stripe_client(stack)
@@ -214,7 +214,7 @@ def _row(stack: Stack, endpoint: Any) -> Json:
     if missing:
         problems.append(f"lacks {', '.join(sorted(missing))}: stripe-customers webhook update")
     if endpoint.api_version != API_VERSION:
-        problems.append(f"has not the version {API_VERSION}: delete it after an upgrade")
+        problems.append(f"has another version than {API_VERSION}: delete it after an upgrade")
     return {
         "endpoint": endpoint.id,
         "status": endpoint.status,

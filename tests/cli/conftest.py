@@ -74,7 +74,7 @@ def stack(
 
 @pytest.fixture
 def run(stack: str) -> Run:
-    """Run a command, as in a pipe: no terminal to answer at, and nothing is coloured."""
+    """Run a command as in a pipe: without a terminal for prompts, and without colours."""
 
     def invoke(*arguments: str, **given: Any) -> Result:
         environment = {"STACK": stack, **given.pop("env", {})}

@@ -42,11 +42,11 @@ class TestCreate:
     @pytest.mark.parametrize(
         "field", ["name", "=Jane", "balance:={", "balance:=NaN", ":=1", "address=x"]
     )
-    def test_refuses_what_is_no_field(self, run: Run, field: str) -> None:
+    def test_refuses_argument_that_is_not_a_field(self, run: Run, field: str) -> None:
         result = run("customers", "create", "u-1", "address.city=Ghent", field)
         assert result.exit_code == (1 if field == "address=x" else 2)
 
-    def test_refuses_a_name_that_is_text_and_object(self, run: Run) -> None:
+    def test_refuses_field_that_is_both_text_and_object(self, run: Run) -> None:
         result = run("customers", "create", "u-1", "address=Ghent", "address.city=Ghent")
         assert result.stderr == "error: address is given twice\n"
 
@@ -69,14 +69,16 @@ class TestCreate:
 
 
 class TestGet:
-    def test_shows_what_the_customer_has(self, run: Run, customer: Customer) -> None:
+    def test_shows_the_fields_of_the_customer(self, run: Run, customer: Customer) -> None:
         shown = dict(lines(run("customers", "get", "u-1")))
         assert shown["stripe_id"] == customer.stripe_id
         assert shown["email"] == EMAIL
         assert shown["is_active"] == "yes"
         assert "phone" not in shown
 
-    def test_names_what_is_stored_with_it(self, run: Run, world: World, customer: Customer) -> None:
+    def test_shows_the_ids_of_its_subscriptions(
+        self, run: Run, world: World, customer: Customer
+    ) -> None:
         subscription = world.subscribe(customer.stripe_id)
         StripeCustomer.sync(StripeCustomer.require(USER))
         assert dict(lines(run("customers", "get", "u-1")))["subscriptions"] == subscription
@@ -91,7 +93,7 @@ class TestGet:
         assert result.exit_code == 1
         assert result.stderr == "error: Not Found: this user has no customer\n"
 
-    def test_name_can_do_nothing_to_the_terminal(self, run: Run, world: World) -> None:
+    def test_control_characters_are_not_printed(self, run: Run, world: World) -> None:
         StripeCustomer.create(USER, EMAIL, name="\x1b[2Jgone\tx")
         shown = dict(lines(run("customers", "get", "u-1")))
         assert shown["name"] == " [2Jgone x"
@@ -107,7 +109,7 @@ class TestAuthorizer:
         assert "set JwtAdminScope" in run("customers", "get", "u-1").stderr
 
     @pytest.mark.parametrize("stack_parameters", [{"JwtAdminScope": "admin"}], indirect=True)
-    def test_acts_with_that_scope(self, run: Run, world: World, customer: Customer) -> None:
+    def test_uses_the_scope(self, run: Run, world: World, customer: Customer) -> None:
         world.configure(api_authorizer=Authorizer.JWT, jwt_admin_scope="admin")
         assert dict(lines(run("customers", "get", "u-1")))["stripe_id"] == customer.stripe_id
 
@@ -121,7 +123,7 @@ class TestUpdate:
         assert (updated["name"], updated["description"]) == ("Jane", None)
         assert world.stripe_customers()[0]["phone"] == "+32 2"
 
-    def test_refuses_no_field(self, run: Run) -> None:
+    def test_needs_a_field(self, run: Run) -> None:
         assert run("customers", "update", "u-1").exit_code == 2
 
 
@@ -176,8 +178,8 @@ class TestErase:
     def test_erases_a_customer_on_stripe_too(
         self, run: Run, world: World, customer: Customer
     ) -> None:
-        whom = ("--customer", customer.stripe_id)
-        run("customers", "erase", *whom, "--delete-on-stripe", "--yes")
+        target = ("--customer", customer.stripe_id)
+        run("customers", "erase", *target, "--delete-on-stripe", "--yes")
         assert world.stripe_customers() == []
 
     def test_deletion_that_stripe_refuses_fails(
@@ -188,9 +190,9 @@ class TestErase:
         assert result.exit_code == 1
         assert json.loads(result.stdout) == {"customer": customer.stripe_id, "on_stripe": "refused"}
 
-    @pytest.mark.parametrize("whom", [(), ("u-1", "--customer", "cus_1")])
-    def test_refuses_anything_but_one_of_them(self, run: Run, whom: tuple[str, ...]) -> None:
-        assert run("customers", "erase", *whom, "--yes").exit_code == 2
+    @pytest.mark.parametrize("target", [(), ("u-1", "--customer", "cus_1")])
+    def test_takes_either_a_user_or_a_customer(self, run: Run, target: tuple[str, ...]) -> None:
+        assert run("customers", "erase", *target, "--yes").exit_code == 2
 
 
 class TestExport:
@@ -203,7 +205,7 @@ class TestExport:
         assert {item["user_id"] for item in items if "user_id" in item} == {user_id}
 
     @pytest.mark.parametrize("before", [None, 0o644])
-    def test_file_is_for_the_operator_alone(
+    def test_file_is_readable_by_its_owner_alone(
         self, run: Run, customer: Customer, tmp_path: Path, before: int | None
     ) -> None:
         path = tmp_path / "user.jsonl"
@@ -249,12 +251,10 @@ class TestList:
         (found,) = objects(run("customers", "list", "--state", "unassigned", "--json"))
         assert (found["user"], found["customer"]) == (None, stripe_id)
 
-    def test_has_creations_that_are_incomplete(
-        self, run: Run, world: World, customer: Customer
-    ) -> None:
+    def test_has_incomplete_creations(self, run: Run, world: World, customer: Customer) -> None:
         CustomerClaim.acquire("u-2", {"stripe": {}, "local": {}})
         (found,) = objects(run("customers", "list", "--state", "incomplete", "--json"))
         assert found == {"user": "u-2", "customer": None, "created": "2027-01-15T08:00:00Z"}
 
-    def test_refuses_another_state(self, run: Run) -> None:
+    def test_refuses_unknown_state(self, run: Run) -> None:
         assert "must be one of active" in run("customers", "list", "--state", "lost").stderr

@@ -1,4 +1,4 @@
-"""`doctor`: silent about a healthy stack, and a line for each planted fault."""
+"""`doctor`: prints nothing for a healthy stack, and a line for each planted fault."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALARM = "stripe-customers-dev-StreamBehind-1X2Y3Z"
 
 
 class Parts:
-    """What moto has no part of: each as a healthy stack has it, until a test breaks it."""
+    """What moto lacks: each part as in a healthy stack, until a test breaks it."""
 
     def __init__(self, world: World, client: Callable[[Stack, str], Any]) -> None:
         self.world = world
@@ -43,9 +43,9 @@ class Parts:
         if service in ("lambda", "events", "cloudwatch"):
             return self
         if service == "dynamodb":
-            return Table(self, self.client(stack, service))
+            return DescribedTable(self, self.client(stack, service))
         if service == "cloudformation":
-            return Described(self, self.client(stack, service))
+            return DatedCloudFormation(self, self.client(stack, service))
         return self.client(stack, service)
 
     def refuse(self, operation: str) -> None:
@@ -67,8 +67,8 @@ class Parts:
         return [{"MetricAlarms": [{"AlarmName": n} for n in self.alarms if n in AlarmNames]}]
 
 
-class Table:
-    """The table's description and the deployment that it is of; all else is DynamoDB's."""
+class DescribedTable:
+    """The table's description and its deployment; all else is from DynamoDB."""
 
     def __init__(self, parts: Parts, client: Any) -> None:
         self.parts = parts
@@ -82,8 +82,8 @@ class Table:
         return {"Item": {"name": {"S": self.parts.deployment}}}
 
 
-class Described:
-    """CloudFormation, with a header that says the time, and the alarm of the stack."""
+class DatedCloudFormation:
+    """CloudFormation, with the time in a header, and the alarm of the stack."""
 
     def __init__(self, parts: Parts, client: Any) -> None:
         self.parts = parts
@@ -259,7 +259,7 @@ class TestDoctor:
         assert len(everything) > 15
 
     @pytest.mark.parametrize("fault", FAULTS)
-    def test_names_a_planted_fault(self, run: Run, parts: Parts, fault: str) -> None:
+    def test_reports_a_planted_fault(self, run: Run, parts: Parts, fault: str) -> None:
         plant, check, found = FAULTS[fault]
         plant(parts)
         result = run("doctor", "--json")
@@ -288,7 +288,7 @@ class TestDoctor:
         parts.alarms = ["stripe-customers-dev-2-StreamBehind-1X2Y3Z"]
         assert run("doctor").exit_code == 0
 
-    def test_each_problem_says_what_to_do(self, run: Run, parts: Parts) -> None:
+    def test_each_problem_has_a_remedy(self, run: Run, parts: Parts) -> None:
         for value in ("mapping", "rule"):
             setattr(parts, value, "Disabled")
         problems = objects_of_failure(run("doctor", "--json"))

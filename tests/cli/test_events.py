@@ -93,7 +93,7 @@ class TestList:
             ("--since", "1h", "--until", "2h"),
         ],
     )
-    def test_refuses_what_would_read_everything_or_nothing(
+    def test_refuses_missing_or_contradictory_selection(
         self, run: Run, options: tuple[str, ...]
     ) -> None:
         result = run("events", "list", *options)
@@ -101,7 +101,7 @@ class TestList:
         assert result.stderr.startswith("error: ")
         assert len(result.stderr.splitlines()) == 1
 
-    def test_refuses_a_state_that_is_none(self, run: Run) -> None:
+    def test_refuses_unknown_state(self, run: Run) -> None:
         result = run("events", "list", "--user", "u-1", "--state", "lost")
         assert result.exit_code == 2
         assert "must be one of pending, waiting" in result.stderr
@@ -115,7 +115,7 @@ class TestFailed:
 
 
 class TestShow:
-    def test_says_what_became_of_it(self, run: Run, customer: Customer, applied: str) -> None:
+    def test_has_the_outcome(self, run: Run, customer: Customer, applied: str) -> None:
         shown = dict(lines(run("events", "show", applied)))
         assert shown["outcome"] == f"applied to {customer.stripe_id} of user u-1"
         assert shown["changed_on_stripe"] == "name"
@@ -123,7 +123,7 @@ class TestShow:
         (values,) = objects(run("events", "show", applied, "--json"))
         assert (values["attempts"], values["effect_at"], values["last_error"]) == (1, None, None)
 
-    def test_says_why_it_changed_nothing(
+    def test_has_the_reason_of_an_ignored_event(
         self, run: Run, world: World, customer: Customer, applied: str
     ) -> None:
         stale = rename_later(world, customer, "Newest")
@@ -133,12 +133,12 @@ class TestShow:
         outcome = dict(lines(run("events", "show", stale)))["outcome"]
         assert outcome == f"changed nothing: {stored_event(stale).reason}"
 
-    def test_has_the_payload_only_if_it_is_requested(self, run: Run, applied: str) -> None:
+    def test_has_the_payload_only_on_request(self, run: Run, applied: str) -> None:
         assert "Newer" not in run("events", "show", applied, "--json").stdout
         (shown,) = objects(run("events", "show", applied, "--payload", "--json"))
         assert shown["payload"]["data"]["object"]["name"] == "Newer"
 
-    def test_fails_without_such_an_event(self, run: Run) -> None:
+    def test_fails_for_unknown_event(self, run: Run) -> None:
         result = run("events", "show", "evt_none")
         assert result.exit_code == 1
         assert result.stderr == (
@@ -224,7 +224,7 @@ class TestReplay:
         assert stored_event(failed).state == "failed"
 
     @pytest.mark.parametrize("options", [(), ("evt_1", "--failed"), ("--until", "1")])
-    def test_refuses_anything_but_one_choice(self, run: Run, options: tuple[str, ...]) -> None:
+    def test_takes_exactly_one_selection(self, run: Run, options: tuple[str, ...]) -> None:
         assert run("events", "replay", *options).exit_code == 2
 
     def test_event_that_is_not_there_stops_no_other(self, run: Run, failed: str) -> None:

@@ -36,7 +36,7 @@ def refused(code: str, status: int) -> ClientError:
 
 
 class Machine:
-    """The state machine: each look at an execution lets a worker do its next part."""
+    """The state machine: each description of an execution lets a worker do its next part."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -108,7 +108,7 @@ def machine(world: World, stack: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def on_stripe(world: World, count: int = 1) -> list[str]:
-    """Customers that Stripe has and the table lacks; their ids."""
+    """Create customers that the table lacks, and return their ids."""
     made = [
         str(world.request("POST", "/v1/customers", {"email": EMAIL})["id"]) for _ in range(count)
     ]
@@ -131,7 +131,7 @@ class TestBackfill:
         assert "state finished" in result.stderr
         assert len(world.items(record_type="Customer")) == 3
 
-    def test_gives_users_the_customers_of_a_mapping(
+    def test_assigns_the_customers_of_a_mapping(
         self, run: Run, world: World, machine: Machine, tmp_path: Path
     ) -> None:
         (stripe_id,) = on_stripe(world)
@@ -155,7 +155,7 @@ class TestBackfill:
             [second, "conflict", "this user has another customer"]
         ]
 
-    def test_invalid_mapping_is_not_even_sent(
+    def test_invalid_mapping_starts_no_run(
         self, run: Run, machine: Machine, tmp_path: Path
     ) -> None:
         path = mapping_file(tmp_path, "u-1,not-a-customer")
@@ -164,7 +164,7 @@ class TestBackfill:
         assert "1 rows are invalid, the first at byte 18: " in result.stderr
         assert machine.inputs == []
 
-    def test_goes_on_without_invalid_rows_on_request(
+    def test_leaves_out_invalid_rows_on_request(
         self, run: Run, world: World, machine: Machine, tmp_path: Path
     ) -> None:
         (stripe_id,) = on_stripe(world)
@@ -203,7 +203,7 @@ class TestBackfill:
         assert (plan["rows"], plan["refused_rows"]) == (1, 0)
 
     @pytest.mark.parametrize("name", ["users.txt", "absent.csv"])
-    def test_refuses_a_file_that_is_no_mapping(
+    def test_refuses_file_that_is_not_a_mapping(
         self, run: Run, machine: Machine, tmp_path: Path, name: str
     ) -> None:
         (tmp_path / "users.txt").touch()
@@ -241,7 +241,9 @@ class TestStopAndResume:
         run("backfill", "start")
         assert run("backfill", "resume").stderr.endswith("is finished\n")
 
-    def test_ctrl_c_says_how_to_return(self, run: Run, world: World, machine: Machine) -> None:
+    def test_ctrl_c_shows_how_to_return_and_how_to_stop(
+        self, run: Run, world: World, machine: Machine
+    ) -> None:
         def interrupt(_: str) -> None:
             raise KeyboardInterrupt
 
@@ -255,7 +257,7 @@ class TestStopAndResume:
         machine.describe_execution(executionArn=run_id)
         assert dict(lines(run("backfill", "watch", run_id)))["state"] == "finished"
 
-    def test_start_need_not_be_watched(self, run: Run, world: World, machine: Machine) -> None:
+    def test_no_watch_returns_at_once(self, run: Run, world: World, machine: Machine) -> None:
         ((name, run_id),) = lines(run("backfill", "start", "--no-watch"))
         assert name == "run_id"
         status = dict(lines(run("backfill", "status", run_id)))
@@ -265,7 +267,7 @@ class TestStopAndResume:
 
 
 class TestVerifyAndRepair:
-    def test_finds_nothing_on_an_equal_table(
+    def test_finds_nothing_where_the_table_equals_stripe(
         self, run: Run, world: World, machine: Machine
     ) -> None:
         assert dict(lines(run("verify")))["differences"] == "none"
@@ -290,7 +292,7 @@ class TestVerifyAndRepair:
         assert dict(lines(run("repair", run_id)))["state"] == "finished"
         assert [each["stripe_id"] for each in world.items(record_type="Customer")] == [stripe_id]
 
-    def test_report_of_no_run_is_refused(self, run: Run, machine: Machine) -> None:
+    def test_report_refuses_an_id_with_a_slash(self, run: Run, machine: Machine) -> None:
         assert run("backfill", "report", "a/b").exit_code == 2
         assert run("repair", "", "--dry-run").exit_code == 2
         result = run("backfill", "report", "verify-1")
@@ -375,7 +377,7 @@ class TestWatch:
 
 
 class TestUndo:
-    def test_releases_what_a_run_gave(
+    def test_releases_what_a_run_assigned(
         self, run: Run, world: World, machine: Machine, tmp_path: Path
     ) -> None:
         (stripe_id,) = on_stripe(world)

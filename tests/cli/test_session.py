@@ -76,7 +76,7 @@ class TestErrors:
         assert len(result.stderr.splitlines()) == 1
 
     @pytest.mark.parametrize("user", ["", "u" * 501])
-    def test_id_that_no_user_can_have_is_wrong_use(self, run: Run, user: str) -> None:
+    def test_invalid_user_id_is_wrong_use(self, run: Run, user: str) -> None:
         result = run("events", "list", "--user", user)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: InvalidFieldError: ")
@@ -140,7 +140,7 @@ class TestCredentials:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key")
 
-    def test_named_profile_goes_before_keys_in_the_environment(self) -> None:
+    def test_profile_option_takes_precedence_over_keys_in_the_environment(self) -> None:
         Session("dev", None, "prod", as_json=False)
         assert os.environ["AWS_PROFILE"] == "prod"
         assert "AWS_ACCESS_KEY_ID" not in os.environ

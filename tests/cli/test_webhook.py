@@ -61,7 +61,7 @@ class TestCreate:
         assert "stripe-customers webhook update" in result.stderr
         assert len(world.stripe.webhooks.endpoints) == 1
 
-    def test_secret_goes_before_that_of_an_older_version(self, run: Run, world: World) -> None:
+    def test_secret_is_stored_before_that_of_an_older_version(self, run: Run, world: World) -> None:
         old = world.stripe.webhooks.add_endpoint(URL, "whsec_old", ["*"], "2024-06-20")
         boto3.client("secretsmanager").create_secret(Name=SECRET_NAME, SecretString="whsec_old")
         run("webhook", "create")
@@ -73,7 +73,7 @@ class TestCreate:
         ]
         assert stored() == new
 
-    def test_endpoint_whose_secret_can_not_be_stored_is_removed(
+    def test_endpoint_whose_secret_cannot_be_stored_is_deleted(
         self, run: Run, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*_: object) -> None:
@@ -211,7 +211,7 @@ class TestRoll:
         assert lines(run("webhook", "roll", "--finish")) == [["stored_secrets", "1"]]
         assert stored() == "whsec_new"
 
-    def test_refuses_what_is_no_secret(self, run: Run) -> None:
+    def test_refuses_value_that_is_not_a_secret(self, run: Run) -> None:
         result = run("webhook", "roll", input="sk_test_double\n")
         assert result.exit_code == 1
         assert "sk_test" not in result.stderr
@@ -248,7 +248,7 @@ class TestKey:
 
 
 class TestWithoutWebhook:
-    def test_says_so(self, run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_status_fails(self, run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         from stripe_integrations_cli.stack import Stack
 
         created = Stack.__init__

@@ -41,9 +41,9 @@ class Operator:
     """Runs the command line as an operator does: in a pipe, or in a terminal."""
 
     def __init__(self, cloud: Cloud) -> None:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "STRIPE_"))}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "STRIPE_"))}
         self.environment = {
-            **kept,
+            **inherited,
             "AWS_ENDPOINT_URL": cloud.endpoint,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -63,14 +63,14 @@ class Operator:
         return subprocess.Popen(command, **{**options, **given})
 
     def fails(self, code: int, *arguments: str) -> str:
-        """Run a command in a pipe, which has to end with this status; its error."""
+        """Run a command in a pipe, which has to end with this status; return its error."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == code, f"{arguments}\n{out}\n{err}"
         return err
 
     def pipe(self, *arguments: str) -> list[list[str]]:
-        """Run a command in a pipe; the columns of its lines."""
+        """Run a command in a pipe, and return the columns of its lines."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, f"{arguments}\n{out}\n{err}"
@@ -84,7 +84,7 @@ class Operator:
         return [json.loads(line) for line in out.splitlines()]
 
     def terminal(self, *arguments: str, typed: str = "", interrupt_at: str = "") -> tuple[int, str]:
-        """Run a command in a terminal; its status, and what is on the screen.
+        """Run a command in a terminal, and return its status and what is on the screen.
 
         Ctrl-C is pressed once the screen has a text.
         """
@@ -126,7 +126,7 @@ def customer(cloud: Cloud) -> str:
 
 
 def change(cloud: Cloud, stripe_id: str, description: str) -> str:
-    """Change the customer on Stripe, and wait until the event is applied; its id."""
+    """Change the customer on Stripe, wait until the event is applied, and return its id."""
     known = {event["pk"] for event in events_of(cloud, stripe_id)}
     cloud.stripe.client().v1.customers.update(stripe_id, {"description": description})
 
@@ -146,7 +146,7 @@ def events_of(cloud: Cloud, stripe_id: str) -> list[dict[str, Any]]:
 
 
 def let_fail(cloud: Cloud, event: str) -> None:
-    """Let an event fail for good."""
+    """Let an event fail, so that only a replay applies it."""
     database = cloud.client("dynamodb")
     make_due_for_the_last_time(database, cloud.table_name, f"EVENT#{event}")
     cloud.invoke(cloud.reconcile_events, {})
@@ -192,7 +192,7 @@ class TestEvents:
         assert customer in screen
         assert "\t" not in screen
 
-    def test_failed_event_is_replayed_and_its_letter_purged(
+    def test_failed_event_is_replayed_and_its_dead_letter_purged(
         self, operator: Operator, cloud: Cloud, customer: str
     ) -> None:
         event = change(cloud, customer, "to fail")
@@ -201,7 +201,7 @@ class TestEvents:
         letters = operator.json("events", "dead-letters")
         assert event in [letter["event"] for letter in letters]
         error = operator.fails(1, "events", "dead-letters", "--purge", "--yes")
-        assert error == f"error: not emptied: {event} is failed still. Replay it first\n"
+        assert error == f"error: not emptied: {event} is failed. Replay it first\n"
         assert operator.pipe("events", "replay", "--failed") == [["replayed", "1"]]
         assert operator.pipe("events", "failed") == []
         status, screen = operator.terminal("events", "dead-letters", "--purge", typed="n\n")
@@ -218,7 +218,7 @@ class TestEvents:
         with printed.open("w") as out:
             process = operator.start("events", "tail", "--json", "--user", "user-1", stdout=out)
         try:
-            event = followed(printed, cloud, customer)
+            event = first_applied(printed, cloud, customer)
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=PATIENCE) == 130
         finally:
@@ -227,11 +227,11 @@ class TestEvents:
         assert event["type"] == "customer.updated"
 
 
-def followed(printed: Path, cloud: Cloud, customer: str) -> dict[str, Any]:
+def first_applied(printed: Path, cloud: Cloud, customer: str) -> dict[str, Any]:
     """Change the customer until the tail, which starts slowly, prints an applied event."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        change(cloud, customer, f"while it is followed {time.monotonic()}")
+        change(cloud, customer, f"while the tail runs {time.monotonic()}")
         complete = [line for line in printed.read_text().splitlines(keepends=True) if "\n" in line]
         for event in map(json.loads, complete):
             if event["state"] == "applied":
@@ -303,7 +303,7 @@ class TestDocument:
         assert ids_replaced(document) == ids_replaced(actual)
 
     def shown(self, operator: Operator, cloud: Cloud, command: str) -> str:
-        """Run a command of the document in a terminal; the command, and what is on the screen."""
+        """Run a command of the document in a terminal; return it with what is on the screen."""
         prepare = PREPARATIONS.get(command.removeprefix("stripe-customers "))
         if prepare:
             operator.environment |= prepare(operator, cloud)
@@ -342,7 +342,7 @@ PREPARATIONS = {
 
 
 def ids_replaced(text: str) -> str:
-    """A document in which ids and times are all the same, and columns have no width."""
+    """Return a document without the ids, times and column widths that differ between runs."""
     text = re.sub(r"\b(evt|cus|req)_\w+", r"\1", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+Z?(\d\d:\d\d)?", "TIME", text)
     text = re.sub(r"\b\d{10}-[0-9a-f-]{36}\b", "TOKEN", text)
