@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks import bundles, parts, report, rig
-from benchmarks.dollars import of_million
+from benchmarks.dollars import per_million
 from local.cloud import printed_step
 from tools.template import ROOT
 
@@ -109,7 +109,7 @@ def _dollars(results: Json) -> Json:
     warm = results["warm"]["functions"]
     cpu_ms = {name: each["cpu_ms"]["median"] for name, each in warm.items()}
     return {
-        name: {kind: round(dollars, 3) for kind, dollars in of_million(usage, cpu_ms).items()}
+        name: {kind: round(dollars, 3) for kind, dollars in per_million(usage, cpu_ms).items()}
         for name, usage in results["cost"]["operations"].items()
     }
 

@@ -1,4 +1,4 @@
-"""The functions as they are deployed: built by build.mk, and the size of their zips."""
+"""The functions as they are deployed: built by build.mk, and the sizes of their zips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.template import ROOT, of_type
 WORK = ROOT / ".build" / "bench"
 BUNDLES = WORK / "bundles"
 _ENTRY_BYTES = 76
-"""What an entry of a zip has beside its name, which it has twice, and its contents."""
+"""The bytes of a zip's entry besides its contents and its name, which it has twice."""
 _END_BYTES = 22
 _LARGEST = 5
 
@@ -44,7 +44,7 @@ class Function:
 
 
 def functions() -> list[Function]:
-    """Return the functions, by the names of their folders."""
+    """Return the functions of template.yaml, sorted by their folders."""
     found = [
         Function(logical_id, PurePath(properties["CodeUri"]).name, int(properties["MemorySize"]))
         for logical_id, resource in of_type("AWS::Serverless::Function").items()
@@ -110,8 +110,8 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-class Scale:
-    """Computes the sizes of zips; each file that several folders link to is compressed once."""
+class ZipSizes:
+    """Computes the sizes of zips; a file that several folders link to is compressed once."""
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
@@ -129,7 +129,7 @@ class Scale:
         return Size(zipped, unzipped, dict(parts.most_common(_LARGEST)))
 
     def _deflated(self, path: Path) -> int:
-        """The compressed size of a file in a zip."""
+        """The compressed size of a file in a zip, in bytes."""
         inode = path.stat().st_ino
         if inode not in self._known:
             # A zip has neither zlib's header of two bytes nor its checksum of four.

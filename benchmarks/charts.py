@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _columns(rows: Json, columns: dict[str, str]) -> dict[str, dict[str, float]]:
-    """The series of a chart: under their titles, some numbers of each row."""
+    """The series of a chart: by their titles, a number of each row."""
     return {
         title: {name: row[column] for name, row in rows.items()}
         for column, title in columns.items()

@@ -1,8 +1,8 @@
 """``make bench-check``: compare what can be counted with the committed results; nothing is timed.
 
 Calls, units, and log lines are equal; modules, bytes of logs and of items, and sizes are within
-the bounds below, since versions of Python differ a little. What has changed on purpose is measured
-anew with ``python -m benchmarks --parts cost size imports``.
+the bounds below, since versions of Python differ a little. After an intended change, measure again
+with ``python -m benchmarks --parts cost size imports``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Json = dict[str, Any]
 EXACT = ("database_calls", "stripe_calls", "write_units", "read_units", "log_lines")
 NEAR = ("log_bytes", "stored_bytes")
 BOUND = 0.03
-"""The part by which a number may differ from the committed one."""
+"""The fraction by which a number may differ from the committed one."""
 MODULES = 3
-"""The modules by which it may differ at least."""
+"""The number of modules by which it may differ in any case."""
 
 
 def main() -> int:
@@ -37,42 +37,42 @@ def main() -> int:
     for difference in found:
         print(difference)
     if found:
-        print("If that is meant: python -m benchmarks --parts cost size imports, and commit.")
+        print("If this is intended: python -m benchmarks --parts cost size imports, and commit.")
     return 1 if found else 0
 
 
 def cost_differences(committed: Json, measured: Json) -> Iterator[str]:
-    """Yield what operations use more or less of."""
+    """Yield the differences in what operations use."""
     yield from _missing("operation", committed, measured)
     for operation in committed.keys() & measured.keys():
         before, now = committed[operation], measured[operation]
         for name in EXACT:
             if before[name] != now[name]:
-                yield _words(operation, name, before[name], now[name])
+                yield _sentence(operation, name, before[name], now[name])
         for name in NEAR:
             if not _is_near(before[name], now[name]):
-                yield _words(operation, name, before[name], now[name])
+                yield _sentence(operation, name, before[name], now[name])
 
 
 def import_differences(committed: Json, measured: Json) -> Iterator[str]:
-    """Yield which functions import more or less, or print other numbers of lines."""
+    """Yield the differences in what functions import, and in the lines that they print."""
     yield from _missing("function", committed, measured)
     for function in committed.keys() & measured.keys():
         before, now = committed[function], measured[function]
         for name in ("init", "first"):
             if not _is_near(before[name], now[name], MODULES):
-                yield _words(function, f"modules ({name})", before[name], now[name])
+                yield _sentence(function, f"modules ({name})", before[name], now[name])
         if before["log_lines"] != now["log_lines"]:
-            yield _words(function, "log lines", before["log_lines"], now["log_lines"])
+            yield _sentence(function, "log lines", before["log_lines"], now["log_lines"])
 
 
 def size_differences(committed: Json, measured: Json) -> Iterator[str]:
-    """Yield whose zip is larger or smaller."""
+    """Yield the differences in the sizes of zips."""
     yield from _missing("function", committed, measured)
     for function in committed.keys() & measured.keys():
         before, now = committed[function]["zipped"], measured[function]["zipped"]
         if not _is_near(before, now):
-            yield _words(function, "zipped bytes", before, now)
+            yield _sentence(function, "zipped bytes", before, now)
 
 
 def _missing(kind: str, committed: Json, measured: Json) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _is_near(before: float, now: float, least: float = 0.0) -> bool:
     return abs(now - before) <= max(BOUND * abs(before), least)
 
 
-def _words(subject: str, name: str, before: object, now: object) -> str:
+def _sentence(subject: str, name: str, before: object, now: object) -> str:
     return f"{subject}: {name.replace('_', ' ')} {now}, committed {before}"
 
 

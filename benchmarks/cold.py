@@ -1,6 +1,6 @@
 """A new process of each function: its INIT, and its first invocation.
 
-The program prints the results as JSON; with ``--imports``, how much is imported::
+The program prints the results as JSON; with ``--imports``, how many modules are imported::
 
     python -m benchmarks.cold --rounds 7
 """
@@ -75,7 +75,7 @@ def vcpus(memory: int) -> float:
 
 
 def variants() -> list[Variant]:
-    """Return what is measured: a bare handler comes after the function whose calls it repeats."""
+    """Return what is measured; a bare handler comes after the function whose calls it repeats."""
     found = [Variant(function.name) for function in functions()]
     for name in ("get_customer", "link_customer"):
         found.insert(found.index(Variant(name)) + 1, Variant(name, "bare"))

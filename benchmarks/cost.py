@@ -21,7 +21,7 @@ from stripe_integrations.config import UnassignedCustomers
 Json = dict[str, Any]
 
 REAL_BYTES = {"customer.updated": 2_048, "customer.subscription.updated": 8_192}
-"""The usual sizes of a real account's events: its objects have fields that the double lacks."""
+"""The assumed sizes of a real account's events: its objects have fields that the double lacks."""
 
 FOREIGN_EVENTS = 20
 BACKFILLED = 200
@@ -52,7 +52,7 @@ def get(stage: Stage) -> Usage:
 
 
 def create(stage: Stage) -> Usage:
-    """Create a customer; with what the stream does about its new record."""
+    """Create a customer, and process the stream record of it."""
     _warm_up(stage)
     with stage.measured() as used:
         stage.create(name="Jane Doe")
@@ -81,8 +81,8 @@ def customer_created(stage: Stage) -> Usage:
     return _receive_and_apply(stage, payload)
 
 
-def own_event(kind: str, size: int | None = None) -> Callable[[Stage], Usage]:
-    """Return the operation that receives and applies an event of a customer of ours.
+def known_event(kind: str, size: int | None = None) -> Callable[[Stage], Usage]:
+    """Return the operation that receives and applies an event of a known customer.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def backfill_of_users(stage: Stage) -> Usage:
 
 
 def _prepare_walks(stage: Stage) -> None:
-    """Sweep Stripe's events, which a run needs, and walk once: a process reads some things once."""
+    """Sweep Stripe's events, which a run needs, and walk once: a process reads some items once."""
     stage.reconcile()
     _walk(stage, "first")
 
@@ -197,7 +197,7 @@ def _walk(stage: Stage, run: str, **options: str) -> None:
 
 
 def _warm_up(stage: Stage) -> None:
-    """Create another customer: what a process reads once is read."""
+    """Create another customer, so that what a process reads only once is read."""
     stage.create("another")
     stage.deliver()
     stage.time += 60.0
@@ -259,7 +259,7 @@ def next_event(
 def padded(payload: Json, size: int) -> Json:
     """Return an event whose object has further fields, to a size in bytes of JSON.
 
-    Their values are random letters and digits, which are compressed as little as ids are.
+    Their values are random letters and digits, which compress as badly as ids.
     """
     drawn = random.Random(size)
     grown: Json = json.loads(json.dumps(payload))
@@ -282,9 +282,9 @@ OPERATIONS: dict[str, Callable[[Stage], Usage]] = {
     "create": create,
     "update": update,
     "customer.created": customer_created,
-    "customer.updated": own_event("customer.updated"),
-    "customer.subscription.updated": own_event("customer.subscription.updated"),
-    **{f"{kind}, {size // 1024} KB": own_event(kind, size) for kind, size in REAL_BYTES.items()},
+    "customer.updated": known_event("customer.updated"),
+    "customer.subscription.updated": known_event("customer.subscription.updated"),
+    **{f"{kind}, {size // 1024} KB": known_event(kind, size) for kind, size in REAL_BYTES.items()},
     "ambiguous event": ambiguous_event,
     "foreign event": foreign_event,
     "backfilled customer": backfill,
@@ -302,7 +302,7 @@ _REPEATED = {
     "backfilled customer": BACKFILLED,
     "backfilled customer of a user": BACKFILLED,
 }
-"""How often an operation is run, where the mean is meant."""
+"""How often an operation is run, if the result is the mean."""
 
 
 if __name__ == "__main__":

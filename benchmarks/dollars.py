@@ -19,7 +19,7 @@ _GIGABYTE = 2**30
 _BEHIND_API = ("create_customer", "get_customer", "update_customer")
 
 
-def of_million(usage: Mapping[str, Any], cpu_ms: Mapping[str, float]) -> dict[str, float]:
+def per_million(usage: Mapping[str, Any], cpu_ms: Mapping[str, float]) -> dict[str, float]:
     """Return the price of a million operations in dollars, by what is billed.
 
     Parameters
@@ -49,7 +49,7 @@ def of_million(usage: Mapping[str, Any], cpu_ms: Mapping[str, float]) -> dict[st
 
 
 def _gigabyte_seconds(usage: Mapping[str, Any], cpu_ms: Mapping[str, float]) -> float:
-    """The billed duration: processor time at the function's memory, and waits.
+    """The billed duration: processor time at the function's memory, and waits, in GB-seconds.
 
     The waits are billed at the memory of the largest function.
     """

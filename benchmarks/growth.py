@@ -1,4 +1,4 @@
-"""Whether operations cost more with more customers, or with more events of one; and a burst.
+"""What operations cost with more customers, or with more events of one customer; and a burst.
 
 Calls and units are counted, and the processor time is the product's alone, without the database.
 The burst runs in virtual time, with the simulation's event source mapping and its latencies. The
@@ -75,7 +75,7 @@ def with_events(number: int) -> Json:
 
 
 def _load(stage: Stage, items: Iterator[Json]) -> None:
-    """Store items, which Python's garbage collector is not to visit again and again."""
+    """Store items, and let Python's garbage collector leave them out."""
     stage.database.load(TABLE_NAME, items)
     gc.collect()
     gc.freeze()
@@ -92,7 +92,7 @@ def _is_of_user(item: Json) -> bool:
 def _copies(
     stage: Stage, name: str, is_copied: Callable[[Json], bool], number: int
 ) -> Iterator[Json]:
-    """Copies of the items that name a user or an event, each with another name.
+    """Yield copies of the items that name a user or an event, each with another name.
 
     Values that don't have the name are shared: a million customers take a few gigabytes.
     """
@@ -109,7 +109,7 @@ def _copies(
 
 
 def _use(stage: Stage, customer: str, subscription: str) -> Json:
-    """What get, the webhook and apply use, each a few times; the processor time is the median."""
+    """What `get`, the webhook and `apply` use; the processor time is the median of a few calls."""
     stage.new_records()
     used: dict[str, list[Json]] = {operation: [] for operation in _OPERATIONS}
     for _ in range(_REPETITIONS):
@@ -140,7 +140,7 @@ def _measured(stage: Stage, run: Callable[[], None]) -> Json:
 
 
 class _Tail(Sequence[Json]):
-    """What is appended to a list from now on."""
+    """What is appended to a list after this is made."""
 
     def __init__(self, entries: Sequence[Json]) -> None:
         self._entries, self._start = entries, len(entries)

@@ -93,7 +93,7 @@ def _cold(part: Json) -> list[str]:
     head += ["wall ms", "memory, MB"]
     return [
         *_heading("Cold starts", part),
-        f"The bare handler of a get takes {_cpu(base):.0f} ms of CPU, and "
+        f"The bare handler of a get takes {_cpu(base):.0f} ms of CPU, "
         f"{base['first_cpu_ms']['median']:.0f} of them in the first call.",
         "",
         *_table(head, rows),

@@ -18,13 +18,13 @@ _DAY = 86_400.0
 
 
 class Requests:
-    """Prepares, on a stage in real time, the events of invocations.
+    """Prepares the events of invocations on a stage in real time.
 
     Parameters
     ----------
     customers : int
-        How many customers are created at once, a day ago, so that their events are newer than
-        what is stored.
+        How many customers are created, a day before the present time, so that later events are
+        newer than what is stored.
 
     Attributes
     ----------

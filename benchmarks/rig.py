@@ -1,4 +1,4 @@
-"""All that is measured under the runtime: the built functions, and what they are compared with."""
+"""Processes of the built functions, and of what they are compared with."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Variant:
 
 def build_comparisons() -> None:
     """Build what the product's functions are compared with."""
-    comparisons.build_like_ours("bare", "function", _COMPARISONS / "bare")
-    comparisons.build_like_ours("usual", "function-stripe", _COMPARISONS / "usual")
+    comparisons.build_by_bundle("bare", "function", _COMPARISONS / "bare")
+    comparisons.build_by_bundle("usual", "function-stripe", _COMPARISONS / "usual")
     comparisons.build_by_sam("usual", "function-stripe", _COMPARISONS / "usual, sam build")
 
 
@@ -136,7 +136,7 @@ class Rig:
         }
 
     def _usual_event(self, function: str) -> Json:
-        """An event for the usual composition, whose items are its own."""
+        """An event for the usual composition, which has items of its own."""
         event = self.requests.event(function)
         if function == "create_customer":
             return event

@@ -226,7 +226,7 @@ class _ApiHandler(BaseHTTPRequestHandler):
         self.wfile.write(event)
 
     def do_POST(self) -> None:
-        """Take a response, or an error."""
+        """Receive a response, or an error."""
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.server.results.put((self.path.rpartition("/")[2], text))
         self.send_response(202)

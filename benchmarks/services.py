@@ -67,7 +67,7 @@ class Services:
             thread.join()
 
     def play_back(self, responses: list[Json] | None) -> None:
-        """Answer the next calls to DynamoDB with these responses, or from the database again."""
+        """Return these responses to the next calls to DynamoDB; None: those of the database."""
         self._responses = None if responses is None else deque(responses)
 
     def call_aws(self, target: str, body: Json) -> Response:
@@ -108,8 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         target = self.headers.get("X-Amz-Target")
         if target:
-            answer = self.server.services.call_aws(target, json.loads(text))
-            self._respond(answer.status, answer.body, {})
+            response = self.server.services.call_aws(target, json.loads(text))
+            self._respond(response.status, response.body, {})
             return
         parts = urlsplit(self.path)
         given = form.decode(text or parts.query)

@@ -1,4 +1,4 @@
-"""The size of each function's zip; with ``--twice``, whether a second build is the same.
+"""The size of each function's zip; with ``--twice``, also whether a second build is the same.
 
 The functions must have been built. The program prints the results as JSON::
 
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.bundles import BUNDLES, Scale, build_again, digest, functions
+from benchmarks.bundles import BUNDLES, ZipSizes, build_again, digest, functions
 
 
 def main() -> None:
@@ -21,9 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--twice", action="store_true")
     options = parser.parse_args()
-    scale = Scale()
+    zips = ZipSizes()
     names = [function.name for function in functions()]
-    sizes = {name: asdict(scale.size(BUNDLES / name)) for name in names}
+    sizes = {name: asdict(zips.size(BUNDLES / name)) for name in names}
     results: dict[str, object] = {"functions": sizes}
     if options.twice:
         with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The product's functions in one process, with a database and a Stripe account that count.
+"""The product's functions in one process, with a database and a Stripe account that count calls.
 
 The database is the simulation's in-process engine, Stripe is the double, and only the caller moves
 the clock. The functions' handlers are called with the events that AWS hands to them.
@@ -229,7 +229,7 @@ class Stage:
         return response.body
 
     def new_events(self, kind: str | None = None) -> list[Json]:
-        """Take Stripe's deliveries that are due, of one type or all; the others are dropped."""
+        """Take the events of all due deliveries, or only of one type; the others are dropped."""
         payloads = []
         for delivery in self.stripe.webhooks.due():
             self.stripe.webhooks.mark(delivery, 200)

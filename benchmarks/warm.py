@@ -1,4 +1,4 @@
-"""Processor time of invocations of a warm process, beside others that do the same work.
+"""Processor time of invocations of a warm process, compared with others that do the same work.
 
 The program prints the results as JSON::
 
@@ -18,7 +18,7 @@ from benchmarks.spread import Spread, ratios
 
 Json = dict[str, Any]
 
-BESIDE = {
+COMPARED_WITH = {
     "get_customer": "bare",
     "link_customer": "bare",
     "apply_event": "bare",
@@ -28,7 +28,7 @@ BESIDE = {
 """The functions that are measured, and what each is compared with."""
 
 INVOCATIONS = 12
-"""In each round, of each process."""
+"""Invocations of each process in each round."""
 _WARM_UP = 3
 
 
@@ -42,17 +42,17 @@ def main() -> None:
 
 
 def measure(rounds: int, *, has_base: bool) -> Json:
-    """Invoke processes in turns; returns the means of rounds as medians, with their ratios.
+    """Invoke processes in turns; returns the medians of the means of rounds, and their ratios.
 
     Parameters
     ----------
     rounds : int
-        How many means there are of each process.
+        How many rounds of invocations there are, each with a mean per process.
     has_base : bool
         Whether the functions of an older commit were built, to be measured too.
     """
     results = {}
-    for function, other in BESIDE.items():
+    for function, other in COMPARED_WITH.items():
         kinds = ["product", other, *(["base"] if has_base else [])]
         measured = _measure(function, kinds, rounds)
         results[function] = {

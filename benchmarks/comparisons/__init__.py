@@ -24,7 +24,7 @@ Resources:
 """
 
 
-def build_like_ours(name: str, requirements: str, target: Path) -> None:
+def build_by_bundle(name: str, requirements: str, target: Path) -> None:
     """Build a comparison as tools/bundle.py builds the product's functions.
 
     Parameters

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bundles import Scale, digest
+from benchmarks.bundles import ZipSizes, digest
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def zipped(folder: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-class TestScale:
+class TestZipSizes:
     def test_computes_the_size_of_the_zip(self, folder: Path, tmp_path: Path) -> None:
-        size = Scale().size(folder)
+        size = ZipSizes().size(folder)
         assert size.zipped == zipped(folder, tmp_path / "function.zip")
         assert size.unzipped == 50 * 15 + 5000 + 6000
 
     def test_has_models_as_a_part(self, folder: Path) -> None:
-        assert list(Scale().size(folder).parts) == ["botocore/data", "botocore", "app"]
+        assert list(ZipSizes().size(folder).parts) == ["botocore/data", "botocore", "app"]
 
 
 class TestDigest:

@@ -6,7 +6,7 @@ import json
 
 from benchmarks import cold, parts, report
 from benchmarks.bundles import functions
-from benchmarks.dollars import PRICES, of_million
+from benchmarks.dollars import PRICES, per_million
 from benchmarks.spread import Spread, ratios
 
 RESULTS = json.loads(parts.RESULTS.read_text())
@@ -35,7 +35,7 @@ class TestCommittedResults:
 class TestDollars:
     def test_multiplies_with_the_list_prices(self) -> None:
         price = PRICES["dollars"]
-        cost = of_million(USAGE, {})
+        cost = per_million(USAGE, {})
         assert cost["database"] == 2 * price["million_write_units"] + price["million_read_units"]
         assert cost["requests"] == price["million_invocations"] + price["million_http_api_requests"]
         assert cost["logs"] == price["gigabyte_of_logs"]
@@ -45,7 +45,7 @@ class TestDollars:
         wait = PRICES["assumed"]["database_call_ms"] / 1000 * 512 / 1024
         busy = 0.010 * 1769 / 1024
         expected = (wait + busy) * 1_000_000 * PRICES["dollars"]["gigabyte_second"]
-        assert abs(of_million(USAGE, {"get_customer": 10.0})["duration"] - expected) < 1e-9
+        assert abs(per_million(USAGE, {"get_customer": 10.0})["duration"] - expected) < 1e-9
 
 
 class TestSpread:

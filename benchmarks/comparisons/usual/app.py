@@ -1,4 +1,4 @@
-"""What a function for Stripe customers is usually made of: Powertools, stripe and PynamoDB.
+"""A function for Stripe customers as it is usually composed: Powertools, stripe and PynamoDB.
 
 It makes none of the product's promises: no claim, no order of events, no retry.
 """
