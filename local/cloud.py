@@ -511,7 +511,7 @@ def local_url(endpoint: str, url: str) -> str:
 
 
 def deliver_locally(endpoint: str, used: Stripe) -> None:
-    """Let the double deliver to the URLs that AWS has for the local cloud's functions."""
+    """Let the double deliver to the local cloud's functions by their URLs on AWS."""
 
     def address_of(url: str) -> str:
         _, _, domain = (urlsplit(url).hostname or "").partition(".")

@@ -163,7 +163,7 @@ class Webhooks:
     log
         One entry for each attempt: event id, type, endpoint, attempt, status.
     address_of
-        The address to which an endpoint's URL leads: a local AWS has no names of its own.
+        Returns the address to which deliveries to a URL are sent: a local AWS is in no DNS.
     """
 
     account: EventSource

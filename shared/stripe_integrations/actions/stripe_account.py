@@ -342,14 +342,15 @@ class StripeAccount:
     ) -> Generator[Progress, None, None]:
         """Write our metadata to the customers on Stripe that backfills gave to users.
 
-        It names the user, so that a rebuild after a restore finds these customers. Each write is an
-        event, so it is slow: by default five a second. What is written already is left out: if the
-        process ends, call it again. A customer to which Stripe refuses to write remains its user's.
+        It names the user, so that a rebuild after a restore finds these customers. Each write
+        causes an event, so there are only five per second by default. What is written already is
+        left out: if the process ends, call it again. If Stripe refuses a write, the customer
+        remains its user's.
 
         Parameters
         ----------
         limits : Limits, optional
-            As in `backfill`; `metadata_writes` is what limits this.
+            As in `backfill`; `metadata_writes` limits the writes.
 
         Yields
         ------
@@ -376,8 +377,8 @@ class StripeAccount:
     def export_mapping() -> Iterator[tuple[str, str]]:
         """Read which user has which customer: all active ones, as a mapping for `backfill`.
 
-        Together with a backup it restores the customers whose metadata on Stripe does not name
-        their users. It is read from an index, which is complete after a second.
+        A backfill with it restores the users of customers whose metadata on Stripe does not name
+        them. It is read from an index, eventually consistent.
 
         Yields
         ------

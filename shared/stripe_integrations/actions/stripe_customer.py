@@ -209,8 +209,8 @@ class StripeCustomer:
     def find(state: CustomerState = CustomerState.ACTIVE) -> Iterator[FoundCustomer]:
         """Find the customers in a state; Stripe is not called.
 
-        The active and the unassigned ones are found by an index, newest first, with a small delay.
-        For the incomplete ones the whole table is read.
+        The active and the unassigned ones are read from an index, newest first, eventually
+        consistent. For the incomplete ones the whole table is read.
 
         Parameters
         ----------

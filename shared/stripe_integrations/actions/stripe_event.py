@@ -86,7 +86,7 @@ class StripeEvent:
         Returns
         -------
         Event or None
-            None where it was never received, or has expired.
+            None if it was never received, or has expired.
         """
         return Event.find(require_type("stripe_id", stripe_id, str))
 
@@ -102,9 +102,9 @@ class StripeEvent:
     ) -> Iterator[Event]:
         """Find stored events, newest first, without their payloads.
 
-        The events of a customer, and those in the states pending, waiting and failed, are found by
-        an index, with a small delay. Without a user, a customer or such a state, the whole table is
-        read.
+        The events of a customer, and those in the states pending, waiting and failed, are read from
+        an index, eventually consistent. Without a user, a customer or such a state, the whole table
+        is read.
 
         Parameters
         ----------

@@ -151,7 +151,7 @@ def _store_of(reference: str) -> tuple[str, str]:
 
 @cache
 def _provider(store: str) -> Any:
-    """The store's client: made, and boto3 imported, before a secret is first read by name."""
+    """The store's client; boto3 is imported when it is made."""
     from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415
 
     if store == "ssm":

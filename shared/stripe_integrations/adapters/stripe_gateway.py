@@ -554,7 +554,7 @@ class StripeGateway:
         return returned
 
     def _connect(self, *, is_refused: bool) -> None:
-        """Make the clients with the API key: it is read when Stripe is called first."""
+        """Make the clients with the API key, which is read again if Stripe has refused it."""
         api_key = secrets.api_key(self._settings, refresh=is_refused)
         self._clients = {
             retries: self._make_client(api_key, max_network_retries=retries)

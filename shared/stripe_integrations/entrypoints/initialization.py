@@ -17,8 +17,8 @@ from stripe_integrations.models.table import Record
 def initialize() -> None:
     """Make the clients that the first invocation needs, without a call to any service.
 
-    Elsewhere than in Lambda, nothing is made before it is used. What fails here fails again in the
-    invocation, which reports it. No secret is read, and no connection is opened.
+    Outside Lambda it does nothing: clients are made on first use. What fails here fails again in
+    the invocation, which reports it. No secret is read, and no connection is opened.
 
     https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
     """

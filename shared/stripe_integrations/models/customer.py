@@ -139,10 +139,10 @@ class Customer(Record, discriminator="Customer"):
     listings = Document(private=True)
     """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
     queue = Text(private=True)
-    """The partition of the index `by_queue`, where the children are due to be fetched: they were
-    never listed. A run through the account lists them itself, and not all."""
+    """The partition of the index `by_queue`, if the children were never listed, and are due to be
+    fetched. A record that a run stores has none: the run lists what its policy names."""
     next_attempt = Integer(private=True)
-    """When the schedule fetches them, in Unix seconds, unless another worker has fetched them."""
+    """When the schedule fetches them, in Unix seconds, unless another worker has."""
     version = VersionAttribute()
 
     COMPUTED_FLAGS = {  # noqa: RUF012 - a ClassVar of Record
@@ -586,7 +586,7 @@ class Customer(Record, discriminator="Customer"):
         return Customer(owner.pk, self.sk, **{**values, **others})
 
     def _queue_unless_listed(self) -> None:
-        """Let the children be due to be fetched if they were never listed; before it is stored."""
+        """Queue the fetch of the children if they were never listed; call it before the write."""
         if self.is_active and self.run_id is None and self.listings is None:
             for name, value in _due().items():
                 setattr(self, name, value)
@@ -779,7 +779,7 @@ def _created_in_shard(shard: str, earliest: int, latest: int) -> Iterator[Create
 
 
 class DueFetch(NamedTuple):
-    """A customer whose children are due to be fetched, as the index has it, with a small delay.
+    """A customer whose children are due to be fetched, as the index has it.
 
     Parameters
     ----------
@@ -792,7 +792,7 @@ class DueFetch(NamedTuple):
 
 
 def due_fetches() -> Iterator[DueFetch]:
-    """Find the customers whose children are due, by a query that is eventually consistent."""
+    """Find the customers whose children are due, by an eventually consistent query."""
     is_due = Customer.next_attempt <= int(current().clock())
     try:
         for record in Customer.by_queue.query(_QUEUE, is_due):

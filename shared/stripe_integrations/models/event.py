@@ -133,7 +133,7 @@ class Event(Record, discriminator="Event"):
     is_stored = True
     """False until the event is stored."""
     is_claimed = True
-    """False in a first attempt of which the receipt is the claim, until it takes effect."""
+    """False in a first attempt, whose claim is the receipt of the event, until it takes effect."""
 
     @staticmethod
     def key(stripe_id: str) -> str:
@@ -338,7 +338,7 @@ class Event(Record, discriminator="Event"):
 
     @classmethod
     def read_without_payloads(cls, stripe_ids: Iterable[str]) -> dict[str, Event]:
-        """Return the stored ones among at most 100 events, by id, with all but their payloads."""
+        """Return the stored ones among at most 100 events, by id, without their payloads."""
         keys = [(cls.key(stripe_id), cls.SORT_KEY) for stripe_id in stripe_ids]
         names = [name for name in cls.get_attributes() if name != "webhook_message"]
         try:
@@ -382,8 +382,13 @@ class Event(Record, discriminator="Event"):
 
         No other worker attempts a new event until `next_attempt`, so its receipt is the claim of
         the first attempt, which costs no write. The attempt is counted with its outcome; if the
-        process dies before, the next one is claimed. An event that is attempted too late, or not
+        process dies before, the next attempt is claimed. An event that is attempted late, or not
         for the first time, is claimed.
+
+        Parameters
+        ----------
+        stripe_ids : sequence of str
+            Ids of the events.
 
         Returns
         -------
@@ -429,7 +434,7 @@ class Event(Record, discriminator="Event"):
     def confirm_claim(self) -> bool:
         """Return whether no other worker has claimed the event, even if this one was slow.
 
-        One that only its receipt has claimed is claimed now, before its side effects.
+        An event whose claim is its receipt is claimed by this call, before its side effects.
         """
         if not self.is_claimed:
             self.is_claimed = self._update_in_turn(self._claim_actions())
@@ -602,7 +607,10 @@ class Event(Record, discriminator="Event"):
         self.update_if(actions, self._holds_turn())
 
     def _update_in_turn(self, actions: list[Action]) -> bool:
-        """Write it, and return whether it is still this worker's turn; its end stores the link."""
+        """Update the event if it is still this worker's turn, and return whether it is.
+
+        The link to the customer, which only the end of the event stores, remains set.
+        """
         owner = self.user_id, self.customer_id
         is_written = self.update_if(actions, self._holds_turn())
         self.user_id, self.customer_id = owner
@@ -618,7 +626,7 @@ class Event(Record, discriminator="Event"):
         ]
 
     def _count_attempt(self) -> Action:
-        """The action that stores the number of the attempt, which a first one has not yet."""
+        """The action that stores the number of the attempt: a first one has not stored it yet."""
         return Event.attempts.set(self.attempts)
 
     def _pending_actions(self) -> list[Action]:

@@ -27,7 +27,7 @@ _LATEST = 253_402_300_799
 
 
 class CompressedJson(StripeField[dict[str, Any] | None]):
-    """A JSON object, stored compressed: https://docs.python.org/3/library/zlib.html."""
+    """A JSON object, stored compressed: see https://docs.python.org/3/library/zlib.html."""
 
     attr_type = BINARY
 

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 FIRST_LOOKUP_SECONDS = 120
 """How long after its receipt a waiting event is looked up for the first time: the index lags."""
 QUEUED_STATES = (EventState.PENDING, EventState.WAITING, EventState.FAILED)
-"""The states whose events the index `by_queue` has."""
+"""The states whose events are in the index `by_queue`."""
 _PAGE_ITEMS = 1000
 _ENTRY_ATTRIBUTES = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
 
@@ -54,7 +54,7 @@ class QueueEntry:
 
 
 class FoundEvent(NamedTuple):
-    """An event's id, and Stripe's time of it in Unix seconds."""
+    """An event's id, and its `created` on Stripe in Unix seconds."""
 
     stripe_id: str
     created: int
@@ -151,7 +151,7 @@ def newest_of_customer(
 
 
 def ids_in_state(state: EventState) -> Iterator[str]:
-    """Find the ids of the events in a state that the queue has: see `QUEUED_STATES`."""
+    """Find the ids of the events in one of the `QUEUED_STATES`."""
     queues = {EventState.WAITING: (WAITING_QUEUE,), EventState.FAILED: (FAILED_QUEUE,)}
     for queue in queues.get(state, QUEUES):
         yield from (event.id_in_key for event in _in_queue(queue))

@@ -9,7 +9,7 @@ def user_key(user_id: str) -> str:
 
 
 def user_of(pk: str) -> str | None:
-    """The user whose partition has a key; None where it is of something else."""
+    """The user whose partition has this key; None if it is not of a user."""
     prefix = user_key("")
     return pk.removeprefix(prefix) if pk.startswith(prefix) else None
 

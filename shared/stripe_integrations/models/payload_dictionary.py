@@ -1,9 +1,9 @@
 """What Stripe's events have in common: the preset dictionary with which payloads are compressed.
 
-An event is mostly names of fields and usual values. With this dictionary a payload takes about a
-quarter of what it takes compressed alone, so that most events cost one write unit and not two.
+An event is mostly names of fields and usual values. With this dictionary, one of the size of
+Stripe's examples fits into one write unit: see "The first attempt" in docs/how-it-works.md.
 
-It must never change: what is stored can be read only with the dictionary it was compressed with.
+It must never change: a stored payload can be read only with the dictionary of its compression.
 """
 
 # fmt: off

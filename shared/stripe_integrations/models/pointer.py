@@ -61,7 +61,7 @@ class Pointer(Record, discriminator="Pointer"):
     run_id = UnicodeAttribute(null=True)
     """The run through the account that gave the customer to its user, if one did."""
     has_metadata = BooleanAttribute(null=True)
-    """Whether a later run has written user and token to the metadata of such a customer."""
+    """Whether a later run has written the user and the token to the metadata of that customer."""
 
     @classmethod
     def to(cls, owner: Owner, token: str | None = None, run_id: str | None = None) -> Pointer:

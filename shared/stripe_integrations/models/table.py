@@ -138,7 +138,7 @@ class Record(Model):
 
     @classmethod
     def prepare_connection(cls) -> None:
-        """Make the client, and what its first call makes, by a call that is not sent."""
+        """Make the client, and what botocore makes on first use, by a call that is not sent."""
         events = cls.connection().client.meta.events
         hook = ("before-send.dynamodb.GetItem", _respond_with_nothing)
         events.register(*hook)

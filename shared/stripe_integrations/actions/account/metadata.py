@@ -1,11 +1,11 @@
 """Writing our metadata to Stripe for the customers that backfills gave to users.
 
-A backfill changes nothing on Stripe. This slow pass writes the user and the token of each of its
-customers, so that a rebuild after a restore finds them. The pointer notes that it was done: a pass
-that is repeated, or was killed, leaves out what is written.
+A backfill changes nothing on Stripe. A run of the kind `metadata` writes the user and the token of
+each customer that backfills have assigned, so that a rebuild after a restore finds them. The
+pointer notes that it was written: a run that is resumed or repeated leaves that customer out.
 
-While it is written, the work item of the metadata is claimed, as by an adoption and a release: no
-other worker gives the customer to another user, or to none, or erases it meanwhile.
+Meanwhile the work item of the metadata is claimed, as by an adoption and a release: no other worker
+assigns, releases or erases the customer until it is written.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ Wait = Callable[[], None]
 
 def write_metadata_of_page(page: Page, wait: Wait) -> None:
     """Write the metadata of the customers of a page that lack it.
+
+    Parameters
+    ----------
+    page : Page
+        The page, with Stripe's customers.
+    wait : callable
+        Waits until a write of metadata is within the budget.
 
     Raises
     ------
@@ -90,7 +97,7 @@ def retrieve_existing(stripe_id: str) -> Json:
     Raises
     ------
     StripeUnavailableError
-        Stripe does not know it, as with the key of another account: the run is not to go on.
+        Stripe does not know it, as with the key of another account: the run must not continue.
     """
     stripe_customer = retrieve_if_known(stripe_id)
     if not stripe_customer:
@@ -124,8 +131,8 @@ def _note(
 ) -> None:
     """Note that the metadata is written, in a transaction that raises the version of the record.
 
-    So an undo that has read the record before it reads the pointer finds the note, or a conflict.
-    Stripe's response is written unless the record has changed; then the event of the write does it.
+    So an undo, which reads the record and then the pointer, finds the note or has a conflict.
+    Stripe's response is written to the record unless that has changed; then the event updates it.
     """
     items = (pointer.note_metadata_in, update.remove_in)
 

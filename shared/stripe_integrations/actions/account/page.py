@@ -17,7 +17,7 @@ from stripe_integrations.models.observation import Observation
 Json = Mapping[str, Any]
 
 _SECONDS = 45
-"""After this, a page whose objects take several calls ends with the one that was processed."""
+"""A page whose objects take several calls ends after the object that exceeds this."""
 
 
 class Result(StrEnum):
@@ -122,14 +122,14 @@ class Page:
     findings: list[Finding] = field(default_factory=list, init=False)
 
     def process(self, process: Callable[[Json], Result | Finding]) -> None:
-        """Process the objects that take several calls each, while there is time.
+        """Process objects that take several calls each, and leave the rest to the next page.
 
-        The rest is left to the next page.
+        A page takes 45 seconds at most, and one object more.
 
         Parameters
         ----------
         process : callable
-            Takes an object, and returns what became of it.
+            Takes an object, and returns its result.
         """
         ends_at = current().clock() + _SECONDS
         for number, obj in enumerate(self.objects, 1):

@@ -25,7 +25,7 @@ _ID = re.compile(r"\b[a-z]+_[A-Za-z0-9]+")
 _ACCOUNT = "stripe"
 _WRITES = "writes"
 _METADATA_WRITE = "update"
-"""The endpoint: a run updates nothing else on Stripe."""
+"""The budget of updates: a run updates nothing else on Stripe."""
 _RESERVED_CALLS = 4
 """How many calls a worker reserves at a time: each reservation is a write."""
 _ENDPOINT_CALLS = 25
@@ -104,7 +104,7 @@ class RateLimiter:
     def wait_for_metadata_write(self) -> None:
         """Wait until a write of a customer's metadata is within its budget.
 
-        That is before the metadata is claimed: calls of others that need the claim don't wait.
+        Call it before the metadata is claimed, so that other calls don't wait for the claim.
         """
         self._wait_for_call(_METADATA_WRITE, self.limits.metadata_writes, calls=1)
 

@@ -1,8 +1,8 @@
 """Undoing a run: the customers that it gave to users are released, unless assigned again since.
 
-Where a later run has written our metadata of such a customer, it is removed on Stripe first, as by
-a release: while the work item of the metadata is claimed. If the process dies before the records
-are changed, the schedule writes the metadata again, as they still have it.
+Where a later run has written our metadata of such a customer, it is removed on Stripe first, while
+the work item of the metadata is claimed, as by a release. If the process dies before the records
+are changed, the schedule writes the metadata again: by the records, the user has the customer.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def undo_assignment(customer_id: str, run_id: str, wait: Wait, metadata: object 
     wait : callable
         Waits until a write of metadata is within the budget.
     metadata : object
-        Its metadata on Stripe, where it was listed: a backup may lack that it was written.
+        Its metadata on Stripe, if it was listed: a backup may lack the note that it was written.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def undo_assignment(customer_id: str, run_id: str, wait: Wait, metadata: object 
         record = read_customer(pointer.owner)
         if record and not record.is_active:
             return Result.FROZEN
-        # Once more: a worker of a stopped run may have written the metadata before the second read.
+        # Once more: a worker of a stopped run may have written the metadata since the first read.
         pointer = _read_assignment(customer_id, run_id)
         if pointer is None:
             return Result.UNCHANGED
@@ -147,7 +147,7 @@ def _free(pointer: Pointer, record: Customer | None, extra_items: Sequence[Extra
 
 
 def _read_assignment(customer_id: str, run_id: str) -> Pointer | None:
-    """The pointer of a customer, if the run has assigned it; None where it was assigned since."""
+    """The pointer of a customer if the run has assigned it, and it was not assigned again since."""
     pointer = Pointer.read(customer_id)
     return pointer if pointer and pointer.run_id == run_id else None
 

@@ -28,8 +28,10 @@ class FoundCustomer:
 
     Parameters
     ----------
-    user_id, stripe_id : str or None
-        The user, None for an unassigned customer; and the customer, None until it is created.
+    user_id : str or None
+        The user; None for an unassigned customer.
+    stripe_id : str or None
+        The Stripe customer; None until it is created.
     created : int
         When Stripe created it, or when its creation began, in Unix seconds.
     """

@@ -19,8 +19,8 @@ from stripe_integrations.observability import error_log_fields, logger
 def write_metadata(update: MetadataUpdate) -> None:
     """Write what the pointer has, if it names a user, and delete the work item.
 
-    The metadata of a customer that a run gave to its user is written by a run alone. Where none has
-    written it, the item is left by one that was interrupted, or by a release.
+    The metadata of a customer that a run gave to its user is first written by a run. Until then,
+    the work item is one of an interrupted run or release, and nothing is written.
 
     What Stripe refuses, such as a 51st key, is logged and not attempted again: the customer is the
     user's without it, but a rebuild after a restore does not find it.
@@ -86,12 +86,12 @@ def _is_deleted(stripe_id: str) -> bool:
 
 
 def set_metadata(pointer: Pointer) -> dict[str, Any]:
-    """Write the user and the token that a pointer has.
+    """Write the user and the token of a pointer to the metadata on Stripe.
 
     Returns
     -------
     dict
-        The field values of the customer's record after it: see `values_of_update`.
+        The field values of the customer's record, as of `values_of_update`.
 
     Raises
     ------
@@ -112,12 +112,12 @@ def remove_metadata(
     stripe_id : str
         The customer.
     stripe_customer : mapping, optional
-        Stripe's customer, where the caller has retrieved it.
+        Stripe's customer, if the caller has retrieved it.
 
     Returns
     -------
     dict
-        As of `set_metadata`; empty where there is nothing to remove.
+        As of `set_metadata`; empty if there is nothing to remove.
 
     Raises
     ------

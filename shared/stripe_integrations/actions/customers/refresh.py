@@ -206,8 +206,8 @@ def fetch_missing_children(pk: str, stripe_id: str) -> None:
     Parameters
     ----------
     pk, stripe_id : str
-        The customer, and its partition. Does nothing if it is soft-deleted, or stored there no
-        longer, or its children have been listed since.
+        The partition and the customer. Does nothing if the customer is soft-deleted, is stored in
+        another partition, or its children have been listed since.
 
     Raises
     ------
@@ -226,16 +226,21 @@ def fetch_missing_children(pk: str, stripe_id: str) -> None:
 
 
 def values_of_update(response: StripeResponse, key: str, sent: float) -> dict[str, Any]:
-    """Return the field values of a record that the response to an update has.
+    """Return the field values of a record from the response to an update.
 
     Parameters
     ----------
     response : StripeResponse
-        Of the update. One that Stripe has stored may be older than the record, and has no values.
+        Of the update.
     key : str
         The idempotency key of the update: its event needs no fetch then.
     sent : float
         When the request was sent, in Unix seconds, after the record was read.
+
+    Returns
+    -------
+    dict
+        Empty for a response that Stripe has replayed: it may be older than the record.
     """
     if response.is_replayed:
         return {}

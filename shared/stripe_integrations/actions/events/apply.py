@@ -95,7 +95,7 @@ def apply_events(stripe_ids: Sequence[str], new: Collection[str] = ()) -> None:
         Ids of events that name the same Stripe customer. Those that are finished, or claimed by
         another worker, are left out.
     new : collection of str
-        Those among them for whose receipt the stream has invoked this worker.
+        Those of them that are new: the stream has invoked this worker for their receipt.
 
     Raises
     ------

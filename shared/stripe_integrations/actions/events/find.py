@@ -18,7 +18,7 @@ _FOREVER = 2**40
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for: see `StripeEvent.find`."""
+    """The selection: see `StripeEvent.find`."""
 
     state: EventState | None = None
     kind: str | None = None
@@ -26,7 +26,7 @@ class Search:
     created_to: int = _FOREVER
 
     def matches(self, event: Event) -> bool:
-        """Return whether this event, as it was read, is looked for."""
+        """Return whether an event, as it was read, is selected."""
         return (
             self.state in (None, event.state)
             and (self.kind is None or matches_pattern(event.kind, self.kind))
