@@ -565,8 +565,8 @@ def _with_metadata_runs(seed: int, actions: tuple[Action, ...]) -> tuple[Action,
             later = round(at + _FIRST_PAGE_SECONDS + 10.0 * random.random(), 3)
             user, which, _ = random.choice(walk.values["rows"])
             added.append(_during_metadata_run(random, name, later, user, which))
-    kept = [a for a in added if a.kind != "erase" or a.user not in copied]
-    return tuple(sorted((*actions, *kept), key=lambda action: action.at))
+    possible = [a for a in added if a.kind != "erase" or a.user not in copied]
+    return tuple(sorted((*actions, *possible), key=lambda action: action.at))
 
 
 def _during_metadata_run(random: Random, name: str, at: float, user: int, which: int) -> Action:

@@ -288,8 +288,8 @@ def _check_writes(final: FinalState, walks: Walks) -> Iterator[Violation]:
 def _check_metadata_run(final: FinalState, run: WalkedRun, found: Set[str]) -> Iterator[Violation]:
     """Check that a finished run has written the metadata that was due, except what it reports.
 
-    Customers that were created in the run's last second, or later, are left to the next run. Those
-    that are the user's by another assignment by now have another token.
+    Customers that were created in the second of the run's start, or later, are left to the next
+    run. Those that were assigned again since have another token.
     """
     account = final.double.account
     before = int(final.watch.images[f"RUN#{run.run_id}", "RUN"]["created_before"]["N"])
@@ -797,7 +797,7 @@ def _check_owners(final: FinalState, skipped_users: Set[str]) -> Iterator[Violat
         own = (text(pointer, "user_id"), text(pointer, "token"))
         expected = own if is_written else (None, None)
         found = (metadata.get(USER_KEY), metadata.get(TOKEN_KEY))
-        is_half_done = found == own and final.walks is not None and final.walks.has_given_up
+        is_half_done = found == own and final.walks is not None and final.walks.has_abandoned_run
         if found != expected and not is_half_done:
             detail = f"{stripe_id}: {found} instead of {expected}"
             yield Violation("the metadata of a customer names its owner, if any", detail)

@@ -20,8 +20,7 @@ from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 
 HASH_SEED = "0"
-"""PYTHONHASHSEED of every process: the product's sets then iterate in the same order in every run.
-"""
+"""The PYTHONHASHSEED of every process, so that sets iterate in the same order in every run."""
 
 _ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "simulation",

@@ -108,7 +108,7 @@ class WalkedRun:
     rows: list[tuple[str, str]]
     present: set[str]
     due: dict[str, str] = field(default_factory=dict)
-    """Of a run that writes metadata: the token of each customer whose metadata it is to write."""
+    """Of a run that writes metadata: the tokens by the customers whose metadata it has to write."""
     is_finished: bool = False
     is_undone: bool = False
     is_over: bool = False
@@ -178,8 +178,8 @@ class Walks:
         return all(run.is_over for run in (*self.runs, *self.metadata_runs, *self._rebuilds))
 
     @property
-    def has_given_up(self) -> bool:
-        """Whether a run that writes metadata could not be resumed, and may have left its last."""
+    def has_abandoned_run(self) -> bool:
+        """Whether a run that writes metadata was not resumed: its last write may lack a note."""
         return any(run.is_over and not run.is_finished for run in self.metadata_runs)
 
     def findings(self, run: WalkedRun) -> set[str]:
@@ -208,7 +208,7 @@ class Walks:
         self._ask(run, "start", self._work_all, options=options)
 
     def write_metadata(self, action: Action) -> None:
-        """Start a run that writes our metadata of the customers that backfills have assigned."""
+        """Start a run that writes our metadata to the customers that backfills have assigned."""
         run = WalkedRun(action, [], set())
         self.metadata_runs.append(run)
 
@@ -247,7 +247,7 @@ class Walks:
         def ended(outcome: Outcome) -> None:
             self._check_outcome(function, outcome)
             if isinstance(outcome.error, RunInProgressError) and event.get("action") == "resume":
-                self._give_up(run)
+                self._abandon(run)
             elif outcome.died or outcome.error:
                 self._schedule.after(self._pause(run, name, outcome), again)
             else:
@@ -299,7 +299,7 @@ class Walks:
         else:
             self._schedule.after(values["undo"], lambda: self._undo(run))
 
-    def _give_up(self, run: WalkedRun) -> None:
+    def _abandon(self, run: WalkedRun) -> None:
         """Undo a backfill that can't be resumed, since another run has been started."""
         if run in self.metadata_runs:
             run.is_over = True

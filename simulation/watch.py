@@ -176,7 +176,7 @@ class Watch:
 
     @property
     def assigned_by_runs(self) -> dict[str, str]:
-        """The token of each active customer whose user has it by a run, by Stripe id."""
+        """The tokens of the active customers that runs have assigned, by Stripe id."""
         found = {}
         for (pk, sk), image in self.images.items():
             if sk == "POINTER" and image.keys() >= {"user_id", "run_id"}:

@@ -34,9 +34,9 @@ __all__ = [
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Select by the database, and measure no coverage of exhaustive tests.
+    """Select tests by the database, and measure no coverage of exhaustive tests.
 
-    That takes long, and others reach the same lines.
+    Coverage makes these slow, and other tests reach the same lines.
     """
     deselect_tests_without_database(config, items)
     for item in items:

@@ -70,7 +70,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def deselect_tests_without_database(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is the same on every database, unless the requested one is ministack's."""
+    """Leave out the tests without a database, unless the requested one is ministack's."""
     if config.getoption("--dynamodb") == "ministack":
         return
     left_out = [item for item in items if not needs_database(item)]
@@ -79,7 +79,7 @@ def deselect_tests_without_database(config: pytest.Config, items: list[pytest.It
 
 
 def needs_database(test: pytest.Item) -> bool:
-    """Return whether a test has the fixture `aws`, or is one of the requested engine."""
+    """Return whether a test has the fixture `aws`, or is in the folder of an engine."""
     is_of_engine = any(folder in test.path.parts for folder in NEEDS_AN_ENGINE)
     return is_of_engine or "aws" in getattr(test, "fixturenames", ())
 
@@ -116,9 +116,9 @@ def aws(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @contextmanager
 def faster_moto() -> Iterator[None]:
-    """Let moto copy a table faster, which it does for each item of a transaction.
+    """Make moto copy a table faster, which it does for each item of a transaction.
 
-    It also looks up the names of its own methods for each request; here, once.
+    It also looks up the names of its own methods for each request; here they are cached.
     """
     copies = SimpleNamespace(deepcopy=lambda value: pickle.loads(pickle.dumps(value)))  # noqa: S301
     names = cache(method_names_from_class)

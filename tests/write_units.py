@@ -1,4 +1,4 @@
-"""The write units of what a test does."""
+"""Counts write units inside a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WriteUnits:
     Parameters
     ----------
     key : str
-        What a request has to contain to be counted.
+        Only requests that contain this text are counted.
     """
 
     key: str = ""
@@ -42,7 +42,7 @@ class WriteUnits:
 
 @contextmanager
 def counting_write_units(key: str = "") -> Iterator[WriteUnits]:
-    """Count the write units of the block, of all requests or of those that contain a key."""
+    """Count the write units inside the block, of all requests or of those that contain a key."""
     units = WriteUnits(key)
     client = database_client()
     with (

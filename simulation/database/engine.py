@@ -108,7 +108,7 @@ class Database:
             self._record_change(table_name, "INSERT", None, item)
 
     def items(self, table_name: str) -> list[Json]:
-        """Return all items of a table. To be read only."""
+        """Return all items of a table, which the caller must not change."""
         partitions = self._tables[table_name]["items"].values()
         return [item for items in partitions for item in items.values()]
 

@@ -15,7 +15,7 @@ STORED = "78bb443d6518436af41a626bf5e2e93c82d4439bfe51f931a50606a949407fd6020023
 
 class TestCompressedJson:
     def test_reads_what_an_earlier_release_has_stored(self) -> None:
-        """The dictionary never changes: stored payloads could not be read any more."""
+        """The dictionary never changes: a stored payload can be read with its own one alone."""
         assert CompressedJson().deserialize(bytes.fromhex(STORED)) == PAYLOAD
 
     def test_reads_what_was_compressed_without_a_dictionary(self) -> None:

@@ -61,7 +61,7 @@ def assigned(world: World, existing: str) -> str:
 
 
 def write(limits: Limits | None = None) -> tuple[dict[str, int], list[Finding]]:
-    """Run the pass to its end: how many customers had each result, and its report."""
+    """Run it to the end, and return how many customers had each result, and the report."""
     current().deadline = math.inf
     steps = list(StripeAccount.write_metadata(limits))
     return dict(steps[-1].results), [f for progress in steps for f in progress.findings]
@@ -87,7 +87,7 @@ def backfill_run() -> str:
 
 
 def forget_that_it_is_written(world: World, stripe_id: str) -> None:
-    """Let the pointer be as a backup has it that was made before the pass."""
+    """Set the pointer to its state in a backup that was made before the metadata was written."""
     database_client().update_item(
         TableName=world.settings.table_name,
         Key={"pk": {"S": f"STRIPE#{stripe_id}"}, "sk": {"S": "POINTER"}},
@@ -105,7 +105,7 @@ class TestWritten:
             "u-1",
         )
 
-    def test_is_what_a_rebuild_finds(self, world: World, assigned: str) -> None:
+    def test_lets_a_rebuild_find_the_customer(self, world: World, assigned: str) -> None:
         write()
         for image in world.images():
             key = {name: image[name] for name in ("pk", "sk")}
@@ -129,7 +129,7 @@ class TestWritten:
         write()
         assert on_stripe(world, assigned)["metadata"]["plan"] == "gold"
 
-    def test_repeated_makes_no_call_for_it(self, world: World, assigned: str) -> None:
+    def test_repeated_run_does_not_write_it_again(self, world: World, assigned: str) -> None:
         write()
         world.time += 60
         before = len(calls(world))
@@ -159,8 +159,8 @@ class TestWritten:
         assert world.event_states() == {"customer.updated": "applied"}
         assert calls(world)[before:] == []
 
-    def test_with_change_at_that_moment(self, world: World, assigned: str) -> None:
-        """The response is not written over the change, which is fetched with the event."""
+    def test_concurrent_change_is_not_overwritten(self, world: World, assigned: str) -> None:
+        """The change, which is newer than the response, is fetched with the event."""
         lose_events(world)
 
         def rename() -> None:
@@ -184,7 +184,7 @@ class TestNotWritten:
         assert (finding.stripe_id, finding.result) == (assigned, Result.NOT_WRITTEN)
         return finding.reason
 
-    def test_where_stripe_refuses_a_key(self, world: World, assigned: str) -> None:
+    def test_key_that_stripe_refuses_is_reported(self, world: World, assigned: str) -> None:
         full = {f"key{number}": "value" for number in range(50)}
         set_metadata(world, assigned, **full)
         assert self.reason(assigned) == "Stripe refused it: metadata"
@@ -201,14 +201,14 @@ class TestNotWritten:
             {USER_KEY: "u-2", TOKEN_KEY: f"{DEPLOYMENT}/1-a"},
         ],
     )
-    def test_where_it_names_another_owner(
+    def test_metadata_of_another_owner_is_reported(
         self, world: World, assigned: str, metadata: dict[str, str]
     ) -> None:
         set_metadata(world, assigned, **metadata)
         assert self.reason(assigned) == OTHER_OWNER
         assert on_stripe(world, assigned)["metadata"] == metadata
 
-    def test_where_record_is_not_stored(self, world: World, existing: str) -> None:
+    def test_missing_record_is_reported(self, world: World, existing: str) -> None:
         world.files["mappings/a.csv"] = f"user_id,stripe_id\nu-1,{existing}\n".encode()
         run_id = StripeAccount.start(mapping="mappings/a.csv").run_id
         next(StripeAccount.work(run_id))
@@ -224,7 +224,7 @@ class TestNotWritten:
             (lambda: StripeCustomer.erase(USER), "unchanged"),
         ],
     )
-    def test_of_customer_whose_user_has_it_no_longer(
+    def test_of_customer_that_was_soft_deleted_released_or_erased(
         self, world: World, assigned: str, end: Callable[[], object], result: str
     ) -> None:
         end()
@@ -254,10 +254,10 @@ ENDS: dict[str, Callable[[], object]] = {
 class TestRaces:
     @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", list(ENDS))
-    def test_leaves_nothing_of_customer_that_is_freed(
+    def test_no_metadata_is_left_on_released_or_erased_customer(
         self, world: World, assigned: str, name: str
     ) -> None:
-        """At whatever call of the pass."""
+        """At whatever call of the run."""
         backup = world.images()
         with use(world.new_context()), at_call(world, 0, die) as made:
             write()
@@ -285,8 +285,10 @@ class TestRaces:
         assert outcomes == ({name, "written"} if name == "release" else {name})
 
     @pytest.mark.exhaustive
-    def test_with_worker_that_is_killed(self, world: World, assigned: str) -> None:
-        """At whatever call of the pass: another one completes it."""
+    def test_kill_of_the_worker_is_completed_by_the_next_one(
+        self, world: World, assigned: str
+    ) -> None:
+        """At whatever call of the run: another worker completes it."""
         backup = world.images()
         with use(world.new_context()), at_call(world, 0, die) as made:
             write()
@@ -295,11 +297,11 @@ class TestRaces:
             set_metadata(world, assigned, **{USER_KEY: "", TOKEN_KEY: ""})
             killed = at_call(world, number, die)
             with use(world.new_context()), killed, suppress(ClientKilledError):
-                run_id = StripeAccount.start(run_id="pass", kind=RunKind.METADATA).run_id
+                run_id = StripeAccount.start(run_id="metadata-1", kind=RunKind.METADATA).run_id
                 list(StripeAccount.work(run_id))
             world.time += 300
             with use(world.new_context()):
-                run_id = StripeAccount.start(run_id="pass", kind=RunKind.METADATA).run_id
+                run_id = StripeAccount.start(run_id="metadata-1", kind=RunKind.METADATA).run_id
                 current().deadline = math.inf
                 list(StripeAccount.work(run_id))
             assert is_written(world, assigned), number
@@ -308,7 +310,7 @@ class TestRaces:
             assert pointer.has_metadata
 
     def test_item_left_by_killed_worker_writes_nothing(self, world: World, assigned: str) -> None:
-        """The schedule deletes it: only the pass writes."""
+        """The schedule deletes it: only a run writes."""
         MetadataUpdate.acquire(assigned)
         world.time += 300
         world.reconcile()
@@ -380,7 +382,7 @@ class TestRate:
 class TestUndone:
     @pytest.mark.parametrize("is_known", [True, False])
     def test_is_removed(self, world: World, assigned: str, *, is_known: bool) -> None:
-        """Also where a backup of the table does not know that it was written."""
+        """Also if the table is from a backup that lacks the note of the write."""
         run_id = backfill_run()
         write()
         if not is_known:
@@ -446,12 +448,14 @@ class TestUndone:
             assert users(world) == {}, number
 
     @pytest.mark.exhaustive
-    @pytest.mark.parametrize("name", ["release and adopt", "pass"])
-    def test_with_concurrent_writer(self, world: World, assigned: str, name: str) -> None:
+    @pytest.mark.parametrize("name", ["release and adopt", "metadata run"])
+    def test_concurrent_writer_leaves_consistent_metadata(
+        self, world: World, assigned: str, name: str
+    ) -> None:
         """At whatever call of the undo: the metadata on Stripe is that of the pointer, or none."""
         run_id = backfill_run()
-        is_pass = name == "pass"
-        if not is_pass:
+        is_run = name == "metadata run"
+        if not is_run:
             write()
         backup, metadata = world.images(), on_stripe(world, assigned)["metadata"]
         with use(world.new_context()), at_call(world, 0, die) as made:
@@ -462,7 +466,7 @@ class TestUndone:
 
             def change() -> None:
                 with use(world.new_context()), suppress(ConflictError, CustomerNotFoundError):
-                    if is_pass:
+                    if is_run:
                         write_one(assigned)
                     else:
                         StripeCustomer.release(USER)
@@ -481,7 +485,7 @@ class TestUndone:
 
 
 def write_one(stripe_id: str) -> None:
-    """Write as a worker of a stopped pass does, whose page has this customer."""
+    """Write as a worker of a stopped run does, whose page has this customer."""
     page = Page([{"id": stripe_id}], Observation.of_event(0))
     with suppress(StripeIntegrationsError):
         write_metadata_of_page(page, lambda: None)
