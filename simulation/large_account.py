@@ -1,8 +1,10 @@
-"""A backfill of a large Stripe account, in virtual time: the rates of its workers, and their kills.
+"""A backfill and a verification of a large Stripe account, in virtual time.
 
 ``python -m simulation.large_account --customers 100000`` fills an account, lets the workers of a
-run walk it, kills all of them now and then, and says how much of each budget they used, how many
-calls they needed beyond those that paging alone needs, and what is stored at the end.
+backfill walk it, kills all of them now and then, and says how much of each budget they used, how
+many calls they needed beyond those that paging alone needs, and what is stored at the end. With
+``--changed 0.01`` a verification walks it afterwards, while one customer in a hundred is changed,
+created or deleted on Stripe, and the events of that are delivered and applied.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import math
 import resource
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from random import Random
 from typing import Any
 
 from local.stripe_double.client import StripeDoubleClient
@@ -23,24 +28,58 @@ from simulation.aws import SimulatedDatabase
 from simulation.chance import chance
 from simulation.database import Database
 from simulation.database.transport import responding
-from simulation.deployment import TABLE_NAME, table_definition
+from simulation.deliveries import SECRET, URL, Deliveries
+from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import FaultProfile, Faults
+from simulation.mapping import StreamMapping
 from simulation.processes import Fleet, Outcome, sleep
 from simulation.runtime import client
 from simulation.schedule import START, Schedule
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
+from simulation.timer import Timer
 from simulation.worker import WALK
 from stripe_integrations.actions import StripeAccount
 from stripe_integrations.actions.account.rate_limiter import Limits
 from stripe_integrations.adapters.stripe_gateway import READ_SECONDS
 from stripe_integrations.config import Settings, UnassignedCustomers
 from stripe_integrations.context import Context, use
-from stripe_integrations.models.run import PaymentMethodPolicy
+from stripe_integrations.models.event import Event
+from stripe_integrations.models.run import PaymentMethodPolicy, RunKind
 from stripe_integrations.models.sweep_cursor import SweepCursor
 
 _PAGE = 100
 _RESTART_SECONDS = 5.0
 _MINUTE = 60.0
+_CHANGING_SECONDS = 30.0
+"""How long the account changes beside the time that the pages of a verification need."""
+
+
+@dataclass
+class Verification:
+    """What a verification found while the account was changed.
+
+    Parameters
+    ----------
+    changes : int
+        How many customers were changed, created or deleted on Stripe meanwhile.
+    events : dict
+        Their events, by the state in which they ended.
+    seconds : float
+        Virtual time from its start to its end.
+    calls : int
+        Accepted calls of the verification, and of what applied the events meanwhile.
+    differences : dict
+        How many it found, by kind: none, if the product is right.
+    results : dict
+        Objects by what became of them.
+    """
+
+    changes: int
+    events: dict[str, int]
+    seconds: float
+    calls: int
+    differences: dict[str, int]
+    results: dict[str, int]
 
 
 @dataclass
@@ -73,6 +112,8 @@ class Result:
         How often all workers were killed.
     megabytes : int
         The peak memory of the process, with the account and the table in it.
+    verification : Verification or None
+        What a verification found afterwards; None without one.
     """
 
     customers: int
@@ -88,6 +129,7 @@ class Result:
     by_minute: list[float] = field(default_factory=list)
     kills: int = 0
     megabytes: int = 0
+    verification: Verification | None = None
 
 
 class LargeAccount:
@@ -101,6 +143,8 @@ class LargeAccount:
         The budgets of the run.
     policy : PaymentMethodPolicy
         Whose payment methods are listed.
+    changed : float
+        Which part of the customers changes during the verification; 0 without one.
     seed : int
         Decides everything.
     """
@@ -113,9 +157,10 @@ class LargeAccount:
         kills: int,
         limits: Limits,
         policy: PaymentMethodPolicy,
+        changed: float = 0.0,
         seed: int = 1,
     ) -> None:
-        self._workers, self._kills, self._seed = workers, kills, seed
+        self._workers, self._kills, self._seed, self._changed = workers, kills, seed, changed
         self._limits, self._policy = limits, policy
         self._schedule = Schedule()
         self._stripe = SimulatedStripe(seed, self._schedule, 0.0)
@@ -124,21 +169,26 @@ class LargeAccount:
         self._settings = Settings(
             table_name=TABLE_NAME,
             api_key=API_KEY,
+            webhook_secret=SECRET,
             deployment_name="stripe-customers",
             unassigned_customers=UnassignedCustomers.STORE,
         )
+        self._faults = Faults(seed, FaultProfile())
         self._fleet = Fleet(
             seed=seed,
             schedule=self._schedule,
             settings=self._settings,
-            faults=Faults(seed, FaultProfile()),
+            faults=self._faults,
             make_http_client=self._make_http_client,
         )
         database = Database(clock=lambda: self._schedule.now)
-        definition = table_definition()
+        definition = dict(table_definition())
         del definition["StreamSpecification"]
         database.request("CreateTable", definition)
-        self._database = SimulatedDatabase(database, self._fleet, lambda: None, lambda *_: None)
+        self._stream: StreamMapping | None = None
+        self._database = SimulatedDatabase(
+            database, self._fleet, self._read_stream, lambda *_: None
+        )
         self._engine = database
         self._ended: set[str] = set()
         self._units = 0.0
@@ -147,19 +197,32 @@ class LargeAccount:
 
     def run(self) -> Result:
         """Run it to the end."""
-        with responding(client(), self._engine.request):
-            context = Context(self._settings, clock=lambda: self._schedule.now)
-            with use(context):
-                SweepCursor.read().start(["customer.created"])
-                run_id = StripeAccount.start(self._policy).run_id
+        with responding(client(), self._engine.request), use(self._operator()):
+            SweepCursor.read().start(["customer.created"])
+            run_id = StripeAccount.start(self._policy).run_id
+        self._plan_kills()
+        self._count_minute(Counter())
+        self._walk(run_id)
+        self._complete(run_id)
+        if self._changed:
+            self._result.verification = _Verifying(self).run()
+        return self._result
+
+    def _read_stream(self) -> None:
+        if self._stream:
+            self._stream.poll()
+
+    def _operator(self) -> Context:
+        """The context of the process that starts the runs."""
+        return Context(self._settings, clock=lambda: self._schedule.now)
+
+    def _walk(self, run_id: str) -> None:
+        """Let the workers walk the run to its end."""
+        self._ended.clear()
         with responding(client(), self._database.respond):
             for number in range(self._workers):
                 self._work(run_id, str(number))
-            self._plan_kills()
-            self._count_minute(Counter())
             self._schedule.run(lambda: len(self._ended) < self._workers)
-        self._complete(run_id)
-        return self._result
 
     def _work(self, run_id: str, worker: str) -> None:
         event = {"run_id": run_id, "worker": worker, "limits": asdict(self._limits)}
@@ -171,9 +234,11 @@ class LargeAccount:
                 self._units += outcome.response["units"]
             if outcome.response and outcome.response["is_done"]:
                 self._ended.add(worker)
-            else:
-                again = _RESTART_SECONDS if outcome.died else 0.0
-                self._schedule.after(again, lambda: self._work(run_id, worker))
+                return
+            again = _RESTART_SECONDS if outcome.died else 0.0
+            if outcome.response and outcome.response["next_check_at"]:
+                again = max(outcome.response["next_check_at"] - self._schedule.now, 0.0)
+            self._schedule.after(again, lambda: self._work(run_id, worker))
 
         self._fleet.invoke(WALK, event, f"worker {worker}", then)
 
@@ -236,8 +301,117 @@ class LargeAccount:
         return counts
 
 
+class _Verifying:
+    """A verification of the account, beside changes whose events are delivered and applied."""
+
+    def __init__(self, account: LargeAccount) -> None:
+        self._account = account
+        self._schedule, self._fleet = account._schedule, account._fleet
+        self._stripe, self._seed = account._stripe, account._seed
+        self._changes = 0
+        self._accepted: set[str] = set()
+        stream = account._engine.start_stream(
+            TABLE_NAME, table_definition()["StreamSpecification"]["StreamViewType"]
+        )
+        self._mapping = StreamMapping(
+            schedule=self._schedule,
+            shards=stream.shards,
+            rules=mapping_rules(),
+            invoke=self._apply,
+            on_failure=_fail,
+        )
+        account._stream = self._mapping
+        self._stripe.double.webhooks.add_endpoint(URL, SECRET)
+        self._deliveries = Deliveries(
+            self._schedule, self._stripe, self._fleet, account._faults, self._check_delivery
+        )
+        self._stripe.changed = lambda _: self._schedule.after(0, self._deliveries.send_due)
+        self._timer = Timer(self._schedule, self._seed, self._fleet, lambda: 300.0, _check)
+
+    def run(self) -> Verification:
+        """Run it to the end."""
+        account, began = self._account, self._schedule.now
+        made = Counter(self._stripe.double.rate_limits.made)
+        refused = Counter(self._stripe.double.rate_limits.refused)
+        self._timer.run()
+        with responding(client(), account._engine.request), use(account._operator()):
+            run_id = StripeAccount.start(kind=RunKind.VERIFY).run_id
+        pages = account._result.paging_calls / account._limits.endpoint_calls
+        self._plan_changes(pages + _CHANGING_SECONDS)
+        account._walk(run_id)
+        calls = Counter(self._stripe.double.rate_limits.made) - made
+        calls -= Counter(self._stripe.double.rate_limits.refused) - refused
+        with responding(client(), account._engine.request), use(account._operator()):
+            progress = StripeAccount.progress(run_id)
+            found = Event.find_all(self._accepted).values()
+            events = Counter(str(event.state) for event in found)
+        return Verification(
+            changes=self._changes,
+            events=dict(events),
+            seconds=self._schedule.now - began,
+            calls=calls.total(),
+            differences={str(kind): count for kind, count in progress.differences.items()},
+            results=dict(progress.results),
+        )
+
+    def _plan_changes(self, seconds: float) -> None:
+        """Spread the changes over some seconds."""
+        random = chance(self._seed, "changes")
+        customers = list(self._stripe.double.account.customers)
+        chosen = random.sample(customers, int(len(customers) * self._account._changed))
+        for number, stripe_id in enumerate(chosen):
+            change = partial(self._change, f"change {number}", stripe_id, random)
+            self._schedule.after(random.random() * seconds, change)
+
+    def _change(self, name: str, stripe_id: str, random: Random) -> None:
+        """Change, delete or create a customer, or its subscription or payment methods."""
+        self._changes += 1
+        path, drawn = f"/v1/customers/{stripe_id}", random.random()
+        subscriptions = self._stripe.double.account.subscriptions_of.get(stripe_id, ())
+        if drawn < 0.1:
+            self._stripe.act(name, "DELETE", path)
+        elif drawn < 0.2:
+            self._stripe.act(name, "POST", "/v1/customers", {"email": f"{name}@example.com"})
+        elif drawn < 0.3:
+            method = {"type": "card", "card": {"token": "tok_visa"}}
+            made = self._stripe.act(name, "POST", "/v1/payment_methods", method).body["id"]
+            attach = f"/v1/payment_methods/{made}/attach"
+            self._stripe.act(f"{name} attach", "POST", attach, {"customer": stripe_id})
+        elif drawn < 0.5 and subscriptions:
+            changed = f"/v1/subscriptions/{subscriptions[0]}"
+            self._stripe.act(name, "POST", changed, {"metadata": {"changed": name}})
+        else:
+            self._stripe.act(name, "POST", path, {"name": name, "phone": "+32 2 555 01 02"})
+
+    def _apply(self, records: list[Any], then: Callable[[Outcome], None]) -> None:
+        def finished(outcome: Outcome) -> None:
+            _check(outcome)
+            then(outcome)
+            self._mapping.poll()
+
+        number = records[0]["dynamodb"]["SequenceNumber"]
+        self._fleet.invoke("apply_event", {"Records": records}, f"stream {number}", finished)
+
+    def _check_delivery(self, event_id: str, outcome: Outcome) -> None:
+        _check(outcome)
+        if outcome.status == 200:
+            self._accepted.add(event_id)
+
+
+def _check(outcome: Outcome) -> None:
+    if outcome.error:
+        raise outcome.error
+
+
+def _fail(message: Any) -> None:
+    raise AssertionError(f"the stream has discarded records: {message}")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run one account, print the result as JSON, and return 1 if a customer is missing."""
+    """Run one account, print the result as JSON, and return 1 if it is wrong.
+
+    It is if a customer is missing, or if a verification finds a difference.
+    """
     parser = argparse.ArgumentParser(prog="python -m simulation.large_account", description=__doc__)
     parser.add_argument("--customers", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=4)
@@ -250,6 +424,12 @@ def main(arguments: list[str] | None = None) -> int:
         type=PaymentMethodPolicy,
         default=PaymentMethodPolicy.WITH_DEFAULT_OR_SUBSCRIPTION,
     )
+    parser.add_argument(
+        "--changed",
+        type=float,
+        default=0.0,
+        help="which part of the customers changes during a verification; 0 for no verification",
+    )
     options = parser.parse_args(arguments)
     account = LargeAccount(
         options.customers,
@@ -257,10 +437,13 @@ def main(arguments: list[str] | None = None) -> int:
         kills=options.kills,
         limits=Limits(options.endpoint_calls, options.account_calls, options.write_units),
         policy=options.payment_methods,
+        changed=options.changed,
     )
     result = account.run()
     print(json.dumps(asdict(result), indent=2))
-    return 0 if result.stored.get("Customer") == result.customers else 1
+    is_whole = result.stored.get("Customer") == result.customers
+    differs = result.verification is not None and bool(result.verification.differences)
+    return 0 if is_whole and not differs else 1
 
 
 if __name__ == "__main__":

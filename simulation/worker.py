@@ -33,14 +33,23 @@ def release_customer(event: Json, _: object) -> Json:
 
 
 def walk_at_limits(event: Json, context: Any) -> Json:
-    """Walk pages of a run while there is time; returns its calls, its units, and if it is done."""
+    """Walk pages of a run while there is time.
+
+    Returns its calls, its units, whether the run is done, and when a verification goes on.
+    """
     current().begin_invocation(context.get_remaining_time_in_millis())
     limits = Limits(**event["limits"]) if "limits" in event else None
     calls, units = 0, 0.0
     for step in StripeAccount.work(event["run_id"], event["worker"], limits):
         calls, units = step.rate_limiter.calls, step.rate_limiter.units
-    is_done = StripeAccount.progress(event["run_id"]).state is not RunState.RUNNING
-    return {"statusCode": 200, "is_done": is_done, "calls": calls, "units": units}
+    progress = StripeAccount.progress(event["run_id"])
+    return {
+        "statusCode": 200,
+        "is_done": progress.state is not RunState.RUNNING,
+        "next_check_at": progress.next_check_at and progress.next_check_at.timestamp(),
+        "calls": calls,
+        "units": units,
+    }
 
 
 def undo_run(event: Json, _: object) -> Json:

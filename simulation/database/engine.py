@@ -116,6 +116,10 @@ class Database:
         """Return the size of all items of a table, without its indexes, as DynamoDB counts it."""
         return sum(map(dynamodb._item_size_bytes, self.items(table_name)))
 
+    def start_stream(self, table_name: str, view_type: str) -> Stream:
+        """Let a table have a stream of its changes from now on."""
+        return self._streams.setdefault(table_name, Stream(table_name, view_type))
+
     def stream(self, table_name: str) -> Stream:
         """Return the change log of a table.
 
@@ -130,8 +134,7 @@ class Database:
         name = body["TableName"]
         self._streams.pop(name, None)
         if "StreamSpecification" in body:
-            view_type = body["StreamSpecification"]["StreamViewType"]
-            self._streams[name] = Stream(name, view_type)
+            self.start_stream(name, body["StreamSpecification"]["StreamViewType"])
         if self._index_delay is not None:
             table = {**self._tables[name], "items": defaultdict(dict)}
             self._index_tables[name] = table
