@@ -67,8 +67,8 @@ test-fast: .venv/ready ## the same without coverage and exhaustive searches, whi
 	$(PYTEST) -m 'not exhaustive' $(ARGS)
 
 .PHONY: test-moto
-test-moto: .venv/ready ## the functional tests again, on moto's DynamoDB
-	$(PYTEST) --dynamodb=moto $(or $(ARGS),tests/stripe_integrations tests/functions)
+test-moto: .venv/ready ## the functional tests again, on moto's DynamoDB, without exhaustive searches
+	$(PYTEST) --dynamodb=moto -m 'not exhaustive' $(or $(ARGS),tests/stripe_integrations tests/functions)
 
 .PHONY: check
 check: .venv/ready .tools/sam/ready .tools/docs/ready ## linter, formatter, types, imports, words, template
