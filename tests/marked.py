@@ -15,11 +15,14 @@ from functools import cache
 from hashlib import blake2b
 from typing import Any
 
+from stripe_integrations.models.payload_dictionary import DICTIONARY
+
 Json = dict[str, Any]
 
 _MARK = re.compile(r"mk[a-z2-7]{6}")
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,}")
-_PRESSED = re.compile(rb"x[\x01\x5e\x9c\xda]")
+_PRESSED = re.compile(rb"x[\x01\x5e\x9c\xda\x20\x3f\x7d\xbb\xf9]")
+"""The headers of zlib, without and with a preset dictionary."""
 _DEEPEST = 2
 _names: dict[str, str] = {}
 
@@ -71,9 +74,10 @@ def _inflated(content: bytes) -> Iterator[str]:
     for match in _PRESSED.finditer(content):
         try:
             # A truncated value is read as far as possible.
-            yield _as_text(zlib.decompressobj().decompress(content[match.start() :]))
+            inflated = zlib.decompressobj(zdict=DICTIONARY).decompress(content[match.start() :])
         except zlib.error:
             continue
+        yield _as_text(inflated)
 
 
 def _as_text(text: str | bytes) -> str:

@@ -172,6 +172,9 @@ class Account:
     def __init__(self, customer: Json, cards: list[Any], subscriptions: list[Any]) -> None:
         self.customer, self.cards, self.subscriptions = customer, cards, subscriptions
 
+    def require_key(self) -> None:
+        """It needs no key."""
+
     def create_customer(self, params: Any, idempotency_key: str) -> Json:
         return {"id": self.customer["id"], "object": "customer", "livemode": False}
 
