@@ -491,13 +491,6 @@ MUTANTS = (
         also=(("pointer.run_id != run.of_run", "pointer.user_id is None"),),
     ),
     Mutant(
-        "metadata written for a customer of a run",
-        f"{_CUSTOMERS}/metadata.py",
-        " and not pointer.lacks_metadata",
-        "",
-        seed=490,
-    ),
-    Mutant(
         "metadata written by a run not noted",
         f"{_MODELS}/pointer.py",
         "        self.has_metadata = True\n",
