@@ -125,6 +125,7 @@ MUTANTS = (
         "                observation = Observation.of_event(event.created)\n"
         "                self._children[other.sk] = other.tombstone(observation)\n"
         "        self._children[child.sk] = child\n        return freshness\n",
+        seed=31,
     ),
     Mutant(
         "deduplication by check-then-write",
@@ -134,6 +135,7 @@ MUTANTS = (
         "            if stored:\n"
         "                return stored\n"
         "            self.save()\n",
+        seed=14,
     ),
     Mutant(
         "event marked before its effect",
