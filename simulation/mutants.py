@@ -187,15 +187,6 @@ MUTANTS = (
         seed=335,
     ),
     Mutant(
-        "unchanged response does not raise the version",
-        f"{_MODELS}/customer.py",
-        "            self._write(changes, rest, extra_items)\n        except",
-        "            if not all(fields_of(Customer)[name].private for name in changes):\n"
-        "                self._write(changes, rest, extra_items)\n"
-        "            elif extra_items:\n"
-        "                transact(lambda t: [add(t) for add in extra_items])\n        except",
-    ),
-    Mutant(
         "missing children not pruned",
         f"{_CUSTOMERS}/refresh.py",
         "            if child.is_attached and child.sk not in keys\n",
