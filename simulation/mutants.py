@@ -575,8 +575,8 @@ MUTANTS = (
     Mutant(
         "erasure not completed by the schedule",
         f"{_EVENTS}/reconcile.py",
-        "            if erasure.claim_due():\n                complete_erasure(erasure)\n",
-        "            if erasure.claim_due():\n                erasure.finish()\n",
+        "        if erasure.claim_due():\n            complete_erasure(erasure)\n",
+        "        if erasure.claim_due():\n            erasure.finish()\n",
     ),
     Mutant(
         "no second pass over the events of an erased customer",

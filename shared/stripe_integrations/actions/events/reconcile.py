@@ -7,10 +7,10 @@ and completes erasures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from stripe_integrations import errors, limits
 from stripe_integrations.actions.customers.erase import complete_erasure
@@ -32,6 +32,8 @@ from stripe_integrations.models.metadata_update import MetadataUpdate
 from stripe_integrations.observability import Metric
 
 Json = dict[str, Any]
+
+T = TypeVar("T")
 
 OVERLAP_SECONDS = 600
 """How much each sweep overlaps the previous one: clocks differ, and lists lag behind."""
@@ -166,28 +168,45 @@ def fetch_due_children(result: Reconciliation) -> None:
     due = list(islice(due_fetches(), _DUE_FETCHES))
     # In random order: one that ends its run must not always precede the same others.
     current().random.shuffle(due)
-    for pk, stripe_id in due:
-        if not current().has_time_for(limits.APPLY_SECONDS):
-            return
-        try:
-            fetch_missing_children(pk, stripe_id)
-        except errors.DatabaseUnavailableError:
-            raise
-        except errors.StripeIntegrationsError as error:
-            # The others must not wait for this one.
-            result.failures.append(error)
-            if errors.is_stripe_outage(error):
-                return
+    _process_due(
+        due,
+        limits.APPLY_SECONDS,
+        lambda fetch: fetch_missing_children(fetch.pk, fetch.stripe_id),
+        result,
+    )
 
 
 def complete_erasures(result: Reconciliation) -> None:
     """Run the second pass of erasures, and complete those that were interrupted."""
-    for erasure in Erasure.due():
-        if not current().has_time_for(limits.ERASE_SECONDS):
+
+    def complete(erasure: Erasure) -> None:
+        if erasure.claim_due():
+            complete_erasure(erasure)
+
+    _process_due(Erasure.due(), limits.ERASE_SECONDS, complete, result)
+
+
+def _process_due(
+    due: Iterable[T], seconds: float, process: Callable[[T], None], result: Reconciliation
+) -> None:
+    """Process what is due, while there is time and Stripe responds; failures are noted.
+
+    Parameters
+    ----------
+    due : iterable
+        What is due.
+    seconds : float
+        The time that one of them needs.
+    process : callable
+        Processes one of them.
+    result : Reconciliation
+        Takes the failures.
+    """
+    for each in due:
+        if not current().has_time_for(seconds):
             return
         try:
-            if erasure.claim_due():
-                complete_erasure(erasure)
+            process(each)
         except errors.OutOfTimeError:
             return
         except errors.DatabaseUnavailableError:
