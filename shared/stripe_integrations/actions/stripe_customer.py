@@ -206,7 +206,7 @@ class StripeCustomer:
         return UserRecords.read(user_id_of(user)).active_customer
 
     @staticmethod
-    def find(state: CustomerState = CustomerState.ACTIVE) -> Iterator[FoundCustomer]:
+    def find(state: str = CustomerState.ACTIVE) -> Iterator[FoundCustomer]:
         """Find the customers in a state; Stripe is not called.
 
         The active and the unassigned ones are read from an index, newest first, eventually
@@ -214,8 +214,8 @@ class StripeCustomer:
 
         Parameters
         ----------
-        state : CustomerState
-            What the customers are to this deployment.
+        state : str
+            What the customers are to this deployment: a `CustomerState`.
 
         Yields
         ------

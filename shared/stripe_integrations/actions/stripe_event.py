@@ -95,7 +95,7 @@ class StripeEvent:
         user: HasId | None = None,
         customer_id: str | None = None,
         *,
-        state: EventState | None = None,
+        state: str | None = None,
         kind: str | None = None,
         created_from: int | None = None,
         created_to: int | None = None,
@@ -112,8 +112,8 @@ class StripeEvent:
             Any object with an `id`: the events of all its customers are found.
         customer_id : str, optional
             The Stripe customer that the events name.
-        state : EventState, optional
-            Only events in this state.
+        state : str, optional
+            Only events in this `EventState`.
         kind : str, optional
             Only events of this type, or of a family such as ``invoice.*``.
         created_from, created_to : int, optional
