@@ -42,26 +42,31 @@ def call(
         The request was refused; the message has the problem's title and detail.
     """
     method, path = route.split(" ")
-    event = {
-        "version": "2.0",
-        "routeKey": route,
-        "rawPath": path,
-        "rawQueryString": "" if user_id is None else f"user_id={quote(user_id, safe='')}",
-        "headers": {"content-type": "application/json"},
-        "requestContext": {
-            "http": {"method": method, "path": path},
-            "authorizer": _authorizer(stack),
-            "requestId": "stripe-customers",
-        },
-        "isBase64Encoded": False,
-    }
-    if body is not None:
-        event["body"] = json.dumps(body)
+    event = http_event(method, path, {}, None if body is None else json.dumps(body))
+    event["routeKey"] = route
+    event["rawQueryString"] = "" if user_id is None else f"user_id={quote(user_id, safe='')}"
+    event["requestContext"]["authorizer"] = _authorizer(stack)
     response = stack.invoke(function, event)
     result: Json = json.loads(response.get("body") or "{}")
     if response["statusCode"] >= 400:
         raise CommandError(f"{result['title']}: {result['detail']}")
     return result
+
+
+def http_event(method: str, path: str, headers: Mapping[str, str], body: str | None) -> Json:
+    """Return the event of a request with a JSON body, as HTTP APIs and Function URLs send it."""
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json", **headers},
+        "requestContext": {
+            "http": {"method": method, "path": path},
+            "requestId": "stripe-customers",
+        },
+        **({} if body is None else {"body": body}),
+        "isBase64Encoded": False,
+    }
 
 
 def _authorizer(stack: Stack) -> Json:

@@ -53,7 +53,7 @@ def list_customers(
     The incomplete ones are looked for in the whole table; the others by an index.
     """
     with session.stack.in_process():
-        found = StripeCustomer.find(state)  # type: ignore[arg-type]
+        found = StripeCustomer.find(state)
         shown = (
             {"user": each.user_id, "customer": each.stripe_id, "created": timestamp(each.created)}
             for each in found

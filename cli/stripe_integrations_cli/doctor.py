@@ -16,12 +16,18 @@ import typer
 from botocore.exceptions import ClientError
 
 from stripe_integrations.actions import StripeEvent
-from stripe_integrations.config import API_VERSION, STRIPE_API_BASE
+from stripe_integrations.config import API_VERSION, SIGNING_SECRET
+from stripe_integrations_cli.api import http_event
 from stripe_integrations_cli.errors import ExitCode
-from stripe_integrations_cli.secret_store import SIGNING_SECRET, SecretStore
+from stripe_integrations_cli.secret_store import SecretStore
 from stripe_integrations_cli.session import Session, explained
 from stripe_integrations_cli.stack import Stack
-from stripe_integrations_cli.stripe_account import KEY_VARIABLE, is_key_of_mode, stripe_client
+from stripe_integrations_cli.stripe_account import (
+    KEY_VARIABLE,
+    client_with_key,
+    is_key_of_mode,
+    stripe_client,
+)
 from stripe_integrations_cli.webhook import endpoint_rows
 
 INDEXES = {"by_customer", "by_created", "by_queue"}
@@ -113,8 +119,7 @@ def _permissions(stack: Stack, key: str) -> Findings:
     """Ask Stripe for one object of each kind, and to change a customer that does not exist."""
     import stripe  # noqa: PLC0415 - half a second, which most commands don't need
 
-    base = stack.parameters["StripeApiBase"] or STRIPE_API_BASE
-    client = stripe.StripeClient(key, stripe_version=API_VERSION, base_addresses={"api": base})
+    client = client_with_key(stack, key)
     one: Any = {"limit": 1}
     needed: dict[str, Callable[[], object]] = {
         "read customers": lambda: client.v1.customers.list(one),
@@ -163,18 +168,7 @@ def _signed_request(stack: Stack, secret: str) -> Findings:
     """Deliver a signed request without an event: only that is refused, and nothing is stored."""
     body, moment = "{}", int(time.time())
     digest = hmac.new(secret.encode(), f"{moment}.{body}".encode(), hashlib.sha256).hexdigest()
-    event = {
-        "version": "2.0",
-        "rawPath": "/",
-        "rawQueryString": "",
-        "headers": {
-            "content-type": "application/json",
-            "stripe-signature": f"t={moment},v1={digest}",
-        },
-        "requestContext": {"http": {"method": "POST", "path": "/"}, "requestId": "doctor"},
-        "body": body,
-        "isBase64Encoded": False,
-    }
+    event = http_event("POST", "/", {"stripe-signature": f"t={moment},v1={digest}"}, body)
     try:
         response = stack.invoke("LinkCustomer", event)
     except ClientError as error:
@@ -271,7 +265,7 @@ def _clock(stack: Stack) -> Findings:
 
 def _events(stack: Stack) -> Findings:
     with stack.in_process():
-        failed = len(list(StripeEvent.find(state="failed")))  # type: ignore[arg-type]
+        failed = len(list(StripeEvent.find(state="failed")))
     if failed:
         yield Finding(
             "events", "problem", f"{failed} have failed", "stripe-customers events failed"

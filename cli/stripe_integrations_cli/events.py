@@ -77,7 +77,7 @@ def list_events(
         found = StripeEvent.find(
             None if user is None else User(user),
             customer,
-            state=state,  # type: ignore[arg-type]
+            state=state,
             kind=kind,
             created_from=created_from,
             created_to=created_to,
@@ -92,7 +92,7 @@ def failed(
 ) -> None:
     """List the events that have failed, with their reasons."""
     with session.stack.in_process():
-        found = StripeEvent.find(state="failed")  # type: ignore[arg-type]
+        found = StripeEvent.find(state="failed")
         session.output.limited(COLUMNS, map(summary, found), limit)
 
 
@@ -185,7 +185,7 @@ def _to_replay(
     if event_ids:
         yield from filter(None, map(StripeEvent.get, event_ids))
     elif all_failed:
-        yield from StripeEvent.find(state="failed")  # type: ignore[arg-type]
+        yield from StripeEvent.find(state="failed")
     else:
         yield from StripeEvent.find(created_from=created_from, created_to=created_to)
 
@@ -209,7 +209,7 @@ def dead_letters(
         session.output.rows(_LETTER_COLUMNS, map(_letter, letters))
         return
     with session.stack.in_process():
-        left = next(StripeEvent.find(state="failed"), None)  # type: ignore[arg-type]
+        left = next(StripeEvent.find(state="failed"), None)
     if left is not None:
         raise CommandError(f"not emptied: {left.stripe_id} is failed. Replay it first")
     session.confirm("Delete all messages of the dead-letter queue?", is_confirmed=is_confirmed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +14,6 @@ from stripe_integrations_cli.errors import UsageError
 from stripe_integrations_cli.stack import Stack
 
 _ABSENT = ("ResourceNotFoundException", "ParameterNotFound")
-SIGNING_SECRET = re.compile(r"whsec_[\w+/=-]+", re.ASCII)
 
 
 def ask_for_secret(prompt: str, variable: str | None = None) -> str:

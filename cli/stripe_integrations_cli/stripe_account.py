@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from stripe_integrations.config import API_VERSION, STRIPE_API_BASE
+from stripe_integrations.config import API_VERSION, STRIPE_API_BASE, api_key_pattern
 from stripe_integrations_cli.errors import CommandError
 from stripe_integrations_cli.secret_store import ask_for_secret
 from stripe_integrations_cli.stack import Stack
@@ -15,8 +14,7 @@ KEY_VARIABLE = "STRIPE_API_KEY"
 
 def is_key_of_mode(stack: Stack, key: str) -> bool:
     """Return whether this is a key of Stripe's API, of the mode that the stack serves."""
-    mode = re.escape(stack.parameters["StripeMode"])
-    return re.fullmatch(rf"[sr]k_{mode}_[\w-]+", key, re.ASCII) is not None
+    return api_key_pattern(stack.parameters["StripeMode"]).fullmatch(key) is not None
 
 
 def require_mode(stack: Stack, key: str) -> None:
@@ -42,9 +40,14 @@ def stripe_client(stack: Stack) -> Any:
     CommandError
         The key is of the other mode.
     """
-    import stripe  # noqa: PLC0415 - half a second, which most commands don't need
-
     key = ask_for_secret("Secret key", KEY_VARIABLE)
     require_mode(stack, key)
+    return client_with_key(stack, key)
+
+
+def client_with_key(stack: Stack, key: str) -> Any:
+    """Return a client of Stripe's API, at the address that the stack calls."""
+    import stripe  # noqa: PLC0415 - half a second, which most commands don't need
+
     base = stack.parameters["StripeApiBase"] or STRIPE_API_BASE
     return stripe.StripeClient(key, stripe_version=API_VERSION, base_addresses={"api": base})

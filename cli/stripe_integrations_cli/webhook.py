@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from stripe_integrations.actions.events.event_types import applied_event_types
-from stripe_integrations.config import API_VERSION
+from stripe_integrations.config import API_VERSION, SIGNING_SECRET
 from stripe_integrations_cli.errors import CommandError, ExitCode
-from stripe_integrations_cli.secret_store import SIGNING_SECRET, SecretStore, ask_for_secret
+from stripe_integrations_cli.secret_store import SecretStore, ask_for_secret
 from stripe_integrations_cli.session import Session, Yes, command
 from stripe_integrations_cli.stack import Stack
 from stripe_integrations_cli.stripe_account import stripe_client

@@ -48,6 +48,8 @@ class ExistingCustomers(StrEnum):
     CHECK = "check"
 
 
+SIGNING_SECRET = re.compile(r"whsec_[\w+/=-]+", re.ASCII)
+"""The format of a webhook's signing secret."""
 _MODES = {"test": False, "live": True}
 _SHORTEST_RETENTION_DAYS = 31
 _HANDLERS_MODULE = "stripe_event_handlers"
@@ -215,6 +217,14 @@ class Settings:
             walk_write_units=_positive(environment, "WALK_WRITE_UNITS_PER_SECOND", "1000"),
             reports_bucket=environment.get("REPORTS_BUCKET") or None,
         )
+
+
+def api_key_pattern(mode: str) -> re.Pattern[str]:
+    """Return the format of a key of Stripe's API, secret or restricted, of the test or live mode.
+
+    https://docs.stripe.com/keys
+    """
+    return re.compile(rf"[sr]k_{re.escape(mode)}_[\w-]+", re.ASCII)
 
 
 def _mode(mode: str) -> bool:

@@ -10,11 +10,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stripe_integrations.adapters.aws import client_config, is_misconfigured
-from stripe_integrations.config import Settings
+from stripe_integrations.config import SIGNING_SECRET, Settings, api_key_pattern
 from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 
 _CACHE_SECONDS = 300
-_SIGNING_SECRET = re.compile(r"whsec_[\w+/=-]+", re.ASCII)
 _UNREADABLE_CODES = {
     "AccessDeniedException",
     "DecryptionFailure",
@@ -43,7 +42,7 @@ def api_key(settings: Settings, *, refresh: bool = False) -> str:
     """
     mode = "live" if settings.livemode else "test"
     stored = _read(settings.api_key_name, settings.api_key, "STRIPE_API_KEY", refresh)
-    keys = _parse(stored, re.compile(rf"[sr]k_{mode}_[\w-]+", re.ASCII))
+    keys = _parse(stored, api_key_pattern(mode))
     if len(keys) != 1:
         raise ConfigurationError(
             f"the Stripe API key is not a {mode}-mode key (expected sk_{mode}_… or rk_{mode}_…)"
@@ -69,7 +68,7 @@ def webhook_secrets(settings: Settings) -> list[str]:
     stored = _read(
         settings.webhook_secret_name, settings.webhook_secret, "STRIPE_WEBHOOK_SECRET", False
     )
-    secrets = _parse(stored, _SIGNING_SECRET)
+    secrets = _parse(stored, SIGNING_SECRET)
     if not secrets:
         raise ConfigurationError(
             "the webhook's signing secrets are not of the form whsec_…, separated by white space"
