@@ -21,7 +21,7 @@ from benchmarks.usage import Usage
 from local.stripe_double import StripeDouble, sign
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import Response as StripeResponse
-from simulation.database import Database, Response
+from simulation.database import Database, Response, consumed_units
 from simulation.database.transport import responding
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.mapping import matches
@@ -124,12 +124,11 @@ class Stage:
         response = self.database.request(operation, {**body, "ReturnConsumedCapacity": "INDEXES"})
         self.engine_seconds += time.process_time() - began
         self.used.database_calls += 1
-        consumed = response.body.get("ConsumedCapacity") or []
-        for entry in consumed if isinstance(consumed, list) else [consumed]:
-            if operation in _READS:
-                self.used.read_units += entry["CapacityUnits"]
-            else:
-                self.used.write_units += entry["CapacityUnits"]
+        units = consumed_units(response.body)
+        if operation in _READS:
+            self.used.read_units += units
+        else:
+            self.used.write_units += units
         return response
 
     def request(

@@ -36,7 +36,7 @@ from simulation.processes import Fleet, Outcome, sleep
 from simulation.runtime import client
 from simulation.schedule import START, Schedule
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
-from simulation.timer import Timer
+from simulation.timer import EVERY_SECONDS, Timer
 from simulation.worker import WALK
 from stripe_integrations.actions import StripeAccount
 from stripe_integrations.actions.account.rate_limiter import Limits
@@ -160,12 +160,12 @@ class LargeAccount:
         changed: float = 0.0,
         seed: int = 1,
     ) -> None:
-        self._workers, self._kills, self._seed, self._changed = workers, kills, seed, changed
-        self._limits, self._policy = limits, policy
-        self._schedule = Schedule()
-        self._stripe = SimulatedStripe(seed, self._schedule, 0.0)
-        fill(self._stripe.double, customers, seed=seed)
-        self._stripe.double.rate_limits.enforce(account=LIVE_RATE, endpoint=ENDPOINT_RATE)
+        self._workers, self._kills, self.seed, self.changed = workers, kills, seed, changed
+        self.limits, self._policy = limits, policy
+        self.schedule = Schedule()
+        self.stripe = SimulatedStripe(seed, self.schedule, 0.0)
+        fill(self.stripe.double, customers, seed=seed)
+        self.stripe.double.rate_limits.enforce(account=LIVE_RATE, endpoint=ENDPOINT_RATE)
         self._settings = Settings(
             table_name=TABLE_NAME,
             api_key=API_KEY,
@@ -173,59 +173,57 @@ class LargeAccount:
             deployment_name="stripe-customers",
             unassigned_customers=UnassignedCustomers.STORE,
         )
-        self._faults = Faults(seed, FaultProfile())
-        self._fleet = Fleet(
+        self.faults = Faults(seed, FaultProfile())
+        self.fleet = Fleet(
             seed=seed,
-            schedule=self._schedule,
+            schedule=self.schedule,
             settings=self._settings,
-            faults=self._faults,
+            faults=self.faults,
             make_http_client=self._make_http_client,
         )
-        database = Database(clock=lambda: self._schedule.now)
+        database = Database(clock=lambda: self.schedule.now)
         definition = dict(table_definition())
         del definition["StreamSpecification"]
         database.request("CreateTable", definition)
-        self._stream: StreamMapping | None = None
-        self._database = SimulatedDatabase(
-            database, self._fleet, self._read_stream, lambda *_: None
-        )
-        self._engine = database
+        self.stream: StreamMapping | None = None
+        self._database = SimulatedDatabase(database, self.fleet, self._read_stream, lambda *_: None)
+        self.engine = database
         self._ended: set[str] = set()
         self._units = 0.0
-        account = self._stripe.double.account
-        self._result = Result(len(account.customers), len(account.subscriptions))
+        account = self.stripe.double.account
+        self.result = Result(len(account.customers), len(account.subscriptions))
 
     def run(self) -> Result:
         """Run it to the end."""
-        with responding(client(), self._engine.request), use(self._operator()):
+        with responding(client(), self.engine.request), use(self.operator()):
             SweepCursor.read().start(["customer.created"])
             run_id = StripeAccount.start(self._policy).run_id
         self._plan_kills()
         self._count_minute(Counter())
-        self._walk(run_id)
+        self.walk(run_id)
         self._complete(run_id)
-        if self._changed:
-            self._result.verification = _Verifying(self).run()
-        return self._result
+        if self.changed:
+            self.result.verification = _Verifying(self).run()
+        return self.result
 
     def _read_stream(self) -> None:
-        if self._stream:
-            self._stream.poll()
+        if self.stream:
+            self.stream.poll()
 
-    def _operator(self) -> Context:
+    def operator(self) -> Context:
         """The context of the process that starts the runs."""
-        return Context(self._settings, clock=lambda: self._schedule.now)
+        return Context(self._settings, clock=lambda: self.schedule.now)
 
-    def _walk(self, run_id: str) -> None:
+    def walk(self, run_id: str) -> None:
         """Let the workers walk the run to its end."""
         self._ended.clear()
         with responding(client(), self._database.respond):
             for number in range(self._workers):
                 self._work(run_id, str(number))
-            self._schedule.run(lambda: len(self._ended) < self._workers)
+            self.schedule.run(lambda: len(self._ended) < self._workers)
 
     def _work(self, run_id: str, worker: str) -> None:
-        event = {"run_id": run_id, "worker": worker, "limits": asdict(self._limits)}
+        event = {"run_id": run_id, "worker": worker, "limits": asdict(self.limits)}
 
         def then(outcome: Outcome) -> None:
             if outcome.error:
@@ -237,44 +235,44 @@ class LargeAccount:
                 return
             again = _RESTART_SECONDS if outcome.died else 0.0
             if outcome.response and outcome.response["next_check_at"]:
-                again = max(outcome.response["next_check_at"] - self._schedule.now, 0.0)
-            self._schedule.after(again, lambda: self._work(run_id, worker))
+                again = max(outcome.response["next_check_at"] - self.schedule.now, 0.0)
+            self.schedule.after(again, lambda: self._work(run_id, worker))
 
-        self._fleet.invoke(WALK, event, f"worker {worker}", then)
+        self.fleet.invoke(WALK, event, f"worker {worker}", then)
 
     def _count_minute(self, before: Counter[str]) -> None:
         """Note what was used of an endpoint's budget since the minute before, and in the next."""
-        made = Counter(self._stripe.double.rate_limits.made)
-        if self._schedule.now > START:
+        made = Counter(self.stripe.double.rate_limits.made)
+        if self.schedule.now > START:
             calls = max((made - before).values(), default=0)
-            self._result.by_minute.append(round(calls / self._limits.endpoint_calls / _MINUTE, 2))
+            self.result.by_minute.append(round(calls / self.limits.endpoint_calls / _MINUTE, 2))
         if len(self._ended) < self._workers:
-            self._schedule.after(_MINUTE, lambda: self._count_minute(made))
+            self.schedule.after(_MINUTE, lambda: self._count_minute(made))
 
     def _plan_kills(self) -> None:
         """Kill all workers at times that lie more and more apart."""
-        random, moment = chance(self._seed, "kills"), 20.0
+        random, moment = chance(self.seed, "kills"), 20.0
         for _ in range(self._kills):
             moment *= 1 + random.random()
-            self._schedule.at(START + moment, self._kill)
+            self.schedule.at(START + moment, self._kill)
 
     def _kill(self) -> None:
-        if self._fleet.is_busy():
-            self._result.kills += 1
-            self._fleet.end()
+        if self.fleet.is_busy():
+            self.result.kills += 1
+            self.fleet.end()
 
     def _make_http_client(self) -> StripeDoubleClient:
-        connection = StripeConnection(self._stripe, lambda: self._fleet)
+        connection = StripeConnection(self.stripe, lambda: self.fleet)
         return StripeDoubleClient(connection, sleep, READ_SECONDS)
 
     def _complete(self, run_id: str) -> None:
-        result, limits = self._result, self._limits
-        with responding(client(), self._engine.request), use(Context(self._settings)):
+        result, limits = self.result, self.limits
+        with responding(client(), self.engine.request), use(Context(self._settings)):
             progress = StripeAccount.progress(run_id)
-        made = self._stripe.double.rate_limits.made
-        refused = self._stripe.double.rate_limits.refused
+        made = self.stripe.double.rate_limits.made
+        refused = self.stripe.double.rate_limits.refused
         result.results = dict(progress.results)
-        result.seconds = self._schedule.now - START
+        result.seconds = self.schedule.now - START
         result.calls = {name: made[name] - refused[name] for name in made}
         result.refused = sum(refused.values())
         pages = (result.customers, result.subscriptions)
@@ -294,7 +292,7 @@ class LargeAccount:
         start: Any = {}
         while start is not None:
             body = {"TableName": TABLE_NAME, "ProjectionExpression": "record_type", **start}
-            answer = self._engine.request("Scan", body).body
+            answer = self.engine.request("Scan", body).body
             counts.update(item["record_type"]["S"] for item in answer["Items"])
             last = answer.get("LastEvaluatedKey")
             start = {"ExclusiveStartKey": last} if last else None
@@ -306,11 +304,11 @@ class _Verifying:
 
     def __init__(self, account: LargeAccount) -> None:
         self._account = account
-        self._schedule, self._fleet = account._schedule, account._fleet
-        self._stripe, self._seed = account._stripe, account._seed
+        self._schedule, self._fleet = account.schedule, account.fleet
+        self._stripe, self._seed = account.stripe, account.seed
         self._changes = 0
         self._accepted: set[str] = set()
-        stream = account._engine.start_stream(
+        stream = account.engine.start_stream(
             TABLE_NAME, table_definition()["StreamSpecification"]["StreamViewType"]
         )
         self._mapping = StreamMapping(
@@ -320,13 +318,13 @@ class _Verifying:
             invoke=self._apply,
             on_failure=_fail,
         )
-        account._stream = self._mapping
+        account.stream = self._mapping
         self._stripe.double.webhooks.add_endpoint(URL, SECRET)
         self._deliveries = Deliveries(
-            self._schedule, self._stripe, self._fleet, account._faults, self._check_delivery
+            self._schedule, self._stripe, self._fleet, account.faults, self._check_delivery
         )
         self._stripe.changed = lambda _: self._schedule.after(0, self._deliveries.send_due)
-        self._timer = Timer(self._schedule, self._seed, self._fleet, lambda: 300.0, _check)
+        self._timer = Timer(self._schedule, self._seed, self._fleet, lambda: EVERY_SECONDS, _check)
 
     def run(self) -> Verification:
         """Run it to the end."""
@@ -334,14 +332,14 @@ class _Verifying:
         made = Counter(self._stripe.double.rate_limits.made)
         refused = Counter(self._stripe.double.rate_limits.refused)
         self._timer.run()
-        with responding(client(), account._engine.request), use(account._operator()):
+        with responding(client(), account.engine.request), use(account.operator()):
             run_id = StripeAccount.start(kind=RunKind.VERIFY).run_id
-        pages = account._result.paging_calls / account._limits.endpoint_calls
+        pages = account.result.paging_calls / account.limits.endpoint_calls
         self._plan_changes(pages + _CHANGING_SECONDS)
-        account._walk(run_id)
+        account.walk(run_id)
         calls = Counter(self._stripe.double.rate_limits.made) - made
         calls -= Counter(self._stripe.double.rate_limits.refused) - refused
-        with responding(client(), account._engine.request), use(account._operator()):
+        with responding(client(), account.engine.request), use(account.operator()):
             progress = StripeAccount.progress(run_id)
             found = Event.find_all(self._accepted).values()
             events = Counter(str(event.state) for event in found)
@@ -358,7 +356,7 @@ class _Verifying:
         """Spread the changes over some seconds."""
         random = chance(self._seed, "changes")
         customers = list(self._stripe.double.account.customers)
-        chosen = random.sample(customers, int(len(customers) * self._account._changed))
+        chosen = random.sample(customers, int(len(customers) * self._account.changed))
         for number, stripe_id in enumerate(chosen):
             change = partial(self._change, f"change {number}", stripe_id, random)
             self._schedule.after(random.random() * seconds, change)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from simulation.database import consumed_units
 from tests.world import database_client, hooked
 
 
@@ -35,9 +36,7 @@ class WriteUnits:
             "DeleteItem",
             "TransactWriteItems",
         ):
-            consumed = parsed.get("ConsumedCapacity", [])
-            for entry in consumed if isinstance(consumed, list) else [consumed]:
-                self.total += entry["CapacityUnits"]
+            self.total += consumed_units(parsed)
 
 
 @contextmanager

@@ -24,6 +24,16 @@ class Response:
     body: Json
 
 
+def consumed_units(body: Json) -> float:
+    """Return the units that a response says were consumed, those of indexes included.
+
+    It does if the request has `ReturnConsumedCapacity`.
+    """
+    consumed = body.get("ConsumedCapacity") or []
+    entries = consumed if isinstance(consumed, list) else [consumed]
+    return float(sum(entry["CapacityUnits"] for entry in entries))
+
+
 def error_response(kind: str, message: str = "", *, status: int = 400, **members: Any) -> Response:
     """Return an error response of DynamoDB; also for injected faults.
 
