@@ -273,7 +273,7 @@ class World:
         if not keys:
             reported = [
                 key
-                for key, image in images.items()
+                for key, image in sorted(images.items())  # the order of a scan differs by process
                 if any(
                     matches({"eventName": "INSERT", "dynamodb": _change(image)}, pattern)
                     for pattern in mapping_rules().patterns

@@ -153,8 +153,9 @@ def _apply_batch(events: list[Event]) -> None:
         raise  # side effects failed, which is recorded
     except Exception as error:
         if _concerns_one_event(error) and len(events) > 1:
-            # Alone, the event that always fails does not fail the others.
-            _apply_all([event] for event in events)
+            # Alone, the event that always fails does not fail the others. A deletion first would
+            # let what preceded it be ignored.
+            _apply_all([event] for event in sorted(events, key=lambda event: event.created))
             return
         for event in events:
             record_failure(event, error)
