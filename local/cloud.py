@@ -186,7 +186,9 @@ class Cloud:
         """
         return invoke_function(self.endpoint, function, event)
 
-    def wait_until(self, is_true: Callable[[], object], what: str) -> None:
+    def wait_until(
+        self, is_true: Callable[[], object], what: str, timeout: float = EVENT_TIMEOUT
+    ) -> None:
         """Wait until a condition is true, for as long as an event may take.
 
         Parameters
@@ -195,13 +197,15 @@ class Cloud:
             The condition.
         what : str
             The condition in words, for the error.
+        timeout : float
+            In seconds.
 
         Raises
         ------
         CloudError
             The condition did not become true in time.
         """
-        deadline = time.monotonic() + EVENT_TIMEOUT
+        deadline = time.monotonic() + timeout
         while not is_true():
             if time.monotonic() > deadline:
                 raise CloudError(f"timed out waiting until {what}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +13,8 @@ from local.stripe_double import StripeDoubleServer
 
 CALLS = 50
 CREATE = "POST /v1/customers"
+CLAIM_SECONDS = 150.0
+"""A claim of a worker that died expires in this time."""
 
 
 def double(cloud: Cloud) -> StripeDoubleServer:
@@ -94,6 +96,17 @@ def changed_on_stripe(cloud: Cloud, stripe_ids: Iterable[str]) -> dict[str, obje
     return {c["id"]: c["metadata"]["stripe_integrations_user_id"] for c in customers}
 
 
+def wait_for_metadata(cloud: Cloud, stripe_ids: Sequence[str]) -> None:
+    """Wait until the metadata is written, by the schedule if the adoption was interrupted."""
+
+    def is_written() -> bool:
+        return bool(changed_on_stripe(cloud, stripe_ids)) or not cloud.invoke(
+            cloud.reconcile_events, {}
+        )
+
+    cloud.wait_until(is_written, "the metadata is written", CLAIM_SECONDS)
+
+
 def problems(responses: Iterable[Response]) -> Counter[str]:
     """The types of the problems of the responses that have one."""
     found = (
@@ -112,6 +125,7 @@ def test_concurrent_adoptions_of_one_customer_have_one_winner(cloud: Cloud) -> N
 
     assert problems(responses) == {"customer-of-another-user": CALLS - 1}
     (winner,) = (user for user in users if active_records(cloud, user) == [stripe_id])
+    wait_for_metadata(cloud, [stripe_id])
     assert changed_on_stripe(cloud, [stripe_id]) == {stripe_id: winner}
     claims = {item["pk"] for item in cloud.items() if item["record_type"] == "CustomerClaim"}
     assert claims & {f"USER#{user}" for user in users} == {f"USER#{winner}"}
@@ -128,6 +142,7 @@ def test_concurrent_adoptions_by_one_user_have_one_winner(cloud: Cloud) -> None:
 
     assert problems(responses) == {"user-has-another-customer": CALLS - 1}
     (winner,) = active_records(cloud, "u-many")
+    wait_for_metadata(cloud, stripe_ids)
     assert changed_on_stripe(cloud, stripe_ids) == {winner: "u-many"}
 
 
