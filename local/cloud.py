@@ -12,6 +12,7 @@ folder: any number of clouds run at the same time, and each is removed completel
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,6 @@ from urllib.parse import urlsplit
 
 import boto3
 import stripe
-import yaml
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -53,6 +53,8 @@ ARTIFACTS = "artifacts"
 SAM = ROOT / ".tools" / "sam" / "bin" / "sam"
 LOCAL_AWS = ROOT / ".tools" / "ministack" / "bin" / "python"
 WORK = ROOT / ".build"
+BUILD = "build"
+TEMPLATE = "template.yaml"
 MACHINES = {"aarch64": "arm64", "arm64": "arm64"}
 
 ABSENT, ABSENT_LOCALLY = '{"S": [{"exists": false}]}', '[{"exists": false}]'
@@ -286,8 +288,24 @@ def invoke_function(endpoint: str, name: str, event: object) -> Any:
 
 
 @contextmanager
+def built_functions() -> Iterator[Path]:
+    """Build the functions for several clouds, for the length of the block.
+
+    Yields
+    ------
+    Path
+        The folder, for `local_cloud`.
+    """
+    with work_folder() as folder, building(folder) as build:
+        finish_build(build, folder / BUILD)
+        yield folder / BUILD
+
+
+@contextmanager
 def local_cloud(
-    step: Step = nullcontext, parameters: Mapping[str, str] | None = None
+    step: Step = nullcontext,
+    parameters: Mapping[str, str] | None = None,
+    functions: Path | None = None,
 ) -> Iterator[Cloud]:
     """Run a cloud for the length of the block.
 
@@ -297,6 +315,8 @@ def local_cloud(
         Shows the progress, for example `printed_step`.
     parameters : mapping, optional
         Parameters of template.yaml that override those of a local stack.
+    functions : Path, optional
+        The folder of `built_functions`. They are built for this cloud if it is not given.
 
     Raises
     ------
@@ -305,7 +325,7 @@ def local_cloud(
     """
     with unwind_on_signals() as ignore_signals, ExitStack() as running:
         try:
-            yield start_cloud(running, step, parameters or {})
+            yield start_cloud(running, step, parameters or {}, functions)
         finally:
             # A second Ctrl-C must not interrupt the clean-up that the first one started.
             ignore_signals()
@@ -322,13 +342,12 @@ def printed_step(title: str) -> Iterator[None]:
         print(f"{time.monotonic() - started:.1f} s", flush=True)
 
 
-def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -> Cloud:
+def start_cloud(
+    running: ExitStack, step: Step, parameters: Mapping[str, str], functions: Path | None
+) -> Cloud:
     """Start everything in `running`, which stops it again."""
-    WORK.mkdir(exist_ok=True)
-    folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="cloud-", dir=WORK)))
-    build = running.enter_context(
-        program("sam build", sam_build(folder), folder, is_isolated=False)
-    )
+    folder = running.enter_context(work_folder())
+    build = None if functions else running.enter_context(building(folder))
     with step("starting the local AWS"):
         endpoint = start_local_aws(running, folder)
         used = choose_stripe(running)
@@ -336,11 +355,12 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
         make_secrets(endpoint, used)
         if source := parameters.get("StripeEventSource"):
             make_partner_bus(endpoint, source)
-    with step("building the functions"):
-        build.succeed()
-        adapt(folder / "build" / "template.yaml")
+    location = functions or folder / BUILD
+    if build:
+        with step("building the functions"):
+            finish_build(build, location)
     chosen = {**stack_parameters(used), **parameters}
-    deploy = sam_deploy(folder, chosen)
+    deploy = sam_deploy(location / TEMPLATE, chosen)
     with (
         step("deploying template.yaml"),
         program("sam deploy", deploy, folder, environment=sam_environment(endpoint)) as deploying,
@@ -366,6 +386,14 @@ def start_cloud(running: ExitStack, step: Step, parameters: Mapping[str, str]) -
     else:
         running.enter_context(forward_events(used.client(), cloud.accepts, used.webhook_secret))
     return cloud
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """Make a temporary folder for the length of the block."""
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cloud-", dir=WORK) as folder:
+        yield Path(folder)
 
 
 # ---- the local AWS --------------------------------------------------------------------------
@@ -407,7 +435,30 @@ def start_local_aws(running: ExitStack, folder: Path) -> str:
 
 def sam_build(folder: Path) -> list[str]:
     """Return the command that builds the functions outside the project's own build folder."""
-    return [str(SAM), "build", "--build-dir", str(folder / "build")]
+    return [str(SAM), "build", "--build-dir", str(folder / BUILD)]
+
+
+def building(folder: Path) -> "AbstractContextManager[Program]":
+    """Build the functions, while other programs start."""
+    return program("sam build", sam_build(folder), folder, is_isolated=False)
+
+
+def finish_build(build: "Program", functions: Path) -> None:
+    """Wait for a build, and prepare its folder for the local AWS."""
+    build.succeed()
+    adapt(functions / TEMPLATE)
+    compress(functions / TEMPLATE)
+
+
+def compress(template: Path) -> None:
+    """Compress the functions of a built template once, rather than in each deployment."""
+    document = yaml_parse(template.read_text())
+    for resource in document["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            folder = template.parent / resource["Properties"]["CodeUri"]
+            resource["Properties"]["CodeUri"] = shutil.make_archive(str(folder), "zip", folder)
+            shutil.rmtree(folder)
+    template.write_text(json.dumps(document, default=str))
 
 
 _LOCAL_ERASURE_LOG = "arn:aws:logs:${AWS::Region}:${AWS::AccountId}:log-group:${ErasureLog}"
@@ -435,12 +486,11 @@ def adapt(template: Path) -> None:
             for statement in role_policy["PolicyDocument"]["Statement"]:
                 if statement.get("Sid") == "ErasureLog":
                     statement["Resource"] = {"Fn::Sub": _LOCAL_ERASURE_LOG}
-    template.write_text(yaml.safe_dump(document, sort_keys=False))
+    template.write_text(json.dumps(document, default=str))
 
 
-def sam_deploy(folder: Path, parameters: Mapping[str, str]) -> list[str]:
+def sam_deploy(template: Path, parameters: Mapping[str, str]) -> list[str]:
     """Return the command that deploys the built functions."""
-    template = folder / "build" / "template.yaml"
     command = [str(SAM), "deploy", "--template-file", str(template), "--stack-name", STACK]
     command += ["--s3-bucket", ARTIFACTS, "--capabilities", "CAPABILITY_IAM"]
     command += ["--no-progressbar", "--parameter-overrides"]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.cloud import Cloud, local_cloud
+from local.cloud import Cloud, built_functions, local_cloud
 from tests.local_cloud.issuer import Issuer, served
 
 
 @pytest.fixture(scope="session")
-def cloud() -> Iterator[Cloud]:
+def functions() -> Iterator[Path]:
+    """The built functions, which all clouds without custom handlers share."""
+    with built_functions() as functions:
+        yield functions
+
+
+@pytest.fixture(scope="session")
+def cloud(functions: Path) -> Iterator[Cloud]:
     # Tests call the schedule's function themselves: one moves Stripe's clock.
-    with local_cloud(parameters={"ReconcileEveryMinutes": "60"}) as cloud:
+    with local_cloud(parameters={"ReconcileEveryMinutes": "60"}, functions=functions) as cloud:
         yield cloud
 
 

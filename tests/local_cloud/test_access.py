@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,14 +22,14 @@ A, B = "user-a", "user-b"
 
 
 @pytest.fixture(scope="module")
-def cloud(issuer: Issuer) -> Iterator[Cloud]:
+def cloud(functions: Path, issuer: Issuer) -> Iterator[Cloud]:
     parameters = {
         "JwtIssuer": issuer.url,
         "JwtAudience": AUDIENCE,
         "CustomersAuthorizer": "jwt",
         "JwtAdminScope": ADMIN_SCOPE,
     }
-    with local_cloud(parameters=parameters) as cloud:
+    with local_cloud(parameters=parameters, functions=functions) as cloud:
         yield cloud
 
 

@@ -31,9 +31,9 @@ WIDTH = 150
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
+def cloud(functions: Path) -> Iterator[Cloud]:
     parameters = {"UnassignedCustomers": "store", "ReconcileEveryMinutes": "60"}
-    with local_cloud(parameters=parameters) as cloud:
+    with local_cloud(parameters=parameters, functions=functions) as cloud:
         yield cloud
 
 

@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from local.cloud import Cloud, http, local_cloud, program, sam_deploy, sam_environment
+from local.cloud import (
+    BUILD,
+    TEMPLATE,
+    Cloud,
+    http,
+    local_cloud,
+    program,
+    sam_deploy,
+    sam_environment,
+)
 from local.serve import Invocation, Watcher
 from tests.custom_handlers_document import write_example
 
@@ -108,7 +117,7 @@ def update(cloud: Cloud, policy: str, layer: str) -> None:
         "HandlerLayerArns": layer,
         "HandlerEnvironment": ",".join(f"{name}={value}" for name, value in variables.items()),
     }
-    command = sam_deploy(cloud.folder, parameters)
+    command = sam_deploy(cloud.folder / BUILD / TEMPLATE, parameters)
     environment = sam_environment(cloud.endpoint)
     with program("sam update", command, cloud.folder, environment=environment) as updating:
         updating.succeed()

@@ -82,6 +82,15 @@ AWS = f"""\
 exec {AWS_CLI} --endpoint-url "$AWS_ENDPOINT_URL" "$@"
 """
 
+COMPRESS = "from local.cloud import compress; compress(Path('.aws-sam/build/template.yaml'))"
+SAM_STAND_IN = f"""\
+#!/bin/sh
+# What was built is compressed once, rather than in each deployment.
+{SAM} "$@" || exit
+[ "$1" != build ] ||
+    PYTHONPATH={ROOT} exec {sys.executable} -c "from pathlib import Path; {COMPRESS}"
+"""
+
 
 @dataclass
 class Reader:
@@ -154,14 +163,13 @@ class Reader:
     @property
     def environment(self) -> dict[str, str]:
         """What the terminal has from the start: the reader's credentials, and programs."""
-        path = [self.folder / "bin", SAM.parent]
         # `sam build` fetches packages, as the caller has set that up; all else is the reader's own.
         kept = {
             k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SAM_", "STRIPE_"))
         }
         return {
             **kept,
-            "PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]]),
             "TMPDIR": str(self.folder),
             "NO_PROXY": "localhost,127.0.0.1",
             "no_proxy": "localhost,127.0.0.1",
@@ -329,7 +337,13 @@ def stand_ins(folder: Path, used: Stripe, project: Path) -> None:
     curl = CURL.format(python=sys.executable, names=names, curl=shutil.which("curl"))
     folder.mkdir()
     command_line = STRIPE_CUSTOMERS.format(project=project)
-    for name, program in (("curl", curl), ("aws", AWS), ("stripe-customers", command_line)):
+    programs = {
+        "curl": curl,
+        "aws": AWS,
+        "sam": SAM_STAND_IN,
+        "stripe-customers": command_line,
+    }
+    for name, program in programs.items():
         (folder / name).write_text(program)
         (folder / name).chmod(0o755)
 

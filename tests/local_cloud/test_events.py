@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,10 +77,10 @@ def make_due_for_the_last_time(dynamodb: Any, table_name: str, pk: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def publishing() -> Iterator[Cloud]:
+def publishing(functions: Path) -> Iterator[Cloud]:
     """A cloud that publishes changes and invoices, with the subscriber of docs/publish.md."""
     parameters = {"EventBusName": BUS, "PublishTypes": "invoice.*"}
-    with local_cloud(parameters=parameters) as cloud:
+    with local_cloud(parameters=parameters, functions=functions) as cloud:
         cloudformation = cloud.client("cloudformation")
         cloudformation.create_stack(StackName="subscriber", TemplateBody=SUBSCRIBER)
         waiter = cloudformation.get_waiter("stack_create_complete")

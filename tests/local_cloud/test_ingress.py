@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,9 +33,9 @@ def ingress(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def cloud(ingress: str) -> Iterator[Cloud]:
+def cloud(functions: Path, ingress: str) -> Iterator[Cloud]:
     parameters = {"WebhookIngress": ingress, "StripeEventSource": SOURCE}
-    with local_cloud(parameters=parameters) as cloud:
+    with local_cloud(parameters=parameters, functions=functions) as cloud:
         yield cloud
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,8 @@ SIGNING = "stripe/webhook-secret"
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
-    with local_cloud(parameters={"KmsKeyArn": KEY}) as cloud:
+def cloud(functions: Path) -> Iterator[Cloud]:
+    with local_cloud(parameters={"KmsKeyArn": KEY}, functions=functions) as cloud:
         yield cloud
 
 

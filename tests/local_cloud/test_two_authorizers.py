@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ BODY = {"billing_email": "jenny@example.com", "name": "Jenny"}
 
 
 @pytest.fixture(scope="module")
-def cloud(issuer: Issuer) -> Iterator[Cloud]:
+def cloud(functions: Path, issuer: Issuer) -> Iterator[Cloud]:
     parameters = {
         "JwtIssuer": issuer.url,
         "JwtAudience": AUDIENCE,
@@ -25,7 +26,7 @@ def cloud(issuer: Issuer) -> Iterator[Cloud]:
         "CorsAllowedOrigins": f"{ORIGIN},http://localhost:3000",
         "ExistingCustomers": "check",
     }
-    with local_cloud(parameters=parameters) as cloud:
+    with local_cloud(parameters=parameters, functions=functions) as cloud:
         yield cloud
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,9 @@ LIVE = ("active", "trialing", "past_due", "unpaid", "paused", "incomplete")
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Cloud]:
+def cloud(functions: Path) -> Iterator[Cloud]:
     parameters = {"UnassignedCustomers": "store", "WalkStripePercent": "400"}
-    with local_cloud(parameters=parameters) as cloud:
+    with local_cloud(parameters=parameters, functions=functions) as cloud:
         yield cloud
 
 
