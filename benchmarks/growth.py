@@ -167,7 +167,7 @@ def burst(number: int) -> Json:
         for turn in range(_EVENTS_PER_CUSTOMER):
             for payload in payloads:
                 stage.receive(_later(payload, turn))
-        items = stage.database.items(TABLE_NAME)
+        items = list(stage.database.items(TABLE_NAME))
         return _Burst(stage).run(items)
 
 

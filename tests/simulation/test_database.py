@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from simulation.database import Database
+from simulation.database import Database, packed
 
 Json = dict[str, Any]
 
@@ -15,7 +17,8 @@ TABLE: Json = {
     "TableName": "records",
     "BillingMode": "PAY_PER_REQUEST",
     "AttributeDefinitions": [
-        {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk", "g")
+        *({"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk", "g")),
+        {"AttributeName": "n", "AttributeType": "N"},
     ],
     "KeySchema": [
         {"AttributeName": "pk", "KeyType": "HASH"},
@@ -26,7 +29,15 @@ TABLE: Json = {
             "IndexName": "by_g",
             "KeySchema": [{"AttributeName": "g", "KeyType": "HASH"}],
             "Projection": {"ProjectionType": "KEYS_ONLY"},
-        }
+        },
+        {
+            "IndexName": "by_n",
+            "KeySchema": [
+                {"AttributeName": "g", "KeyType": "HASH"},
+                {"AttributeName": "n", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        },
     ],
     "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
 }
@@ -97,6 +108,124 @@ class TestDatabase:
             world.time = START + elapsed
             world.request("TransactWriteItems", **request)
             assert world.request("GetItem", Key=key())["Item"]["n"] == {"N": total}
+
+
+class TestQuery:
+    @pytest.mark.parametrize("forward", [True, False])
+    @pytest.mark.parametrize(
+        ("condition", "expected"),
+        [
+            ("g = :g", "-2 0 0 1.5 7 9 10 10 10 30"),
+            ("(g = :g AND n BETWEEN :0 AND :10)", "0 0 1.5 7 9 10 10 10"),
+            ("g = :g AND #n < :10", "-2 0 0 1.5 7 9"),
+            ("#n <= :10 AND g = :g", "-2 0 0 1.5 7 9 10 10 10"),
+            ("g = :g AND n > :0", "1.5 7 9 10 10 10 30"),
+            ("g = :g AND n >= :10", "10 10 10 30"),
+            ("g = :g AND n = :0", "0 0"),
+        ],
+    )
+    def test_pages_of_an_index_have_what_is_in_a_range_in_order(
+        self, world: World, condition: str, expected: str, *, forward: bool
+    ) -> None:
+        for place, number in enumerate((10, -2, 7, 0, 30, 10, 0, 10, 9, 1.5)):
+            world.put(f"p{place}", g={"S": "g"}, n={"N": str(number)})
+            world.put(f"q{place}", g={"S": "other"}, n={"N": str(number)})
+        names = {"#n": "n"} if "#n" in condition else None
+        values = {":g": {"S": "g"}, ":0": {"N": "0"}, ":10": {"N": "10"}}
+        found: list[Json] = []
+        start: Json | None = {}
+        while start is not None:
+            page = world.request(
+                "Query",
+                IndexName="by_n",
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues={
+                    name: value
+                    for name, value in values.items()
+                    if name in re.findall(r":\w+", condition)
+                },
+                ScanIndexForward=forward,
+                Limit=3,
+                **({"ExpressionAttributeNames": names} if names else {}),
+                **start,
+            )
+            found += page["Items"]
+            last = page.get("LastEvaluatedKey")
+            start = {"ExclusiveStartKey": last} if last else None
+        numbers = [item["n"]["N"] for item in found]
+        assert numbers == expected.split()[:: 1 if forward else -1]
+        assert len({item["pk"]["S"] for item in found}) == len(found)
+
+    def test_reads_only_what_a_page_has(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for place in range(100):
+            world.put(f"p{place}", g={"S": "g"}, n={"N": str(place)})
+        unpack = mock.Mock(wraps=packed._unpack)
+        monkeypatch.setattr(packed, "_unpack", unpack)
+        page = world.request(
+            "Query",
+            IndexName="by_n",
+            KeyConditionExpression="g = :g AND n > :n",
+            ExpressionAttributeValues={":g": {"S": "g"}, ":n": {"N": "50"}},
+            Limit=3,
+        )
+        assert [item["n"]["N"] for item in page["Items"]] == ["51", "52", "53"]
+        assert unpack.call_count == 3
+
+    def test_follows_an_item_whose_key_changes(self, world: World) -> None:
+        world.put(g={"S": "first"}, n={"N": "1"})
+        world.put(g={"S": "second"}, n={"N": "1"})
+        assert (world.indexed("first"), len(world.indexed("second"))) == ([], 1)
+        world.put()
+        assert world.indexed("second") == []
+
+    @pytest.mark.parametrize(
+        ("condition", "expected"),
+        [
+            ("pk = :p AND sk BETWEEN :b AND :c", "b bb c"),
+            ("pk = :p AND sk > :b", "bb c d"),
+            ("pk = :p AND begins_with(sk, :b)", "b bb"),
+            ("pk = :p", "a b bb c d"),
+        ],
+    )
+    def test_of_the_table_has_what_is_in_a_range(
+        self, world: World, condition: str, expected: str
+    ) -> None:
+        for sk in ("d", "a", "bb", "c", "b"):
+            world.put("p", sk)
+            world.put("other", sk)
+        values = {":p": {"S": "p"}, ":b": {"S": "b"}, ":c": {"S": "c"}}
+        found = world.request(
+            "Query",
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues={
+                name: value for name, value in values.items() if name in condition
+            },
+        )["Items"]
+        assert [item["sk"]["S"] for item in found] == expected.split()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"IndexName": "by_h"},
+            {"KeyConditionExpression": "n = :g"},
+            {"KeyConditionExpression": "g = :h"},
+            {"KeyConditionExpression": "g = :g AND n = :g"},
+            {"ExclusiveStartKey": {"g": {"S": "g"}}},
+            {"Limit": -1},
+        ],
+    )
+    def test_that_is_wrong_is_refused(self, world: World, wrong: Json) -> None:
+        world.put(g={"S": "g"}, n={"N": "1"})
+        query = {
+            "TableName": "records",
+            "IndexName": "by_n",
+            "KeyConditionExpression": "g = :g",
+            "ExpressionAttributeValues": {":g": {"S": "g"}},
+        }
+        response = world.database.request("Query", {**query, **wrong})
+        assert response.body["__type"].endswith("ValidationException")
 
 
 class TestStream:
