@@ -1,8 +1,9 @@
 """A backfill and a verification of a large Stripe account, in virtual time.
 
 ``python -m simulation.large_account --customers 100000`` fills an account, lets the workers of a
-backfill walk it, kills all of them now and then, and says how much of each budget they used, how
-many calls they needed beyond those that paging alone needs, and what is stored at the end. With
+backfill walk it, kills all of them at random times, and says how much of each budget they used, how
+many calls they needed beyond those that paging alone needs, how much memory a worker held, and what
+is stored at the end. With
 ``--changed 0.01`` a verification walks it afterwards, while one customer in a hundred is changed,
 created or deleted on Stripe, and the events of that are delivered and applied.
 """
@@ -10,15 +11,18 @@ created or deleted on Stripe, and the events of that are delivered and applied.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import resource
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import count
 from random import Random
+from statistics import median
 from typing import Any
 
 from local.stripe_double.client import StripeDoubleClient
@@ -26,13 +30,14 @@ from local.stripe_double.filling import fill
 from local.stripe_double.rate_limits import ENDPOINT_RATE, LIVE_RATE
 from simulation.aws import SimulatedDatabase
 from simulation.chance import chance
-from simulation.database import Database
+from simulation.database import Database, Response, written_units
 from simulation.database.transport import responding
 from simulation.deliveries import SECRET, URL, Deliveries
 from simulation.deployment import TABLE_NAME, mapping_rules, table_definition
 from simulation.faults import FaultProfile, Faults
 from simulation.mapping import StreamMapping
 from simulation.processes import Fleet, Outcome, sleep
+from simulation.retained import retained_bytes
 from simulation.runtime import client
 from simulation.schedule import START, Schedule
 from simulation.stripe_side import API_KEY, SimulatedStripe, StripeConnection
@@ -50,6 +55,10 @@ from stripe_integrations.models.sweep_cursor import SweepCursor
 _PAGE = 100
 _RESTART_SECONDS = 5.0
 _MINUTE = 60.0
+_MEASURING_SECONDS = 10.0
+_FIRST_KILL_SECONDS = 20.0
+_CUSTOMER_UNITS = 4.0
+"""What a transaction of a customer and its pointer takes at least."""
 _CHANGING_SECONDS = 30.0
 """How long the account changes beside the time that the pages of a verification need."""
 
@@ -103,13 +112,17 @@ class Result:
     paging_calls : int
         Calls that the pages of both lists alone need.
     write_units : float
-        As DynamoDB counts them, without those of killed workers.
+        Of the table, as DynamoDB counts them; its indexes have their own.
     used : dict
         The share of each budget that was used.
     by_minute : list of float
-        The share of the budget of the busiest endpoint that was used in each minute.
+        The share of a budget that was used in each minute: of the one that was used most.
+    sustained : float
+        The median of `by_minute`.
     kills : int
         How often all workers were killed.
+    worker_kilobytes : int
+        The most memory that a worker held at a time.
     megabytes : int
         The peak memory of the process, with the account and the table in it.
     verification : Verification or None
@@ -127,7 +140,9 @@ class Result:
     write_units: float = 0.0
     used: dict[str, float] = field(default_factory=dict)
     by_minute: list[float] = field(default_factory=list)
+    sustained: float = 0.0
     kills: int = 0
+    worker_kilobytes: int = 0
     megabytes: int = 0
     verification: Verification | None = None
 
@@ -165,6 +180,8 @@ class LargeAccount:
         self.schedule = Schedule()
         self.stripe = SimulatedStripe(seed, self.schedule, 0.0)
         fill(self.stripe.double, customers, seed=seed)
+        # The garbage collector would look through the account again and again.
+        gc.freeze()
         self.stripe.double.rate_limits.enforce(account=LIVE_RATE, endpoint=ENDPOINT_RATE)
         self._settings = Settings(
             table_name=TABLE_NAME,
@@ -189,9 +206,12 @@ class LargeAccount:
         self._database = SimulatedDatabase(database, self.fleet, self._read_stream, lambda *_: None)
         self.engine = database
         self._ended: set[str] = set()
+        self._is_complete = False
         self._units = 0.0
         account = self.stripe.double.account
         self.result = Result(len(account.customers), len(account.subscriptions))
+        pages = (self.result.customers, self.result.subscriptions)
+        self.result.paging_calls = sum(math.ceil(number / _PAGE) for number in pages)
 
     def run(self) -> Result:
         """Run it to the end."""
@@ -199,8 +219,10 @@ class LargeAccount:
             SweepCursor.read().start(["customer.created"])
             run_id = StripeAccount.start(self._policy).run_id
         self._plan_kills()
-        self._count_minute(Counter())
+        self._count_minute(Counter(), 0.0)
+        self._measure_workers(count())
         self.walk(run_id)
+        self._is_complete = True
         self._complete(run_id)
         if self.changed:
             self.result.verification = _Verifying(self).run()
@@ -217,7 +239,7 @@ class LargeAccount:
     def walk(self, run_id: str) -> None:
         """Let the workers walk the run to its end."""
         self._ended.clear()
-        with responding(client(), self._database.respond):
+        with responding(client(), self._respond):
             for number in range(self._workers):
                 self._work(run_id, str(number))
             self.schedule.run(lambda: len(self._ended) < self._workers)
@@ -228,8 +250,6 @@ class LargeAccount:
         def then(outcome: Outcome) -> None:
             if outcome.error:
                 raise outcome.error
-            if outcome.response:
-                self._units += outcome.response["units"]
             if outcome.response and outcome.response["is_done"]:
                 self._ended.add(worker)
                 return
@@ -240,21 +260,55 @@ class LargeAccount:
 
         self.fleet.invoke(WALK, event, f"worker {worker}", then)
 
-    def _count_minute(self, before: Counter[str]) -> None:
-        """Note what was used of an endpoint's budget since the minute before, and in the next."""
-        made = Counter(self.stripe.double.rate_limits.made)
-        if self.schedule.now > START:
-            calls = max((made - before).values(), default=0)
-            self.result.by_minute.append(round(calls / self.limits.endpoint_calls / _MINUTE, 2))
-        if len(self._ended) < self._workers:
-            self.schedule.after(_MINUTE, lambda: self._count_minute(made))
+    def _respond(self, operation: str, body: Any) -> Response:
+        """Respond to a request, and count its write units: the writes of a run ask for them."""
+        response = self._database.respond(operation, body)
+        self._units += written_units(response.body)
+        return response
+
+    def _count_minute(self, before: Counter[str], units_before: float) -> None:
+        """Note what was used of the budgets since the minute before, and in the next."""
+        made, units = Counter(self.stripe.double.rate_limits.made), self._units
+        if self.schedule.now > START and not self._is_complete:
+            calls = made - before
+            shares = self._shares_of(calls, units - units_before, _MINUTE)
+            self.result.by_minute.append(round(max(shares.values()), 2))
+        if not self._is_complete:
+            self.schedule.after(_MINUTE, lambda: self._count_minute(made, units))
+
+    def _shares_of(self, calls: Counter[str], units: float, seconds: float) -> dict[str, float]:
+        """The share of each budget that calls and units are of, in some seconds."""
+        limits = self.limits
+        return {
+            "endpoint": max(calls.values(), default=0) / (limits.endpoint_calls * seconds),
+            "account": calls.total() / (limits.account_calls * seconds),
+            "writes": units / (limits.write_units * seconds),
+        }
+
+    def _measure_workers(self, numbers: Iterator[int]) -> None:
+        """Note how much memory a worker holds, of one after the other."""
+        tasks = self.fleet.tasks()
+        if tasks and not self._is_complete:
+            held = retained_bytes(tasks[next(numbers) % len(tasks)]) // 1024
+            self.result.worker_kilobytes = max(self.result.worker_kilobytes, held)
+        if not self._is_complete:
+            self.schedule.after(_MEASURING_SECONDS, lambda: self._measure_workers(numbers))
 
     def _plan_kills(self) -> None:
-        """Kill all workers at times that lie more and more apart."""
-        random, moment = chance(self.seed, "kills"), 20.0
+        """Kill all workers at random times of those in which they certainly work."""
+        random = chance(self.seed, "kills")
         for _ in range(self._kills):
-            moment *= 1 + random.random()
+            moment = _FIRST_KILL_SECONDS + random.random() * self._shortest_seconds()
             self.schedule.at(START + moment, self._kill)
+
+    def _shortest_seconds(self) -> float:
+        """The time that the budgets leave a backfill at least."""
+        account = self.stripe.double.account
+        calls = self.result.paging_calls
+        if self._policy is not PaymentMethodPolicy.NONE:
+            calls = max(calls, len(account.payment_methods_of))
+        units = _CUSTOMER_UNITS * self.result.customers
+        return max(calls / self.limits.endpoint_calls, units / self.limits.write_units)
 
     def _kill(self) -> None:
         if self.fleet.is_busy():
@@ -266,7 +320,7 @@ class LargeAccount:
         return StripeDoubleClient(connection, sleep, READ_SECONDS)
 
     def _complete(self, run_id: str) -> None:
-        result, limits = self.result, self.limits
+        result = self.result
         with responding(client(), self.engine.request), use(Context(self._settings)):
             progress = StripeAccount.progress(run_id)
         made = self.stripe.double.rate_limits.made
@@ -275,28 +329,14 @@ class LargeAccount:
         result.seconds = self.schedule.now - START
         result.calls = {name: made[name] - refused[name] for name in made}
         result.refused = sum(refused.values())
-        pages = (result.customers, result.subscriptions)
-        result.paging_calls = sum(math.ceil(number / _PAGE) for number in pages)
         result.write_units = self._units
-        busiest = max(result.calls.values())
-        result.used = {
-            "endpoint": busiest / (limits.endpoint_calls * result.seconds),
-            "account": sum(result.calls.values()) / (limits.account_calls * result.seconds),
-            "writes": self._units / (limits.write_units * result.seconds),
-        }
+        result.used = self._shares_of(Counter(result.calls), self._units, result.seconds)
+        result.sustained = median(result.by_minute)
         result.stored = dict(self._count())
         result.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
     def _count(self) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        start: Any = {}
-        while start is not None:
-            body = {"TableName": TABLE_NAME, "ProjectionExpression": "record_type", **start}
-            answer = self.engine.request("Scan", body).body
-            counts.update(item["record_type"]["S"] for item in answer["Items"])
-            last = answer.get("LastEvaluatedKey")
-            start = {"ExclusiveStartKey": last} if last else None
-        return counts
+        return Counter(item["record_type"]["S"] for item in self.engine.items(TABLE_NAME))
 
 
 class _Verifying:

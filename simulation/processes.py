@@ -226,9 +226,13 @@ class Fleet:
         """Return whether any invocation is in progress."""
         return bool(self._running)
 
+    def tasks(self) -> list[Task]:
+        """The tasks of the invocations that are in progress."""
+        return [task for _, task in self._running.values()]
+
     def end(self) -> None:
         """Kill every invocation that is in progress."""
-        for _, task in list(self._running.values()):
+        for task in self.tasks():
             task.kill()
 
     def _process(self, function: str, name: str, random: Random) -> tuple[Process, float]:

@@ -29,9 +29,19 @@ def consumed_units(body: Json) -> float:
 
     It does if the request has `ReturnConsumedCapacity`.
     """
+    return float(sum(entry["CapacityUnits"] for entry in _consumed(body)))
+
+
+def written_units(body: Json) -> float:
+    """Return the units that a run compares with its budget: of a transaction, without indexes."""
+    name = "WriteCapacityUnits"
+    return float(sum(entry.get(name) or entry["CapacityUnits"] for entry in _consumed(body)))
+
+
+def _consumed(body: Json) -> list[Json]:
     consumed = body.get("ConsumedCapacity") or []
-    entries = consumed if isinstance(consumed, list) else [consumed]
-    return float(sum(entry["CapacityUnits"] for entry in entries))
+    entries: list[Json] = consumed if isinstance(consumed, list) else [consumed]
+    return entries
 
 
 def error_response(kind: str, message: str = "", *, status: int = 400, **members: Any) -> Response:

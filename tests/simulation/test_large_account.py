@@ -13,7 +13,7 @@ from simulation.mutation import ROOT
 
 @pytest.mark.exhaustive
 def test_a_walked_account_has_no_differences_while_it_changes() -> None:
-    arguments = ["--customers", "150", "--workers", "3", "--kills", "1", "--changed", "0.4"]
+    arguments = ["--customers", "150", "--workers", "3", "--kills", "1", "--changed", "0.8"]
     # In a process of its own: the simulation changes the libraries of its process.
     ended = subprocess.run(
         [sys.executable, "-m", "simulation.large_account", *arguments],
@@ -26,6 +26,6 @@ def test_a_walked_account_has_no_differences_while_it_changes() -> None:
     assert result["stored"]["Customer"] == 150
     verification = result["verification"]
     assert verification["differences"] == {}
-    assert verification["changes"] == 60
-    assert verification["events"]["applied"] > 30
+    assert verification["changes"] == 120
+    assert verification["events"]["applied"] > 60
     assert verification["seconds"] > 900  # what had changed since its page was checked again
