@@ -273,6 +273,7 @@ class LargeAccount:
             calls = made - before
             shares = self._shares_of(calls, units - units_before, _MINUTE)
             self.result.by_minute.append(round(max(shares.values()), 2))
+            print(f"minute {len(self.result.by_minute)}: {shares}", file=sys.stderr)
         if not self._is_complete:
             self.schedule.after(_MINUTE, lambda: self._count_minute(made, units))
 

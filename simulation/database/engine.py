@@ -22,7 +22,7 @@ from ministack.core.responses import AccountRegionScopedDict
 
 from simulation.database import key_condition
 from simulation.database.indexes import Indexes, Key
-from simulation.database.packed import PackedItems, copy_packed
+from simulation.database.packed import PackedItems, PackedValue, copy_packed
 from simulation.database.responses import Json, Response, error_response
 from simulation.database.stream import Stream
 
@@ -76,7 +76,7 @@ class Database:
         self._globals = {
             "time": SimpleNamespace(time=clock),
             "_tables": self._tables,
-            "_txn_idempotency": AccountRegionScopedDict(),
+            "_txn_idempotency": _Tokens(),
             "_emit_stream_event": self._record_change,
         }
 
@@ -232,6 +232,14 @@ def _select(items: PackedItems, keys: Iterable[Key]) -> dict[str, dict[str, Json
     for hash_key, range_key in keys:
         selected.setdefault(hash_key, {})[range_key] = items[hash_key][range_key]
     return selected
+
+
+class _Tokens(AccountRegionScopedDict):  # type: ignore[misc]
+    """The transactions of the last ten minutes by their token, with their requests packed."""
+
+    def __setitem__(self, token: str, transaction: Json) -> None:
+        packed = PackedValue(transaction["signature"])
+        super().__setitem__(token, {**transaction, "signature": packed})
 
 
 class _LaggingIndexes:

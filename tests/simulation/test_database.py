@@ -108,6 +108,10 @@ class TestDatabase:
             world.time = START + elapsed
             world.request("TransactWriteItems", **request)
             assert world.request("GetItem", Key=key())["Item"]["n"] == {"N": total}
+        other = world.database.request(
+            "TransactWriteItems", {**request, "TransactItems": [add] * 2}
+        )
+        assert other.body["__type"].endswith("IdempotentParameterMismatchException")
 
 
 class TestQuery:
