@@ -53,6 +53,7 @@ from stripe_integrations.models.run import PaymentMethodPolicy, RunKind
 from stripe_integrations.models.sweep_cursor import SweepCursor
 
 _PAGE = 100
+_LISTS = ("GET /v1/customers", "GET /v1/subscriptions")
 _RESTART_SECONDS = 5.0
 _MINUTE = 60.0
 _MEASURING_SECONDS = 10.0
@@ -111,6 +112,8 @@ class Result:
         Calls that Stripe's rate limits refused.
     paging_calls : int
         Calls that the pages of both lists alone need.
+    list_calls_ratio : float
+        Calls of both lists, as a multiple of these.
     write_units : float
         Of the table, as DynamoDB counts them; its indexes have their own.
     used : dict
@@ -137,6 +140,7 @@ class Result:
     calls: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     paging_calls: int = 0
+    list_calls_ratio: float = 0.0
     write_units: float = 0.0
     used: dict[str, float] = field(default_factory=dict)
     by_minute: list[float] = field(default_factory=list)
@@ -330,6 +334,8 @@ class LargeAccount:
         result.seconds = self.schedule.now - START
         result.calls = {name: made[name] - refused[name] for name in made}
         result.refused = sum(refused.values())
+        list_calls = sum(result.calls.get(name, 0) for name in _LISTS)
+        result.list_calls_ratio = round(list_calls / result.paging_calls, 3)
         result.write_units = self._units
         result.used = self._shares_of(Counter(result.calls), self._units, result.seconds)
         result.sustained = median(result.by_minute)

@@ -24,6 +24,9 @@ def test_a_walked_account_has_no_differences_while_it_changes() -> None:
     )
     result = json.loads(ended.stdout)
     assert result["stored"]["Customer"] == 150
+    assert result["kills"] == 1
+    assert 50 < result["worker_kilobytes"] < 5000
+    assert result["list_calls_ratio"] > 1
     verification = result["verification"]
     assert verification["differences"] == {}
     assert verification["changes"] == 120
