@@ -164,14 +164,15 @@ bench-check: .venv/ready .tools/bench/ready ## the numbers of calls, units, modu
 # Each fetches what it needs, and says NOT RUN: and why where that is not to be had.
 
 .PHONY: test-dynamodb-local
-test-dynamodb-local: .venv/ready ## the functional tests again, on AWS's DynamoDB Local
+test-dynamodb-local: .venv/ready ## the same on AWS's DynamoDB Local, and tests of its own
 	@.venv/bin/python -m tools.target $@ --needs dynamodb-local -- \
-		$(PYTEST) --dynamodb=local $(or $(ARGS),tests tests/dynamodb_local)
+		$(PYTEST) --dynamodb=local -m 'not exhaustive' \
+		$(or $(ARGS),tests/stripe_integrations tests/functions tests/dynamodb_local)
 
 .PHONY: test-contract
 test-contract: .venv/ready ## every call to Stripe, against stripe-mock
 	@.venv/bin/python -m tools.target $@ --needs stripe-mock -- \
-		.venv/bin/python -m pytest --quiet -p tests.stripe_mock_plugin \
+		env PYTHONPATH=. $(PYTEST) --dist loadfile -p tests.stripe_mock_plugin -m 'not exhaustive' \
 		tests/stripe_integrations tests/functions tests/local tests/contract $(ARGS)
 
 .PHONY: test-sam-local

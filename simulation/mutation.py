@@ -2,6 +2,7 @@
 
 python -m simulation.mutation
 python -m simulation.mutation --only "claim without token"
+python -m simulation.mutation --part 2/4
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,12 +42,14 @@ class BrokenRunError(Exception):
 def main() -> int:
     """Try every mutant; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m simulation.mutation", description=__doc__)
-    parser.add_argument("--histories", type=int, default=1000, help="maximum for each mutant")
+    parser.add_argument("--histories", type=int, default=60, help="maximum for each mutant")
     parser.add_argument("--seed", type=int, help="seed of the first history of every mutant")
     parser.add_argument("--jobs", type=int, default=2, help="number of mutants at a time")
     parser.add_argument("--only", default="", help="only mutants with this text in their name")
+    parser.add_argument("--part", type=_part, default="1/1", help="2/4: the second of four parts")
     options = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    first, parts = options.part
+    mutants = [each for each in islice(MUTANTS, first, None, parts) if options.only in each.name]
     for mutant in mutants:
         mutated(mutant, ROOT)  # a stale one fails before any is tried
     # All processes that are started here inherit it, so that none has to start itself again.
@@ -53,6 +57,14 @@ def main() -> int:
     caught = _try_all(mutants, options)
     print(f"caught {caught} of {len(mutants)}")
     return 0 if caught == len(mutants) else 1
+
+
+def _part(text: str) -> tuple[int, int]:
+    """The first mutant of a part, and the number of parts."""
+    number, parts = map(int, text.split("/"))
+    if not 1 <= number <= parts:
+        raise ValueError(text)
+    return number - 1, parts
 
 
 def mutated(mutant: Mutant, root: Path) -> str:
