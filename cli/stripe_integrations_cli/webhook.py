@@ -132,18 +132,24 @@ def roll(
     finish: Annotated[
         bool, typer.Option("--finish", help="The old secret has expired: forget it.")
     ] = False,
+    is_confirmed: Yes = False,
 ) -> None:
     """Store the new signing secret, typed at a prompt, before the old one.
 
     First roll it in Stripe's Dashboard, and let the old one expire after 24 hours: Stripe signs
-    with both until then. Afterwards forget the old one with --finish.
+    with both until then. Afterwards forget the old one with --finish, which asks first.
     """
     store = SecretStore(session.stack)
     before = store.signing_secrets()
     if finish:
         if not before:
             raise CommandError("no signing secret is stored")
-        store.write_signing_secrets(before[:1])
+        if len(before) > 1:
+            session.confirm(
+                "Forget the old signing secret? What Stripe signs with it alone is refused then.",
+                is_confirmed=is_confirmed,
+            )
+            store.write_signing_secrets(before[:1])
     else:
         secret = ask_for_secret("New signing secret")
         if not SIGNING_SECRET.fullmatch(secret):

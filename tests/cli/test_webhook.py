@@ -208,8 +208,15 @@ class TestRoll:
         assert stored() == "whsec_new whsec_old"
         run("webhook", "roll", input="whsec_new\n")
         assert stored() == "whsec_new whsec_old"
-        assert lines(run("webhook", "roll", "--finish")) == [["stored_secrets", "1"]]
+        assert lines(run("webhook", "roll", "--finish", "--yes")) == [["stored_secrets", "1"]]
         assert stored() == "whsec_new"
+        assert lines(run("webhook", "roll", "--finish")) == [["stored_secrets", "1"]]
+
+    def test_asks_before_the_old_one_is_forgotten(self, run: Run) -> None:
+        both = "whsec_new whsec_old"
+        boto3.client("secretsmanager").create_secret(Name=SECRET_NAME, SecretString=both)
+        assert run("webhook", "roll", "--finish").exit_code == 2
+        assert stored() == both
 
     def test_refuses_value_that_is_not_a_secret(self, run: Run) -> None:
         result = run("webhook", "roll", input="sk_test_double\n")
