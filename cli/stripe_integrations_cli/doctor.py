@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -21,18 +22,29 @@ from stripe_integrations_cli.api import http_event
 from stripe_integrations_cli.errors import ExitCode
 from stripe_integrations_cli.secret_store import SecretStore
 from stripe_integrations_cli.session import Session, explained
-from stripe_integrations_cli.stack import Stack
+from stripe_integrations_cli.stack import Deployment, Stack
 from stripe_integrations_cli.stripe_account import (
     KEY_VARIABLE,
     client_with_key,
     is_key_of_mode,
-    stripe_client,
 )
-from stripe_integrations_cli.webhook import endpoint_rows
+from stripe_integrations_cli.webhook import (
+    all_endpoints,
+    endpoint_row,
+    endpoints_of,
+    needed_types,
+)
 
 INDEXES = {"by_customer", "by_created", "by_queue"}
 _CLOCK_SECONDS = 60
 """Stripe's signatures are valid for five minutes; a clock that differs by one is wrong."""
+_DELIVERY_SECONDS = 20
+"""A delivery that takes longer has failed."""
+_DELIVERIES_SECONDS = 24 * 3600
+"""How far back deliveries are looked at."""
+_FIRST_RUN_SECONDS = 900
+"""How long the schedule of a new stack may take to run once."""
+_MESSAGES = "ApproximateNumberOfMessages"
 _NO_CUSTOMER = "cus_stripe_customers_doctor"
 """No customer has this id: an update of it shows whether the key may write, and writes nothing."""
 
@@ -50,6 +62,8 @@ class Finding:
     found, to_do : str
         What was found, and what to do about it.
     """
+
+    COLUMNS = ("check", "result", "found", "to_do")
 
     check: str
     result: str
@@ -70,9 +84,9 @@ def doctor(
     It changes nothing. With a secret key in STRIPE_API_KEY, it checks the webhook endpoint at
     Stripe too. It exits with 1 if it finds a problem.
     """
-    findings = [each for check in CHECKS for each in _findings(session.stack, check)]
+    findings = list(check_stack(session.stack, os.environ.get(KEY_VARIABLE)))
     shown = [each for each in findings if all_checks or each.result != "ok"]
-    session.output.rows(("check", "result", "found", "to_do"), map(asdict, shown))
+    session.output.rows(Finding.COLUMNS, map(asdict, shown))
     problems = sum(each.result == "problem" for each in findings)
     done = sum(each.result != "skipped" for each in findings)
     session.output.say(f"{done} checks, {problems} problems")
@@ -80,11 +94,45 @@ def doctor(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _findings(stack: Stack, check: Callable[[Stack], Findings]) -> Findings:
+def check_stack(stack: Stack, secret_key: str | None) -> Findings:
+    """Run every check on a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stack.
+    secret_key : str or None
+        A secret key of the Stripe account; without one, the endpoint is not checked.
+
+    Yields
+    ------
+    Finding
+        At least one for each check.
+    """
+    for check in CHECKS:
+        yield from _findings(_name(check), partial(check, stack))
+    if "WebhookUrl" not in stack.outputs:
+        yield Finding("endpoint", "skipped", "the stack has no webhook")
+    elif not secret_key:
+        yield Finding("endpoint", "skipped", f"set {KEY_VARIABLE} to a secret key to check it")
+    elif not is_key_of_mode(stack, secret_key):
+        mode = stack.parameters["StripeMode"]
+        found = f"{KEY_VARIABLE} is no {mode}-mode key"
+        yield Finding("endpoint", "problem", found, f"set it to a {mode}-mode key")
+    else:
+        client = client_with_key(stack, secret_key)
+        for account_check in ACCOUNT_CHECKS:
+            yield from _findings(_name(account_check), partial(account_check, stack, client))
+
+
+def _name(check: Callable[..., Findings]) -> str:
+    return check.__name__.strip("_").replace("_", " ")
+
+
+def _findings(name: str, check: Callable[[], Findings]) -> Findings:
     """Run a check; an error of AWS or Stripe is a finding too, and does not end the others."""
-    name = check.__name__.strip("_").replace("_", " ")
     try:
-        yield from check(stack)
+        yield from check()
     except ClientError as error:
         code = error.response["Error"]["Code"]
         to_do = "allow it to your role" if "AccessDenied" in code else "see AWS's documentation"
@@ -105,30 +153,59 @@ def _maintenance(stack: Stack) -> Findings:
 
 def _api_key(stack: Stack) -> Findings:
     key = SecretStore(stack).api_key()
-    name, mode = stack.parameters["StripeApiKeyName"], stack.parameters["StripeMode"]
     if key is None:
-        yield Finding("api key", "problem", f"no secret {name}", "stripe-customers key set")
-    elif not is_key_of_mode(stack, key.strip()):
+        found = f"no secret {stack.parameters['StripeApiKeyName']}"
+        yield Finding("api key", "problem", found, "stripe-customers key set")
+    else:
+        yield from check_key(stack, key.strip())
+
+
+def check_key(stack: Deployment, key: str) -> Findings:
+    """Check the mode and the permissions of a restricted key, stored or not.
+
+    Parameters
+    ----------
+    stack : Deployment
+        The stack that has to use it.
+    key : str
+        The key.
+    """
+    mode = stack.parameters["StripeMode"]
+    if not is_key_of_mode(stack, key):
         yield Finding("api key", "problem", f"is no {mode}-mode key", "stripe-customers key set")
     else:
         yield Finding("api key", "ok", f"a {mode}-mode key")
-        yield from _permissions(stack, key.strip())
+        yield from _permissions(stack, key)
 
 
-def _permissions(stack: Stack, key: str) -> Findings:
+def _needed_permissions(stack: Deployment, client: Any) -> dict[str, Callable[[], object]]:
+    """The permissions that the restricted key needs, each with a call that needs it."""
+    one: Any = {"limit": 1}
+    customers = client.v1.customers
+    needed: dict[str, Callable[[], object]] = {
+        "read customers": lambda: customers.list(one),
+        "write customers": lambda: customers.update(_NO_CUSTOMER, {"metadata": {}}),
+        "read subscriptions": lambda: client.v1.subscriptions.list(one),
+        "read events": lambda: client.v1.events.list(one),
+        "read payment methods": lambda: customers.payment_methods.list(_NO_CUSTOMER, one),
+        "read sources": lambda: customers.payment_sources.list(_NO_CUSTOMER, one),
+    }
+    stored = stack.parameters["StoredRecords"].split(",")
+    if "TaxId" in stored:
+        needed["read tax ids"] = lambda: customers.tax_ids.list(_NO_CUSTOMER, one)
+    if "Entitlement" in stored:
+        of_customer = {"customer": _NO_CUSTOMER, **one}
+        entitlements = client.v1.entitlements.active_entitlements
+        needed["read entitlements"] = lambda: entitlements.list(of_customer)
+    return needed
+
+
+def _permissions(stack: Deployment, key: str) -> Findings:
     """Ask Stripe for one object of each kind, and to change a customer that does not exist."""
     import stripe  # noqa: PLC0415 - half a second, which most commands don't need
 
     client = client_with_key(stack, key)
-    one: Any = {"limit": 1}
-    needed: dict[str, Callable[[], object]] = {
-        "read customers": lambda: client.v1.customers.list(one),
-        "write customers": lambda: client.v1.customers.update(_NO_CUSTOMER, {"metadata": {}}),
-        "read subscriptions": lambda: client.v1.subscriptions.list(one),
-        "read events": lambda: client.v1.events.list(one),
-        "read payment methods": lambda: client.v1.customers.payment_methods.list(_NO_CUSTOMER, one),
-    }
-    for permission, ask in needed.items():
+    for permission, ask in _needed_permissions(stack, client).items():
         try:
             ask()
         except stripe.AuthenticationError:
@@ -230,14 +307,8 @@ def _schedule(stack: Stack) -> Findings:
         yield Finding("schedule", "problem", "is disabled", f"aws events enable-rule --name {name}")
 
 
-def _endpoint(stack: Stack) -> Findings:
-    if "WebhookUrl" not in stack.outputs:
-        yield Finding("endpoint", "skipped", "the stack has no webhook")
-        return
-    if not os.environ.get(KEY_VARIABLE):
-        yield Finding("endpoint", "skipped", f"set {KEY_VARIABLE} to a secret key to check it")
-        return
-    rows = endpoint_rows(stack, stripe_client(stack))
+def _endpoint(stack: Stack, client: Any) -> Findings:
+    rows = [endpoint_row(stack, each) for each in endpoints_of(stack, client)]
     if not any(row["api_version"] == API_VERSION for row in rows):
         found = f"none has the stack's URL and the version {API_VERSION}"
         yield Finding("endpoint", "problem", found, "stripe-customers webhook create")
@@ -247,6 +318,65 @@ def _endpoint(stack: Stack) -> Findings:
             yield Finding("endpoint", "problem", f"{row['endpoint']} {found}", to_do)
         else:
             yield Finding("endpoint", "ok", row["endpoint"])
+
+
+def _deliveries(stack: Stack, client: Any) -> Findings:
+    """Find events that Stripe has not been able to deliver to the stack's endpoint.
+
+    Stripe says of an event only how many endpoints have not accepted it. If that is every endpoint
+    of its type, the stack's is one of them; otherwise it is, if the table lacks the event.
+    """
+    endpoints = [each for each in all_endpoints(client) if each.status == "enabled"]
+    ours = [each for each in endpoints if each.url == stack.outputs["WebhookUrl"]]
+    if not ours:
+        return
+    now = int(time.time())
+    begin = max(now - _DELIVERIES_SECONDS, *(each.created for each in ours))
+    listed = client.v1.events.list(
+        {
+            "delivery_success": False,
+            "created": {"gte": begin, "lte": now - _DELIVERY_SECONDS},
+            "limit": 100,
+        }
+    )
+    failed = []
+    with stack.in_process():
+        for event in listed.data:
+            if event.type not in needed_types(stack):
+                continue
+            receivers = sum(not {"*", event.type}.isdisjoint(e.enabled_events) for e in endpoints)
+            if event.pending_webhooks >= receivers or StripeEvent.get(event.id) is None:
+                failed.append(event.id)
+    if failed:
+        found = (
+            f"Stripe could not deliver {len(failed)} events of the last day, such as {failed[0]}"
+        )
+        to_do = (
+            "read the responses in Stripe's Dashboard; for 400, the stored signing secret is not "
+            "the endpoint's: stripe-customers webhook roll"
+        )
+        yield Finding("deliveries", "problem", found, to_do)
+    else:
+        yield Finding("deliveries", "ok", "Stripe has delivered the events of the last day")
+
+
+def _account(stack: Stack, client: Any) -> Findings:
+    """Read the account's newest event with the stack's key, which another account's can't."""
+    import stripe  # noqa: PLC0415 - half a second, which most commands don't need
+
+    key = SecretStore(stack).api_key()
+    newest = client.v1.events.list({"limit": 1}).data
+    if key is None or not newest:
+        return
+    try:
+        client_with_key(stack, key.strip()).v1.events.retrieve(newest[0].id)
+    except stripe.InvalidRequestError:
+        found = "the stored key is of another account than the secret key"
+        yield Finding("account", "problem", found, "stripe-customers key set")
+    except stripe.StripeError:
+        return  # the checks of the stored key say so
+    else:
+        yield Finding("account", "ok", "the stored key and the secret key are of one account")
 
 
 def _clock(stack: Stack) -> Findings:
@@ -274,24 +404,39 @@ def _events(stack: Stack) -> Findings:
         yield Finding("events", "ok", "none has failed")
 
 
+def _dead_letters(stack: Stack) -> Findings:
+    attributes = stack.client("sqs").get_queue_attributes(
+        QueueUrl=stack.outputs["DeadLettersUrl"], AttributeNames=[_MESSAGES]
+    )["Attributes"]
+    if int(attributes[_MESSAGES]):
+        found = f"{attributes[_MESSAGES]} messages are in the queue"
+        to_do = "stripe-customers events dead-letters; see docs/operate.md#dead-letters"
+        yield Finding("dead letters", "problem", found, to_do)
+    else:
+        yield Finding("dead letters", "ok", "the queue is empty")
+
+
 def _alarms(stack: Stack) -> Findings:
     # The prefix of their names would also select the alarms of another stack, with a longer name.
     resources = stack.client("cloudformation").get_paginator("list_stack_resources")
-    names = [
-        resource["PhysicalResourceId"]
+    names = {
+        resource["PhysicalResourceId"]: resource["LogicalResourceId"]
         for page in resources.paginate(StackName=stack.name)
         for resource in page["StackResourceSummaries"]
         if resource["ResourceType"] == "AWS::CloudWatch::Alarm"
-    ]
+    }
     alarms = stack.client("cloudwatch").get_paginator("describe_alarms")
     found = [
         alarm["AlarmName"]
-        for page in alarms.paginate(AlarmNames=names, StateValue="ALARM")
+        for page in alarms.paginate(AlarmNames=list(names), StateValue="ALARM")
         for alarm in page["MetricAlarms"]
     ]
     for name in found:
-        to_do = "see docs/operate.md#alarms"
-        yield Finding("alarms", "problem", f"{name} is in alarm", to_do)
+        if names[name] == "ReconcileEventsStopped" and stack.age < _FIRST_RUN_SECONDS:
+            yield Finding("alarms", "skipped", f"{name} is in alarm until the schedule has run")
+        else:
+            to_do = "see docs/operate.md#alarms"
+            yield Finding("alarms", "problem", f"{name} is in alarm", to_do)
     if not found:
         yield Finding("alarms", "ok", "none is in alarm")
 
@@ -303,9 +448,11 @@ CHECKS = (
     _table,
     _stream_mapping,
     _schedule,
-    _endpoint,
     _clock,
     _events,
+    _dead_letters,
     _alarms,
 )
-"""The checks, in the order of their findings."""
+"""The checks with the operator's AWS credentials, in the order of their findings."""
+ACCOUNT_CHECKS = (_endpoint, _deliveries, _account)
+"""Those that also take a secret key of the Stripe account."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from botocore.exceptions import ClientError
 
 from stripe_integrations_cli.errors import UsageError
-from stripe_integrations_cli.stack import Stack
+from stripe_integrations_cli.stack import Deployment
 
 _ABSENT = ("ResourceNotFoundException", "ParameterNotFound")
 
@@ -41,11 +41,11 @@ class SecretStore:
 
     Parameters
     ----------
-    stack : Stack
-        The stack.
+    stack : Deployment
+        The stack, which need not be deployed yet.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Deployment) -> None:
         self._stack = stack
         self._is_ssm = stack.parameters["SecretStore"] == "ssm"
 

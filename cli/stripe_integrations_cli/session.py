@@ -36,7 +36,7 @@ class Session:
     def __init__(
         self, stack_name: str | None, region: str | None, profile: str | None, *, as_json: bool
     ) -> None:
-        self._stack_name = stack_name
+        self.stack_name = stack_name
         # The Python API makes clients of its own, which read these.
         if profile:
             os.environ["AWS_PROFILE"] = profile
@@ -51,9 +51,14 @@ class Session:
     @cached_property
     def stack(self) -> Stack:
         """The stack; it is looked up on first use."""
-        if not self._stack_name:
+        if not self.stack_name:
             raise UsageError("which stack? give --stack NAME, or set STACK")
-        return Stack(self._stack_name, boto3.Session())
+        return Stack(self.stack_name, self.aws)
+
+    @cached_property
+    def aws(self) -> boto3.Session:
+        """The operator's credentials and region."""
+        return boto3.Session()
 
     def confirm(self, question: str, *, is_confirmed: bool) -> None:
         """Ask before something is deleted.

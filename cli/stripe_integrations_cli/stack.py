@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -45,7 +46,45 @@ FROM_OUTPUTS = {
 """The output that each of the others is taken from."""
 
 
-class Stack:
+class Deployment:
+    """A stack's name and parameters, whether or not it is deployed yet.
+
+    Parameters
+    ----------
+    name : str
+        The stack.
+    parameters : mapping
+        Its parameters by name.
+    session : boto3.Session
+        The operator's credentials and region.
+    """
+
+    def __init__(self, name: str, parameters: Mapping[str, str], session: boto3.Session) -> None:
+        self.name = name
+        self.parameters = parameters
+        self._session = session
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str) -> Any:
+        """Return a client of an AWS service."""
+        if service not in self._clients:
+            config = _ONE_INVOCATION if service == "lambda" else None
+            self._clients[service] = self._session.client(service, config=config)
+        return self._clients[service]
+
+    def describe(self) -> Json | None:
+        """Return CloudFormation's description of the stack; None if there is no such stack."""
+        try:
+            described: Json = self.client("cloudformation").describe_stacks(StackName=self.name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+        found: Json = described["Stacks"][0]
+        return found
+
+
+class Stack(Deployment):
     """A stack, and the calls to it with the operator's credentials.
 
     Parameters
@@ -62,28 +101,18 @@ class Stack:
     """
 
     def __init__(self, name: str, session: boto3.Session) -> None:
-        self.name = name
-        self._session = session
-        self._clients: dict[str, Any] = {}
-        try:
-            found = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationError":
-                raise
+        super().__init__(name, {}, session)
+        found = self.describe()
+        if found is None:
             raise CommandError(
                 f"there is no stack {name} in {session.region_name}: check --stack and --region"
-            ) from None
+            )
+        self.age = (datetime.now(UTC) - found["CreationTime"]).total_seconds()
+        """Seconds since it was created."""
         self.outputs = Named(found.get("Outputs", ()), "Output")
         self.parameters = Named(found.get("Parameters", ()), "Parameter")
         if "TableName" not in self.outputs or "StripeMode" not in self.parameters:
             raise CommandError(f"{name} is not a stack of this product")
-
-    def client(self, service: str) -> Any:
-        """Return a client of an AWS service."""
-        if service not in self._clients:
-            config = _ONE_INVOCATION if service == "lambda" else None
-            self._clients[service] = self._session.client(service, config=config)
-        return self._clients[service]
 
     def resource(self, logical_id: str) -> str:
         """Return the name of one of the stack's resources, by its name in template.yaml."""

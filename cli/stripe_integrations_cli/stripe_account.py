@@ -7,17 +7,17 @@ from typing import Any
 from stripe_integrations.config import API_VERSION, STRIPE_API_BASE, api_key_pattern
 from stripe_integrations_cli.errors import CommandError
 from stripe_integrations_cli.secret_store import ask_for_secret
-from stripe_integrations_cli.stack import Stack
+from stripe_integrations_cli.stack import Deployment
 
 KEY_VARIABLE = "STRIPE_API_KEY"
 
 
-def is_key_of_mode(stack: Stack, key: str) -> bool:
+def is_key_of_mode(stack: Deployment, key: str) -> bool:
     """Return whether this is a key of Stripe's API, of the mode that the stack serves."""
     return api_key_pattern(stack.parameters["StripeMode"]).fullmatch(key) is not None
 
 
-def require_mode(stack: Stack, key: str) -> None:
+def require_mode(stack: Deployment, key: str) -> None:
     """Refuse a key that is not of the stack's mode.
 
     Raises
@@ -32,8 +32,8 @@ def require_mode(stack: Stack, key: str) -> None:
         )
 
 
-def stripe_client(stack: Stack) -> Any:
-    """Return a client of Stripe's API with a key that is typed, or in STRIPE_API_KEY.
+def ask_for_secret_key(stack: Deployment) -> str:
+    """Return a secret key of Stripe's API that is typed, or in STRIPE_API_KEY.
 
     Raises
     ------
@@ -42,10 +42,15 @@ def stripe_client(stack: Stack) -> Any:
     """
     key = ask_for_secret("Secret key", KEY_VARIABLE)
     require_mode(stack, key)
-    return client_with_key(stack, key)
+    return key
 
 
-def client_with_key(stack: Stack, key: str) -> Any:
+def stripe_client(stack: Deployment) -> Any:
+    """Return a client of Stripe's API with the operator's secret key."""
+    return client_with_key(stack, ask_for_secret_key(stack))
+
+
+def client_with_key(stack: Deployment, key: str) -> Any:
     """Return a client of Stripe's API, at the address that the stack calls."""
     import stripe  # noqa: PLC0415 - half a second, which most commands don't need
 

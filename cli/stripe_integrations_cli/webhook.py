@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -34,29 +35,13 @@ def create(session: Session, *, event: EventOption = None) -> None:
     If there is an endpoint of another API version, as before an upgrade, both are active then.
     """
     stack = session.stack
-    client, url = stripe_client(stack), _url(stack)
-    for existing in _endpoints(client, url):
+    client = stripe_client(stack)
+    for existing in endpoints_of(stack, client):
         if existing.api_version == API_VERSION:
             raise CommandError(
                 f"{existing.id} has this version already: stripe-customers webhook update"
             )
-    store = SecretStore(stack)
-    before = store.signing_secrets()
-    endpoint = client.v1.webhook_endpoints.create(
-        {
-            "url": url,
-            "api_version": API_VERSION,
-            "enabled_events": sorted({*needed_types(stack), *(event or ())}),
-            "description": f"stack {stack.name}",
-        }
-    )
-    try:
-        store.write_signing_secrets([endpoint.secret, *before])
-    except BaseException:
-        # Only that response contains the secret.
-        client.v1.webhook_endpoints.delete(endpoint.id)
-        raise
-    session.output.fields(_row(stack, endpoint))
+    session.output.fields(endpoint_row(stack, register(stack, client, event or ())))
     session.output.say(
         "functions that run already read the secret within five minutes: until then they refuse "
         "deliveries, and Stripe retries them"
@@ -67,7 +52,8 @@ def create(session: Session, *, event: EventOption = None) -> None:
 def status(session: Session) -> None:
     """Compare what Stripe has with what this release needs; exits with 1 if they differ."""
     stack = session.stack
-    rows = endpoint_rows(stack, stripe_client(stack))
+    client = stripe_client(stack)
+    rows = [endpoint_row(stack, each) for each in endpoints_of(stack, client)]
     session.output.rows(COLUMNS, rows)
     problems = [row["problem"] for row in rows if row["problem"]]
     if not any(row["api_version"] == API_VERSION for row in rows):
@@ -102,7 +88,7 @@ def update(
     stack = session.stack
     client, url = stripe_client(stack), _url(stack)
     if endpoint is None:
-        found = [each for each in _endpoints(client, url) if each.api_version == API_VERSION]
+        found = [each for each in endpoints_of(stack, client) if each.api_version == API_VERSION]
         if not found:
             raise CommandError("no endpoint has this version: stripe-customers webhook create")
     else:
@@ -113,16 +99,7 @@ def update(
                 f"Send the events of {each.id} to {url}, and no longer to {each.url}?",
                 is_confirmed=is_confirmed,
             )
-        types = {*each.enabled_events, *needed_types(stack), *(event or ())}
-        changed = client.v1.webhook_endpoints.update(
-            each.id,
-            {
-                "url": url,
-                "enabled_events": ["*"] if "*" in types else sorted(types),
-                "disabled": False,
-            },
-        )
-        session.output.fields(_row(stack, changed))
+        session.output.fields(endpoint_row(stack, enable(stack, client, each, event or ())))
 
 
 @command(webhook, "roll")
@@ -167,7 +144,7 @@ def delete(session: Session, endpoint: EndpointArgument, *, is_confirmed: Yes = 
     """
     stack = session.stack
     client = stripe_client(stack)
-    endpoints = {each.id: each for each in _endpoints(client, _url(stack))}
+    endpoints = {each.id: each for each in endpoints_of(stack, client)}
     if endpoint not in endpoints:
         raise CommandError(f"the stack's URL has no endpoint {endpoint}")
     remaining = [each for each in endpoints.values() if each.id != endpoint]
@@ -194,24 +171,63 @@ def needed_types(stack: Stack) -> set[str]:
     return applied | {each for each in published if each and not each.endswith(".*")}
 
 
-def endpoint_rows(stack: Stack, client: Any) -> list[Json]:
-    """Return the endpoints at Stripe that have the stack's URL, each with what is wrong with it."""
-    return [_row(stack, each) for each in _endpoints(client, _url(stack))]
+def register(stack: Stack, client: Any, further_types: Iterable[str]) -> Any:
+    """Register an endpoint at Stripe, store its signing secret before others, and return it.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stack whose webhook it calls.
+    client : stripe.StripeClient
+        The operator's client.
+    further_types : iterable of str
+        Types of event besides those that the stack needs.
+    """
+    store = SecretStore(stack)
+    before = store.signing_secrets()
+    endpoint = client.v1.webhook_endpoints.create(
+        {
+            "url": _url(stack),
+            "api_version": API_VERSION,
+            "enabled_events": sorted({*needed_types(stack), *further_types}),
+            "description": f"stack {stack.name}",
+        }
+    )
+    try:
+        store.write_signing_secrets([endpoint.secret, *before])
+    except BaseException:
+        # Only that response contains the secret.
+        client.v1.webhook_endpoints.delete(endpoint.id)
+        raise
+    return endpoint
 
 
-def _url(stack: Stack) -> str:
-    url = stack.outputs.get("WebhookUrl")
-    if url is None:
-        raise CommandError("this stack has no webhook: see its parameter WebhookIngress")
-    return url
+def enable(stack: Stack, client: Any, endpoint: Any, further_types: Iterable[str]) -> Any:
+    """Give an endpoint the stack's URL and the types that it lacks, enable it, and return it."""
+    types = {*endpoint.enabled_events, *needed_types(stack), *further_types}
+    return client.v1.webhook_endpoints.update(
+        endpoint.id,
+        {
+            "url": _url(stack),
+            "enabled_events": ["*"] if "*" in types else sorted(types),
+            "disabled": False,
+        },
+    )
 
 
-def _endpoints(client: Any, url: str) -> list[Any]:
-    pages = client.v1.webhook_endpoints.list({"limit": 100})
-    return [each for each in pages.auto_paging_iter() if each.url == url]
+def endpoints_of(stack: Stack, client: Any) -> list[Any]:
+    """Return the endpoints at Stripe that have the stack's URL, the newest first."""
+    url = _url(stack)
+    return [each for each in all_endpoints(client) if each.url == url]
 
 
-def _row(stack: Stack, endpoint: Any) -> Json:
+def all_endpoints(client: Any) -> list[Any]:
+    """Return all endpoints of the account, the newest first."""
+    return list(client.v1.webhook_endpoints.list({"limit": 100}).auto_paging_iter())
+
+
+def endpoint_row(stack: Stack, endpoint: Any) -> Json:
+    """Return an endpoint as a row, with what is wrong with it."""
     enabled = set(endpoint.enabled_events)
     missing = set() if "*" in enabled else needed_types(stack) - enabled
     problems = []
@@ -228,3 +244,10 @@ def _row(stack: Stack, endpoint: Any) -> Json:
         "events": len(enabled),
         "problem": "; ".join(problems) or None,
     }
+
+
+def _url(stack: Stack) -> str:
+    url = stack.outputs.get("WebhookUrl")
+    if url is None:
+        raise CommandError("this stack has no webhook: see its parameter WebhookIngress")
+    return url

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
@@ -23,13 +24,17 @@ from tests.world import EMAIL, USER, WEBHOOK_SECRET, World, exhaust
 
 KEY = "sk_test_double"
 ALARM = "stripe-customers-dev-StreamBehind-1X2Y3Z"
+STOPPED = "stripe-customers-dev-ReconcileEventsStopped-1X2Y3Z"
 
 
 class Parts:
     """What moto lacks: each part as in a healthy stack, until a test breaks it."""
 
-    def __init__(self, world: World, client: Callable[[Stack, str], Any]) -> None:
+    def __init__(
+        self, world: World, client: Callable[[Stack, str], Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.world = world
+        self.monkeypatch = monkeypatch
         self.client = client
         self.mapping = "Enabled"
         self.rule = "ENABLED"
@@ -37,10 +42,12 @@ class Parts:
         self.clock_differs = 0.0
         self.table: Json = {"StreamSpecification": {"StreamEnabled": True}}
         self.deployment = "stripe-customers-dev"
+        self.age = 7200.0
         self.refused: set[str] = set()
+        self.dead_letters = 0
 
     def of_service(self, stack: Stack, service: str) -> Any:
-        if service in ("lambda", "events", "cloudwatch"):
+        if service in ("lambda", "events", "cloudwatch", "sqs"):
             return self
         if service == "dynamodb":
             return DescribedTable(self, self.client(stack, service))
@@ -56,6 +63,9 @@ class Parts:
     def get_event_source_mapping(self, **_: str) -> Json:
         self.refuse("GetEventSourceMapping")
         return {"State": self.mapping, "UUID": "mapping-1"}
+
+    def get_queue_attributes(self, **_: Any) -> Json:
+        return {"Attributes": {"ApproximateNumberOfMessages": str(self.dead_letters)}}
 
     def describe_rule(self, **_: str) -> Json:
         return {"State": self.rule}
@@ -91,6 +101,8 @@ class DatedCloudFormation:
 
     def describe_stacks(self, **given: str) -> Json:
         described: Json = self.client.describe_stacks(**given)
+        created = datetime.now(UTC) - timedelta(seconds=self.parts.age)
+        described["Stacks"][0]["CreationTime"] = created
         date = formatdate(time.time() - self.parts.clock_differs, usegmt=True)
         headers = {**described["ResponseMetadata"]["HTTPHeaders"], "date": date}
         return {**described, "ResponseMetadata": {"HTTPHeaders": headers}}
@@ -99,15 +111,20 @@ class DatedCloudFormation:
         return self
 
     def paginate(self, **_: str) -> list[Json]:
-        summary = {"ResourceType": "AWS::CloudWatch::Alarm", "PhysicalResourceId": ALARM}
-        topic = {"ResourceType": "AWS::SNS::Topic", "PhysicalResourceId": "topic"}
-        return [{"StackResourceSummaries": [topic, summary]}]
+        resources = (
+            ("AWS::SNS::Topic", "Topic", "topic"),
+            ("AWS::CloudWatch::Alarm", "StreamBehind", ALARM),
+            ("AWS::CloudWatch::Alarm", "ReconcileEventsStopped", STOPPED),
+        )
+        names = ("ResourceType", "LogicalResourceId", "PhysicalResourceId")
+        found = [dict(zip(names, each, strict=True)) for each in resources]
+        return [{"StackResourceSummaries": found}]
 
 
 @pytest.fixture
 def parts(world: World, stack: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
     """A healthy stack, with its secrets and its webhook endpoint."""
-    parts = Parts(world, Stack.client)
+    parts = Parts(world, Stack.client, monkeypatch)
 
     def client_of(self: Stack, service: str) -> Any:
         return parts.of_service(self, service)
@@ -146,6 +163,10 @@ def refuse_permission(parts: Parts) -> None:
     parts.world.stripe.faults.fail_next(status=403, match="GET /v1/events")
 
 
+def refuse_sources(parts: Parts) -> None:
+    parts.world.stripe.faults.fail_next(status=403, match="GET /v1/customers/*/sources")
+
+
 def endpoint(parts: Parts) -> Any:
     (found,) = parts.world.stripe.webhooks.endpoints.values()
     return found
@@ -156,6 +177,31 @@ def let_an_event_fail(parts: Parts) -> None:
     stripe_id = rename_later(parts.world, customer, "Newest")
     exhaust(stripe_id)
     StripeEvent.apply(stripe_id)
+
+
+def deliver(parts: Parts, *accepting: str) -> None:
+    """Let Stripe deliver the event of a new customer, a minute ago, to two endpoints.
+
+    Parameters
+    ----------
+    parts : Parts
+        The stack, whose endpoint is one of them; ``https://other`` is the other one.
+    *accepting : str
+        The URLs of those that accept it.
+    """
+    webhooks = parts.world.stripe.webhooks
+    endpoint(parts).created -= 3600
+    webhooks.add_endpoint("https://other", "whsec_other")
+    parts.world.time -= 60
+    stripe.StripeClient(KEY).v1.customers.create({"email": EMAIL})
+    for delivery in webhooks.due():
+        webhooks.mark(delivery, 200 if delivery.url in accepting else 400)
+    parts.world.time += 60
+
+
+def know_no_event(parts: Parts) -> None:
+    deliver(parts, "https://hook", "https://other")
+    parts.world.stripe.faults.fail_next(status=404, match="GET /v1/events/*")
 
 
 def change(**values: Any) -> Callable[[Parts], None]:
@@ -230,11 +276,34 @@ FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
     ),
     "wrong clock": (change(clock_differs=3600.0), "clock", "this machine's differs by 360"),
     "failed event": (let_an_event_fail, "events", "1 have failed"),
+    "dead letter": (change(dead_letters=2), "dead letters", "2 messages are in the queue"),
+    "schedule that has stopped": (change(alarms=[STOPPED]), "alarms", f"{STOPPED} is in alarm"),
     "alarm": (change(alarms=[ALARM]), "alarms", f"{ALARM} is in alarm"),
     "missing permission of the operator": (
         change(refused={"GetEventSourceMapping"}),
         "stream mapping",
         "GetEventSourceMapping: AccessDeniedException",
+    ),
+    "deliveries that fail": (deliver, "deliveries", "Stripe could not deliver 1 events"),
+    "deliveries that fail here alone": (
+        lambda parts: deliver(parts, "https://other"),
+        "deliveries",
+        "Stripe could not deliver 1 events",
+    ),
+    "key of another account": (
+        know_no_event,
+        "account",
+        "the stored key is of another account",
+    ),
+    "missing permission for a further kind": (
+        refuse_sources,
+        "permission",
+        "the key may not read sources",
+    ),
+    "secret key of the other mode": (
+        lambda parts: parts.monkeypatch.setenv("STRIPE_API_KEY", "sk_live_x"),
+        "endpoint",
+        "STRIPE_API_KEY is no test-mode key",
     ),
     "secret key that Stripe refuses": (
         lambda parts: parts.world.stripe.faults.fail_next(
@@ -287,6 +356,19 @@ class TestDoctor:
     ) -> None:
         parts.alarms = ["stripe-customers-dev-2-StreamBehind-1X2Y3Z"]
         assert run("doctor").exit_code == 0
+
+    def test_event_that_another_endpoint_refuses_is_no_problem(
+        self, run: Run, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deliver(parts, "https://hook")
+        assert run("doctor").exit_code == 1
+        monkeypatch.setattr(StripeEvent, "get", lambda _: object())
+        assert run("doctor").exit_code == 0
+
+    def test_schedule_of_a_new_stack_has_not_run_yet(self, run: Run, parts: Parts) -> None:
+        parts.alarms, parts.age = [STOPPED], 60.0
+        (skipped,) = objects(run("doctor", "--json"))
+        assert (skipped["check"], skipped["result"]) == ("alarms", "skipped")
 
     def test_each_problem_has_a_remedy(self, run: Run, parts: Parts) -> None:
         for value in ("mapping", "rule"):
