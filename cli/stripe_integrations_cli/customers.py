@@ -44,16 +44,27 @@ def list_customers(
     session: Session,
     *,
     state: Annotated[
-        str, typer.Option(help="One of active, unassigned and incomplete.")
-    ] = "active",
+        str | None,
+        typer.Option(help="One of active, unassigned and incomplete; by default, active."),
+    ] = None,
+    email: Annotated[
+        str | None,
+        typer.Option("--email", help="Those with this e-mail on Stripe, whatever their state."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
 ) -> None:
     """List customers: those of users, those of no user, or those whose creation is incomplete.
 
-    The incomplete ones are looked for in the whole table; the others by an index.
+    The incomplete ones are looked for in the whole table; the others by an index. E-mails are in no
+    index: with --email, Stripe is asked with the stack's key.
     """
+    if email is not None and state is not None:
+        raise UsageError("give --state or --email")
     with session.stack.in_process():
-        found = StripeCustomer.find(state)
+        if email is None:
+            found = StripeCustomer.find(state or "active")
+        else:
+            found = StripeCustomer.find_by_email(email)
         shown = (
             {"user": each.user_id, "customer": each.stripe_id, "created": timestamp(each.created)}
             for each in found

@@ -256,5 +256,18 @@ class TestList:
         (found,) = objects(run("customers", "list", "--state", "incomplete", "--json"))
         assert found == {"user": "u-2", "customer": None, "created": "2027-01-15T08:00:00Z"}
 
+    def test_asks_stripe_for_an_e_mail(self, run: Run, world: World, customer: Customer) -> None:
+        world.time += 10
+        other = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        world.request("POST", "/v1/customers", {"email": f"other-{EMAIL}"})
+        found = objects(run("customers", "list", "--email", EMAIL, "--json"))
+        assert [(each["user"], each["customer"]) for each in found] == [
+            (None, other),
+            ("u-1", customer.stripe_id),
+        ]
+        assert lines(run("customers", "list", "--email", EMAIL.upper())) == []
+        assert run("customers", "list", "--email", "").exit_code == 2
+        assert run("customers", "list", "--email", EMAIL, "--state", "active").exit_code == 2
+
     def test_refuses_unknown_state(self, run: Run) -> None:
         assert "must be one of active" in run("customers", "list", "--state", "lost").stderr

@@ -20,6 +20,7 @@ from stripe_integrations.actions.customers.find import (
     CustomerState,
     FoundCustomer,
     find_customers,
+    find_customers_by_email,
 )
 from stripe_integrations.actions.customers.release import release_customer
 from stripe_integrations.actions.customers.sync import (
@@ -235,6 +236,43 @@ class StripeCustomer:
         if state not in list(CustomerState):
             raise InvalidFieldError("state", f"must be one of {', '.join(CustomerState)}")
         return find_customers(CustomerState(state))
+
+    @staticmethod
+    def find_by_email(email: str) -> Iterator[FoundCustomer]:
+        """Find the customers on Stripe with an e-mail, newest first, and their users.
+
+        The table has no index of e-mails: Stripe is asked, whose list distinguishes upper and lower
+        case, and lacks customers that were deleted there.
+
+        Parameters
+        ----------
+        email : str
+            The e-mail.
+
+        Yields
+        ------
+        FoundCustomer
+            Its ids; the user is the one that has or had it in this deployment.
+
+        Raises
+        ------
+        InvalidFieldError
+            `email` is empty.
+        StripeRefusedError
+            Stripe refused the e-mail.
+
+        Notes
+        -----
+        Follows https://docs.stripe.com/api/customers/list.
+
+        Examples
+        --------
+        >>> for found in StripeCustomer.find_by_email("jenny@example.com"):  # doctest: +SKIP
+        ...     print(found.stripe_id, found.user_id)
+        """
+        if not email:
+            raise InvalidFieldError("email", "must not be empty")
+        return find_customers_by_email(email)
 
     @staticmethod
     def require(user: HasId) -> Customer:

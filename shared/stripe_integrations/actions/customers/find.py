@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
+from stripe_integrations.context import current
+from stripe_integrations.models import Pointer
 from stripe_integrations.models.claim import claims_in_creation
 from stripe_integrations.models.customer import created_between
 from stripe_integrations.models.keys import user_of
+
+_BATCH = 100
 
 
 class CustomerState(StrEnum):
@@ -29,7 +34,7 @@ class FoundCustomer:
     Parameters
     ----------
     user_id : str or None
-        The user; None for an unassigned customer.
+        The user; None for a customer that no user has.
     stripe_id : str or None
         The Stripe customer; None until it is created.
     created : int
@@ -51,3 +56,14 @@ def find_customers(state: CustomerState) -> Iterator[FoundCustomer]:
         user_id = user_of(entry.pk)
         if (user_id is None) is (state is CustomerState.UNASSIGNED):
             yield FoundCustomer(user_id, entry.stripe_id, int(entry.created))
+
+
+def find_customers_by_email(email: str) -> Iterator[FoundCustomer]:
+    """Yield the customers that Stripe has: see `StripeCustomer.find_by_email`."""
+    listed = current().stripe.list_customers(email=email)
+    while batch := list(islice(listed, _BATCH)):
+        pointers = Pointer.read_all(customer["id"] for customer in batch)
+        for customer in batch:
+            pointer = pointers.get(customer["id"])
+            user_id = pointer.user_id if pointer else None
+            yield FoundCustomer(user_id, customer["id"], customer["created"])
