@@ -11,6 +11,7 @@ from stripe_integrations_cli.events import events
 from stripe_integrations_cli.key import key
 from stripe_integrations_cli.runs import add_runs, backfill
 from stripe_integrations_cli.session import command
+from stripe_integrations_cli.setup import setup
 from stripe_integrations_cli.webhook import webhook
 
 app = typer.Typer(
@@ -27,4 +28,5 @@ app.add_typer(webhook, name="webhook")
 app.add_typer(key, name="key")
 add_runs(app)
 command(app, "env")(env)
+command(app, "setup")(setup)
 command(app, "doctor")(doctor)

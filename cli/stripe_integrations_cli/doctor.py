@@ -84,11 +84,26 @@ def doctor(
     It changes nothing. With a secret key in STRIPE_API_KEY, it checks the webhook endpoint at
     Stripe too. It exits with 1 if it finds a problem.
     """
-    findings = list(check_stack(session.stack, os.environ.get(KEY_VARIABLE)))
-    shown = [each for each in findings if all_checks or each.result != "ok"]
+    report(session, check_stack(session.stack, os.environ.get(KEY_VARIABLE)), all_checks=all_checks)
+
+
+def report(session: Session, findings: Findings, *, all_checks: bool = False) -> None:
+    """Print what was found, and how many problems; end the command if there is any.
+
+    Parameters
+    ----------
+    session : Session
+        The call of the command.
+    findings : iterator of Finding
+        What was found.
+    all_checks : bool
+        Whether to print what is in order too.
+    """
+    found = list(findings)
+    shown = [each for each in found if all_checks or each.result != "ok"]
     session.output.rows(Finding.COLUMNS, map(asdict, shown))
-    problems = sum(each.result == "problem" for each in findings)
-    done = sum(each.result != "skipped" for each in findings)
+    problems = sum(each.result == "problem" for each in found)
+    done = sum(each.result != "skipped" for each in found)
     session.output.say(f"{done} checks, {problems} problems")
     if problems:
         raise typer.Exit(ExitCode.FAILED)
@@ -266,7 +281,12 @@ def _signed_request(stack: Stack, secret: str) -> Findings:
 
 def _table(stack: Stack) -> Findings:
     client, name = stack.client("dynamodb"), stack.outputs["TableName"]
-    table = client.describe_table(TableName=name)["Table"]
+    try:
+        table = client.describe_table(TableName=name)["Table"]
+    except client.exceptions.ResourceNotFoundException:
+        to_do = "restore it: docs/operate.md#restoring-the-table"
+        yield Finding("table", "problem", f"there is no table {name}", to_do)
+        return
     indexes = {each["IndexName"] for each in table.get("GlobalSecondaryIndexes", ())}
     if missing := INDEXES - indexes:
         found = f"lacks the index {', '.join(sorted(missing))}"
@@ -348,9 +368,7 @@ def _deliveries(stack: Stack, client: Any) -> Findings:
             if event.pending_webhooks >= receivers or StripeEvent.get(event.id) is None:
                 failed.append(event.id)
     if failed:
-        found = (
-            f"Stripe could not deliver {len(failed)} events of the last day, such as {failed[0]}"
-        )
+        found = f"undelivered events of the last day: {len(failed)}, such as {failed[0]}"
         to_do = (
             "read the responses in Stripe's Dashboard; for 400, the stored signing secret is not "
             "the endpoint's: stripe-customers webhook roll"
@@ -409,7 +427,7 @@ def _dead_letters(stack: Stack) -> Findings:
         QueueUrl=stack.outputs["DeadLettersUrl"], AttributeNames=[_MESSAGES]
     )["Attributes"]
     if int(attributes[_MESSAGES]):
-        found = f"{attributes[_MESSAGES]} messages are in the queue"
+        found = f"messages in the queue: {attributes[_MESSAGES]}"
         to_do = "stripe-customers events dead-letters; see docs/operate.md#dead-letters"
         yield Finding("dead letters", "problem", found, to_do)
     else:

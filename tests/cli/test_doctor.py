@@ -84,6 +84,10 @@ class DescribedTable:
         self.parts = parts
         self.client = client
 
+    @property
+    def exceptions(self) -> Any:
+        return self.client.exceptions
+
     def describe_table(self, **given: str) -> Json:
         table = self.client.describe_table(**given)["Table"]
         return {"Table": {**table, **self.parts.table}}
@@ -276,7 +280,7 @@ FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
     ),
     "wrong clock": (change(clock_differs=3600.0), "clock", "this machine's differs by 360"),
     "failed event": (let_an_event_fail, "events", "1 have failed"),
-    "dead letter": (change(dead_letters=2), "dead letters", "2 messages are in the queue"),
+    "dead letter": (change(dead_letters=2), "dead letters", "messages in the queue: 2"),
     "schedule that has stopped": (change(alarms=[STOPPED]), "alarms", f"{STOPPED} is in alarm"),
     "alarm": (change(alarms=[ALARM]), "alarms", f"{ALARM} is in alarm"),
     "missing permission of the operator": (
@@ -284,11 +288,11 @@ FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
         "stream mapping",
         "GetEventSourceMapping: AccessDeniedException",
     ),
-    "deliveries that fail": (deliver, "deliveries", "Stripe could not deliver 1 events"),
+    "deliveries that fail": (deliver, "deliveries", "undelivered events of the last day: 1,"),
     "deliveries that fail here alone": (
         lambda parts: deliver(parts, "https://other"),
         "deliveries",
-        "Stripe could not deliver 1 events",
+        "undelivered events of the last day: 1,",
     ),
     "key of another account": (
         know_no_event,

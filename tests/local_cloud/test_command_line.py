@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.cloud import ACCESS_KEY, REGION, ROOT, SECRET_KEY, STACK, WORK, Cloud, local_cloud
+from local.cloud import (
+    ACCESS_KEY,
+    DOUBLE_API_KEY,
+    REGION,
+    ROOT,
+    SECRET_KEY,
+    STACK,
+    WORK,
+    Cloud,
+    local_cloud,
+)
 from local.stripe_double import StripeDoubleServer
+from tests.local_cloud.faults import API_KEY, SIGNING, Site, secret
 from tests.local_cloud.test_events import make_due_for_the_last_time
+from tests.terminal import run_in_terminal
 
 DOCUMENT = ROOT / "docs" / "command-line.md"
 SHOWN = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE = 300.0
-WIDTH = 150
+JENNY = {"billing_email": "jenny@example.com", "name": "Jenny"}
 
 
 @pytest.fixture(scope="module")
@@ -83,30 +91,15 @@ class Operator:
         assert process.returncode == 0, f"{arguments}\n{out}\n{err}"
         return [json.loads(line) for line in out.splitlines()]
 
-    def terminal(self, *arguments: str, typed: str = "", interrupt_at: str = "") -> tuple[int, str]:
+    def terminal(
+        self, *arguments: str, answers: Mapping[str, str] | None = None, interrupt_at: str = ""
+    ) -> tuple[int, str]:
         """Run a command in a terminal, and return its status and what is on the screen.
 
-        Ctrl-C is pressed once the screen has a text.
+        What is typed, and Ctrl-C, come once the screen has a text.
         """
-        controller, terminal = pty.openpty()
-        size = struct.pack("HHHH", 50, WIDTH, 0, 0)
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
-        process = self.start(
-            *arguments, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
-        )
-        os.close(terminal)
-        os.write(controller, typed.encode())
-        screen, is_interrupted = "", False
-        while True:
-            try:
-                screen += os.read(controller, 4096).decode()
-            except OSError:  # the program has ended
-                break
-            if interrupt_at and interrupt_at in screen and not is_interrupted:
-                is_interrupted = True
-                process.send_signal(signal.SIGINT)
-        os.close(controller)
-        return process.wait(timeout=PATIENCE), screen.replace("\r\n", "\n")
+        command = [sys.executable, "-m", "stripe_integrations_cli", *arguments]
+        return run_in_terminal(command, answers, interrupt_at, env=self.environment, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +110,7 @@ def operator(cloud: Cloud) -> Operator:
 @pytest.fixture(scope="module")
 def customer(cloud: Cloud) -> str:
     """The customer of user-1, whose first events are applied."""
-    body = {"user_id": "user-1", "billing_email": "jenny@example.com", "name": "Jenny"}
-    created = cloud.request("POST", "/customers", body)
+    created = cloud.request("POST", "/customers", {**JENNY, "user_id": "user-1"})
     cloud.invoke(cloud.reconcile_events, {})
     stripe_id: str = created.body["stripe_id"]
     change(cloud, stripe_id, "a first change")
@@ -204,10 +196,12 @@ class TestEvents:
         assert error == f"error: not emptied: {event} is failed. Replay it first\n"
         assert operator.pipe("events", "replay", "--failed") == [["replayed", "1"]]
         assert operator.pipe("events", "failed") == []
-        status, screen = operator.terminal("events", "dead-letters", "--purge", typed="n\n")
+        status, screen = operator.terminal(
+            "events", "dead-letters", "--purge", answers={"[y/N]": "n"}
+        )
         assert status == 1
         assert "error: nothing was changed" in plain(screen)
-        status, _ = operator.terminal("events", "dead-letters", "--purge", typed="y\n")
+        status, _ = operator.terminal("events", "dead-letters", "--purge", answers={"[y/N]": "y"})
         assert status == 0
         assert event not in [row[0] for row in operator.pipe("events", "dead-letters")]
 
@@ -285,6 +279,41 @@ def run_is_known(operator: Operator, run: str) -> bool:
     return process.returncode == 0
 
 
+class TestSetup:
+    def test_leads_to_an_applied_webhook(self, operator: Operator, cloud: Cloud) -> None:
+        forget_webhook(cloud)
+        keys = {"Secret key: ": DOUBLE_API_KEY, "Restricted key: ": DOUBLE_API_KEY}
+        with secret(Site(cloud), name=API_KEY, value=None):
+            status, screen = operator.terminal("setup", answers={**keys, "[y/N]": "n"})
+            assert (status, plain(screen).splitlines()[-1]) == (1, "error: nothing was changed")
+        with secret(Site(cloud), name=API_KEY, value="sk_live_x"):
+            status, screen = operator.terminal("setup", answers={**keys, "[y/N]": "y"})
+        assert status == 0, screen
+        assert DOUBLE_API_KEY not in screen
+        assert re.findall(r"^(.+?)  (\w+)  ", plain(screen), re.MULTILINE) == [
+            ("api key", "stored"),
+            ("stack", "unchanged"),
+            ("webhook", "registered"),
+        ]
+        created = cloud.request("POST", "/customers", {**JENNY, "user_id": "user-of-setup"})
+        cloud.wait_until(
+            lambda: is_applied(cloud, created.body["stripe_id"]), "its event is applied"
+        )
+
+
+def forget_webhook(cloud: Cloud) -> None:
+    """Let there be no endpoint at Stripe, and no signing secret, as before a setup."""
+    with double(cloud).use() as stripe:
+        stripe.webhooks.endpoints.clear()
+    store = cloud.client("secretsmanager")
+    store.delete_secret(SecretId=SIGNING, ForceDeleteWithoutRecovery=True)
+    Site(cloud).end_workers("LinkCustomer")
+
+
+def is_applied(cloud: Cloud, stripe_id: str) -> bool:
+    return "applied" in {event["state"] for event in events_of(cloud, stripe_id)}
+
+
 class TestDocument:
     """Runs last: what its commands print depends on what the tests before it have stored."""
 
@@ -316,6 +345,11 @@ class TestDocument:
         return "".join(f"{line}\n" for line in [f"$ {command}", *lines])
 
 
+def no_webhook(operator: Operator, cloud: Cloud) -> dict[str, str]:
+    forget_webhook(cloud)
+    return {"STRIPE_API_KEY": DOUBLE_API_KEY}
+
+
 def one_event(operator: Operator, cloud: Cloud) -> dict[str, str]:
     """Let the customer of the document have one event, of its change."""
     (listed,) = [c for c in operator.json("customers", "list") if c["user"] == "user-7"]
@@ -336,6 +370,7 @@ def one_failed_event(operator: Operator, cloud: Cloud) -> dict[str, str]:
 
 
 PREPARATIONS = {
+    "setup --dry-run": no_webhook,
     "events list --user user-7": one_event,
     "events failed": one_failed_event,
 }
@@ -343,7 +378,7 @@ PREPARATIONS = {
 
 def ids_replaced(text: str) -> str:
     """Return a document without the ids, times and column widths that differ between runs."""
-    text = re.sub(r"\b(evt|cus|req)_\w+", r"\1", text)
+    text = re.sub(r"\b(evt|cus|req|we)_\w+", r"\1", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+Z?(\d\d:\d\d)?", "TIME", text)
     text = re.sub(r"\b\d{10}-[0-9a-f-]{36}\b", "TOKEN", text)
     text = re.sub(r"(?m)^(invoice_prefix +)\w+", r"\1PREFIX", text)

@@ -6,19 +6,18 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import pytest
+from stripe import StripeClient
 
 from local.cloud import (
     ACCESS_KEY,
@@ -41,6 +40,8 @@ from local.stripe_double.webhooks import WebhookEndpoint
 from tests.custom_handlers_document import write_example
 from tests.documents import Block, blocks, copy_of_the_project
 from tests.local_cloud.test_events import make_due_for_the_last_time
+from tests.local_cloud.workers import end_workers
+from tests.terminal import run_in_terminal
 
 STRIPE_CUSTOMERS = f"""\
 #!/bin/sh
@@ -51,30 +52,7 @@ DOCUMENTS = ("docs/deploy.md", "README.md", "docs/custom-handlers.md", "docs/ope
 AWS_CLI = ROOT / ".tools" / "awscli" / "bin" / "aws"
 PATIENCE = 30.0
 BLOCKS = [*blocks(*DOCUMENTS)]
-CHANGE = """
-curl -sS --fail-with-body "https://api.stripe.com/v1/customers/$CUSTOMER" --user "$SECRET_KEY:" \\
-    -d description="$DESCRIPTION"
-"""
-DELETE = """
-curl -sS --fail-with-body -X DELETE "https://api.stripe.com/v1/customers/$CUSTOMER" \\
-    --user "$SECRET_KEY:"
-"""
-
 LATER_USER = '{"user_id": "later", "billing_email": "later@example.com"}'
-
-CURL = """\
-#!{python}
-# Stripe's name leads to this machine; all else is curl's.
-import os, re, sys
-
-def local(argument):
-    for name, address in {names!r}:
-        argument = re.sub(name, address, argument)
-    return argument
-
-os.execv({curl!r}, [{curl!r}, *map(local, sys.argv[1:])])
-"""
-
 
 AWS = f"""\
 #!/bin/sh
@@ -100,6 +78,7 @@ class Reader:
     stripe: Stripe
     folder: Path
     project: Path
+    secret_key: str = DOUBLE_API_KEY
     left: list[Block] = field(default_factory=lambda: [b for b in BLOCKS if b.reason is None])
 
     def follow(self, section: str, *typed: str) -> str:
@@ -118,6 +97,21 @@ class Reader:
         """Run the next block alone, which is of this section."""
         assert self.left[0].section == section, self.left[0]
         return self.run(self.left.pop(0).code, *typed)
+
+    def answer(self, section: str, answers: Mapping[str, str], interrupt_at: str = "") -> str:
+        """Run the next block, which is of this section, in a terminal; return the screen.
+
+        A block that Ctrl-C has interrupted is left to be run again.
+        """
+        assert self.left[0].section == section, self.left[0]
+        script = self._script(self.left[0].code)
+        status, screen = run_in_terminal(
+            ["bash", "-c", script], answers, interrupt_at, cwd=self.project, env=self.environment
+        )
+        assert status == (130 if interrupt_at else 0), screen
+        if not interrupt_at:
+            self.left.pop(0)
+        return screen
 
     def run(self, code: str, *typed: str) -> str:
         """Run commands in bash, which has to succeed, and return what they print."""
@@ -141,13 +135,16 @@ class Reader:
 
     def attempt(self, code: str, *typed: str) -> subprocess.CompletedProcess[str]:
         """Run commands in bash."""
+        return self._bash(self._script(code), *typed)
+
+    def _script(self, code: str) -> str:
+        """The commands, with what the terminal has before, and what it has after them."""
         kept = self.folder / "terminal"
         kept.touch()
-        script = (
+        return (
             f"set -aeuo pipefail\nsource {kept}\n{code}\n"
             f'{{ export -p; declare -f; echo cd "$(printf %q "$PWD")"; }} > {kept}\n'
         )
-        return self._bash(script, *typed)
 
     def _bash(self, script: str, *typed: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -253,11 +250,7 @@ class Reader:
 
     def end_workers(self, logical_id: str) -> None:
         """End the processes of a function, as Lambda does every now and then."""
-        name = self.resource(logical_id)
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # a worker of an earlier version has ended
-                if any(f"{self.folder}/ministack-lambda-{name}-" in a for a in process.cmdline()):
-                    process.kill()
+        end_workers(self.folder, self.resource(logical_id))
 
 
 def wait_until(true: Callable[[], object], what: str) -> None:
@@ -314,7 +307,7 @@ def reader() -> Iterator[Reader]:
         deliver_locally(endpoint, used)
         project = copy_of_the_project(folder)
         configure(project, used)
-        stand_ins(folder / "bin", used, project)
+        stand_ins(folder / "bin", project)
         yield Reader(endpoint, used, folder, project)
 
 
@@ -331,18 +324,11 @@ def configure(project: Path, used: Stripe) -> None:
     )
 
 
-def stand_ins(folder: Path, used: Stripe, project: Path) -> None:
-    """Let what the documents call by name reach the local AWS and the double alone."""
-    names = [(r"https://api\.stripe\.com", used.api_base)]
-    curl = CURL.format(python=sys.executable, names=names, curl=shutil.which("curl"))
+def stand_ins(folder: Path, project: Path) -> None:
+    """Let what the documents call by name reach the local AWS alone."""
     folder.mkdir()
     command_line = STRIPE_CUSTOMERS.format(project=project)
-    programs = {
-        "curl": curl,
-        "aws": AWS,
-        "sam": SAM_STAND_IN,
-        "stripe-customers": command_line,
-    }
+    programs = {"aws": AWS, "sam": SAM_STAND_IN, "stripe-customers": command_line}
     for name, program in programs.items():
         (folder / name).write_text(program)
         (folder / name).chmod(0o755)
@@ -357,21 +343,28 @@ def test_commands_do_what_documents_say(reader: Reader) -> None:
 
 
 def deploy(reader: Reader) -> None:
-    reader.follow("What you need")
-    reader.follow("Keep Stripe's API key", DOUBLE_API_KEY)
-    reader.follow("Deploy the stack")
-    reader.follow("Connect Stripe", DOUBLE_API_KEY)
+    section, keys = "Set up the stack", {"Secret key: ": DOUBLE_API_KEY}
+    both = {**keys, "Restricted key: ": DOUBLE_API_KEY, "Do this? [y/N]: ": "y"}
+    interrupted = reader.answer(section, both, interrupt_at="codeuri")
+    assert "interrupted: run setup again to continue" in interrupted
+    continued = reader.answer(section, {**keys, "Do this? [y/N]: ": "y"})
+    assert "Restricted key: " not in continued
+    assert re.search(r"api key +unchanged", continued)
+    assert continued.rstrip().endswith("checks, 0 problems")
+    assert DOUBLE_API_KEY not in interrupted + continued
+    again = reader.run("stripe-customers setup", DOUBLE_API_KEY)
+    assert [line.split("\t")[1] for line in again.splitlines()] == ["unchanged"] * 3
+    reader.run(f"TABLE={output(reader, 'TableName')}")
 
-    created = json.loads(reader.follow("Create a customer"))
-    assert created["stripe_id"] == reader.variable("CUSTOMER")
+    created = fields(reader.step("See the webhook at work"))
+    reader.run(f"CUSTOMER={created['stripe_id']}")
     wait_until(lambda: reader.all_applied(1), "the event of the creation is applied")
-    assert reader.step("See the webhook at work").split() == [reader.events()[0]["pk"]["S"]]
-
-    reader.step("See the webhook at work")
-    wait_until(lambda: reader.all_applied(2), "the change is applied")
+    assert reader.events()[0]["stripe_id"]["S"] in reader.step("See the webhook at work")
+    change(reader, "changed on Stripe")
     seen = reader.step("See the webhook at work")
-    assert '"description": "changed on Stripe"' in seen
+    assert "changed on Stripe" in seen
     assert all(event["stripe_id"]["S"] in seen for event in reader.events())
+    assert json.loads(reader.follow("Call the API"))["stripe_id"] == created["stripe_id"]
 
 
 def custom_handlers(reader: Reader) -> None:
@@ -539,7 +532,8 @@ def roll_the_webhook_secret(reader: Reader) -> None:
 def change(reader: Reader, description: str) -> None:
     """Change the customer on Stripe, and see that the webhook updates the record."""
     known = len(reader.events())
-    reader.run(f"DESCRIPTION={shlex.quote(description)}\n{CHANGE}")
+    client = StripeClient(reader.secret_key, base_addresses={"api": reader.stripe.api_base})
+    client.v1.customers.update(reader.variable("CUSTOMER"), {"description": description})
     wait_until(lambda: reader.all_applied(known + 1), f"the change is applied {description}")
 
 
@@ -549,7 +543,7 @@ def roll_the_api_key(reader: Reader) -> None:
     with reader.stripe.double.use() as double:
         double.api_keys = {"sk_test_new"}
     reader.run("api /customers/user-1/sync -X POST")
-    reader.run("SECRET_KEY=sk_test_new")
+    reader.secret_key = "sk_test_new"
 
 
 def change_the_api_version(reader: Reader) -> None:
@@ -558,10 +552,10 @@ def change_the_api_version(reader: Reader) -> None:
     old.api_version = "2024-06-20"
     change(reader, "in the old version")
     # The status is 1, since the old endpoint is a problem.
-    created = reader.attempt(reader.left.pop(0).code, "sk_test_new")
+    created = reader.attempt(reader.left.pop(0).code, reader.secret_key)
     assert created.returncode == 1, created.stderr
     assert old.id in created.stdout
-    reader.run("export STRIPE_API_KEY=sk_test_new")
+    reader.run(f"export STRIPE_API_KEY={reader.secret_key}")
     reader.end_workers("LinkCustomer")
     assert reader.stripe.double
     with reader.stripe.double.use() as double:
