@@ -386,6 +386,26 @@ class TestDoctor:
         assert (skipped["check"], skipped["result"]) == ("endpoint", "skipped")
 
 
+class TestParameters:
+    @pytest.fixture
+    def stack_parameters(self) -> Json:
+        return {"Closed": "true", "StoredRecords": "Card,TaxId,Entitlement"}
+
+    def test_closed_stack_is_a_problem(self, run: Run, parts: Parts) -> None:
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert (problem["check"], problem["found"]) == ("maintenance", "the stack is closed")
+
+    def test_stored_kinds_need_further_permissions(self, run: Run, parts: Parts) -> None:
+        faults = parts.world.stripe.faults
+        faults.fail_next(status=403, match="GET /v1/customers/*/tax_ids")
+        faults.fail_next(status=403, match="GET /v1/entitlements/active_entitlements")
+        problems = objects_of_failure(run("doctor", "--json"))
+        assert [each["found"] for each in problems if each["check"] == "permission"] == [
+            "the key may not read tax ids",
+            "the key may not read entitlements",
+        ]
+
+
 def objects_of_failure(result: Any) -> list[Json]:
     assert result.exit_code == 1
     return [json.loads(line) for line in result.stdout.splitlines()]
