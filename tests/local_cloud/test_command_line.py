@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from local.cloud import (
     ACCESS_KEY,
@@ -28,7 +30,8 @@ from local.cloud import (
     local_cloud,
 )
 from local.stripe_double import StripeDoubleServer
-from tests.local_cloud.faults import API_KEY, SIGNING, Site, secret
+from stripe_integrations_cli.app import app
+from tests.local_cloud.faults import API_KEY, FAULTS, SIGNING, Site, missing_table, secret
 from tests.local_cloud.test_events import make_due_for_the_last_time
 from tests.terminal import run_in_terminal
 
@@ -312,6 +315,68 @@ def forget_webhook(cloud: Cloud) -> None:
 
 def is_applied(cloud: Cloud, stripe_id: str) -> bool:
     return "applied" in {event["state"] for event in events_of(cloud, stripe_id)}
+
+
+class Doctor:
+    """Runs `doctor` in this process, which takes half a second instead of two."""
+
+    def __init__(self, operator: Operator, site: Site) -> None:
+        self.operator = operator
+        self.site = site
+
+    def problems(self) -> list[dict[str, str]]:
+        """What `doctor` prints."""
+        environment = {
+            **self.operator.environment,
+            "STRIPE_API_KEY": DOUBLE_API_KEY,
+            **self.site.environment,
+        }
+        now = time.time
+        with pytest.MonkeyPatch.context() as patch:
+            fast = SimpleNamespace(time=lambda: now() + self.site.clock_differs)
+            patch.setattr("stripe_integrations_cli.doctor.time", fast)
+            result = CliRunner().invoke(app, ["doctor", "--json"], env=environment)
+        found = [json.loads(line) for line in result.stdout.splitlines()]
+        assert result.exit_code == bool(found), result.output
+        assert not re.search(r"whsec_\w", result.output)
+        assert DOUBLE_API_KEY not in result.output
+        return found
+
+
+@pytest.fixture(scope="module")
+def doctor(operator: Operator, cloud: Cloud) -> Doctor:
+    """The operator of a stack on which TestSetup has run `setup`."""
+    return Doctor(operator, Site(cloud))
+
+
+class TestDoctor:
+    def test_finds_nothing_on_a_healthy_stack(self, doctor: Doctor) -> None:
+        assert doctor.problems() == []
+
+    @pytest.mark.parametrize("name", FAULTS)
+    def test_names_a_planted_fault_and_no_other(self, doctor: Doctor, name: str) -> None:
+        fault = FAULTS[name]
+        with fault.plant(doctor.site):
+            problems = doctor.problems()
+        assert {each["check"] for each in problems} == fault.checks, problems
+        assert {each["result"] for each in problems} == {"problem"}
+        assert any(fault.found in each["found"] for each in problems), problems
+        assert all(each["to_do"] for each in problems)
+
+    def test_names_a_table_that_was_deleted(self, doctor: Doctor) -> None:
+        with missing_table(doctor.site):
+            problems = doctor.problems()
+        assert "there is no table deleted" in [each["found"] for each in problems]
+
+    def test_finds_nothing_once_all_is_taken_back(self, doctor: Doctor) -> None:
+        assert doctor.problems() == []
+
+    def test_terminal_gets_a_table(self, operator: Operator, doctor: Doctor) -> None:
+        with FAULTS["disabled schedule"].plant(doctor.site):
+            status, screen = operator.terminal("doctor")
+        assert status == 1
+        assert "\x1b[1;31mproblem" in screen
+        assert "aws events enable-rule" in " ".join(plain(screen).split())
 
 
 class TestDocument:
