@@ -164,7 +164,7 @@ bench-check: .venv/ready .tools/bench/ready ## the numbers of calls, units, modu
 # Each fetches what it needs, and says NOT RUN: and why where that is not to be had.
 
 .PHONY: test-dynamodb-local
-test-dynamodb-local: .venv/ready ## the same on AWS's DynamoDB Local, and tests of its own
+test-dynamodb-local: .venv/ready ## the functional tests on AWS's DynamoDB Local, without exhaustive searches, and tests of its own
 	@.venv/bin/python -m tools.target $@ --needs dynamodb-local -- \
 		$(PYTEST) --dynamodb=local -m 'not exhaustive' \
 		$(or $(ARGS),tests/stripe_integrations tests/functions tests/dynamodb_local)

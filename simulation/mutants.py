@@ -209,6 +209,7 @@ MUTANTS = (
         f"{_EVENTS}/failures.py",
         "        current().report_dead_letter(message)\n",
         "        _ = message\n",
+        seed=25,
     ),
     Mutant(
         "waiting events ignored",
@@ -246,6 +247,7 @@ MUTANTS = (
         f"{_EVENTS}/ordering.py",
         "return Freshness.AMBIGUOUS if self._is_default(stripe_id) else freshness",
         "return freshness",
+        seed=37,
     ),
     Mutant(
         "removed object accepted as a default",
@@ -271,6 +273,7 @@ MUTANTS = (
         f"{_MODELS}/subscription.py",
         "        if self.status in _FINAL_STATUSES or not self.is_attached:\n",
         "        if self.status is not None or not self.is_attached:\n",
+        seed=7,
     ),
     Mutant(
         "final payload lost after a deletion",
@@ -278,18 +281,21 @@ MUTANTS = (
         "        elif pending.add_final(event):\n            outcomes.append(Outcome(event))\n",
         "        elif event.kind.endswith('subscription.deleted'):\n"
         "            outcomes.append(Outcome(event))\n",
+        seed=18,
     ),
     Mutant(
         "older event not published",
         f"{_EVENTS}/side_effects.py",
         "        return cls(event, Effect.OLDER, OLDER)\n",
         "        return cls(event, None, OLDER)\n",
+        seed=10,
     ),
     Mutant(
         "event published only if it changes records",
         f"{_EVENTS}/apply.py",
         "effect = Effect.NONE if is_publish_type(event.kind) else None",
         "effect = None",
+        seed=10,
     ),
     Mutant(
         "family of event types without its dot",
@@ -321,6 +327,7 @@ MUTANTS = (
         f"{_EVENTS}/apply.py",
         "    if not carries_our_token(event.data_object):\n        return None",
         "    if not carries_our_token(event.data_object):\n        return _fetch_customer(event)",
+        seed=11,
     ),
     Mutant(
         "claim overwritten by a rebuild",
@@ -333,6 +340,7 @@ MUTANTS = (
         f"{_MODELS}/pointer.py",
         'transaction.save(self, is_free, return_values="ALL_OLD")',
         "transaction.save(self)",
+        seed=30,
     ),
     Mutant(
         "claim overwritten by an adoption",
@@ -371,6 +379,7 @@ MUTANTS = (
         f"{_CUSTOMERS}/assign.py",
         "_store(customer, replacement, [update.add_to])",
         "_store(customer, replacement)",
+        seed=58,
     ),
     Mutant(
         "metadata written before an adoption is stored",
@@ -382,6 +391,7 @@ MUTANTS = (
         "        current().new_token(),\n"
         "    )\n"
         "    return _unless_stale(assign_adopted(",
+        seed=21,
     ),
     Mutant(
         "metadata left by a release",
@@ -408,6 +418,7 @@ MUTANTS = (
         f"{_CUSTOMERS}/release.py",
         "        child.delete_orphan()\n",
         "        pass\n",
+        seed=39,
     ),
     Mutant(
         "effect on a released record relied on",
@@ -440,6 +451,7 @@ MUTANTS = (
         f"{_MODELS}/window.py",
         "        self.created_from = bounds[-1]\n",
         "        self.created_from = bounds[-1] + seconds // parts // 2\n",
+        seed=7,
     ),
     Mutant(
         "page skipped after a kill",
@@ -448,6 +460,7 @@ MUTANTS = (
         "    page = _read_page(window)\n"
         "    if page.cursor:\n"
         "        window.advance(page.cursor, {})\n",
+        seed=8,
     ),
     Mutant(
         "stale page written over a newer state",
@@ -455,7 +468,7 @@ MUTANTS = (
         "    match page.observation.compared_to(record.observation):\n",
         "    match Freshness.NEWER:\n",
         also=(("page.observation.compared_to(observation) if observation else ", ""),),
-        seed=85,
+        seed=109,
     ),
     Mutant(
         "children of a page taken for a complete list",
@@ -463,12 +476,14 @@ MUTANTS = (
         "    customer.run_id = run.run_id\n",
         "    customer.run_id = run.run_id\n"
         "    customer.listings = customer.listed(stored_kinds(), page.observation)['listings']\n",
+        seed=31,
     ),
     Mutant(
         "conflict with a pointer overwritten by a mapping",
         f"{_ACCOUNT}/mapping.py",
         "        pointer.create_in(transaction)\n",
         "        transaction.save(pointer)\n",
+        seed=22,
     ),
     Mutant(
         "conflict with a claim overwritten by a mapping",
@@ -482,6 +497,7 @@ MUTANTS = (
         "return pointer if pointer and pointer.run_id == run_id else None",
         "return pointer if pointer and pointer.user_id else None",
         also=(("pointer.run_id != run.of_run", "pointer.user_id is None"),),
+        seed=7,
     ),
     Mutant(
         "metadata written by a run not noted",
@@ -502,6 +518,7 @@ MUTANTS = (
         f"{_ACCOUNT}/compare.py",
         "Observed(DifferenceKind.MISSING) if is_ours or stores_unassigned() else None",
         "Observed(DifferenceKind.MISSING) if is_ours else None",
+        seed=7,
     ),
     Mutant(
         "difference of a verification not checked again",
@@ -521,12 +538,14 @@ MUTANTS = (
         "        keys = {child.sk for child in listed}\n",
         "        listed = [child for child in listed if not child.is_incomplete]\n"
         "        keys = {child.sk for child in listed}\n",
+        seed=24,
     ),
     Mutant(
         "sweep ends after its first page",
         f"{_EVENTS}/reconcile.py",
         '                cursor.advance(events[-1]["id"])\n',
         "                cursor.finish()\n                return\n",
+        seed=36,
     ),
     Mutant(
         "replayed response of an update written",

@@ -19,8 +19,8 @@ _SHARED_TYPES = (
     ModuleType,
     type,
 )
-_SHARED_PACKAGES = ("botocore", "local", "pynamodb.connection", "simulation")
-"""Where the types are of which all tasks share the instances."""
+_SHARED_PACKAGES = ("botocore.", "local.", "pynamodb.connection.", "simulation.")
+"""Packages whose objects all tasks share."""
 
 
 def retained_bytes(task: Task) -> int:
@@ -48,4 +48,5 @@ def _locals(task: Task) -> Iterator[Any]:
 
 
 def _is_shared(value: Any) -> bool:
-    return isinstance(value, _SHARED_TYPES) or type(value).__module__.startswith(_SHARED_PACKAGES)
+    module = f"{type(value).__module__}."
+    return isinstance(value, _SHARED_TYPES) or module.startswith(_SHARED_PACKAGES)

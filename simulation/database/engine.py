@@ -99,7 +99,7 @@ class Database:
         if handle is None:
             return error_response("UnknownOperationException", f"unknown operation: {operation}")
         vars(dynamodb).update(self._globals)
-        if operation == "Query" and self._is_complete(body):
+        if operation == "Query" and self._is_well_formed(body):
             dynamodb._tables = self._tables_for(body)
         status, _, text = handle(body)
         if operation == "CreateTable" and status == 200:
@@ -149,7 +149,7 @@ class Database:
         if self._index_delay is not None:
             self._lagging_indexes[name] = _LaggingIndexes(indexes, self._index_delay)
 
-    def _is_complete(self, query: Json) -> bool:
+    def _is_well_formed(self, query: Json) -> bool:
         """Return whether there is what a query reads, and whether its pages are well-formed."""
         table = self._tables.get(query.get("TableName"))
         if not table or query.get("Limit", 1) < 1:

@@ -33,7 +33,10 @@ def consumed_units(body: Json) -> float:
 
 
 def written_units(body: Json) -> float:
-    """Return the units that a run compares with its budget: of a transaction, without indexes."""
+    """Return the units of a write that a run compares with its budget.
+
+    Of a transaction, those of its indexes do not count.
+    """
     name = "WriteCapacityUnits"
     return float(sum(entry.get(name) or entry["CapacityUnits"] for entry in _consumed(body)))
 
