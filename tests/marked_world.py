@@ -22,7 +22,7 @@ from simulation.deployment import TABLE_NAME, table_definition
 from stripe_integrations import observability
 from stripe_integrations.context import Context, use
 from stripe_integrations.models.table import Record
-from stripe_integrations.observability import logger
+from stripe_integrations.observability import handler, logger
 from tests.marked import card_fields, customer_fields, mark, method_fields, user_id
 from tests.world import Json, World
 
@@ -202,10 +202,8 @@ class Output:
         """Capture the output inside the block."""
         root = logging.getLogger()
         lambdas = logging.StreamHandler(self.stream)
-        functions = logger.registered_handler
-        assert isinstance(functions, logging.StreamHandler)
-        usual = functions.setStream(self.stream)
-        level, own_level = root.level, logger.log_level
+        usual = handler.setStream(self.stream)
+        level, own_level = root.level, logger.level
         root.addHandler(lambdas)
         root.setLevel(logging.WARNING)
         logger.setLevel(logging.DEBUG)
@@ -218,4 +216,4 @@ class Output:
             root.removeHandler(lambdas)
             root.setLevel(level)
             logger.setLevel(own_level)
-            functions.setStream(usual or sys.stdout)
+            handler.setStream(usual or sys.stdout)

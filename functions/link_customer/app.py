@@ -7,15 +7,13 @@ the outcome is reported: as an HTTP response, or by failing the invocation.
 
 from typing import Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.adapters import secrets
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints import ingress, webhook_signature
 from stripe_integrations.entrypoints.http import Request, Response, http_handler
-from stripe_integrations.entrypoints.invocation import invocation_handler
-from stripe_integrations.observability import logger
+from stripe_integrations.entrypoints.invocation import LambdaContext, invocation_handler
+from stripe_integrations.observability import add_fields
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def receive_webhook(request: Request) -> Response:
 @invocation_handler
 def receive_from_event_bridge(envelope: dict[str, Any]) -> dict[str, Any]:
     stored = _receive(ingress.unwrap_stripe_event(envelope))
-    logger.info("received", extra={"stripe_event_id": stored["id"], "state": stored["state"]})
+    add_fields(stripe_event_id=stored["id"], state=stored["state"])
     return stored
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
-from stripe_integrations.observability import error_log_fields, logger
+from stripe_integrations.observability import add_fields, error_log_fields, logger
 
 
 @invocation_handler
@@ -13,5 +13,5 @@ def handler(_: dict[str, Any]) -> dict[str, int]:
     for error in result.failures:
         logger.warning("failed", extra=error_log_fields(error))
     counts = {"swept": result.swept, "recovered": result.recovered, "attempted": result.attempted}
-    logger.info("reconciled", extra=counts)
+    add_fields(**counts)
     return counts

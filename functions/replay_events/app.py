@@ -7,7 +7,7 @@ from stripe_integrations.actions import StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models.fields import is_text
-from stripe_integrations.observability import logger
+from stripe_integrations.observability import add_fields
 
 
 @invocation_handler
@@ -23,5 +23,5 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
             raise InvalidFieldError(
                 "event", "must have event_id, failed: true, or created_from before created_to"
             )
-    logger.info("replayed", extra={"replayed": result.replayed})
+    add_fields(replayed=result.replayed)
     return asdict(result)

@@ -12,7 +12,7 @@ from stripe_integrations.context import current
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations.models.run import PaymentMethodPolicy, RunKind, RunState
-from stripe_integrations.observability import logger, send_metrics
+from stripe_integrations.observability import add_fields, print_line
 
 _KEY = re.compile(r"mappings/[A-Za-z0-9_./-]{1,200}\.(csv|jsonl)")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,96}")
@@ -42,8 +42,8 @@ def handler(event: dict[str, Any]) -> dict[str, Any]:
 def _work(run_id: str, worker: str) -> dict[str, Any]:
     for step in StripeAccount.work(run_id, worker):
         results = {str(result): count for result, count in step.page.results.items()}
-        logger.info("walked a page", extra={"run_id": run_id, "window": step.window.id, **results})
-        send_metrics()
+        add_fields(run_id=run_id, window=step.window.id, **results)
+        print_line("walked a page")
     progress = StripeAccount.progress(run_id)
     return {
         "run_id": run_id,

@@ -126,6 +126,11 @@ class Context:
         if self.is_invocation:
             self.measure(metric, value)
 
+    def log_item(self, name: str, item: Mapping[str, Any] | str) -> None:
+        """Add an item to a list in the invocation's log line; ignored outside of an invocation."""
+        if self.is_invocation:
+            observability.add_item(name, item)
+
     def begin_invocation(self, remaining_milliseconds: int) -> None:
         """Note when the current invocation of a Lambda function ends."""
         self.deadline = self.clock() + remaining_milliseconds / 1000
@@ -140,16 +145,18 @@ class Context:
             self.after_stripe_call(call)
         if not self.is_invocation:
             return
-        self.add_metric(Metric.STRIPE_LATENCY, round(call.seconds * 1000))
+        milliseconds = round(call.seconds * 1000)
+        self.add_metric(Metric.STRIPE_LATENCY, milliseconds)
         if call.is_rate_limited:
             self.add_metric(Metric.STRIPE_RATE_LIMITED)
-        logger.info(
+        observability.add_stripe_call(milliseconds, call.request_id)
+        logger.debug(
             "called Stripe",
             extra={
                 "operation": call.operation,
                 "stripe_status": call.status,
                 "stripe_request_id": call.request_id,
-                "milliseconds": round(call.seconds * 1000),
+                "milliseconds": milliseconds,
             },
         )
 

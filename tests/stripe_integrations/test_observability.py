@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections import Counter
 from typing import Any, NoReturn
 
 import pytest
-from aws_lambda_powertools.metrics import EphemeralMetrics
 
 import functions.create_customer.app as create_customer
 import functions.replay_events.app as replay_events
@@ -143,18 +143,16 @@ class TestMetrics:
         assert len(latencies) == 4
         assert measured(world)[Metric.STRIPE_RATE_LIMITED] == 1
 
-    def test_metrics_are_printed_at_end_of_invocation(
-        self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    def test_are_in_the_line_of_the_invocation(
+        self, world: World, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        metrics = EphemeralMetrics(namespace=observability.NAMESPACE, service="stack")
-        monkeypatch.setattr(observability, "_metrics", metrics)
+        monkeypatch.setenv("DEPLOYMENT_NAME", "stack")
         world.context.measure = observability.measure
         world.create()
         world.get()
         world.stripe.faults.fail_next(None, status=500)
         world.create("u-2")
-        printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        first, second = (line for line in printed if "_aws" in line)
+        first, read, second = lines(log)
         (directive,) = first["_aws"]["CloudWatchMetrics"]
         assert directive["Namespace"] == "StripeIntegrations"
         assert directive["Dimensions"] == [["service"]]
@@ -163,53 +161,71 @@ class TestMetrics:
             "StripeLatency": "Milliseconds",
         }
         assert (first["CustomersCreated"], first["service"]) == ([1], "stack")
+        assert "_aws" not in read
         assert len(second["StripeLatency"]) >= 1
+
+    def test_are_printed_at_every_log_level(
+        self, world: World, log: io.StringIO, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.ERROR, logger=observability.logger.name)
+        world.context.measure = observability.measure
+        world.create()
+        world.get()
+        (created,) = lines(log)
+        assert created["CustomersCreated"] == [1]
+
+    def test_count_is_one_value_of_each_line(self, log: io.StringIO) -> None:
+        observability.begin_invocation("r-1")
+        for _ in range(250):
+            observability.measure(Metric.EVENTS_APPLIED, 1)
+        for milliseconds in range(250):
+            observability.measure(Metric.STRIPE_LATENCY, milliseconds)
+        observability.end_invocation()
+        printed = lines(log)
+        assert [len(line["StripeLatency"]) for line in printed] == [100, 100, 50]
+        assert [line.get("EventsApplied") for line in printed] == [[250], None, None]
 
 
 class TestInternalErrors:
     @pytest.fixture
     def version(self, monkeypatch: pytest.MonkeyPatch) -> str:
-        """The version of the function that runs; its metrics are printed."""
-        metrics = EphemeralMetrics(namespace=observability.NAMESPACE, service="stack")
-        monkeypatch.setattr(observability, "_metrics", metrics)
+        """The version of the function that runs."""
+        monkeypatch.setenv("DEPLOYMENT_NAME", "stack")
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "sync-customer")
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
         return "7"
 
-    def printed(self, capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, ...], Json]:
-        """The metrics, by the names of their dimensions."""
-        blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        return {
-            tuple(blob["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]): blob
-            for blob in blobs
-            if "InternalErrors" in blob
+    def printed(self, log: io.StringIO) -> Json:
+        """The last line, whose metric has both sets of dimensions."""
+        line = lines(log)[-1]
+        measured = {
+            tuple(dimensions)
+            for directive in line["_aws"]["CloudWatchMetrics"]
+            for dimensions in directive["Dimensions"]
+            if "InternalErrors" in [metric["Name"] for metric in directive["Metrics"]]
         }
+        assert measured == {("service",), ("service", "function_name", "function_version")}
+        return line
 
     def test_have_version_as_dimension_too(
-        self, world: World, stripe_id: str, version: str, capsys: pytest.CaptureFixture[str]
+        self, world: World, stripe_id: str, version: str, log: io.StringIO
     ) -> None:
         world.context.measure = observability.measure
         world.configure(deployment_name="another")
         assert world.sync()["statusCode"] == 500
-        printed = self.printed(capsys)
-        assert printed.keys() == {("service",), ("service", "function_name", "function_version")}
-        of_version = printed["service", "function_name", "function_version"]
-        assert (of_version["service"], of_version["function_name"]) == ("stack", "sync-customer")
-        assert (of_version["function_version"], of_version["InternalErrors"]) == (version, [1])
+        line = self.printed(log)
+        assert (line["service"], line["function_name"]) == ("stack", "sync-customer")
+        assert (line["function_version"], line["InternalErrors"]) == (version, [1])
 
     def test_are_counted_where_the_settings_are_invalid(
-        self,
-        world: World,
-        version: str,
-        capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
+        self, world: World, version: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def current() -> NoReturn:
             raise ConfigurationError("TABLE_NAME is not set")
 
         monkeypatch.setattr(invocation, "current", current)
         assert world.get()["statusCode"] == 500
-        assert len(self.printed(capsys)) == 2
+        assert self.printed(log)["InternalErrors"] == [1]
 
     def test_do_not_include_failures_of_stripe(self, world: World, stripe_id: str) -> None:
         world.stripe.faults.fail_next(None, status=500)
@@ -276,17 +292,27 @@ class TestBacklogMetrics:
 
 
 class TestLog:
-    def test_lines_have_ids_of_request_and_of_stripes(self, world: World, log: io.StringIO) -> None:
+    def test_line_has_ids_of_request_and_of_stripes(self, world: World, log: io.StringIO) -> None:
         body = json.dumps({"user_id": "u-1", "billing_email": "jane@example.com"})
         event = api_event("POST", "/customers", body=body)
         event["requestContext"]["requestId"] = "api-1"
         world.call(create_customer, event)
-        called, responded = lines(log)
-        assert [line["correlation_id"] for line in (called, responded)] == ["api-1", "api-1"]
-        assert called["message"] == "called Stripe"
-        assert called["stripe_request_id"].startswith("req_")
-        assert called["stripe_status"] == 200
+        (responded,) = lines(log)
+        assert responded["correlation_id"] == "api-1"
+        assert responded["function_request_id"]
+        assert responded["stripe"]["calls"] == 1
+        (request_id,) = responded["stripe_request_ids"]
+        assert request_id.startswith("req_")
         assert responded["status"] == 201
+
+    def test_debug_has_a_line_for_each_call_to_stripe(
+        self, world: World, log: io.StringIO, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG, logger=observability.logger.name)
+        world.create()
+        called, responded = lines(log)
+        assert (called["message"], called["stripe_status"]) == ("called Stripe", 200)
+        assert responded["stripe_request_ids"] == [called["stripe_request_id"]]
 
     def test_refused_call_has_stripes_id(
         self, world: World, log: io.StringIO, stripe_id: str
@@ -294,9 +320,9 @@ class TestLog:
         clear(log)
         world.stripe.faults.fail_next(1, status=403)
         world.sync()
-        called, refused = lines(log)
-        assert called["stripe_status"] == 403
-        assert called["stripe_request_id"] == refused["stripe_request_id"]
+        (refused,) = lines(log)
+        assert (refused["level"], refused["stripe_status"]) == ("WARNING", 403)
+        assert refused["stripe_request_ids"] == [refused["stripe_request_id"]]
 
     def test_event_has_its_id_from_webhook_to_end(
         self, world: World, log: io.StringIO, stripe_id: str
@@ -305,26 +331,49 @@ class TestLog:
         clear(log)
         world.deliver_and_apply()
         (event,) = world.items(record_type="Event", kind="customer.updated")
-        found = [
-            line for line in lines(log) if event["stripe_id"] in line.get("stripe_event_id", "")
-        ]
-        assert [line["message"] for line in found] == [
+        received, applied = (line for line in lines(log) if event["stripe_id"] in json.dumps(line))
+        assert (received["message"], received["stripe_event_id"]) == (
             "responded",
-            "called Stripe",
-            "called Stripe",
-            "called Stripe",
-            "event ended",
-        ]
-        assert (found[-1]["state"], found[-1]["stripe_customer_id"]) == ("applied", stripe_id)
+            event["stripe_id"],
+        )
+        assert (applied["message"], applied["stripe"]["calls"]) == ("completed", 3)
+        assert {
+            "stripe_event_id": event["stripe_id"],
+            "stripe_customer_id": stripe_id,
+            "state": "applied",
+        } in applied["events"]
 
-    def test_keys_end_with_the_invocation(
+    def test_invocation_prints_further_lines_of_a_long_list(self, log: io.StringIO) -> None:
+        observability.begin_invocation("r-1")
+        for number in range(201):
+            observability.add_item("events", {"stripe_event_id": f"evt_{number}"})
+        observability.set_outcome(logging.INFO, "completed")
+        observability.end_invocation()
+        printed = lines(log)
+        assert [line["message"] for line in printed] == ["continues", "continues", "completed"]
+        assert [len(line["events"]) for line in printed] == [100, 100, 1]
+        assert {line["function_request_id"] for line in printed} == {"r-1"}
+
+    def test_fields_end_with_the_invocation(
         self, world: World, log: io.StringIO, stripe_id: str
     ) -> None:
-        observability.logger.append_keys(customer_email="jane@example.com")
+        observability.add_fields(customer_email="jane@example.com")
         clear(log)
         world.get()
         (responded,) = lines(log)
         assert not {"stripe_event_id", "customer_email"} & responded.keys()
+
+    def test_killed_process_has_no_outcome(
+        self, world: World, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def leave(*_: Any) -> None:
+            raise SystemExit
+
+        monkeypatch.setattr("stripe_integrations.actions.StripeEvent.replay", leave)
+        with pytest.raises(SystemExit):
+            world.invoke(replay_events, {"event_id": "evt_1"})
+        (interrupted,) = lines(log)
+        assert (interrupted["level"], interrupted["message"]) == ("ERROR", "interrupted")
 
     def test_unexpected_error_is_raised_by_type_only(
         self, world: World, log: io.StringIO, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,11 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
-from stripe_integrations import errors
+from stripe_integrations import errors, observability
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.caller import Caller
 from stripe_integrations.entrypoints.invocation import (
+    LambdaContext,
     LambdaHandler,
     begin_invocation,
     count_internal_error,
@@ -28,7 +28,7 @@ from stripe_integrations.entrypoints.invocation import (
 )
 from stripe_integrations.entrypoints.user_in_url import is_me_route, user_id_in_url
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.observability import Metric, error_log_fields, logger
+from stripe_integrations.observability import Metric, error_log_fields
 
 Json = dict[str, Any]
 
@@ -202,21 +202,23 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
 
     @observed
     def handler(event: Any, context: LambdaContext) -> Json:
-        logger.set_correlation_id(_request_id(event))
+        observability.set_correlation_id(_request_id(event))
         request = Request(event if isinstance(event, dict) else {})
         try:
             begin_invocation(context)
             response = operation(request)
         except errors.StripeIntegrationsError as error:
             response = problem(error, request)
-            logger.warning("refused", extra={"status": response.status, **error_log_fields(error)})
+            outcome = logging.WARNING, "refused", error_log_fields(error)
             if isinstance(error, errors.SignatureVerificationError):
                 current().add_metric(Metric.SIGNATURES_REFUSED)
         except Exception as error:
             response = _problem(500, "internal-error", _OUR_FAULT)
-            logger.error("failed", extra={"status": response.status, **error_log_fields(error)})
+            outcome = logging.ERROR, "failed", error_log_fields(error)
         else:
-            logger.info("responded", extra={"status": response.status, **response.logged})
+            outcome = logging.INFO, "responded", dict(response.logged)
+        level, message, fields = outcome
+        observability.set_outcome(level, message, status=response.status, **fields)
         if response.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             count_internal_error()
         return response.to_lambda()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
-
-from aws_lambda_powertools.utilities.typing import LambdaContext
+from typing import Any, Protocol, TypeVar
 
 from stripe_integrations import observability
 from stripe_integrations.context import current
@@ -17,26 +16,40 @@ from stripe_integrations.errors import (
     StripeIntegrationsError,
 )
 from stripe_integrations.models.kinds import stored_kinds
-from stripe_integrations.observability import Metric, error_log_fields, logger, send_metrics
+from stripe_integrations.observability import Metric, error_log_fields
 
 Json = dict[str, Any]
 
 T = TypeVar("T")
 
+
+class LambdaContext(Protocol):
+    """What Lambda passes to a handler beside the event, as far as it is used.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the time until the invocation ends."""
+
+
 LambdaHandler = Callable[[Any, LambdaContext], T]
 
 
 def observed(handler: LambdaHandler[T]) -> LambdaHandler[T]:
-    """Add the invocation's ids to its log lines, and send its metrics, however it ends."""
+    """Print the invocation's log line, however it ends."""
+    observability.configure_logging()
     initialize()
 
-    @logger.inject_lambda_context(clear_state=True)
     @wraps(handler)
     def invoked(event: Any, context: LambdaContext) -> T:
+        observability.begin_invocation(context.aws_request_id)
         try:
             return handler(event, context)
         finally:
-            send_metrics()
+            observability.end_invocation()
 
     return invoked
 
@@ -78,11 +91,14 @@ def invocation_handler(operation: Callable[[Json], T]) -> LambdaHandler[T]:
     def handler(event: Any, context: LambdaContext) -> T:
         try:
             begin_invocation(context)
-            return operation(event if isinstance(event, dict) else {})
+            response = operation(event if isinstance(event, dict) else {})
         except StripeIntegrationsError as error:
+            observability.set_outcome(logging.ERROR, "failed", **error_log_fields(error))
             raise error from None
         except Exception as error:
-            logger.error("failed", extra=error_log_fields(error))
+            observability.set_outcome(logging.ERROR, "failed", **error_log_fields(error))
             raise InvocationFailedError(type(error).__name__) from None
+        observability.set_outcome(logging.INFO, "completed")
+        return response
 
     return handler

@@ -118,7 +118,7 @@ def complete_erasure(erasure: Erasure) -> ErasedCustomers:
         return result
     erasure.schedule_second_pass()
     for customer_id in result.customer_ids:
-        logger.info("customer erased", extra={"stripe_customer_id": customer_id})
+        current().log_item("erased", customer_id)
     return result
 
 

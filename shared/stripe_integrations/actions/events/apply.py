@@ -42,7 +42,7 @@ from stripe_integrations.models.customer import MAX_EXTRA_ITEMS
 from stripe_integrations.models.event import ERASED, UNKNOWN_CUSTOMER
 from stripe_integrations.models.observation import Freshness
 from stripe_integrations.models.retry import retry_on_conflict
-from stripe_integrations.observability import Metric, logger
+from stripe_integrations.observability import Metric
 
 _SOFT_DELETED = "the customer is soft-deleted"
 
@@ -131,12 +131,10 @@ def _apply_all(batches: Iterable[list[Event]]) -> None:
     """Apply batches of claimed events one after the other, and raise all their failures."""
     failures: list[Exception] = []
     for events in batches:
-        # For the log lines of the calls to Stripe that are made for all of them.
-        with logger.append_context_keys(stripe_event_id=" ".join(e.stripe_id for e in events)):
-            try:
-                _apply_batch(events)
-            except errors.ApplyFailedError as group:
-                failures += group.exceptions
+        try:
+            _apply_batch(events)
+        except errors.ApplyFailedError as group:
+            failures += group.exceptions
     if failures:
         raise errors.ApplyFailedError("events were not applied", failures)
 

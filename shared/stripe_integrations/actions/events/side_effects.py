@@ -13,7 +13,7 @@ from stripe_integrations.actions.events.handlers import handlers_of, has_handler
 from stripe_integrations.context import current
 from stripe_integrations.errors import OutOfTimeError, SideEffectFailedError, StaleRecordError
 from stripe_integrations.models import Customer, Event, EventState
-from stripe_integrations.observability import Metric, logger
+from stripe_integrations.observability import Metric
 
 OLDER = "older than the stored state"
 DELETED = "the customer is deleted"
@@ -179,15 +179,13 @@ def _report(event: Event, state: EventState, reason: str | None) -> None:
     current().add_metric(Metric.EVENTS_APPLIED if is_applied else Metric.EVENTS_IGNORED)
     if reason == OLDER:
         current().add_metric(Metric.STALE_EVENTS_DROPPED)
-    logger.info(
-        "event ended",
-        extra={
-            "stripe_event_id": event.stripe_id,
-            "stripe_customer_id": event.customer_id,
-            "state": state,
-            "event_reason": reason,
-        },
-    )
+    ended = {
+        "stripe_event_id": event.stripe_id,
+        "stripe_customer_id": event.customer_id,
+        "state": state,
+        "event_reason": reason,
+    }
+    current().log_item("events", {name: value for name, value in ended.items() if value})
 
 
 def _is_failure(error: BaseException) -> bool:
