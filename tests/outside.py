@@ -160,7 +160,7 @@ class FailingWorld(MarkedWorld):
     def reachable(self) -> Iterator[None]:
         """Let this world stand in for AWS's other services, without any pause."""
         clients = {
-            "secretsmanager": secrets._provider("secretsmanager").client,
+            "secretsmanager": aws_client("secretsmanager"),
             "sqs": aws_client("sqs"),
             "events": aws_client("events"),
         }
@@ -177,7 +177,7 @@ class FailingWorld(MarkedWorld):
     def begin(self, plan: Plan) -> None:
         """Begin a new process with empty caches, in which this is planned to fail."""
         self.outside = Outside(plan)
-        secrets._provider("secretsmanager").store.clear()
+        secrets.forget()
 
     def _handler(self, service: str) -> Callable[..., AWSResponse]:
         def respond(request: Any, event_name: str, **_: Any) -> AWSResponse:

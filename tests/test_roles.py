@@ -133,7 +133,7 @@ class Stage(World):
     """A deployment with its secrets, queue and bus; each call is a new process."""
 
     def new_context(self) -> Context:
-        secrets._provider(store_of(self)).clear_cache()
+        secrets.forget()
         context = super().new_context()
         context.send_dead_letter = context.publish = context.store_report = None
         return context

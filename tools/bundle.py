@@ -46,31 +46,10 @@ DECLARE_HANDLERS = ("link_customer",)
 """The functions that only know which types of event have custom handlers."""
 
 UNUSED = ("bin", "boto3/examples", "stripe/events", "stripe/params")
-"""Folders never imported: stripe/params is types alone, stripe/events the thin events' classes."""
+"""Patterns of folders that are never imported: stripe/params is types alone, stripe/events the thin events' classes."""
 
-_POWERTOOLS = "aws_lambda_powertools"
-UNUSED_BY_PRODUCT = (
-    f"{_POWERTOOLS}/event_handler",
-    *(
-        f"{_POWERTOOLS}/utilities/{name}"
-        for name in (
-            "auth_alpha",
-            "batch",
-            "circuit_breaker",
-            "data_classes",
-            "data_masking",
-            "feature_flags",
-            "idempotency",
-            "kafka",
-            "metadata",
-            "parser",
-            "streaming",
-            "validation",
-        )
-    ),
-    "dateutil/zoneinfo",
-)
-"""Folders that the product never imports: only custom handlers may need them."""
+UNUSED_BY_PRODUCT = ("boto3*", "s3transfer*", "dateutil/zoneinfo")
+"""What the product never imports, as patterns: only custom handlers may need it."""
 
 
 def main(function: str, requirements: str, artifacts: str) -> None:
@@ -123,7 +102,7 @@ def dependencies(
     services : iterable of str
         The AWS services that are called.
     unused : sequence of str
-        Folders that are left out.
+        Patterns of the folders that are left out.
     """
     services = sorted(services)
     read = [path.read_bytes() for path in [*requirements_files, Path(__file__)]]
@@ -167,15 +146,15 @@ def prune(folder: Path, services: Iterable[str], unused: Iterable[str]) -> None:
     for name in services:
         if not (models / name).is_dir():
             raise SystemExit(f"botocore has no service {name}")
-    for others in (models, folder / "boto3" / "data"):
-        for model in others.iterdir():
-            if model.is_dir() and model.name not in services:
-                shutil.rmtree(model)
+    for model in [*models.iterdir(), *folder.glob("boto3/data/*")]:
+        if model.is_dir() and model.name not in services:
+            shutil.rmtree(model)
     # METADATA and licences stay: scanners of deployed functions find the packages by them.
     for record in [*folder.glob("*.dist-info/RECORD"), *folder.glob("*.dist-info/INSTALLER")]:
         record.unlink()
-    for name in unused:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for pattern in unused:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 def compile_tree(path: Path, root: Path) -> None:

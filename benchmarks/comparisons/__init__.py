@@ -32,7 +32,7 @@ def build_by_bundle(name: str, requirements: str, target: Path) -> None:
     name : str
         Its folder.
     requirements : str
-        The product's requirements file that has its packages.
+        The requirements file that has its packages.
     target : Path
         The folder to fill.
     """

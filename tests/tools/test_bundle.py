@@ -24,7 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 (target / library / "data" / name).mkdir(parents=True)
         for name in ("stripe", "stripe/params", "stripe-1.dist-info"):
             (target / name).mkdir()
-        for name in bundle.UNUSED_BY_PRODUCT:
+        for name in ("boto3-1.dist-info", "s3transfer", "dateutil/zoneinfo"):
             (target / name).mkdir(parents=True)
             (target / name / "__init__.py").write_text("")
         (target / "stripe" / "__init__.py").write_text("")
@@ -61,9 +61,8 @@ def test_holds_handler_package_and_pruned_libraries(project: Path, tmp_path: Pat
         f"stripe/__pycache__/__init__.{tag}.pyc",
         "stripe-1.dist-info/METADATA",
     }
-    for library in ("botocore", "boto3"):
-        models = {path.name for path in (tmp_path / "out" / library / "data").iterdir()}
-        assert models == bundle.BOTOCORE_SERVICES
+    models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
+    assert models == bundle.BOTOCORE_SERVICES
 
 
 def test_holds_s3_where_objects_are_stored(project: Path, tmp_path: Path) -> None:

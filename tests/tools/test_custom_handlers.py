@@ -61,7 +61,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[
         for name in (*bundle.BOTOCORE_SERVICES, "ec2", "logs", "s3", "ses"):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)
-        (target / "aws_lambda_powertools" / "event_handler").mkdir(parents=True)
         (target / "stripe").mkdir()
         (target / "stripe" / "__init__.py").write_text(
             'from typing import Literal\nclass Event:\n    type: Literal["invoice.paid"]\n'
@@ -96,7 +95,6 @@ class TestBundle:
         of_function = {"logs"} if function in bundle.LOG_ERASURES else set()
         assert models(target) == {*bundle.BOTOCORE_SERVICES, "ses", "s3", *of_function}
         assert (target / "boto3" / "data" / "s3").is_dir()
-        assert (target / "aws_lambda_powertools" / "event_handler").is_dir()
 
     def test_of_webhook_has_declaration_only(self, write: Write, tmp_path: Path) -> None:
         write(DECLARATION)
@@ -104,7 +102,7 @@ class TestBundle:
         declared = runpy.run_path(str(target / "stripe_event_handlers.py"))
         assert declared["HANDLERS"] == {"invoice.paid": "billing.hooks:on_paid"}
         assert not (target / "billing").exists()
-        assert not (target / "aws_lambda_powertools" / "event_handler").exists()
+        assert not (target / "boto3").exists()
         assert models(target) == bundle.BOTOCORE_SERVICES
 
     def test_of_other_function_has_no_handlers(self, write: Write, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import functions.update_customer.app as update_customer
 from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.actions.customers import request
 from stripe_integrations.actions.customers.snapshot import TOKEN_KEY
-from stripe_integrations.adapters import secrets
+from stripe_integrations.adapters import aws, secrets
 from stripe_integrations.config import Authorizer, ExistingCustomers
 from stripe_integrations.context import _of_process, use
 from stripe_integrations.entrypoints.http import MAX_API_BODY_BYTES
@@ -259,9 +259,10 @@ def no_secret(world: World, stack: ExitStack) -> None:
     def out_of_reach(request: Any, **_: Any) -> None:
         raise ReadTimeoutError(endpoint_url=request.url)
 
-    secrets._provider.cache_clear()
-    stack.callback(secrets._provider.cache_clear)
-    events = secrets._provider("secretsmanager").client.meta.events
+    secrets.forget()
+    aws.forget_clients()
+    stack.callback(aws.forget_clients)
+    events = aws.client("secretsmanager").meta.events
     events.register("before-send.secrets-manager", out_of_reach)
     settings_of(api_key_name="secretsmanager:stripe/api-key")(world, stack)
 

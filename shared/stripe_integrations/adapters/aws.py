@@ -11,6 +11,7 @@ from stripe_integrations.errors import StripeIntegrationsError
 
 if TYPE_CHECKING:
     from botocore.config import Config
+    from botocore.session import Session
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 1, 4, 2
 
@@ -26,12 +27,37 @@ def client_config() -> Config:
     )
 
 
-@cache
-def client(service: str) -> Any:
-    """The client of a service: made, and boto3 imported, at its first call."""
-    import boto3  # noqa: PLC0415
+_clients: dict[str, Any] = {}
 
-    return boto3.client(service, config=client_config())
+
+def client(service: str) -> Any:
+    """The client of a service, made at its first call.
+
+    botocore makes it, on which boto3 is built: its resources and transfers are not needed, and
+    importing them would slow every cold start.
+    """
+    if service not in _clients:
+        _clients[service] = _session().create_client(service, config=client_config())
+    return _clients[service]
+
+
+@cache
+def _session() -> Session:
+    from botocore.session import get_session  # noqa: PLC0415
+
+    return get_session()
+
+
+def forget_clients() -> None:
+    """Make the clients again at their next calls, from what the environment has then."""
+    _clients.clear()
+    _session.cache_clear()
+
+
+def close_connections() -> None:
+    """Close the idle connections of the clients, which open others at their next calls."""
+    for each in _clients.values():
+        each.close()
 
 
 def call(
@@ -42,7 +68,7 @@ def call(
     Parameters
     ----------
     service, operation : str
-        As boto3 names them.
+        As botocore names them.
     failure : type
         What is raised with AWS's error code, without its message, which may quote the request.
     **arguments

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from functools import cache
-from typing import Any
+import time
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stripe_integrations.adapters.aws import client_config, is_misconfigured
+from stripe_integrations.adapters.aws import client, is_misconfigured
 from stripe_integrations.config import SIGNING_SECRET, Settings, api_key_pattern
 from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 
 _CACHE_SECONDS = 300
+_cache: dict[str, tuple[str, float]] = {}
+"""The values by reference, and the Unix times at which they were read."""
 _UNREADABLE_CODES = {
     "AccessDeniedException",
     "DecryptionFailure",
@@ -80,7 +82,12 @@ def prepare(settings: Settings) -> None:
     """Make the clients of the stores that the settings name, without a call."""
     for name in (settings.api_key_name, settings.webhook_secret_name):
         if name:
-            _provider(_store_of(name)[0])
+            client(_store_of(name)[0])
+
+
+def forget() -> None:
+    """Read the stores again at the next use of each secret."""
+    _cache.clear()
 
 
 def _read(name: str | None, plain: str | None, variable: str, refresh: bool) -> str:
@@ -116,28 +123,31 @@ def _texts_of_json(stored: str) -> list[str]:
 
 
 def _fetch(reference: str, refresh: bool) -> str:
-    from aws_lambda_powertools.utilities.parameters.exceptions import (  # noqa: PLC0415
-        GetParameterError,
-    )
+    value, read_at = _cache.get(reference, ("", -math.inf))
+    if refresh or time.time() >= read_at + _CACHE_SECONDS:
+        store, name = _store_of(reference)
+        value = _fetch_stored(store, name)
+        _cache[reference] = value, time.time()
+    return value
 
-    store, name = _store_of(reference)
-    options = {"decrypt": True} if store == "ssm" else {}
+
+def _fetch_stored(store: str, name: str) -> str:
     try:
-        value = _provider(store).get(name, max_age=_CACHE_SECONDS, force_fetch=refresh, **options)
-        return value.decode() if isinstance(value, bytes) else str(value)
+        if store == "ssm":
+            found = client(store).get_parameter(Name=name, WithDecryption=True)
+            return str(found["Parameter"]["Value"])
+        found = client(store).get_secret_value(SecretId=name)
+        return str(
+            found["SecretString"] if "SecretString" in found else found["SecretBinary"].decode()
+        )
     except UnicodeDecodeError:
         raise ConfigurationError(f"the secret {name} is not valid UTF-8") from None
-    except GetParameterError as error:
-        cause = error.__cause__ or error.__context__
-        code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else None
-        if code in _UNREADABLE_CODES or is_misconfigured(cause):
-            reason = code or type(cause).__name__
+    except (BotoCoreError, ClientError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else None
+        if code in _UNREADABLE_CODES or is_misconfigured(error):
+            reason = code or type(error).__name__
             raise ConfigurationError(f"the secret {name} can't be read: {reason}") from error
         raise SecretUnavailableError(f"the secret {name} can't be read now") from error
-    except BotoCoreError as error:
-        raise ConfigurationError(
-            f"the AWS client is not configured: {type(error).__name__}"
-        ) from error
 
 
 def _store_of(reference: str) -> tuple[str, str]:
@@ -146,13 +156,3 @@ def _store_of(reference: str) -> tuple[str, str]:
     if store not in ("secretsmanager", "ssm"):
         raise ConfigurationError("a secret's name starts with secretsmanager: or ssm:")
     return store, name
-
-
-@cache
-def _provider(store: str) -> Any:
-    """The store's client; boto3 is imported when it is made."""
-    from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415
-
-    if store == "ssm":
-        return parameters.SSMProvider(boto_config=client_config())
-    return parameters.SecretsProvider(boto_config=client_config())

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import boto3
 import pytest
 
-from stripe_integrations.adapters import secrets
+from stripe_integrations.adapters import aws, secrets
 from stripe_integrations.config import Settings
 from stripe_integrations.errors import ConfigurationError, SecretUnavailableError
 from tests.world import hooked, time_out
 
 
 @pytest.fixture(autouse=True)
-def empty_cache(aws: None) -> None:
-    secrets._provider.cache_clear()
+def empty_cache(request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("aws")
+    secrets.forget()
+    aws.forget_clients()
 
 
 def settings(**values: Any) -> Settings:
@@ -33,6 +36,19 @@ class TestStores:
         assert secrets.api_key(named) == "sk_test_one"
         assert secrets.api_key(named, refresh=True) == "sk_test_two"
         client.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+
+    def test_secret_is_read_again_when_it_expires(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = boto3.client("ssm")
+        named = settings(api_key_name="ssm:/stripe/key")
+        client.put_parameter(Name="/stripe/key", Value="sk_test_one", Type="String")
+        assert secrets.api_key(named) == "sk_test_one"
+        client.put_parameter(Name="/stripe/key", Value="sk_test_two", Type="String", Overwrite=True)
+        now = time.time()
+        for seconds, key in ((299, "sk_test_one"), (301, "sk_test_two")):
+            monkeypatch.setattr("time.time", lambda later=now + seconds: later)
+            assert secrets.api_key(named) == key
+        monkeypatch.undo()
+        client.delete_parameter(Name="/stripe/key")
 
     def test_parameter_is_decrypted(self) -> None:
         client = boto3.client("ssm")
@@ -53,7 +69,7 @@ class TestStores:
             secrets.webhook_secrets(named)
 
     def test_timeout_is_no_configuration_error(self) -> None:
-        client = secrets._provider("ssm").client
+        client = aws.client("ssm")
         with hooked(client, "before-send.ssm", time_out), pytest.raises(SecretUnavailableError):
             secrets.webhook_secrets(settings(webhook_secret_name="ssm:/stripe/webhook"))
 
@@ -83,13 +99,12 @@ class TestStores:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
             monkeypatch.setenv(name, "/none")
-        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        aws.forget_clients()
         with pytest.raises(ConfigurationError, match="NoCredentialsError"):
             secrets.api_key(named)
-        secrets._provider.cache_clear()
         for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):
             monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        aws.forget_clients()
         with pytest.raises(ConfigurationError, match="NoRegionError"):
             secrets.api_key(named)
 
