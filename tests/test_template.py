@@ -65,6 +65,7 @@ class TestFunctions:
             **variables(name),
             "Runtime": SHARED["Runtime"],
             "Architectures": SHARED["Architectures"],
+            "SnapStart": SHARED["SnapStart"],
             "Layers": properties.get("Layers"),
             "VpcConfig": properties.get("VpcConfig"),
         }
@@ -76,6 +77,20 @@ class TestFunctions:
         ]
         # Lambda refuses another version for another description alone.
         assert parameters_in(settings) == parameters_in([description, *numbered])
+
+    def test_are_invoked_by_their_alias_alone(self) -> None:
+        """SnapStart and a rollback concern published versions."""
+        text = json.dumps(template())
+        names = "|".join(DEPLOYED)
+        assert not re.findall(rf"\$\{{({names})\.Arn\}}(?!:live)", text)
+        assert not re.findall(rf'"GetAtt": "({names})\.Arn"', text)
+        assert SHARED["AutoPublishAlias"] == "live"
+
+    def test_start_from_snapshots_on_demand(self) -> None:
+        assert SHARED["SnapStart"] == {
+            "ApplyOn": {"If": ["UsesSnapStart", "PublishedVersions", "None"]}
+        }
+        assert PARAMETERS["SnapStart"]["Default"] == "off"
 
     @pytest.mark.parametrize("name", DEPLOYED)
     def test_describe_versions_within_256_characters(self, name: str) -> None:
@@ -182,6 +197,8 @@ def parameters_in(value: object) -> set[str]:
         named.add("SecretStore")
     if "StoresUnassigned" in text:
         named.add("UnassignedCustomers")
+    if "UsesSnapStart" in text:
+        named.add("SnapStart")
     if "UseJwt" in text:
         named |= {"JwtIssuer", "CustomersAuthorizer"}
     return named & PARAMETERS.keys()

@@ -94,6 +94,11 @@ class Context:
             report=self._report_call,
         )
 
+    def disconnect_stripe(self) -> None:
+        """Close the connections to Stripe, and forget the API key until the next call."""
+        if "stripe" in vars(self):
+            self.stripe.disconnect()
+
     def report_dead_letter(self, message: Mapping[str, Any]) -> None:
         """Send a failed event to the dead-letter queue."""
         send = self.send_dead_letter or partial(publisher.send_dead_letter, self.settings)

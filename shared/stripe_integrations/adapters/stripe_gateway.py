@@ -172,6 +172,11 @@ class StripeGateway:
         if not self._clients:
             self._connect(is_refused=False)
 
+    def disconnect(self) -> None:
+        """Close idle connections and forget the API key, which the next call reads again."""
+        self._http_client.close()  # type: ignore[no-untyped-call]
+        self._clients.clear()
+
     def create_customer(self, params: Any, idempotency_key: str) -> Json:
         """Create a customer: https://docs.stripe.com/api/customers/create."""
         return self._response(

@@ -10,6 +10,7 @@ from functools import cache
 from stripe_integrations.adapters import aws, secrets
 from stripe_integrations.config import Settings
 from stripe_integrations.context import current
+from stripe_integrations.entrypoints import snapshot
 from stripe_integrations.models.table import Record
 
 
@@ -33,6 +34,7 @@ def initialize() -> None:
     for step in steps:
         with suppress(Exception):
             step(current().settings)
+    snapshot.register_hooks()
 
 
 def _prepare_stripe(settings: Settings) -> None:

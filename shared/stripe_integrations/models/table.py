@@ -148,6 +148,11 @@ class Record(Model):
             events.unregister(*hook)
 
     @classmethod
+    def close_connections(cls) -> None:
+        """Close the idle connections of the client, which opens others at its next call."""
+        cls.connection().client.close()
+
+    @classmethod
     def read_one(cls, pk: str, sk: str) -> Self | None:
         """The item under a key, strongly consistent; None where there is none."""
         try:
