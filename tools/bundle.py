@@ -4,9 +4,9 @@ Run by build.mk for each function that SAM builds::
 
     python -m tools.bundle create_customer function-stripe .aws-sam/build/CreateCustomer
 
-Dependencies are installed once for each requirements file, pruned and compiled into
-``.build/dependencies``, and copied from there: six functions cost two installations, and an
-unchanged set costs none.
+Dependencies are installed and compiled once for each requirements file, into
+``.build/dependencies``, pruned there once for each set of AWS services that functions call, and
+linked from there: an unchanged set costs nothing.
 
 Functions that run custom handlers also get their code, packages and botocore models; the webhook's
 function gets their declaration alone, by which it knows what to store.
@@ -14,16 +14,20 @@ function gets their declaration alone, by which it knows what to store.
 
 import compileall
 import fcntl
+import gzip
 import hashlib
+import json
 import os
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tools.custom_handlers import CustomHandlers
 
@@ -31,25 +35,67 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".build" / "dependencies"
 TASK_ROOT = "/var/task"
 
-BOTOCORE_SERVICES = {"dynamodb", "events", "secretsmanager", "sqs", "ssm"}
-"""The services that the product calls; the models of all the others are 90 % of botocore."""
-
-STORE_OBJECTS = ("walk_account",)
-"""The functions that use S3: the others do without its model, which is the largest."""
-
-LOG_ERASURES = ("erase_customer", "reconcile_events")
-"""The functions that write the erasure log, and so call CloudWatch Logs."""
-
 RUN_HANDLERS = ("apply_event", "reconcile_events", "replay_events")
 """The functions that apply events, and so call custom handlers."""
 DECLARE_HANDLERS = ("link_customer",)
 """The functions that only know which types of event have custom handlers."""
 
-UNUSED = ("bin", "boto3/examples", "stripe/events", "stripe/params")
-"""Patterns of folders that are never imported: stripe/params is types alone, stripe/events the thin events' classes."""
+READ_NO_SECRET = ("get_customer", "soft_delete_customer")
+"""The functions that need neither Stripe's API key nor a signing secret."""
+STORE_OBJECTS = ("walk_account",)
+"""The functions that use S3."""
+LOG_ERASURES = ("erase_customer", "reconcile_events")
+"""The functions that write the erasure log, and so call CloudWatch Logs."""
 
-UNUSED_BY_PRODUCT = ("boto3*", "s3transfer*", "dateutil/zoneinfo")
+UNUSED = ("bin", "boto3/examples", "stripe/events", "stripe/params", "urllib3/contrib/emscripten")
+"""Patterns of folders that are never imported: stripe/params is types alone, stripe/events the thin
+events' classes."""
+
+STRIPE_AREAS = (
+    "apps",
+    "billing_portal",
+    "checkout",
+    "climate",
+    "financial_connections",
+    "forwarding",
+    "identity",
+    "issuing",
+    "product_catalog",
+    "radar",
+    "reporting",
+    "reserve",
+    "sigma",
+    "tax",
+    "terminal",
+    "treasury",
+    "v2/billing",
+    "v2/commerce",
+    "v2/money_management",
+    "v2/test_helpers",
+)
+"""Folders of Stripe's library, each with an area of the API that the product never calls. Events of
+their objects may be listed nevertheless, for `PUBLISH_TYPES`: see `forget_classes`."""
+UNUSED_BY_PRODUCT = (
+    "boto3*",
+    "s3transfer*",
+    "dateutil/zoneinfo",
+    *(f"stripe/{area}" for area in STRIPE_AREAS),
+)
 """What the product never imports, as patterns: only custom handlers may need it."""
+
+
+def services(function: str) -> set[str]:
+    """Return the AWS services that a function calls, as botocore names them."""
+    called = {"dynamodb"}
+    if function not in READ_NO_SECRET:
+        called |= {"secretsmanager", "ssm"}
+    if function in RUN_HANDLERS:
+        called |= {"events", "sqs"}
+    if function in STORE_OBJECTS:
+        called.add("s3")
+    if function in LOG_ERASURES:
+        called.add("logs")
+    return called
 
 
 def main(function: str, requirements: str, artifacts: str) -> None:
@@ -60,13 +106,9 @@ def main(function: str, requirements: str, artifacts: str) -> None:
     requirements_files = [ROOT / "requirements" / f"{requirements}.txt"]
     if bundled_handlers and bundled_handlers.requirements:
         requirements_files.append(bundled_handlers.requirements)
-    services = BOTOCORE_SERVICES.union(
-        bundled_handlers.services if bundled_handlers else (),
-        {"s3"} if function in STORE_OBJECTS else (),
-        {"logs"} if function in LOG_ERASURES else (),
-    )
+    called = services(function).union(bundled_handlers.services if bundled_handlers else ())
     unused = UNUSED if bundled_handlers else (*UNUSED, *UNUSED_BY_PRODUCT)
-    installed = dependencies(requirements_files, services, unused)
+    installed = dependencies(requirements_files, called, unused)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(installed, target, copy_function=link_or_copy)
     copied = [target / "app.py", target / "stripe_integrations"]
@@ -91,7 +133,7 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 def dependencies(
-    requirements_files: Sequence[Path], services: Iterable[str], unused: Sequence[str]
+    requirements_files: Sequence[Path], called: Iterable[str], unused: Sequence[str]
 ) -> Path:
     """Return the folder with the pruned and compiled packages of requirements files.
 
@@ -99,25 +141,50 @@ def dependencies(
     ----------
     requirements_files : sequence of Path
         The files: the product's, and that of the custom handlers.
-    services : iterable of str
+    called : iterable of str
         The AWS services that are called.
     unused : sequence of str
         Patterns of the folders that are left out.
     """
-    services = sorted(services)
-    read = [path.read_bytes() for path in [*requirements_files, Path(__file__)]]
-    key = hashlib.sha256(b"".join(read) + f"{services} {unused} {sys.version}".encode())
-    ready = CACHE / f"{requirements_files[0].stem}-{key.hexdigest()[:16]}"
+    called = sorted(called)
+    return _cached(
+        f"{requirements_files[0].stem}-pruned",
+        [*requirements_files, Path(__file__)],
+        f"{called} {unused}",
+        lambda filled, _: _fill_pruned(installed(requirements_files), filled, called, unused),
+    )
+
+
+def installed(requirements_files: Sequence[Path]) -> Path:
+    """Return the folder with the packages of requirements files, complete and compiled."""
+
+    def fill(filled: Path, scratch: Path) -> None:
+        install(requirements_files, filled, scratch / "pip")
+        compile_tree(filled, filled)
+
+    return _cached(requirements_files[0].stem, [*requirements_files, Path(__file__)], "", fill)
+
+
+def _fill_pruned(source: Path, target: Path, called: Sequence[str], unused: Iterable[str]) -> None:
+    shutil.copytree(source, target, copy_function=link_or_copy)
+    prune(target, called, unused)
+
+
+def _cached(
+    name: str, files: Iterable[Path], options: str, fill: Callable[[Path, Path], None]
+) -> Path:
+    """Return a folder of the cache, filled unless files and options are as they were."""
+    read = b"".join(path.read_bytes() for path in files)
+    key = hashlib.sha256(read + f"{options} {sys.version}".encode())
+    ready = CACHE / f"{name}-{key.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     # SAM builds functions in parallel, and two builds may run in one clone.
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.is_dir():
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 filled = Path(scratch) / "filled"
-                install(requirements_files, filled, Path(scratch) / "pip")
-                prune(filled, services, unused)
-                compile_tree(filled, filled)
+                fill(filled, Path(scratch))
                 filled.rename(ready)
     return ready
 
@@ -134,7 +201,7 @@ def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None
     subprocess.run(command, check=True)
 
 
-def prune(folder: Path, services: Iterable[str], unused: Iterable[str]) -> None:
+def prune(folder: Path, called: Sequence[str], unused: Iterable[str]) -> None:
     """Remove what no function reads: other services' models, commands, installation records.
 
     Raises
@@ -143,18 +210,84 @@ def prune(folder: Path, services: Iterable[str], unused: Iterable[str]) -> None:
         botocore has no model of a service.
     """
     models = folder / "botocore" / "data"
-    for name in services:
+    for name in called:
         if not (models / name).is_dir():
             raise SystemExit(f"botocore has no service {name}")
     for model in [*models.iterdir(), *folder.glob("boto3/data/*")]:
-        if model.is_dir() and model.name not in services:
+        if model.is_dir() and model.name not in called:
             shutil.rmtree(model)
+    reduce_models(models)
     # METADATA and licences stay: scanners of deployed functions find the packages by them.
     for record in [*folder.glob("*.dist-info/RECORD"), *folder.glob("*.dist-info/INSTALLER")]:
         record.unlink()
     for pattern in unused:
         for path in folder.glob(pattern):
             shutil.rmtree(path)
+    if (folder / "stripe").exists():
+        forget_classes(folder)
+
+
+def reduce_models(models: Path) -> None:
+    """Reduce botocore's data to what clients read, which they parse in every INIT.
+
+    Its documentation and its examples are most of a model, and the endpoints of other services most
+    of the list of endpoints.
+    """
+    prefixes = set()
+    for path in sorted(models.rglob("service-2.json.gz")):
+        model = _without_documentation(json.loads(gzip.decompress(path.read_bytes())))
+        prefixes.add(model["metadata"]["endpointPrefix"])
+        path.unlink()
+        path.with_suffix("").write_text(_compact(model))
+    for path in models.rglob("examples-1.json*"):
+        path.unlink()
+    endpoints = json.loads((models / "endpoints.json").read_text())
+    for partition in endpoints["partitions"]:
+        found = partition["services"]
+        partition["services"] = {name: found[name] for name in found if name in prefixes}
+    _replace(models / "endpoints.json", _compact(endpoints))
+
+
+def forget_classes(folder: Path) -> None:
+    """Remove the classes whose modules are left out from the list in Stripe's library.
+
+    The library then makes a plain `StripeObject` of such an object, as of one that it doesn't know,
+    and the product reads the JSON.
+    """
+
+    def is_bundled(module: str) -> bool:
+        return folder.joinpath(*module.split(".")).with_suffix(".py").exists()
+
+    path = folder / "stripe" / "_object_classes.py"
+    text = path.read_text()
+    _replace(path, _OBJECT_CLASS.sub(lambda entry: entry[0] if is_bundled(entry[1]) else "", text))
+    compile_tree(path, folder)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file, which may be a link to one of the cache."""
+    path.unlink()
+    path.write_text(text)
+
+
+_OBJECT_CLASS = re.compile(r'^ +"[\w.]+": \(\s*"([\w.]+)",\s*"\w+",?\s*\),\n', re.MULTILINE)
+
+
+def _without_documentation(value: Any) -> Any:
+    """A shape may have a member of this name, which is no text."""
+    if isinstance(value, list):
+        return [_without_documentation(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _without_documentation(each)
+        for name, each in value.items()
+        if name != "documentation" or not isinstance(each, str)
+    }
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def compile_tree(path: Path, root: Path) -> None:

@@ -15,6 +15,7 @@ from tools.template import ROOT
 FOLDER = Path(__file__).parent
 SAM = ROOT / ".tools" / "sam" / "bin" / "sam"
 
+_CALLED = ("dynamodb", "secretsmanager")
 _TEMPLATE = """\
 Transform: AWS::Serverless-2016-10-31
 Resources:
@@ -37,7 +38,7 @@ def build_by_bundle(name: str, requirements: str, target: Path) -> None:
         The folder to fill.
     """
     packages = [ROOT / "requirements" / f"{requirements}.txt"]
-    dependencies = bundle.dependencies(packages, bundle.BOTOCORE_SERVICES, bundle.UNUSED)
+    dependencies = bundle.dependencies(packages, _CALLED, bundle.UNUSED)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(dependencies, target, copy_function=bundle.link_or_copy)
     app = target / "app.py"

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import botocore
 import pytest
+import stripe
+from botocore.loaders import Loader
+from botocore.session import Session
 
 from tools import bundle
 from tools.template import of_type
@@ -19,11 +28,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of one function whose packages are installed without a registry."""
 
     def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
-        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "logs", "s3"):
+        for name in ("dynamodb", "ec2", "events", "logs", "s3", "secretsmanager", "sqs", "ssm"):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)
+        (target / "botocore" / "data" / "endpoints.json").write_text('{"partitions": []}')
         for name in ("stripe", "stripe/params", "stripe-1.dist-info"):
             (target / name).mkdir()
+        (target / "stripe" / "_object_classes.py").write_text("")
         for name in ("boto3-1.dist-info", "s3transfer", "dateutil/zoneinfo"):
             (target / name).mkdir(parents=True)
             (target / name / "__init__.py").write_text("")
@@ -44,6 +55,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+def models(bundled: Path) -> set[str]:
+    return {path.name for path in (bundled / "botocore" / "data").iterdir() if path.is_dir()}
+
+
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -58,36 +73,105 @@ def test_holds_handler_package_and_pruned_libraries(project: Path, tmp_path: Pat
         "stripe_integrations/__init__.py",
         f"stripe_integrations/__pycache__/__init__.{tag}.pyc",
         "stripe/__init__.py",
+        "stripe/_object_classes.py",
+        f"stripe/__pycache__/_object_classes.{tag}.pyc",
         f"stripe/__pycache__/__init__.{tag}.pyc",
         "stripe-1.dist-info/METADATA",
+        "botocore/data/endpoints.json",
     }
-    models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
-    assert models == bundle.BOTOCORE_SERVICES
+    assert models(tmp_path / "out") == {"dynamodb", "secretsmanager", "ssm"}
 
 
-def test_holds_s3_where_objects_are_stored(project: Path, tmp_path: Path) -> None:
-    (name,) = bundle.STORE_OBJECTS
-    (project / "functions" / "greet").rename(project / "functions" / name)
-    bundle.main(name, "function", str(tmp_path / "out"))
-    models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
-    assert models == {*bundle.BOTOCORE_SERVICES, "s3"}
+@pytest.mark.parametrize(
+    ("variables", "services"),
+    [
+        ({"STRIPE_API_KEY_NAME", "STRIPE_WEBHOOK_SECRET_NAME"}, {"secretsmanager", "ssm"}),
+        ({"EVENT_BUS_NAME"}, {"events"}),
+        ({"DEAD_LETTERS_URL"}, {"sqs"}),
+        ({"REPORTS_BUCKET"}, {"s3"}),
+        ({"ERASURE_LOG_GROUP"}, {"logs"}),
+    ],
+)
+def test_models_are_of_the_services_that_a_function_is_configured_to_call(
+    variables: set[str], services: set[str]
+) -> None:
+    for function in of_type("AWS::Serverless::Function").values():
+        name = Path(function["Properties"]["CodeUri"]).name
+        given = function["Properties"].get("Environment", {"Variables": {}})["Variables"]
+        called = bundle.services(name)
+        assert called & services == (services if variables & given.keys() else set())
+        assert "dynamodb" in called
 
 
-@pytest.mark.parametrize("name", bundle.LOG_ERASURES)
-def test_holds_logs_where_erasures_are_logged(project: Path, tmp_path: Path, name: str) -> None:
-    (project / "functions" / "greet").rename(project / "functions" / name)
-    bundle.main(name, "function", str(tmp_path / "out"))
-    models = {path.name for path in (tmp_path / "out" / "botocore" / "data").iterdir()}
-    assert models == {*bundle.BOTOCORE_SERVICES, "logs"}
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """botocore's data of DynamoDB and of SES, whose endpoints have another name; reduced."""
+    data = tmp_path_factory.mktemp("data")
+    installed = Path(botocore.__file__).parent / "data"
+    for name in ("dynamodb", "ses"):
+        shutil.copytree(installed / name, data / name)
+    for name in ("endpoints.json", "partitions.json", "sdk-default-configuration.json"):
+        shutil.copy(installed / name, data)
+    bundle.reduce_models(data)
+    return data
 
 
-def test_erasures_are_logged_by_the_functions_that_have_the_log_group() -> None:
-    logging = {
-        Path(function["Properties"]["CodeUri"]).name
-        for function in of_type("AWS::Serverless::Function").values()
-        if "ERASURE_LOG_GROUP" in function["Properties"].get("Environment", {}).get("Variables", {})
-    }
-    assert logging == {*bundle.LOG_ERASURES}
+class TestReducedModels:
+    def loaded(self, data: Path, service: str) -> tuple[Any, Any]:
+        """A service's model as botocore has it, and as it reads the reduced one."""
+        reduced = Loader([str(data)], include_default_search_paths=False)
+        return tuple(
+            loader.load_service_model(service, "service-2") for loader in (Loader(), reduced)
+        )
+
+    @pytest.mark.parametrize("service", ["dynamodb", "ses"])
+    def test_model_differs_in_documentation_alone(self, data: Path, service: str) -> None:
+        full, reduced = self.loaded(data, service)
+        assert reduced.keys() == full.keys() - {"documentation"}
+        assert len(json.dumps(reduced)) < len(json.dumps(full)) / 2
+        for kind in ("operations", "shapes"):
+            assert reduced[kind].keys() == full[kind].keys()
+        table = full["shapes"].get("CreateTableInput", {}).get("members", {})
+        assert (
+            reduced["shapes"].get("CreateTableInput", {}).get("members", {}).keys() == table.keys()
+        )
+
+    @pytest.mark.parametrize("service", ["dynamodb", "ses"])
+    @pytest.mark.parametrize("region", ["eu-west-1", "us-gov-west-1", "cn-north-1"])
+    def test_endpoint_is_the_same(self, data: Path, service: str, region: str) -> None:
+        urls = []
+        for paths, include_default in (([], True), ([str(data)], False)):
+            session = Session()
+            loader = Loader(paths, include_default_search_paths=include_default)
+            session.register_component("data_loader", loader)
+            urls.append(session.create_client(service, region_name=region).meta.endpoint_url)
+        assert urls[0] == urls[1]
+
+
+class TestStripeClasses:
+    def test_objects_of_areas_that_are_left_out_are_plain(self, tmp_path: Path) -> None:
+        """Every object class is imported from a copy of the library without these areas."""
+        copy = tmp_path / "stripe"
+        shutil.copytree(Path(stripe.__file__).parent, copy)
+        for area in bundle.STRIPE_AREAS:
+            shutil.rmtree(copy / area)
+        bundle.forget_classes(tmp_path)
+        code = (
+            "import stripe\n"
+            "from stripe import _object_classes as classes\n"
+            "assert stripe.__file__.startswith(path), stripe.__file__\n"
+            "modes = {'V1': classes.OBJECT_CLASSES, 'V2': classes.V2_OBJECT_CLASSES}\n"
+            "for mode in modes:\n"
+            "    for name in modes[mode]:\n"
+            "        assert classes.get_object_class(mode, name) is not stripe.StripeObject\n"
+            "for name in ('checkout.session', 'issuing.card', 'unknown'):\n"
+            "    assert classes.get_object_class('V1', name) is stripe.StripeObject\n"
+            "for name in ('customer', 'subscription', 'payment_method', 'event', 'tax_id'):\n"
+            "    assert name in classes.OBJECT_CLASSES\n"
+        )
+        given = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-c", f"path = {str(tmp_path)!r}\n{code}"]
+        subprocess.run(command, env=given, check=True)
 
 
 def test_bytecode_is_unchecked_and_of_lambdas_paths(project: Path, tmp_path: Path) -> None:

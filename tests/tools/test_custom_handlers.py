@@ -58,10 +58,22 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[
 
     def install(requirements_files: Sequence[Path], target: Path, pip: Path) -> None:
         lists.append(requirements_files)
-        for name in (*bundle.BOTOCORE_SERVICES, "ec2", "logs", "s3", "ses"):
+        for name in (
+            "dynamodb",
+            "ec2",
+            "events",
+            "logs",
+            "s3",
+            "secretsmanager",
+            "ses",
+            "sqs",
+            "ssm",
+        ):
             for library in ("botocore", "boto3"):
                 (target / library / "data" / name).mkdir(parents=True)
+        (target / "botocore" / "data" / "endpoints.json").write_text('{"partitions": []}')
         (target / "stripe").mkdir()
+        (target / "stripe" / "_object_classes.py").write_text("")
         (target / "stripe" / "__init__.py").write_text(
             'from typing import Literal\nclass Event:\n    type: Literal["invoice.paid"]\n'
         )
@@ -78,7 +90,7 @@ def bundled(function: str, tmp_path: Path) -> Path:
 
 
 def models(target: Path) -> set[str]:
-    return {path.name for path in (target / "botocore" / "data").iterdir()}
+    return {path.name for path in (target / "botocore" / "data").iterdir() if path.is_dir()}
 
 
 @pytest.mark.usefixtures("installed")
@@ -92,8 +104,7 @@ class TestBundle:
         for name, text in DECLARATION.items():
             assert (target / name).read_text() == text
         assert (target / "stripe_integrations" / "config.py").is_file()
-        of_function = {"logs"} if function in bundle.LOG_ERASURES else set()
-        assert models(target) == {*bundle.BOTOCORE_SERVICES, "ses", "s3", *of_function}
+        assert models(target) == {*bundle.services(function), "ses", "s3"}
         assert (target / "boto3" / "data" / "s3").is_dir()
 
     def test_of_webhook_has_declaration_only(self, write: Write, tmp_path: Path) -> None:
@@ -103,14 +114,14 @@ class TestBundle:
         assert declared["HANDLERS"] == {"invoice.paid": "billing.hooks:on_paid"}
         assert not (target / "billing").exists()
         assert not (target / "boto3").exists()
-        assert models(target) == bundle.BOTOCORE_SERVICES
+        assert models(target) == bundle.services("link_customer")
 
     def test_of_other_function_has_no_handlers(self, write: Write, tmp_path: Path) -> None:
         write(DECLARATION)
         target = bundled("get_customer", tmp_path)
         assert not (target / "stripe_event_handlers.py").exists()
         assert not (target / "billing").exists()
-        assert models(target) == bundle.BOTOCORE_SERVICES
+        assert models(target) == bundle.services("get_customer")
 
     def test_without_folder_has_no_handlers(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,7 +129,7 @@ class TestBundle:
         monkeypatch.delenv("EVENT_HANDLERS", raising=False)
         target = bundled("apply_event", tmp_path)
         assert not (target / "stripe_event_handlers.py").exists()
-        assert models(target) == bundle.BOTOCORE_SERVICES
+        assert models(target) == bundle.services("apply_event")
 
     def test_leaves_out_tests_and_hidden_files(self, write: Write, tmp_path: Path) -> None:
         write(DECLARATION)
@@ -150,7 +161,7 @@ class TestBundle:
         for function in ("apply_event", "link_customer"):
             bundled(function, tmp_path)
         of_product = ROOT / "requirements" / "function.txt"
-        assert installed == [[of_product], [of_product, folder / "requirements.txt"], [of_product]]
+        assert installed == [[of_product], [of_product, folder / "requirements.txt"]]
 
     def test_change_reaches_next_bundle(self, write: Write, tmp_path: Path) -> None:
         write(DECLARATION)
@@ -165,7 +176,7 @@ class TestBundle:
         )
         target = bundled("apply_event", tmp_path)
         assert "invoice.*" in (target / "billing" / "types.py").read_text()
-        assert models(target) == bundle.BOTOCORE_SERVICES
+        assert models(target) == bundle.services("apply_event")
 
 
 @pytest.mark.usefixtures("installed")
