@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stripe_integrations.actions import StripeCustomer, User
+from stripe_integrations.actions.customers import erase  # noqa: F401 - imported in the INIT
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.errors import InvalidFieldError
 

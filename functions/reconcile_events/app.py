@@ -3,6 +3,7 @@
 from typing import Any
 
 from stripe_integrations.actions import StripeEvent
+from stripe_integrations.actions.events import reconcile  # noqa: F401 - imported in the INIT
 from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.observability import add_fields, error_log_fields, logger
 

@@ -1,35 +1,25 @@
-"""`StripeCustomer`: the public actions on customers."""
+"""`StripeCustomer`: the public actions on customers.
+
+Those that no request of the API needs import their use case when they are called: each further
+module would slow the cold starts of the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from stripe_integrations.actions.arguments import HasId, StripeData, require_type, user_id_of
 from stripe_integrations.actions.customers.adopt import adopt_customer
 from stripe_integrations.actions.customers.create import create_customer
-from stripe_integrations.actions.customers.erase import (
-    ErasedCustomers,
-    erase_stripe_customer,
-    erase_user,
-)
-from stripe_integrations.actions.customers.export import export_user
-from stripe_integrations.actions.customers.find import (
-    CustomerState,
-    FoundCustomer,
-    find_customers,
-    find_customers_by_email,
-)
-from stripe_integrations.actions.customers.release import release_customer
 from stripe_integrations.actions.customers.sync import (
     soft_delete_customer,
     sync_customer,
     sync_from_stripe_data,
 )
 from stripe_integrations.actions.customers.update import update_customer
-from stripe_integrations.actions.events.receive import link_customer
 from stripe_integrations.context import current
 from stripe_integrations.errors import (
     CustomerBeingCreatedError,
@@ -39,6 +29,10 @@ from stripe_integrations.errors import (
 from stripe_integrations.models import Customer, Event, UserRecords
 from stripe_integrations.models.deployment import check_deployment
 from stripe_integrations.observability import Metric
+
+if TYPE_CHECKING:
+    from stripe_integrations.actions.customers.erase import ErasedCustomers
+    from stripe_integrations.actions.customers.find import FoundCustomer
 
 
 @dataclass(frozen=True)
@@ -207,7 +201,7 @@ class StripeCustomer:
         return UserRecords.read(user_id_of(user)).active_customer
 
     @staticmethod
-    def find(state: str = CustomerState.ACTIVE) -> Iterator[FoundCustomer]:
+    def find(state: str = "active") -> Iterator[FoundCustomer]:
         """Find the customers in a state; Stripe is not called.
 
         The active and the unassigned ones are read from an index, newest first, eventually
@@ -233,6 +227,11 @@ class StripeCustomer:
         >>> for found in StripeCustomer.find("unassigned"):  # doctest: +SKIP
         ...     print(found.stripe_id)
         """
+        from stripe_integrations.actions.customers.find import (  # noqa: PLC0415 - see above
+            CustomerState,
+            find_customers,
+        )
+
         if state not in list(CustomerState):
             raise InvalidFieldError("state", f"must be one of {', '.join(CustomerState)}")
         return find_customers(CustomerState(state))
@@ -270,6 +269,8 @@ class StripeCustomer:
         >>> for found in StripeCustomer.find_by_email("jenny@example.com"):  # doctest: +SKIP
         ...     print(found.stripe_id, found.user_id)
         """
+        from stripe_integrations.actions.customers.find import find_customers_by_email  # noqa: PLC0415 - see above
+
         if not email:
             raise InvalidFieldError("email", "must not be empty")
         return find_customers_by_email(email)
@@ -459,6 +460,8 @@ class StripeCustomer:
         CustomerErasedError
             The customer was erased; nothing was written.
         """
+        from stripe_integrations.actions.events.receive import link_customer  # noqa: PLC0415 - see above
+
         return link_customer(require_type("event", event, Event))
 
     @staticmethod
@@ -517,6 +520,8 @@ class StripeCustomer:
         -----
         Follows https://docs.stripe.com/api/customers/update.
         """
+        from stripe_integrations.actions.customers.release import release_customer  # noqa: PLC0415 - see above
+
         check_deployment()
         release_customer(user_id_of(user))
 
@@ -564,6 +569,8 @@ class StripeCustomer:
         Follows https://docs.stripe.com/api/customers/delete and
         https://docs.stripe.com/api/customers/update.
         """
+        from stripe_integrations.actions.customers.erase import erase_user  # noqa: PLC0415 - see above
+
         check_deployment()
         return erase_user(user_id_of(user), delete_on_stripe=delete_on_stripe)
 
@@ -599,6 +606,8 @@ class StripeCustomer:
         Follows https://docs.stripe.com/api/customers/delete and
         https://docs.stripe.com/api/customers/update.
         """
+        from stripe_integrations.actions.customers.erase import erase_stripe_customer  # noqa: PLC0415 - see above
+
         check_deployment()
         return erase_stripe_customer(stripe_id, delete_on_stripe=delete_on_stripe)
 
@@ -631,4 +640,6 @@ class StripeCustomer:
         >>> for item in StripeCustomer.export(user):  # doctest: +SKIP
         ...     print(json.dumps(item))
         """
+        from stripe_integrations.actions.customers.export import export_user  # noqa: PLC0415 - see above
+
         return export_user(user_id_of(user))

@@ -1,9 +1,13 @@
-"""`StripeEvent`: the public actions on Stripe's events."""
+"""`StripeEvent`: the public actions on Stripe's events.
+
+Most import their use case when they are called: the webhook only receives events, and each further
+module would slow its cold starts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stripe_integrations.actions.arguments import (
     HasId,
@@ -12,29 +16,15 @@ from stripe_integrations.actions.arguments import (
     stripe_json,
     user_id_of,
 )
-from stripe_integrations.actions.events.apply import apply_events
-from stripe_integrations.actions.events.find import Search, find_events
 from stripe_integrations.actions.events.receive import receive_event
-from stripe_integrations.actions.events.reconcile import (
-    Reconciliation,
-    complete_erasures,
-    emit_backlog_metrics,
-    fetch_due_children,
-    look_up_waiting,
-    retry_due,
-    sweep,
-    write_due_metadata,
-)
-from stripe_integrations.actions.events.replay import (
-    Replay,
-    replay_created_between,
-    replay_failed,
-    replay_one,
-)
-from stripe_integrations.actions.events.stream import StreamRecord, process_stream_records
 from stripe_integrations.errors import ApplyFailedError, InvalidFieldError
 from stripe_integrations.models import Event, EventState
 from stripe_integrations.models.deployment import check_deployment
+
+if TYPE_CHECKING:
+    from stripe_integrations.actions.events.reconcile import Reconciliation
+    from stripe_integrations.actions.events.replay import Replay
+    from stripe_integrations.actions.events.stream import StreamRecord
 
 
 class StripeEvent:
@@ -134,6 +124,8 @@ class StripeEvent:
         >>> for event in StripeEvent.find(User("u-1"), state="ignored"):  # doctest: +SKIP
         ...     print(event.stripe_id, event.kind, event.reason)
         """
+        from stripe_integrations.actions.events.find import Search, find_events  # noqa: PLC0415 - see above
+
         if state is not None and state not in list(EventState):
             raise InvalidFieldError("state", f"must be one of {', '.join(EventState)}")
         bounds = {"created_from": created_from, "created_to": created_to}
@@ -166,6 +158,8 @@ class StripeEvent:
             the error: the stream has to deliver it again.
         """
         check_deployment()
+        from stripe_integrations.actions.events.stream import process_stream_records  # noqa: PLC0415 - see above
+
         return process_stream_records(records)
 
     @staticmethod
@@ -188,6 +182,8 @@ class StripeEvent:
         SideEffectFailedError
             It was applied, and a custom handler or the event bus failed: a retry is scheduled.
         """
+        from stripe_integrations.actions.events.apply import apply_events  # noqa: PLC0415 - see above
+
         check_deployment()
         try:
             apply_events([require_type("stripe_id", stripe_id, str)])
@@ -209,19 +205,21 @@ class StripeEvent:
         Reconciliation
             Counts, and `failures` with what stopped a part; the other parts were run.
         """
+        from stripe_integrations.actions.events import reconcile  # noqa: PLC0415 - see above
+
         check_deployment()
-        result = Reconciliation()
+        result = reconcile.Reconciliation()
         try:
-            emit_backlog_metrics()
+            reconcile.emit_backlog_metrics()
         except Exception as error:
             result.failures.append(error)
         for part in (
-            sweep,
-            retry_due,
-            look_up_waiting,
-            fetch_due_children,
-            complete_erasures,
-            write_due_metadata,
+            reconcile.sweep,
+            reconcile.retry_due,
+            reconcile.look_up_waiting,
+            reconcile.fetch_due_children,
+            reconcile.complete_erasures,
+            reconcile.write_due_metadata,
         ):
             try:
                 part(result)
@@ -248,6 +246,8 @@ class StripeEvent:
         EventNotFoundError
             There is no such event in the table.
         """
+        from stripe_integrations.actions.events.replay import replay_one  # noqa: PLC0415 - see above
+
         check_deployment()
         return replay_one(require_type("stripe_id", stripe_id, str))
 
@@ -265,6 +265,8 @@ class StripeEvent:
         Replay
             How many were put back into the queue, and `resume_from` if time ran out.
         """
+        from stripe_integrations.actions.events.replay import replay_failed  # noqa: PLC0415 - see above
+
         check_deployment()
         return replay_failed(resume_from)
 
@@ -286,5 +288,7 @@ class StripeEvent:
         Replay
             With `resume_from` where the time did not suffice.
         """
+        from stripe_integrations.actions.events.replay import replay_created_between  # noqa: PLC0415 - see above
+
         check_deployment()
         return replay_created_between(earliest, latest, resume_from)
