@@ -319,8 +319,8 @@ MUTANTS = (
     Mutant(
         "waiting events before pending ones",
         "shared/stripe_integrations/actions/stripe_event.py",
-        "            retry_due,\n            look_up_waiting,\n",
-        "            look_up_waiting,\n            retry_due,\n",
+        "            reconcile.retry_due,\n            reconcile.look_up_waiting,\n",
+        "            reconcile.look_up_waiting,\n            reconcile.retry_due,\n",
     ),
     Mutant(
         "fetch of a foreign customer",
