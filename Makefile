@@ -121,7 +121,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 lock: .tools/uv/ready ## all requirements/*.txt anew, with the newest versions that fit
 	$(COMPILE) --upgrade pyproject.toml --output-file requirements/function.txt
 	$(COMPILE) --upgrade pyproject.toml --extra stripe --output-file requirements/function-stripe.txt
-	for name in uv dev usual sam ministack awscli docs schemathesis checkov bench; do \
+	for name in uv dev sam ministack awscli docs schemathesis checkov bench; do \
 		$(COMPILE) --upgrade requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
 	done
 

@@ -18,9 +18,9 @@ _ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "benchmark",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_REGION": "eu-west-1",
-    "DEPLOYMENT_NAME": "stripe-customers",
+    "POWERTOOLS_SERVICE_NAME": "stripe-customers",
 }
-_UNSET = ("AWS_", "STRIPE_", "MAKE")
+_UNSET = ("AWS_", "STRIPE_", "POWERTOOLS_", "MAKE")
 
 
 def run(part: str, *arguments: str) -> Any:

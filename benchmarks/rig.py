@@ -61,8 +61,8 @@ class Variant:
 def build_comparisons() -> None:
     """Build what the product's functions are compared with."""
     comparisons.build_by_bundle("bare", "function", _COMPARISONS / "bare")
-    comparisons.build_by_bundle("usual", "usual", _COMPARISONS / "usual")
-    comparisons.build_by_sam("usual", "usual", _COMPARISONS / "usual, sam build")
+    comparisons.build_by_bundle("usual", "function-stripe", _COMPARISONS / "usual")
+    comparisons.build_by_sam("usual", "function-stripe", _COMPARISONS / "usual, sam build")
 
 
 def build_base(commit: str) -> None:

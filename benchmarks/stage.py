@@ -13,8 +13,9 @@ from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib import import_module
 from io import BytesIO, StringIO
+from logging import StreamHandler
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.usage import Usage
 from local.stripe_double import StripeDouble, sign
@@ -29,7 +30,7 @@ from stripe_integrations.adapters.stripe_gateway import READ_SECONDS, StripeGate
 from stripe_integrations.config import Settings
 from stripe_integrations.context import Context, use
 from stripe_integrations.models.table import Record
-from stripe_integrations.observability import handler
+from stripe_integrations.observability import logger
 from tools.lambda_events import api_event, lambda_context, user_event
 
 Json = dict[str, Any]
@@ -100,6 +101,7 @@ class Stage:
     @contextmanager
     def running(self) -> Iterator[Stage]:
         """Connect the product to this stage inside the block."""
+        handler = cast("StreamHandler[Any]", logger.registered_handler)
         usual = handler.setStream(self._log)
         try:
             with use(self.context):

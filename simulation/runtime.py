@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ _ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "simulation",
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_REGION": "eu-west-1",
+    "POWERTOOLS_METRICS_DISABLED": "true",
+    "POWERTOOLS_METRICS_NAMESPACE": "simulation",
 }
 _INEXHAUSTIBLE = 10**9
 _MIDDLE = 0.5
@@ -35,7 +38,7 @@ _MIDDLE = 0.5
 def client() -> Any:
     """The client of DynamoDB that all processes share, after the hooks are installed."""
     os.environ.update(_ENVIRONMENT)
-    logger.disabled = True
+    logger.setLevel(logging.CRITICAL)
     # botocore sleeps for a random time between retries; here it sleeps on virtual time.
     botocore.endpoint.time = SimpleNamespace(sleep=sleep)
     botocore.retries.standard.ExponentialBackoff.__init__.__defaults__ = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import sys
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from stripe_integrations.actions import StripeCustomer
 from stripe_integrations.context import use
 from stripe_integrations.models import Customer
-from stripe_integrations.observability import handler
+from stripe_integrations.observability import logger
 from tests.engines import (
     aws,
     deselect_tests_without_database,
@@ -48,9 +48,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def log() -> Iterator[io.StringIO]:
     """What the functions log."""
     stream = io.StringIO()
+    handler = logger.registered_handler
+    assert isinstance(handler, logging.StreamHandler)
     usual = handler.setStream(stream)
     yield stream
-    handler.setStream(usual or sys.stdout)
+    handler.setStream(usual)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from simulation.deployment import TABLE_NAME, table_definition
 from stripe_integrations import observability
 from stripe_integrations.context import Context, use
 from stripe_integrations.models.table import Record
-from stripe_integrations.observability import handler, logger
+from stripe_integrations.observability import logger
 from tests.marked import card_fields, customer_fields, mark, method_fields, user_id
 from tests.world import Json, World
 
@@ -202,8 +202,10 @@ class Output:
         """Capture the output inside the block."""
         root = logging.getLogger()
         lambdas = logging.StreamHandler(self.stream)
-        usual = handler.setStream(self.stream)
-        level, own_level = root.level, logger.level
+        functions = logger.registered_handler
+        assert isinstance(functions, logging.StreamHandler)
+        usual = functions.setStream(self.stream)
+        level, own_level = root.level, logger.log_level
         root.addHandler(lambdas)
         root.setLevel(logging.WARNING)
         logger.setLevel(logging.DEBUG)
@@ -216,4 +218,4 @@ class Output:
             root.removeHandler(lambdas)
             root.setLevel(level)
             logger.setLevel(own_level)
-            handler.setStream(usual or sys.stdout)
+            functions.setStream(usual or sys.stdout)

@@ -174,7 +174,7 @@ class TestAlarms:
 
     def test_watch_the_metrics_of_this_stack(self) -> None:
         variables = template()["Globals"]["Function"]["Environment"]["Variables"]
-        assert variables["DEPLOYMENT_NAME"] == {"Ref": "AWS::StackName"}
+        assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
 
     def test_mapping_counts_its_records(self) -> None:
         stream = FUNCTIONS["ApplyEvent"]["Properties"]["Events"]["StoredEvents"]["Properties"]

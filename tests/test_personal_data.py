@@ -612,13 +612,14 @@ def test_log_format_is_text() -> None:
 def test_settings_let_no_library_log() -> None:
     """Not at DEBUG either, which a deployment may set."""
     environment = template()["Globals"]["Function"]["Environment"]["Variables"]
-    assert "STRIPE_LOG" not in environment
+    unsafe = ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEV", "POWERTOOLS_DEBUG", "STRIPE_LOG")
+    assert not set(unsafe) & set(environment)
     given = {name: value for name, value in environment.items() if isinstance(value, str)}
     loggers = ("", "boto3", "botocore", "pynamodb", "requests", "stripe", "urllib3")
     code = (
         "import logging, boto3, stripe, functions.create_customer.app\n"
         "from stripe_integrations.observability import logger\n"
-        "assert logger.level == logging.DEBUG\n"
+        "assert logger.log_level == logging.DEBUG\n"
         f"levels = [logging.getLogger(name).getEffectiveLevel() for name in {loggers}]\n"
         "assert levels == [logging.WARNING] * len(levels), levels\n"
     )
@@ -626,7 +627,7 @@ def test_settings_let_no_library_log() -> None:
         [sys.executable, "-c", code],
         check=True,
         cwd=ROOT,
-        env={**os.environ, **given, "LOG_LEVEL": "DEBUG"},
+        env={**os.environ, **given, "POWERTOOLS_LOG_LEVEL": "DEBUG"},
     )
 
 

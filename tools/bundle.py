@@ -75,11 +75,31 @@ STRIPE_AREAS = (
 )
 """Folders of Stripe's library, each with an area of the API that the product never calls. Events of
 their objects may be listed nevertheless, for `PUBLISH_TYPES`: see `forget_classes`."""
+POWERTOOLS_PARTS = (
+    "event_handler",
+    "metrics/provider/datadog",
+    "middleware_factory",
+    "utilities/auth_alpha",
+    "utilities/batch",
+    "utilities/circuit_breaker",
+    "utilities/data_classes",
+    "utilities/data_masking",
+    "utilities/feature_flags",
+    "utilities/idempotency",
+    "utilities/kafka",
+    "utilities/metadata",
+    "utilities/parameters",
+    "utilities/parser",
+    "utilities/streaming",
+    "utilities/validation",
+)
+"""Folders of Powertools beside its logger and its metrics, which the product uses."""
 UNUSED_BY_PRODUCT = (
     "boto3*",
     "s3transfer*",
     "dateutil/zoneinfo",
     *(f"stripe/{area}" for area in STRIPE_AREAS),
+    *(f"aws_lambda_powertools/{part}" for part in POWERTOOLS_PARTS),
 )
 """What the product never imports, as patterns: only custom handlers may need it."""
 

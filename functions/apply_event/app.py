@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stripe_integrations.actions import StreamRecord, StripeEvent
 from stripe_integrations.entrypoints.invocation import invocation_handler
@@ -10,9 +10,15 @@ from stripe_integrations.models import Event
 from stripe_integrations.models.fields import is_text, value_at
 from stripe_integrations.observability import error_log_fields, logger
 
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.batch.types import (
+        PartialItemFailureResponse,
+        PartialItemFailures,
+    )
+
 
 @invocation_handler
-def handler(event: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
+def handler(event: dict[str, Any]) -> PartialItemFailureResponse:
     records = event.get("Records")
     sequence_numbers = {}
     for record in records if isinstance(records, list) else []:
@@ -22,7 +28,7 @@ def handler(event: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
             logger.error("unreadable record")
         else:
             sequence_numbers[parsed] = str(value_at(record, "dynamodb", "SequenceNumber"))
-    failed = []
+    failed: list[PartialItemFailures] = []
     for parsed, error in StripeEvent.process_stream_records(sequence_numbers):
         logger.warning("failed", extra={"item": parsed.log_id, **error_log_fields(error)})
         failed.append({"itemIdentifier": sequence_numbers[parsed]})

@@ -7,12 +7,14 @@ the outcome is reported: as an HTTP response, or by failing the invocation.
 
 from typing import Any
 
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations.adapters import secrets
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints import ingress, webhook_signature
 from stripe_integrations.entrypoints.http import Request, Response, http_handler
-from stripe_integrations.entrypoints.invocation import LambdaContext, invocation_handler
+from stripe_integrations.entrypoints.invocation import invocation_handler
 from stripe_integrations.observability import add_fields
 
 

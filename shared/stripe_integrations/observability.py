@@ -1,22 +1,21 @@
 """Structured logs and metrics: they contain ids, and nothing personal.
 
-An invocation logs one line at INFO, which has its outcome, what it did, and its metrics in
-CloudWatch's embedded metric format:
+An invocation logs one line, which has its outcome, what it did, and its metrics in CloudWatch's
+embedded metric format:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
-import time
 import traceback
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from enum import Enum, StrEnum
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from stripe_integrations import errors
 
@@ -24,20 +23,11 @@ Json = dict[str, Any]
 
 NAMESPACE = "StripeIntegrations"
 
-logger = logging.getLogger("stripe_integrations")
-handler = logging.StreamHandler(sys.stdout)
-"""Prints the log lines in Lambda. Elsewhere they go where the application's logging sends them."""
+logger = Logger(location=None)
+_metrics = Metrics(namespace=NAMESPACE)
 
 MAX_ITEMS = 100
-"""The most values that a metric in a line may have, and the most items of our own lists."""
-
-
-class Unit(StrEnum):
-    """CloudWatch's units of metrics."""
-
-    COUNT = "Count"
-    MILLISECONDS = "Milliseconds"
-    SECONDS = "Seconds"
+"""The most items of a list in a line."""
 
 
 class Metric(Enum):
@@ -47,7 +37,7 @@ class Metric(Enum):
     with the function and its version: a deployment is rolled back on those of the new version.
     """
 
-    def __init__(self, title: str, meaning: str, unit: Unit = Unit.COUNT) -> None:
+    def __init__(self, title: str, meaning: str, unit: MetricUnit = MetricUnit.Count) -> None:
         self.title = title
         self.meaning = meaning
         self.unit = unit
@@ -91,17 +81,17 @@ class Metric(Enum):
     STRIPE_LATENCY = (
         "StripeLatency",
         "duration of a call to Stripe, retries by its library included",
-        Unit.MILLISECONDS,
+        MetricUnit.Milliseconds,
     )
     OLDEST_UNFINISHED_EVENT_AGE = (
         "OldestUnfinishedEventAge",
         "age of the oldest pending event since its receipt; 0 without one",
-        Unit.SECONDS,
+        MetricUnit.Seconds,
     )
     SWEEP_AGE = (
         "SweepAge",
         "time since the last complete sweep of Stripe's list began",
-        Unit.SECONDS,
+        MetricUnit.Seconds,
     )
     ACCOUNT_DIFFERENCES = (
         "AccountDifferences",
@@ -109,45 +99,10 @@ class Metric(Enum):
     )
 
 
-class _Formatter(logging.Formatter):
-    """Makes a line of JSON of a record, with the ids of the invocation.
-
-    Only our own fields are in it: no traceback, whose messages may quote a payload.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "level": record.levelname,
-            "message": record.getMessage(),
-            "timestamp": _iso(record.created),
-            **_invocation.ids,
-            **{name: value for name, value in vars(record).items() if name not in _STANDARD},
-        }
-        present = {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(present, default=str, separators=(",", ":"))
-
-
-_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message"}
-
-
-def _iso(seconds: float) -> str:
-    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
-def configure_logging() -> None:
-    """Print log lines as JSON, from the level that LOG_LEVEL has."""
-    handler.setFormatter(_Formatter())
-    logger.addHandler(handler)
-    logger.setLevel(os.environ.get("LOG_LEVEL", "INFO"))
-    logger.propagate = False  # the root's handler is Lambda's
-
-
-class _Invocation:
+class _Line:
     """The log line of the current invocation, until it is printed."""
 
-    def __init__(self, **ids: str | None) -> None:
-        self.ids = ids
+    def __init__(self) -> None:
         self.level = logging.ERROR
         self.message = "interrupted"
         self.clear()
@@ -158,52 +113,31 @@ class _Invocation:
         self.lists: dict[str, list[Mapping[str, Any] | str]] = {}
         self.calls = 0
         self.milliseconds = 0
-        self.metrics: dict[Metric, list[float]] = {}
 
     def as_fields(self) -> Json:
-        """Everything but the message and the ids."""
+        """What the invocation did."""
         summary = {"calls": self.calls, "milliseconds": self.milliseconds}
-        return {
-            **self.fields,
-            **({"stripe": summary} if self.calls else {}),
-            **self.lists,
-            **_metric_fields(self.metrics),
-        }
+        return {**self.fields, **({"stripe": summary} if self.calls else {}), **self.lists}
 
 
-_invocation = _Invocation()
+_line = _Line()
 
 
-def begin_invocation(request_id: str) -> None:
-    """Begin the log line of an invocation, whose ids every line of it has.
-
-    Parameters
-    ----------
-    request_id : str
-        Lambda's id of the invocation.
-    """
-    global _invocation  # noqa: PLW0603 - a process of Lambda runs one invocation at a time
-    trace = os.environ.get("_X_AMZN_TRACE_ID", "")
-    _invocation = _Invocation(
-        function_request_id=request_id,
-        xray_trace_id=trace.partition(";")[0].removeprefix("Root=") or None,
-    )
-
-
-def set_correlation_id(correlation_id: str | None) -> None:
-    """Add the id of the request, which its sender knows, to the lines of this invocation."""
-    _invocation.ids["correlation_id"] = correlation_id
+def begin_line() -> None:
+    """Begin the log line of an invocation."""
+    global _line  # noqa: PLW0603 - a process of Lambda runs one invocation at a time
+    _line = _Line()
 
 
 def set_outcome(level: int, message: str, **fields: object) -> None:
     """Set how the invocation ended, for its line."""
-    _invocation.level, _invocation.message = level, message
+    _line.level, _line.message = level, message
     add_fields(**fields)
 
 
 def add_fields(**fields: object) -> None:
     """Add fields to the line of this invocation: ids and numbers."""
-    _invocation.fields.update(fields)
+    _line.fields.update(fields)
 
 
 def add_item(name: str, item: Mapping[str, Any] | str) -> None:
@@ -211,7 +145,7 @@ def add_item(name: str, item: Mapping[str, Any] | str) -> None:
 
     What an invocation did is printed in several lines if it is more than one line can have.
     """
-    items = _invocation.lists.setdefault(name, [])
+    items = _line.lists.setdefault(name, [])
     items.append(item)
     if len(items) == MAX_ITEMS:
         print_line("continues")
@@ -219,65 +153,55 @@ def add_item(name: str, item: Mapping[str, Any] | str) -> None:
 
 def add_stripe_call(milliseconds: int, request_id: str | None) -> None:
     """Count a call to Stripe in the line of this invocation."""
-    _invocation.calls += 1
-    _invocation.milliseconds += milliseconds
+    _line.calls += 1
+    _line.milliseconds += milliseconds
     if request_id is not None:
         add_item("stripe_request_ids", request_id)
 
 
 def measure(metric: Metric, value: float) -> None:
-    """Add a value to the metrics of this invocation."""
-    values = _invocation.metrics.setdefault(metric, [])
-    values.append(value)
-    if metric.unit is Unit.COUNT:
-        values[:] = [sum(values)]
-    if len(values) == MAX_ITEMS:
-        print_line("continues")
+    """Add a value to the metrics of this invocation.
+
+    Powertools prints them at once when a metric has 100 values.
+    """
+    _metrics.add_metric(metric.title, metric.unit, value)
+    if metric is Metric.INTERNAL_ERRORS:
+        _print_by_version(metric, value)
+
+
+def _print_by_version(metric: Metric, value: float) -> None:
+    """Print a metric with the dimensions of the version that is running."""
+    dimensions = {
+        "service": _metrics.service or "",
+        "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
+        "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
+    }
+    if all(dimensions.values()):
+        with single_metric(
+            metric.title, metric.unit, value, namespace=NAMESPACE, default_dimensions=dimensions
+        ):
+            pass
 
 
 def print_line(message: str, level: int = logging.INFO) -> None:
     """Print what the invocation has done since its last line.
 
-    A line that has metrics is printed whatever the log level is.
+    Where the log level suppresses the line, its metrics are printed alone.
     """
-    has_metrics = bool(_invocation.metrics)
-    fields = _invocation.as_fields()
-    _invocation.clear()
-    if has_metrics or logger.isEnabledFor(level):
-        logger.handle(logger.makeRecord(logger.name, level, "", 0, message, (), None, extra=fields))
+    fields = _line.as_fields()
+    _line.clear()
+    if level >= logger.log_level:
+        if _metrics.metric_set:
+            fields |= _metrics.serialize_metric_set()
+            _metrics.clear_metrics()
+        logging.getLogger(logger.name).log(level, message, extra=fields)
+    elif _metrics.metric_set:
+        _metrics.flush_metrics()
 
 
-def end_invocation() -> None:
+def end_line() -> None:
     """Print the line of this invocation."""
-    print_line(_invocation.message, _invocation.level)
-
-
-def _metric_fields(metrics: dict[Metric, list[float]]) -> Json:
-    """Metrics in the embedded metric format, by stack; internal errors also by version."""
-    if not metrics:
-        return {}
-    dimensions = {"service": os.environ.get("DEPLOYMENT_NAME", "")}
-    directives = [_directive(dimensions, metrics)]
-    if Metric.INTERNAL_ERRORS in metrics:
-        dimensions |= {
-            "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
-            "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
-        }
-        if all(dimensions.values()):
-            directives.append(_directive(dimensions, [Metric.INTERNAL_ERRORS]))
-    return {
-        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directives},
-        **dimensions,
-        **{metric.title: values for metric, values in metrics.items()},
-    }
-
-
-def _directive(dimensions: Iterable[str], metrics: Iterable[Metric]) -> Json:
-    return {
-        "Namespace": NAMESPACE,
-        "Dimensions": [list(dimensions)],
-        "Metrics": [{"Name": metric.title, "Unit": metric.unit} for metric in metrics],
-    }
+    print_line(_line.message, _line.level)
 
 
 def error_log_fields(error: BaseException) -> dict[str, Any]:

@@ -17,7 +17,8 @@ NOT_OF_A_WORKER = {
     "STRIPE_EVENT_SOURCE",
     "API_AUTHORIZER",
     "JWT_ADMIN_SCOPE",
-    "LOG_LEVEL",
+    "POWERTOOLS_SERVICE_NAME",
+    "POWERTOOLS_LOG_LEVEL",
 }
 """What concerns a function alone: how it is invoked, and how it logs."""
 

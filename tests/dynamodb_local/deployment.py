@@ -257,6 +257,7 @@ def new_process(endpoint: str) -> Process:
             "DEPLOYMENT_NAME": "stripe-customers",
             "STRIPE_API_KEY": API_KEY,
             "STRIPE_WEBHOOK_SECRET": SECRET,
+            "POWERTOOLS_SERVICE_NAME": "stripe-customers",
         }
     )
 

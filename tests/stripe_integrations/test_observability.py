@@ -6,9 +6,11 @@ import io
 import json
 import logging
 from collections import Counter
+from itertools import chain
 from typing import Any, NoReturn
 
 import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
 import functions.create_customer.app as create_customer
 import functions.replay_events.app as replay_events
@@ -39,6 +41,12 @@ def lines(log: io.StringIO) -> list[Json]:
 
 def clear(log: io.StringIO) -> None:
     log.truncate(log.seek(0))
+
+
+def use_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collect metrics as those of the stack `stack`."""
+    metrics = EphemeralMetrics(namespace=observability.NAMESPACE, service="stack")
+    monkeypatch.setattr(observability, "_metrics", metrics)
 
 
 @pytest.fixture
@@ -146,7 +154,7 @@ class TestMetrics:
     def test_are_in_the_line_of_the_invocation(
         self, world: World, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("DEPLOYMENT_NAME", "stack")
+        use_metrics(monkeypatch)
         world.context.measure = observability.measure
         world.create()
         world.get()
@@ -164,68 +172,88 @@ class TestMetrics:
         assert "_aws" not in read
         assert len(second["StripeLatency"]) >= 1
 
-    def test_are_printed_at_every_log_level(
-        self, world: World, log: io.StringIO, caplog: pytest.LogCaptureFixture
+    def test_are_printed_alone_where_the_log_level_suppresses_the_line(
+        self,
+        world: World,
+        log: io.StringIO,
+        caplog: pytest.LogCaptureFixture,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         caplog.set_level(logging.ERROR, logger=observability.logger.name)
         world.context.measure = observability.measure
         world.create()
         world.get()
-        (created,) = lines(log)
-        assert created["CustomersCreated"] == [1]
+        (created,) = capsys.readouterr().out.splitlines()
+        assert json.loads(created)["CustomersCreated"] == [1]
+        assert lines(log) == []
 
-    def test_count_is_one_value_of_each_line(self, log: io.StringIO) -> None:
-        observability.begin_invocation("r-1")
-        for _ in range(250):
-            observability.measure(Metric.EVENTS_APPLIED, 1)
+    def test_more_values_than_a_line_may_have_are_in_several(
+        self, log: io.StringIO, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        observability.begin_line()
         for milliseconds in range(250):
+            observability.measure(Metric.EVENTS_APPLIED, 1)
             observability.measure(Metric.STRIPE_LATENCY, milliseconds)
-        observability.end_invocation()
-        printed = lines(log)
-        assert [len(line["StripeLatency"]) for line in printed] == [100, 100, 50]
-        assert [line.get("EventsApplied") for line in printed] == [[250], None, None]
+        observability.end_line()
+        printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()] + lines(log)
+        values = [line["StripeLatency"] for line in printed]
+        assert list(chain(*values)) == [*range(250)]
+        assert max(map(len, values)) == 100
+        assert sum(len(line["EventsApplied"]) for line in printed) == 250
 
 
 class TestInternalErrors:
     @pytest.fixture
     def version(self, monkeypatch: pytest.MonkeyPatch) -> str:
         """The version of the function that runs."""
-        monkeypatch.setenv("DEPLOYMENT_NAME", "stack")
+        use_metrics(monkeypatch)
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "sync-customer")
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "7")
         return "7"
 
-    def printed(self, log: io.StringIO) -> Json:
-        """The last line, whose metric has both sets of dimensions."""
-        line = lines(log)[-1]
-        measured = {
-            tuple(dimensions)
-            for directive in line["_aws"]["CloudWatchMetrics"]
-            for dimensions in directive["Dimensions"]
-            if "InternalErrors" in [metric["Name"] for metric in directive["Metrics"]]
-        }
-        assert measured == {("service",), ("service", "function_name", "function_version")}
-        return line
+    def printed(self, log: io.StringIO, capsys: pytest.CaptureFixture[str]) -> tuple[Json, Json]:
+        """The line of the version's metric, and the invocation's line."""
+        (of_version,) = capsys.readouterr().out.splitlines()
+        printed = json.loads(of_version), lines(log)[-1]
+        for line, names in zip(
+            printed, (["service", "function_name", "function_version"], ["service"]), strict=True
+        ):
+            (directive,) = line["_aws"]["CloudWatchMetrics"]
+            assert directive["Dimensions"] == [names]
+            assert "InternalErrors" in [metric["Name"] for metric in directive["Metrics"]]
+            assert (line["service"], line["InternalErrors"]) == ("stack", [1])
+        return printed
 
     def test_have_version_as_dimension_too(
-        self, world: World, stripe_id: str, version: str, log: io.StringIO
+        self,
+        world: World,
+        stripe_id: str,
+        version: str,
+        log: io.StringIO,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         world.context.measure = observability.measure
         world.configure(deployment_name="another")
         assert world.sync()["statusCode"] == 500
-        line = self.printed(log)
-        assert (line["service"], line["function_name"]) == ("stack", "sync-customer")
-        assert (line["function_version"], line["InternalErrors"]) == (version, [1])
+        of_version, line = self.printed(log, capsys)
+        assert of_version["function_name"] == "sync-customer"
+        assert of_version["function_version"] == version
+        assert (line["message"], line["status"]) == ("refused", 500)
 
+    @pytest.mark.usefixtures("version")
     def test_are_counted_where_the_settings_are_invalid(
-        self, world: World, version: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+        self,
+        world: World,
+        log: io.StringIO,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def current() -> NoReturn:
             raise ConfigurationError("TABLE_NAME is not set")
 
         monkeypatch.setattr(invocation, "current", current)
         assert world.get()["statusCode"] == 500
-        assert self.printed(log)["InternalErrors"] == [1]
+        self.printed(log, capsys)
 
     def test_do_not_include_failures_of_stripe(self, world: World, stripe_id: str) -> None:
         world.stripe.faults.fail_next(None, status=500)
@@ -344,15 +372,14 @@ class TestLog:
         } in applied["events"]
 
     def test_invocation_prints_further_lines_of_a_long_list(self, log: io.StringIO) -> None:
-        observability.begin_invocation("r-1")
+        observability.begin_line()
         for number in range(201):
             observability.add_item("events", {"stripe_event_id": f"evt_{number}"})
         observability.set_outcome(logging.INFO, "completed")
-        observability.end_invocation()
+        observability.end_line()
         printed = lines(log)
         assert [line["message"] for line in printed] == ["continues", "continues", "completed"]
         assert [len(line["events"]) for line in printed] == [100, 100, 1]
-        assert {line["function_request_id"] for line in printed} == {"r-1"}
 
     def test_fields_end_with_the_invocation(
         self, world: World, log: io.StringIO, stripe_id: str

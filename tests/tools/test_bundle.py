@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import aws_lambda_powertools
 import botocore
 import pytest
 import stripe
@@ -172,6 +173,37 @@ class TestStripeClasses:
         given = {**os.environ, "PYTHONPATH": str(tmp_path)}
         command = [sys.executable, "-c", f"path = {str(tmp_path)!r}\n{code}"]
         subprocess.run(command, env=given, check=True)
+
+
+class TestPowertools:
+    def test_functions_run_without_the_parts_that_are_left_out(self, tmp_path: Path) -> None:
+        copy = tmp_path / "aws_lambda_powertools"
+        shutil.copytree(Path(aws_lambda_powertools.__file__).parent, copy)
+        for part in bundle.POWERTOOLS_PARTS:
+            shutil.rmtree(copy / part)
+        code = (
+            "import sys\n"
+            "import aws_lambda_powertools\n"
+            "from importlib import import_module\n"
+            "from tools.lambda_events import lambda_context\n"
+            "assert aws_lambda_powertools.__file__.startswith(sys.argv[1])\n"
+            "for name in sys.argv[2:]:\n"
+            "    handler = import_module(f'functions.{name}.app').handler\n"
+            "assert import_module('functions.get_customer.app').handler({}, lambda_context())"
+            "['statusCode'] == 500\n"
+        )
+        names = [path.parent.name for path in (bundle.ROOT / "functions").glob("*/app.py")]
+        assert names
+        paths = [tmp_path, bundle.ROOT / "shared", bundle.ROOT]
+        given = {
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "POWERTOOLS_SERVICE_NAME": "stack",
+            "AWS_LAMBDA_FUNCTION_NAME": "get-customer",
+            "AWS_LAMBDA_FUNCTION_VERSION": "7",
+        }
+        command = [sys.executable, "-c", code, str(tmp_path), *names]
+        printed = subprocess.run(command, env=given, check=True, capture_output=True).stdout
+        assert [json.loads(line)["InternalErrors"] for line in printed.splitlines()] == [[1.0]] * 2
 
 
 def test_bytecode_is_unchecked_and_of_lambdas_paths(project: Path, tmp_path: Path) -> None:

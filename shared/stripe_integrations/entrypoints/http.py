@@ -16,11 +16,12 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from stripe_integrations import errors, observability
 from stripe_integrations.context import current
 from stripe_integrations.entrypoints.caller import Caller
 from stripe_integrations.entrypoints.invocation import (
-    LambdaContext,
     LambdaHandler,
     begin_invocation,
     count_internal_error,
@@ -28,7 +29,7 @@ from stripe_integrations.entrypoints.invocation import (
 )
 from stripe_integrations.entrypoints.user_in_url import is_me_route, user_id_in_url
 from stripe_integrations.models.fields import value_at
-from stripe_integrations.observability import Metric, error_log_fields
+from stripe_integrations.observability import Metric, error_log_fields, logger
 
 Json = dict[str, Any]
 
@@ -202,7 +203,7 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
 
     @observed
     def handler(event: Any, context: LambdaContext) -> Json:
-        observability.set_correlation_id(_request_id(event))
+        logger.set_correlation_id(_request_id(event))
         request = Request(event if isinstance(event, dict) else {})
         try:
             begin_invocation(context)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from stripe_integrations import observability
 from stripe_integrations.context import current
@@ -16,40 +18,27 @@ from stripe_integrations.errors import (
     StripeIntegrationsError,
 )
 from stripe_integrations.models.kinds import stored_kinds
-from stripe_integrations.observability import Metric, error_log_fields
+from stripe_integrations.observability import Metric, error_log_fields, logger
 
 Json = dict[str, Any]
 
 T = TypeVar("T")
-
-
-class LambdaContext(Protocol):
-    """What Lambda passes to a handler beside the event, as far as it is used.
-
-    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
-    """
-
-    aws_request_id: str
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return the time until the invocation ends."""
-
 
 LambdaHandler = Callable[[Any, LambdaContext], T]
 
 
 def observed(handler: LambdaHandler[T]) -> LambdaHandler[T]:
     """Print the invocation's log line, however it ends."""
-    observability.configure_logging()
     initialize()
 
+    @logger.inject_lambda_context(clear_state=True)
     @wraps(handler)
     def invoked(event: Any, context: LambdaContext) -> T:
-        observability.begin_invocation(context.aws_request_id)
+        observability.begin_line()
         try:
             return handler(event, context)
         finally:
-            observability.end_invocation()
+            observability.end_line()
 
     return invoked
 

@@ -63,7 +63,7 @@ class TestInitialize:
         assert started["connected"] == []
         assert started["made_later"] == 0
         assert {"stripe._stripe_client", "requests"} <= set(started["modules"])
-        assert not {"boto3", "aws_lambda_powertools"} & set(started["modules"])
+        assert "boto3" not in started["modules"]
 
     def test_imports_no_more_than_the_function_needs(self) -> None:
         modules = start("get_customer", **SETTINGS, **IN_LAMBDA)["modules"]
