@@ -26,6 +26,7 @@ import sys
 import tempfile
 import venv
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,14 @@ STRIPE_AREAS = (
 their objects may be listed nevertheless, for `PUBLISH_TYPES`: see `forget_classes`."""
 POWERTOOLS_PARTS = (
     "event_handler",
+    "logging/formatters",
+    "logging/utils.py",
     "metrics/provider/datadog",
     "middleware_factory",
+    "shared/cache_dict.py",
+    "shared/cookies.py",
+    "shared/dynamodb_deserializer.py",
+    "shared/headers_serializer.py",
     "utilities/auth_alpha",
     "utilities/batch",
     "utilities/circuit_breaker",
@@ -93,11 +100,16 @@ POWERTOOLS_PARTS = (
     "utilities/streaming",
     "utilities/validation",
 )
-"""Folders of Powertools beside its logger and its metrics, which the product uses."""
+"""Parts of Powertools beside its logger and its metrics, which the product uses."""
 UNUSED_BY_PRODUCT = (
     "boto3*",
     "s3transfer*",
+    "dateutil/easter.py",
+    "dateutil/rrule.py",
+    "dateutil/tz/win.py",
     "dateutil/zoneinfo",
+    "urllib3/contrib",
+    "urllib3/http2/connection.py",
     *(f"stripe/{area}" for area in STRIPE_AREAS),
     *(f"aws_lambda_powertools/{part}" for part in POWERTOOLS_PARTS),
 )
@@ -164,7 +176,7 @@ def dependencies(
     called : iterable of str
         The AWS services that are called.
     unused : sequence of str
-        Patterns of the folders that are left out.
+        Patterns of the folders and modules that are left out.
     """
     called = sorted(called)
     return _cached(
@@ -240,11 +252,20 @@ def prune(folder: Path, called: Sequence[str], unused: Iterable[str]) -> None:
     # METADATA and licences stay: scanners of deployed functions find the packages by them.
     for record in [*folder.glob("*.dist-info/RECORD"), *folder.glob("*.dist-info/INSTALLER")]:
         record.unlink()
-    for pattern in unused:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path)
+    remove(folder, unused)
     if (folder / "stripe").exists():
         forget_classes(folder)
+
+
+def remove(folder: Path, unused: Iterable[str]) -> None:
+    """Remove folders, and modules with their bytecode, that patterns name."""
+    for pattern in unused:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+                Path(cache_from_source(path)).unlink(missing_ok=True)
 
 
 def reduce_models(models: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import aws_lambda_powertools
 import botocore
+import dateutil
 import pytest
 import stripe
+import urllib3
 from botocore.loaders import Loader
 from botocore.session import Session
 
@@ -175,18 +177,21 @@ class TestStripeClasses:
         subprocess.run(command, env=given, check=True)
 
 
-class TestPowertools:
+class TestUnusedByProduct:
     def test_functions_run_without_the_parts_that_are_left_out(self, tmp_path: Path) -> None:
-        copy = tmp_path / "aws_lambda_powertools"
-        shutil.copytree(Path(aws_lambda_powertools.__file__).parent, copy)
+        for package in (aws_lambda_powertools, dateutil, urllib3):
+            shutil.copytree(Path(package.__file__).parent, tmp_path / package.__name__)
         for part in bundle.POWERTOOLS_PARTS:
-            shutil.rmtree(copy / part)
+            assert (tmp_path / "aws_lambda_powertools" / part).exists()
+        bundle.remove(tmp_path, (*bundle.UNUSED, *bundle.UNUSED_BY_PRODUCT))
+        assert not (tmp_path / "dateutil" / "rrule.py").exists()
         code = (
             "import sys\n"
-            "import aws_lambda_powertools\n"
+            "import aws_lambda_powertools, dateutil, urllib3\n"
             "from importlib import import_module\n"
             "from tools.lambda_events import lambda_context\n"
-            "assert aws_lambda_powertools.__file__.startswith(sys.argv[1])\n"
+            "for package in (aws_lambda_powertools, dateutil, urllib3):\n"
+            "    assert package.__file__.startswith(sys.argv[1])\n"
             "for name in sys.argv[2:]:\n"
             "    handler = import_module(f'functions.{name}.app').handler\n"
             "assert import_module('functions.get_customer.app').handler({}, lambda_context())"
