@@ -13,12 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import aws_lambda_powertools
 import botocore
-import dateutil
 import pytest
 import stripe
-import urllib3
 from botocore.loaders import Loader
 from botocore.session import Session
 
@@ -179,8 +176,8 @@ class TestStripeClasses:
 
 class TestUnusedByProduct:
     def test_functions_run_without_the_parts_that_are_left_out(self, tmp_path: Path) -> None:
-        for package in (aws_lambda_powertools, dateutil, urllib3):
-            shutil.copytree(Path(package.__file__).parent, tmp_path / package.__name__)
+        for name in ("aws_lambda_powertools", "dateutil", "urllib3"):
+            shutil.copytree(Path(botocore.__file__).parents[1] / name, tmp_path / name)
         for part in bundle.POWERTOOLS_PARTS:
             assert (tmp_path / "aws_lambda_powertools" / part).exists()
         bundle.remove(tmp_path, (*bundle.UNUSED, *bundle.UNUSED_BY_PRODUCT))
