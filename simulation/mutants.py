@@ -218,12 +218,6 @@ MUTANTS = (
         "        event.ignore('unknown customer')\n",
     ),
     Mutant(
-        "events of the other mode applied",
-        f"{_EVENTS}/event_types.py",
-        "    if event.livemode is not current().settings.livemode:\n",
-        "    if event.livemode is None:\n",
-    ),
-    Mutant(
         "no retry",
         f"{_EVENTS}/failures.py",
         "    if not errors.is_permanent(error):\n",
@@ -248,18 +242,6 @@ MUTANTS = (
         "return Freshness.AMBIGUOUS if self._is_default(stripe_id) else freshness",
         "return freshness",
         seed=37,
-    ),
-    Mutant(
-        "removed object accepted as a default",
-        f"{_EVENTS}/ordering.py",
-        "            not child.is_attached and not child.is_still_default\n",
-        "            child.is_attached and child.is_still_default\n",
-    ),
-    Mutant(
-        "event written without its turn",
-        f"{_MODELS}/event.py",
-        "holds_turn: Condition = _is_unfinished() & (Event.turn == self.turn)",
-        "holds_turn: Condition = _is_unfinished()",
     ),
     Mutant(
         "late record not fetched",
@@ -360,19 +342,6 @@ MUTANTS = (
         '    return {"queue": _QUEUE, "next_attempt": claim_expires_at()}\n',
         "    return {}\n",
         seed=5038,
-    ),
-    Mutant(
-        "unassigned customer adopted by a payload",
-        f"{_EVENTS}/side_effects.py",
-        "        return adopt_by_metadata(str(self.event.customer_id)) if self.adopts else None\n",
-        "        from stripe_integrations.actions.customers import adopt\n"
-        "        named = adopt.named_user\n"
-        "        payload = self.event.data_object.get('metadata')\n"
-        "        adopt.named_user = lambda customer, _: named(customer, payload)\n"
-        "        reason = adopt_by_metadata(str(self.event.customer_id)) if self.adopts else None\n"
-        "        adopt.named_user = named\n"
-        "        return reason\n",
-        seed=104,
     ),
     Mutant(
         "metadata of an adoption never due",
