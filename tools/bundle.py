@@ -315,15 +315,18 @@ _OBJECT_CLASS = re.compile(r'^ +"[\w.]+": \(\s*"([\w.]+)",\s*"\w+",?\s*\),\n', r
 
 
 def _without_documentation(value: Any) -> Any:
-    """A shape may have a member of this name, which is no text."""
+    """Empty the texts, which botocore reads; a shape may have a member of this name."""
     if isinstance(value, list):
         return [_without_documentation(each) for each in value]
     if not isinstance(value, dict):
         return value
+
+    def is_text(name: str, value: object) -> bool:
+        return name == "documentation" and isinstance(value, str)
+
     return {
-        name: _without_documentation(each)
+        name: "" if is_text(name, each) else _without_documentation(each)
         for name, each in value.items()
-        if name != "documentation" or not isinstance(each, str)
     }
 
 

@@ -10,17 +10,41 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import botocore
 import pytest
 import stripe
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from botocore.loaders import Loader
 from botocore.session import Session
+from urllib3.response import HTTPResponse
 
 from tools import bundle
 from tools.template import of_type
+
+QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/queue"
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dynamodb": ("get_item", {"TableName": "table", "Key": {"pk": {"S": "USER#u-1"}}}),
+    "events": ("put_events", {"Entries": [{"Source": "source", "Detail": "{}"}]}),
+    "logs": (
+        "put_log_events",
+        {
+            "logGroupName": "group",
+            "logStreamName": "stream",
+            "logEvents": [{"timestamp": 1, "message": "line"}],
+        },
+    ),
+    "s3": ("get_object", {"Bucket": "bucket", "Key": "rows.csv"}),
+    "secretsmanager": ("get_secret_value", {"SecretId": "stripe/api-key"}),
+    "sqs": ("send_message", {"QueueUrl": QUEUE, "MessageBody": "{}"}),
+    "ssm": ("get_parameter", {"Name": "/stripe/api-key"}),
+}
+"""An operation of each service that functions call, with its parameters."""
 
 
 @pytest.fixture
@@ -105,10 +129,10 @@ def test_models_are_of_the_services_that_a_function_is_configured_to_call(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """botocore's data of DynamoDB and of SES, whose endpoints have another name; reduced."""
+    """botocore's data of what functions call, and of SES, whose endpoints have another name."""
     data = tmp_path_factory.mktemp("data")
     installed = Path(botocore.__file__).parent / "data"
-    for name in ("dynamodb", "ses"):
+    for name in (*CALLS, "ses"):
         shutil.copytree(installed / name, data / name)
     for name in ("endpoints.json", "partitions.json", "sdk-default-configuration.json"):
         shutil.copy(installed / name, data)
@@ -127,7 +151,7 @@ class TestReducedModels:
     @pytest.mark.parametrize("service", ["dynamodb", "ses"])
     def test_model_differs_in_documentation_alone(self, data: Path, service: str) -> None:
         full, reduced = self.loaded(data, service)
-        assert reduced.keys() == full.keys() - {"documentation"}
+        assert reduced.keys() == full.keys()
         assert len(json.dumps(reduced)) < len(json.dumps(full)) / 2
         for kind in ("operations", "shapes"):
             assert reduced[kind].keys() == full[kind].keys()
@@ -146,6 +170,35 @@ class TestReducedModels:
             session.register_component("data_loader", loader)
             urls.append(session.create_client(service, region_name=region).meta.endpoint_url)
         assert urls[0] == urls[1]
+
+    def test_every_service_that_functions_call_has_a_call(self) -> None:
+        functions = (path.parent.name for path in (bundle.ROOT / "functions").glob("*/app.py"))
+        assert set().union(*map(bundle.services, functions)) == CALLS.keys()
+
+    @pytest.mark.parametrize("service", CALLS)
+    def test_request_is_the_same(self, data: Path, service: str) -> None:
+        operation, params = CALLS[service]
+        requests = []
+
+        def respond(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+            requests.append((request.method, request.url, request.body))
+            return AWSResponse(request.url, 400, {}, HTTPResponse(BytesIO()))
+
+        for paths, include_default in (([], True), ([str(data)], False)):
+            session = Session()
+            loader = Loader(paths, include_default_search_paths=include_default)
+            session.register_component("data_loader", loader)
+            client = session.create_client(
+                service,
+                region_name="eu-west-1",
+                aws_access_key_id="none",
+                aws_secret_access_key="none",
+                config=Config(retries={"total_max_attempts": 1}),
+            )
+            client.meta.events.register("before-send", respond)
+            with pytest.raises(ClientError):
+                getattr(client, operation)(**params)
+        assert requests[0] == requests[1]
 
 
 class TestStripeClasses:
