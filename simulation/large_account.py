@@ -3,9 +3,9 @@
 ``python -m simulation.large_account --customers 100000`` fills an account, lets the workers of a
 backfill walk it, kills all of them at random times, and says how much of each budget they used, how
 many calls they needed beyond those that paging alone needs, how much memory a worker held, and what
-is stored at the end. With
-``--changed 0.01`` a verification walks it afterwards, while one customer in a hundred is changed,
-created or deleted on Stripe, and the events of that are delivered and applied.
+is stored at the end. With ``--changed 0.01`` a verification walks it afterwards, while one customer
+in a hundred is changed, created or deleted on Stripe, and the events of that are delivered and
+applied.
 """
 
 from __future__ import annotations
