@@ -49,7 +49,7 @@ def list_customers(
     ] = None,
     email: Annotated[
         str | None,
-        typer.Option("--email", help="Those with this e-mail on Stripe, whatever their state."),
+        typer.Option("--email", help="Those with this e-mail on Stripe, except deleted ones."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
 ) -> None:
@@ -59,7 +59,7 @@ def list_customers(
     index: with --email, Stripe is asked with the stack's key.
     """
     if email is not None and state is not None:
-        raise UsageError("give --state or --email")
+        raise UsageError("give --state or --email, not both")
     with session.stack.in_process():
         if email is None:
             found = StripeCustomer.find(state or "active")

@@ -30,11 +30,14 @@ from stripe_integrations_cli.stripe_account import (
 )
 from stripe_integrations_cli.webhook import (
     all_endpoints,
+    current_endpoints,
     endpoint_row,
     endpoints_of,
     needed_types,
+    several,
 )
 
+REFUSED_SIGNATURE = "link_customer refuses the stored secret, or its clock differs"
 INDEXES = {"by_customer", "by_created", "by_queue"}
 _CLOCK_SECONDS = 60
 """Stripe's signatures are valid for five minutes; a clock that differs by one is wrong."""
@@ -79,10 +82,11 @@ def doctor(
     *,
     all_checks: Annotated[bool, typer.Option("--all", help="Print what is in order too.")] = False,
 ) -> None:
-    """Check a stack: secrets, key, table, stream, schedule, webhook, clock, alarms.
+    """Check a stack: secrets, table, webhook, clock, failed events, dead letters, alarms.
 
-    It changes nothing. With a secret key in STRIPE_API_KEY, it checks the webhook endpoint at
-    Stripe too. It exits with 1 if it finds a problem.
+    It checks the key's permissions, the stream and the schedule too, and changes nothing. With a
+    secret key in STRIPE_API_KEY, it also checks the endpoint at Stripe, its deliveries, and that
+    the stored key is of the same account. It exits with 1 if it finds a problem.
     """
     report(session, check_stack(session.stack, os.environ.get(KEY_VARIABLE)), all_checks=all_checks)
 
@@ -272,8 +276,7 @@ def _signed_request(stack: Stack, secret: str) -> Findings:
     if problem.endswith(":malformed-request"):
         yield Finding("webhook", "ok", "a signed request is accepted by its signature")
     elif problem.endswith(":invalid-signature"):
-        found = "link_customer refuses the stored secret, or its clock differs"
-        yield Finding("webhook", "problem", found, "wait five minutes, and check again")
+        yield Finding("webhook", "problem", REFUSED_SIGNATURE, "wait five minutes, and check again")
     else:
         found = f"link_customer responds with {response.get('statusCode')} {problem}"
         yield Finding("webhook", "problem", found, "read its log")
@@ -329,7 +332,11 @@ def _schedule(stack: Stack) -> Findings:
 
 def _endpoint(stack: Stack, client: Any) -> Findings:
     rows = [endpoint_row(stack, each) for each in endpoints_of(stack, client)]
-    if not any(row["api_version"] == API_VERSION for row in rows):
+    current = current_endpoints(stack, client)
+    if len(current) > 1:
+        to_do = "stripe-customers webhook delete"
+        yield Finding("endpoint", "problem", several(current), to_do)
+    if not current:
         found = f"none has the stack's URL and the version {API_VERSION}"
         yield Finding("endpoint", "problem", found, "stripe-customers webhook create")
     for row in rows:

@@ -60,8 +60,10 @@ class Session:
         """The operator's credentials and region."""
         return boto3.Session()
 
-    def confirm(self, question: str, *, is_confirmed: bool) -> None:
-        """Ask before something is deleted.
+    def confirm(
+        self, question: str, *, is_confirmed: bool, refused: str = "nothing was changed"
+    ) -> None:
+        """Ask before a deletion, or another change.
 
         Parameters
         ----------
@@ -69,6 +71,8 @@ class Session:
             What will happen.
         is_confirmed : bool
             Whether `--yes` was given.
+        refused : str
+            What a no means.
 
         Raises
         ------
@@ -82,7 +86,7 @@ class Session:
         if not sys.stdin.isatty():
             raise UsageError("this asks for confirmation: without a terminal, give --yes")
         if not typer.confirm(question, err=True):
-            raise CommandError("nothing was changed")
+            raise CommandError(refused)
 
 
 Command = Callable[..., Any]

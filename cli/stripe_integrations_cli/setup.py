@@ -1,24 +1,24 @@
-"""``setup``: from nothing to a live webhook, in steps that are left out where they are done."""
+"""``setup``: from nothing to a live webhook, which skips the steps that are done."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
-from stripe_integrations.config import API_VERSION
-from stripe_integrations_cli.doctor import check_key, check_stack, report
+from stripe_integrations_cli.doctor import REFUSED_SIGNATURE, Finding, check_stack, report
 from stripe_integrations_cli.errors import CommandError, UsageError
-from stripe_integrations_cli.project import DEFAULTS, Project
-from stripe_integrations_cli.secret_store import SecretStore, ask_for_secret
+from stripe_integrations_cli.key import store_key
+from stripe_integrations_cli.project import DEFAULTS, Project, quoted
+from stripe_integrations_cli.secret_store import SecretStore
 from stripe_integrations_cli.session import Session, Yes
-from stripe_integrations_cli.stack import Deployment, Stack
+from stripe_integrations_cli.stack import Deployment, Named, Stack
 from stripe_integrations_cli.stripe_account import (
     KEY_VARIABLE,
     ask_for_secret_key,
@@ -27,12 +27,16 @@ from stripe_integrations_cli.stripe_account import (
 )
 from stripe_integrations_cli.webhook import (
     EventOption,
+    current_endpoints,
     enable,
-    endpoint_row,
-    endpoints_of,
+    is_without_secret,
+    missing_types,
     register,
+    several,
 )
 
+_UNUSABLE = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
+"""The stack was never deployed, and CloudFormation does not deploy it: it has to be deleted."""
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 _NOT_CREATED = "REVIEW_IN_PROGRESS"
 """There is a change set, which was not executed."""
@@ -41,7 +45,7 @@ _SECONDS_BETWEEN_LOOKS = 5
 _WITH_ENDPOINT = ("function-url", "http-api")
 _FUNCTIONS_KEY = (
     "The functions need a restricted key. Create it in Stripe's Dashboard in {mode} mode, with the "
-    "permissions in docs/deploy.md#what-only-you-can-do."
+    "permissions in docs/deploy.md#create-the-keys."
 )
 _REGISTER = "register the endpoint, and store its signing secret"
 _OPERATORS_KEY = "The secret key registers the webhook endpoint. It is not stored."
@@ -74,19 +78,17 @@ class Step(Protocol):
     def plan(self) -> Progress:
         """Return what is to be done, or that nothing is."""
 
-    def prepare(self) -> None:
-        """Ask for what the step needs, before any step is run."""
-
     def run(self) -> Progress:
-        """Do what is to be done."""
+        """Do what is to be done, and return what was done, or what is left to do."""
 
 
 def setup(
     session: Session,
     *,
     config_env: Annotated[
-        str, typer.Option("--config-env", help="The environment of samconfig.toml.")
-    ] = "dev",
+        str | None,
+        typer.Option("--config-env", help="The environment of samconfig.toml; by default, dev."),
+    ] = None,
     project: Annotated[
         Path,
         typer.Option("--project", metavar="FOLDER", help="The project; by default, this folder."),
@@ -103,14 +105,19 @@ def setup(
     ] = False,
     is_confirmed: Yes = False,
 ) -> None:
-    """Set up a stack and its webhook: store the key, deploy, register the endpoint, check all.
+    """Set up a stack and its webhook: store the key, deploy, register the endpoint, check it.
 
     What is done already is left as it is, so that the command can be repeated, also after Ctrl-C.
     Keys are typed at prompts; without a terminal, they are lines of standard input, the secret key
     first, unless it is in STRIPE_API_KEY.
     """
     given = _parameters(parameter or ())
-    open_project = partial(Project, project, config_env)
+    open_project = partial(Project, project, config_env or "dev")
+    if config_env and session.stack_name not in (None, "", open_project().stack_name):
+        raise UsageError(
+            f"--config-env {config_env} is for {open_project().stack_name}, "
+            f"and --stack or STACK says {session.stack_name}: give one of them"
+        )
     target = _target(session, open_project, given)
     _say_where(session, target)
     secret_key = _secret_key(session, target, dry_run=dry_run)
@@ -124,37 +131,51 @@ def setup(
         session.output.rows(Progress.COLUMNS, map(asdict, plans))
         return
     try:
-        _run(session, steps, plans, is_confirmed=is_confirmed)
+        done = _run(session, steps, plans, is_confirmed=is_confirmed)
     except (KeyboardInterrupt, typer.Abort):
         session.output.say("interrupted: run setup again to continue")
         raise
-    report(session, check_stack(Stack(target.name, session.aws), secret_key))
+    findings = check_stack(Stack(target.name, session.aws), secret_key)
+    report(session, _soon(findings) if "registered" in done else findings)
 
 
 def _run(
     session: Session, steps: Sequence[Step], plans: Sequence[Progress], *, is_confirmed: bool
-) -> None:
-    open_steps = [
-        (step, plan) for step, plan in zip(steps, plans, strict=True) if plan.result == "to do"
-    ]
-    for step, _ in open_steps:
-        step.prepare()
-    for _, plan in open_steps:
-        session.output.say(f"to do: {plan.detail}")
-    if open_steps:
+) -> set[str]:
+    """Run the steps that are to do, and return the results of all."""
+    listed = {plan.detail for plan in plans if plan.result == "to do"}
+    for plan in plans:
+        if plan.result == "to do":
+            session.output.say(f"to do: {plan.detail}")
+    if listed:
         session.confirm("Do this?", is_confirmed=is_confirmed)
     else:
-        session.output.say("nothing is to be done")
+        session.output.say("nothing to do")
+    results = set()
     for step in steps:
-        plan = step.plan()  # again: what was deployed in the meantime may have another address
-        done = step.run() if plan.result == "to do" else plan
-        session.output.row(Progress.COLUMNS, asdict(done))
+        progress = step.plan()  # again: what was deployed in the meantime may need other things
+        while progress.result == "to do":
+            if progress.detail not in listed:
+                session.output.say(f"to do: {progress.detail}")
+                session.confirm("Do this too?", is_confirmed=is_confirmed, refused="not done")
+            progress = step.run()
+        session.output.row(Progress.COLUMNS, asdict(progress))
+        results.add(progress.result)
+    return results
+
+
+def _soon(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings after a registration: functions read the new secret within five minutes."""
+    for each in findings:
+        yield replace(each, result="skipped") if each.found == REFUSED_SIGNATURE else each
 
 
 def _parameters(given: Sequence[str]) -> dict[str, str]:
     pairs = [each.partition("=") for each in given]
     if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
         raise UsageError(f"--parameter {wrong[0]}: this is not NAME=VALUE")
+    for name, _, value in pairs:
+        quoted(name, value)  # refuses it before anything is changed
     return {name: value for name, _, value in pairs}
 
 
@@ -165,16 +186,16 @@ def _target(
     name = session.stack_name or open_project().stack_name
     found = Deployment(name, {}, session.aws).describe()
     if found is None or _status(found) is None:
-        chosen = open_project().parameters
+        chosen: Mapping[str, str] = open_project().parameters
     else:
         chosen = _parameters_of(found)
+        if "StripeMode" not in chosen:
+            raise CommandError(f"{name} is not a stack of this product")
     return Deployment(name, {**DEFAULTS, **chosen, **given}, session.aws)
 
 
-def _parameters_of(found: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters in CloudFormation's description of a stack."""
-    entries = found.get("Parameters", ())
-    return {each["ParameterKey"]: each["ParameterValue"] for each in entries}
+def _parameters_of(found: Mapping[str, Any]) -> Named:
+    return Named(found.get("Parameters", ()), "Parameter")
 
 
 def _status(found: Mapping[str, Any] | None) -> str | None:
@@ -214,32 +235,23 @@ class ApiKeyStep:
     def __init__(self, session: Session, target: Deployment) -> None:
         self._session = session
         self._target = target
-        self._store = SecretStore(target)
         self._name = target.parameters["StripeApiKeyName"]
-        self._key = ""
 
     def plan(self) -> Progress:
         """Return whether a key is stored."""
         mode = self._target.parameters["StripeMode"]
-        stored = self._store.api_key()
+        stored = SecretStore(self._target).api_key()
         if stored is None:
             return Progress("api key", "to do", f"store the restricted key as {self._name}")
         if not is_key_of_mode(self._target, stored.strip()):
             return Progress("api key", "to do", f"replace {self._name}: it is no {mode}-mode key")
         return Progress("api key", "unchanged", f"{self._name} has a {mode}-mode key")
 
-    def prepare(self) -> None:
-        """Ask for the key, and let Stripe check it."""
+    def run(self) -> Progress:
+        """Ask for the key, let Stripe check it, and store it."""
         mode = self._target.parameters["StripeMode"]
         self._session.output.say(_FUNCTIONS_KEY.format(mode=mode))
-        self._key = ask_for_secret("Restricted key")
-        for finding in check_key(self._target, self._key):
-            if finding.result == "problem":
-                raise CommandError(f"{finding.found}: nothing was changed")
-
-    def run(self) -> Progress:
-        """Store the key."""
-        self._store.write_api_key(self._key)
+        store_key(self._target)
         return Progress("api key", "stored", self._name)
 
 
@@ -276,32 +288,47 @@ class StackStep:
         name, found = self._target.name, self._target.describe()
         status = _status(found)
         if found is None or status is None:
-            command = f"sam deploy --config-env {self._open_project().environment}"
-            return Progress("stack", "to do", f"deploy {name}: sam build, {command}")
+            options = f"--config-env {self._open_project().environment} --stack-name {name}"
+            return Progress("stack", "to do", f"deploy {name}: sam build, sam deploy {options}")
+        if status == "DELETE_IN_PROGRESS":
+            raise CommandError(f"{name} is being deleted: run setup again afterwards")
         if status.endswith(_IN_PROGRESS):
             return Progress("stack", "to do", f"wait for the deployment of {name}")
-        if status not in _DEPLOYED:
+        if status in _UNUSABLE:
             raise CommandError(f"{name} is {status}: read its events, delete it, run setup again")
+        if status not in _DEPLOYED:
+            raise CommandError(f"{name} is {status}: read its events, which say what has failed")
         has = _parameters_of(found)
         changed = [f"{n}={value}" for n, value in self._given.items() if has.get(n) != value]
         if changed:
             return Progress("stack", "to do", f"deploy {name} with {', '.join(changed)}")
         return Progress("stack", "unchanged", f"{name} is deployed")
 
-    def prepare(self) -> None:
-        """Ask for nothing."""
-
     def run(self) -> Progress:
-        """Wait for a deployment that was interrupted, then deploy what is not deployed yet."""
-        while (status := _status(self._target.describe())) and status.endswith(_IN_PROGRESS):
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        if self.plan().result == "to do":
-            project = self._open_project()
-            # An existing stack keeps the values of the parameters that are not passed.
-            of_environment = {} if status else project.parameters
-            parameters = {**of_environment, **self._given} if self._given else {}
-            project.deploy(self._target.name, parameters, is_confirmed=self._is_confirmed)
+        """Wait for a deployment that was interrupted; otherwise deploy."""
+        if self._is_in_progress():
+            while self._is_in_progress():
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        else:
+            self._deploy()
+            if self.plan().result == "to do":  # the answer to SAM's question was no
+                raise CommandError(f"{self._target.name} was not deployed")
+        progress = self.plan()
+        if progress.result == "to do":
+            return progress
         return Progress("stack", "deployed", self._target.name)
+
+    def _is_in_progress(self) -> bool:
+        return (_status(self._target.describe()) or "").endswith(_IN_PROGRESS)
+
+    def _deploy(self) -> None:
+        project = self._open_project()
+        # An existing stack keeps the values of the parameters that are not passed.
+        is_new = _status(self._target.describe()) is None
+        of_environment = project.parameters if is_new else {}
+        parameters = {**of_environment, **self._given} if self._given else {}
+        region = self._target.client("cloudformation").meta.region_name
+        project.deploy(self._target.name, region, parameters, is_confirmed=self._is_confirmed)
 
 
 class WebhookStep:
@@ -341,33 +368,37 @@ class WebhookStep:
                 return self._plan_endpoint(stack)
         return Progress("webhook", "to do", _REGISTER)
 
-    def prepare(self) -> None:
-        """Ask for nothing: the key is known."""
-
     def run(self) -> Progress:
         """Register the endpoint, or change it."""
         stack = Stack(self._target.name, self._session.aws)
         endpoint = self._endpoint(stack)
-        if endpoint is not None and SecretStore(stack).signing_secrets():
+        if endpoint is None:
+            return Progress("webhook", "registered", register(stack, self._client, self._types).id)
+        if not self._is_to_be_replaced(stack, endpoint):
             enable(stack, self._client, endpoint, self._types)
             return Progress("webhook", "updated", endpoint.id)
-        if endpoint is not None:
-            self._client.v1.webhook_endpoints.delete(endpoint.id)
-        return Progress("webhook", "registered", register(stack, self._client, self._types).id)
+        self._client.v1.webhook_endpoints.delete(endpoint.id)
+        types = {*self._types, *endpoint.enabled_events}
+        return Progress("webhook", "registered", register(stack, self._client, types).id)
 
     def _plan_endpoint(self, stack: Stack) -> Progress:
         endpoint = self._endpoint(stack)
         if endpoint is None:
             return Progress("webhook", "to do", _REGISTER)
-        if not SecretStore(stack).signing_secrets():
+        if self._is_to_be_replaced(stack, endpoint):
             what = f"replace {endpoint.id}, whose signing secret is not stored"
             return Progress("webhook", "to do", what)
-        has = set(endpoint.enabled_events)
-        if endpoint_row(stack, endpoint)["problem"] or not ("*" in has or has >= self._types):
+        if endpoint.status != "enabled" or missing_types(stack, endpoint, self._types):
             return Progress("webhook", "to do", f"enable {endpoint.id} for the types it lacks")
         return Progress("webhook", "unchanged", endpoint.id)
 
+    def _is_to_be_replaced(self, stack: Stack, endpoint: Any) -> bool:
+        """Whether the endpoint's secret, which Stripe shows only once, is not stored."""
+        return is_without_secret(stack, endpoint) or not SecretStore(stack).signing_secrets()
+
     def _endpoint(self, stack: Stack) -> Any:
         """The endpoint of this release; None if there is none."""
-        found = endpoints_of(stack, self._client)
-        return next((each for each in found if each.api_version == API_VERSION), None)
+        found = current_endpoints(stack, self._client)
+        if len(found) > 1:
+            raise CommandError(several(found))
+        return found[0] if found else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -36,11 +36,10 @@ def create(session: Session, *, event: EventOption = None) -> None:
     """
     stack = session.stack
     client = stripe_client(stack)
-    for existing in endpoints_of(stack, client):
-        if existing.api_version == API_VERSION:
-            raise CommandError(
-                f"{existing.id} has this version already: stripe-customers webhook update"
-            )
+    for existing in current_endpoints(stack, client):
+        raise CommandError(
+            f"{existing.id} has this version already: stripe-customers webhook update"
+        )
     session.output.fields(endpoint_row(stack, register(stack, client, event or ())))
     session.output.say(
         "functions that run already read the secret within five minutes: until then they refuse "
@@ -56,7 +55,11 @@ def status(session: Session) -> None:
     rows = [endpoint_row(stack, each) for each in endpoints_of(stack, client)]
     session.output.rows(COLUMNS, rows)
     problems = [row["problem"] for row in rows if row["problem"]]
-    if not any(row["api_version"] == API_VERSION for row in rows):
+    current = current_endpoints(stack, client)
+    if len(current) > 1:
+        problems.append("several endpoints")
+        session.output.say(f"{several(current)}: stripe-customers webhook delete")
+    if not current:
         problems.append("no endpoint")
         session.output.say(
             f"no endpoint of {_url(stack)} has the version {API_VERSION}: "
@@ -88,7 +91,7 @@ def update(
     stack = session.stack
     client, url = stripe_client(stack), _url(stack)
     if endpoint is None:
-        found = [each for each in endpoints_of(stack, client) if each.api_version == API_VERSION]
+        found = current_endpoints(stack, client)
         if not found:
             raise CommandError("no endpoint has this version: stripe-customers webhook create")
     else:
@@ -140,7 +143,8 @@ def delete(session: Session, endpoint: EndpointArgument, *, is_confirmed: Yes = 
     """Delete an endpoint that another one has replaced, and forget its signing secret.
 
     An endpoint of another URL is not deleted, and neither is the one that this release needs while
-    another one remains. If one remains, the newest stored secret is that of this one.
+    one of another version remains. If one remains, the newest stored secret is that of this one;
+    of two that have the same version, no secret is forgotten.
     """
     stack = session.stack
     client = stripe_client(stack)
@@ -148,13 +152,14 @@ def delete(session: Session, endpoint: EndpointArgument, *, is_confirmed: Yes = 
     if endpoint not in endpoints:
         raise CommandError(f"the stack's URL has no endpoint {endpoint}")
     remaining = [each for each in endpoints.values() if each.id != endpoint]
-    if remaining and endpoints[endpoint].api_version == API_VERSION:
+    versions = {each.api_version for each in remaining}
+    if remaining and endpoints[endpoint].api_version == API_VERSION not in versions:
         raise CommandError(f"{endpoint} is the one that this release needs")
     session.confirm(f"Delete {endpoint} at Stripe?", is_confirmed=is_confirmed)
     client.v1.webhook_endpoints.delete(endpoint)
     store = SecretStore(stack)
     secrets = store.signing_secrets()
-    if len(remaining) == 1 and len(secrets) > 1:
+    if len(remaining) == 1 and len(secrets) > 1 and endpoints[endpoint].api_version not in versions:
         secrets = secrets[:1]
         store.write_signing_secrets(secrets)
     session.output.fields({"deleted": endpoint, "stored_secrets": len(secrets)})
@@ -189,8 +194,8 @@ def register(stack: Stack, client: Any, further_types: Iterable[str]) -> Any:
         {
             "url": _url(stack),
             "api_version": API_VERSION,
-            "enabled_events": sorted({*needed_types(stack), *further_types}),
-            "description": f"stack {stack.name}",
+            "enabled_events": _enabled({*needed_types(stack), *further_types}),
+            "description": _without_secret(stack),
         }
     )
     try:
@@ -199,7 +204,17 @@ def register(stack: Stack, client: Any, further_types: Iterable[str]) -> Any:
         # Only that response contains the secret.
         client.v1.webhook_endpoints.delete(endpoint.id)
         raise
-    return endpoint
+    return client.v1.webhook_endpoints.update(endpoint.id, {"description": f"stack {stack.name}"})
+
+
+def is_without_secret(stack: Stack, endpoint: Any) -> bool:
+    """Return whether a registration was interrupted before the endpoint's secret was stored."""
+    return bool(endpoint.description == _without_secret(stack))
+
+
+def _without_secret(stack: Stack) -> str:
+    """The description until the secret is stored: an interrupted call may leave the endpoint."""
+    return f"stack {stack.name}: the signing secret is not stored yet"
 
 
 def enable(stack: Stack, client: Any, endpoint: Any, further_types: Iterable[str]) -> Any:
@@ -209,10 +224,32 @@ def enable(stack: Stack, client: Any, endpoint: Any, further_types: Iterable[str
         endpoint.id,
         {
             "url": _url(stack),
-            "enabled_events": ["*"] if "*" in types else sorted(types),
+            "enabled_events": _enabled(types),
             "disabled": False,
         },
     )
+
+
+def _enabled(types: set[str]) -> list[str]:
+    """The types as Stripe takes them: the one for all of them excludes others."""
+    return ["*"] if "*" in types else sorted(types)
+
+
+def missing_types(stack: Stack, endpoint: Any, further_types: Iterable[str] = ()) -> set[str]:
+    """Return the types that the stack needs, or that are wanted too, and the endpoint lacks."""
+    enabled = set(endpoint.enabled_events)
+    return set() if "*" in enabled else {*needed_types(stack), *further_types} - enabled
+
+
+def current_endpoints(stack: Stack, client: Any) -> list[Any]:
+    """Return the stack's endpoints of the version that this release needs, the newest first."""
+    return [each for each in endpoints_of(stack, client) if each.api_version == API_VERSION]
+
+
+def several(endpoints: Sequence[Any]) -> str:
+    """Return what to do about more than one endpoint of this release."""
+    ids = ", ".join(each.id for each in endpoints)
+    return f"{len(endpoints)} endpoints of this version: delete all but one of {ids}"
 
 
 def endpoints_of(stack: Stack, client: Any) -> list[Any]:
@@ -228,20 +265,21 @@ def all_endpoints(client: Any) -> list[Any]:
 
 def endpoint_row(stack: Stack, endpoint: Any) -> Json:
     """Return an endpoint as a row, with what is wrong with it."""
-    enabled = set(endpoint.enabled_events)
-    missing = set() if "*" in enabled else needed_types(stack) - enabled
+    missing = missing_types(stack, endpoint)
     problems = []
     if endpoint.status != "enabled":
         problems.append("is disabled: stripe-customers webhook update")
     if missing:
         problems.append(f"lacks {', '.join(sorted(missing))}: stripe-customers webhook update")
+    if is_without_secret(stack, endpoint):
+        problems.append("has a signing secret that is not stored: stripe-customers setup")
     if endpoint.api_version != API_VERSION:
         problems.append(f"has another version than {API_VERSION}: delete it after an upgrade")
     return {
         "endpoint": endpoint.id,
         "status": endpoint.status,
         "api_version": endpoint.api_version or "the account's",
-        "events": len(enabled),
+        "events": len(endpoint.enabled_events),
         "problem": "; ".join(problems) or None,
     }
 

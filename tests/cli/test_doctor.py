@@ -16,13 +16,14 @@ from botocore.exceptions import ClientError
 
 from local.stripe_double.client import StripeDoubleClient
 from stripe_integrations.actions import StripeCustomer, StripeEvent
+from stripe_integrations.config import API_VERSION
 from stripe_integrations.errors import DatabaseMisconfiguredError
 from stripe_integrations_cli.stack import Stack
 from tests.cli.conftest import Json, Run, objects
 from tests.stripe_changes import rename_later
 from tests.world import EMAIL, USER, WEBHOOK_SECRET, World, exhaust
 
-KEY = "sk_test_double"
+KEY, RESTRICTED = "sk_test_double", "rk_test_double"
 ALARM = "stripe-customers-dev-StreamBehind-1X2Y3Z"
 STOPPED = "stripe-customers-dev-ReconcileEventsStopped-1X2Y3Z"
 
@@ -143,10 +144,10 @@ def parts(world: World, stack: str, run: Run, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(stripe, "StripeClient", connected)
     monkeypatch.setenv("STRIPE_API_KEY", KEY)
     world.time = time.time()
-    world.stripe.api_keys = {KEY}
+    world.stripe.api_keys = {KEY, RESTRICTED}
     world.stripe.webhooks.endpoints.clear()
     run("webhook", "create")
-    run("key", "set", input=f"{KEY}\n")
+    run("key", "set", input=f"{RESTRICTED}\n")
     (endpoint,) = world.stripe.webhooks.endpoints.values()
     world.configure(webhook_secret=endpoint.secrets[0])
     yield parts
@@ -293,6 +294,20 @@ FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
         lambda parts: deliver(parts, "https://other"),
         "deliveries",
         "undelivered events of the last day: 1,",
+    ),
+    "two endpoints of this release": (
+        lambda parts: parts.world.stripe.webhooks.add_endpoint(
+            "https://hook", "whsec_x", ["*"], API_VERSION
+        ),
+        "endpoint",
+        "2 endpoints of this version: delete all but one of ",
+    ),
+    "endpoint whose secret was not stored": (
+        lambda parts: vars(endpoint(parts)).update(
+            description="stack stripe-customers-dev: the signing secret is not stored yet"
+        ),
+        "endpoint",
+        "has a signing secret that is not stored",
     ),
     "key of another account": (
         know_no_event,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -12,8 +14,12 @@ import stripe
 
 from local.stripe_double.client import StripeDoubleClient
 from stripe_integrations.actions.events.event_types import applied_event_types
-from stripe_integrations_cli.doctor import Finding
+from stripe_integrations.config import API_VERSION
+from stripe_integrations_cli.doctor import REFUSED_SIGNATURE, Finding
+from stripe_integrations_cli.errors import CommandError, UsageError
 from stripe_integrations_cli.project import DEFAULTS, Project
+from stripe_integrations_cli.secret_store import SecretStore
+from stripe_integrations_cli.session import Session
 from stripe_integrations_cli.stack import Deployment
 from tests.cli.conftest import STACK, Json, Run, lines, objects, stack_template
 from tests.world import World
@@ -21,7 +27,9 @@ from tools.template import ROOT, template
 
 SECRET, RESTRICTED = "sk_test_operator", "rk_test_functions"
 KEY_NAME, SIGNING = "/".join(("stripe", "api-key")), "/".join(("stripe", "webhook-secret"))
-DEPLOY = ["deploy", "--config-env", "dev", "--stack-name", STACK, "--no-confirm-changeset"]
+REGION = "eu-west-1"
+DEPLOY = ["deploy", "--config-env", "dev", "--stack-name", STACK, "--region", REGION]
+DEPLOY += ["--no-confirm-changeset"]
 
 
 class Sam:
@@ -32,13 +40,14 @@ class Sam:
         self.calls: list[list[str]] = []
         self.before: Callable[[str], object] = lambda _: None
         self.code = 0
+        self.answer = "yes"
 
     def run(self, command: list[str], *, env: dict[str, str], **_: Any) -> CompletedProcess[str]:
         arguments = command[1:]
         assert "STRIPE_API_KEY" not in env
         self.calls.append(arguments)
         self.before(arguments[0])
-        if arguments[0] == "deploy" and not self.code:
+        if arguments[0] == "deploy" and self.answer == "yes" and not self.code:
             pairs = [each.split("=", 1) for each in arguments if "=" in each]
             parameters = {name: value.strip('"') for name, value in pairs}
             client = boto3.client("cloudformation")
@@ -102,7 +111,7 @@ class TestFresh:
         before, endpoints = stored(), dict(world.stripe.webhooks.endpoints)
         result = run("setup")
         assert [result for _, result, _ in lines(result)] == ["unchanged"] * 3
-        assert "nothing is to be done" in result.stderr
+        assert "nothing to do" in result.stderr
         assert (stored(), world.stripe.webhooks.endpoints) == (before, endpoints)
         assert len(sam.calls) == 2
 
@@ -196,6 +205,43 @@ class TestInterrupted:
         assert after != before
         assert stored()[SIGNING] == endpoint.secrets[0]
 
+    def test_endpoint_whose_registration_was_interrupted_is_replaced(
+        self, run: Run, sam: Sam, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_up(run, "--event", "invoice.paid")
+        (before,) = world.stripe.webhooks.endpoints.values()
+        world.stripe.webhooks.endpoints.clear()
+        write = SecretStore.write_signing_secrets
+
+        def kill(*_: object) -> None:
+            (endpoint,) = world.stripe.webhooks.endpoints.values()
+            left.append(replace(endpoint))
+            raise KeyboardInterrupt
+
+        left: list[Any] = []
+        monkeypatch.setattr(SecretStore, "write_signing_secrets", kill)
+        assert run("setup", "--yes", "--event", "invoice.paid").exit_code == 130
+        monkeypatch.setattr(SecretStore, "write_signing_secrets", write)
+        world.stripe.webhooks.endpoints[left[0].id] = left[0]
+        *_, (_, result, after) = set_up(run)
+        (endpoint,) = world.stripe.webhooks.endpoints.values()
+        assert (result, endpoint.id) == ("registered", after)
+        assert endpoint.id not in (before.id, left[0].id)
+        assert "invoice.paid" in endpoint.enabled_events
+        assert stored()[SIGNING].split()[0] == endpoint.secrets[0]
+        assert [result for _, result, _ in set_up(run)] == ["unchanged"] * 3
+
+
+def stack_is(status: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What setup says about a stack in this state."""
+    parameters = [{"ParameterKey": "StripeMode", "ParameterValue": "test"}]
+    found = {"StackStatus": status, "Parameters": parameters}
+    monkeypatch.setattr(Deployment, "describe", lambda _: found)
+    result = run("setup", "--yes")
+    assert result.exit_code == 1
+    assert status in result.stderr or "is being deleted" in result.stderr
+    return result.stderr
+
 
 class TestDeployment:
     def test_that_failed_is_named(
@@ -205,8 +251,49 @@ class TestDeployment:
         result = run("setup", "--yes", input=f"{RESTRICTED}\n")
         assert result.exit_code == 1
         assert "error: sam build has failed" in result.stderr
-        monkeypatch.setattr(Deployment, "describe", lambda _: {"StackStatus": "ROLLBACK_COMPLETE"})
-        assert f"{STACK} is ROLLBACK_COMPLETE" in run("setup", "--yes").stderr
+        assert stack_is("ROLLBACK_COMPLETE", run, monkeypatch).endswith(
+            "delete it, run setup again\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [
+            ("UPDATE_ROLLBACK_FAILED", "read its events, which say what has failed\n"),
+            ("DELETE_IN_PROGRESS", "is being deleted: run setup again afterwards\n"),
+        ],
+    )
+    def test_of_a_stack_with_data_is_not_advised_to_delete_it(
+        self, run: Run, sam: Sam, monkeypatch: pytest.MonkeyPatch, status: str, error: str
+    ) -> None:
+        assert stack_is(status, run, monkeypatch).endswith(error)
+        assert sam.calls == []
+
+    @pytest.mark.parametrize("options", [["--yes"], ["--dry-run"]])
+    @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_IN_PROGRESS"])
+    def test_over_a_foreign_stack_is_refused(
+        self,
+        run: Run,
+        sam: Sam,
+        monkeypatch: pytest.MonkeyPatch,
+        status: str,
+        options: list[str],
+    ) -> None:
+        monkeypatch.setattr(Deployment, "describe", lambda _: {"StackStatus": status})
+        result = run("setup", *options, "--parameter", "LogLevel=INFO", input=f"{RESTRICTED}\n")
+        assert result.stderr == f"error: {STACK} is not a stack of this product\n"
+        assert (stored(), sam.calls) == ({}, [])
+
+    def test_that_was_declined_at_sams_question_is_an_error(self, run: Run, sam: Sam) -> None:
+        sam.answer = "no"
+        result = run("setup", "--yes", input=f"{RESTRICTED}\n")
+        assert result.exit_code == 1
+        assert result.stderr.endswith(f"error: {STACK} was not deployed\n")
+
+    def test_of_an_environment_with_another_stack_is_refused(self, run: Run, sam: Sam) -> None:
+        result = run("setup", "--config-env", "prod", "--yes")
+        assert result.exit_code == 2
+        assert f"is for stripe-customers, and --stack or STACK says {STACK}" in result.stderr
+        assert (stored(), sam.calls) == ({}, [])
 
     def test_without_sam_says_so(self, run: Run, sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("stripe_integrations_cli.project.shutil.which", lambda _: None)
@@ -227,9 +314,7 @@ class TestDeployment:
         _, deploy = sam.calls
         assert deploy[: len(DEPLOY)] == DEPLOY
         assert {'LogLevel="DEBUG"', 'ExistingCustomers="check"'} < set(deploy)
-        assert (
-            "nothing is to be done" in run("setup", "--parameter", "ExistingCustomers=check").stderr
-        )
+        assert "nothing to do" in run("setup", "--parameter", "ExistingCustomers=check").stderr
         set_up(run, "--parameter", "ExistingCustomers=ignore")
         assert sam.calls[-1] == [*DEPLOY, "--parameter-overrides", 'ExistingCustomers="ignore"']
 
@@ -240,8 +325,16 @@ class TestDeployment:
         assert stored() == {}
         boto3.client("ssm").delete_parameters(Names=["/k/y", f"/{SIGNING}"])
 
-    def test_wrong_parameter_is_refused(self, run: Run, sam: Sam) -> None:
-        assert run("setup", "--parameter", "ExistingCustomers").exit_code == 2
+    @pytest.mark.parametrize(
+        "given", ["ExistingCustomers", "Log-Level=x", "LogLevel=x\\", "LogLevel=x\\ y"]
+    )
+    def test_wrong_parameter_is_refused(self, run: Run, sam: Sam, given: str) -> None:
+        assert run("setup", "--yes", "--parameter", given, input=f"{RESTRICTED}\n").exit_code == 2
+        assert stored() == {}
+
+    def test_quotes_in_a_parameter_are_escaped(self, run: Run, sam: Sam) -> None:
+        run("setup", "--yes", "--parameter", 'HandlerEnvironment=A="b c"', input=f"{RESTRICTED}\n")
+        assert sam.calls[-1][-1] == r'HandlerEnvironment="A=\"b c\""'
 
 
 class TestWebhook:
@@ -256,6 +349,47 @@ class TestWebhook:
         *_, (_, result, _) = set_up(run, "--event", "invoice.paid")
         assert result == "unchanged"
 
+    def test_step_that_was_not_listed_is_confirmed_too(
+        self, run: Run, sam: Sam, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_up(run)
+        (endpoint,) = world.stripe.webhooks.endpoints.values()
+
+        def disable(command: str) -> None:
+            endpoint.is_disabled = command == "deploy"
+
+        def confirm(_: Session, question: str, **given: str | bool) -> None:
+            asked.append(question)
+            if question != "Do this?":
+                raise CommandError(str(given["refused"]))
+
+        asked: list[str] = []
+        sam.before = disable
+        monkeypatch.setattr(Session, "confirm", confirm)
+        result = run("setup", "--parameter", "LogLevel=DEBUG")
+        assert asked == ["Do this?", "Do this too?"]
+        assert result.stderr.endswith(
+            f"to do: enable {endpoint.id} for the types it lacks\nerror: not done\n"
+        )
+        assert endpoint.is_disabled
+
+    def test_two_endpoints_of_this_release_are_refused(
+        self, run: Run, sam: Sam, world: World
+    ) -> None:
+        set_up(run)
+        world.stripe.webhooks.add_endpoint("https://hook", "whsec_x", ["*"], API_VERSION)
+        result = run("setup", "--yes")
+        assert result.exit_code == 1
+        assert "2 endpoints of this version: delete all but one of " in result.stderr
+
+    def test_new_secret_that_a_function_has_not_read_yet_is_no_problem(
+        self, run: Run, sam: Sam, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refused = Finding("webhook", "problem", REFUSED_SIGNATURE, "wait")
+        monkeypatch.setattr("stripe_integrations_cli.setup.check_stack", lambda *_: iter([refused]))
+        assert set_up(run)[-1] == ["webhook", "skipped", REFUSED_SIGNATURE, "wait"]
+        assert run("setup", "--yes").exit_code == 1
+
     def test_is_skipped_where_there_is_none(self, run: Run, sam: Sam, world: World) -> None:
         *_, (_, result, detail) = set_up(run, "--parameter", "WebhookIngress=eventbridge")
         assert result == "skipped"
@@ -264,6 +398,12 @@ class TestWebhook:
 
 
 class TestKey:
+    def test_secret_key_is_not_stored_as_the_functions_key(self, run: Run, sam: Sam) -> None:
+        result = run("setup", "--yes", input=f"{SECRET}\n")
+        assert result.exit_code == 1
+        assert "this is a secret key, not a restricted one" in result.stderr
+        assert (stored(), sam.calls) == ({}, [])
+
     def test_of_the_other_mode_is_replaced(self, run: Run, sam: Sam) -> None:
         boto3.client("secretsmanager").create_secret(Name=KEY_NAME, SecretString="rk_live_x")
         set_up(run)
@@ -284,3 +424,46 @@ def test_environments_name_their_secrets() -> None:
     project = Project(ROOT, "prod")
     assert project.stack_name == "stripe-customers"
     assert project.parameters["StripeMode"] == "live"
+
+
+PARAMETERS = "[dev.deploy.parameters]\nstack_name = 'x'\n"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "'LogLevel=INFO Canary=true'",
+        "['LogLevel=INFO', 'Canary=true']",
+        "'ParameterKey=LogLevel,ParameterValue=INFO ParameterKey=Canary,ParameterValue=true'",
+        "{LogLevel = 'INFO', Canary = 'true'}",
+    ],
+)
+def test_parameters_in_every_form_of_sam(tmp_path: Path, given: str) -> None:
+    (tmp_path / "samconfig.toml").write_text(f"{PARAMETERS}parameter_overrides = {given}")
+    assert Project(tmp_path, "dev").parameters == {"LogLevel": "INFO", "Canary": "true"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[dev",
+        "dev = 1",
+        "[dev.deploy.parameters]",
+        "[dev.build.parameters]",
+        f"{PARAMETERS}parameter_overrides = 'LogLevel'",
+        f"{PARAMETERS}parameter_overrides = 1",
+    ],
+)
+def test_project_that_cannot_be_read_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "samconfig.toml").write_text(text)
+    with pytest.raises(UsageError, match="samconfig"):
+        Project(tmp_path, "dev")
+
+
+def test_profile_of_the_project_has_to_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    (tmp_path / "samconfig.toml").write_text(f"{PARAMETERS}profile = 'other'")
+    with pytest.raises(CommandError, match="has the profile other"):
+        Project(tmp_path, "dev").deploy("x", "us-east-1", {}, is_confirmed=True)

@@ -129,6 +129,17 @@ class TestStatus:
         assert f"no endpoint of {URL} has the version" in result.stderr
         assert "no signing secret is stored" in result.stderr
 
+    def test_names_two_endpoints_of_this_release(self, run: Run, world: World) -> None:
+        run("webhook", "create")
+        second = world.stripe.webhooks.add_endpoint(URL, "whsec_x", ["*"], API_VERSION)
+        result = run("webhook", "status")
+        assert result.exit_code == 1
+        assert "2 endpoints of this version: delete all but one of " in result.stderr
+        before = stored()
+        assert run("webhook", "delete", second.id, "--yes").exit_code == 0
+        assert run("webhook", "status").exit_code == 0
+        assert stored() == before
+
 
 class TestUpdate:
     def test_enables_and_adds_types(self, run: Run, world: World) -> None:
@@ -247,6 +258,14 @@ class TestKey:
         assert lines(result) == [["stored", "stripe/api-key"]]
         assert stored("stripe/api-key") == "rk_test_secret"
         assert "rk_test_secret" not in result.output
+
+    def test_without_a_permission_is_refused(self, run: Run, world: World) -> None:
+        world.stripe.faults.fail_next(status=403, match="GET /v1/events")
+        result = run("key", "set", input="rk_test_x\n")
+        assert result.stderr == "error: the key may not read events: nothing was changed\n"
+
+    def test_that_is_a_secret_key_is_refused(self, run: Run) -> None:
+        assert run("key", "set", input="sk_test_x\n").exit_code == 1
 
     def test_of_the_other_mode_is_refused(self, run: Run) -> None:
         assert run("key", "set", input="rk_live_x\n").exit_code == 1

@@ -1,4 +1,4 @@
-"""Faults of a deployed stack, its secrets and its webhook, each planted and taken back."""
+"""Faults of a deployed stack, its secrets and its webhook, each planted and reverted."""
 
 from __future__ import annotations
 

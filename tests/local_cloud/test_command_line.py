@@ -368,7 +368,7 @@ class TestDoctor:
             problems = doctor.problems()
         assert "there is no table deleted" in [each["found"] for each in problems]
 
-    def test_finds_nothing_once_all_is_taken_back(self, doctor: Doctor) -> None:
+    def test_finds_nothing_once_all_is_reverted(self, doctor: Doctor) -> None:
         assert doctor.problems() == []
 
     def test_terminal_gets_a_table(self, operator: Operator, doctor: Doctor) -> None:
