@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +30,6 @@ from stripe_integrations_cli.stripe_account import (
     is_key_of_mode,
 )
 from stripe_integrations_cli.webhook import (
-    all_endpoints,
     current_endpoints,
     endpoint_row,
     endpoints_of,
@@ -45,6 +45,10 @@ _DELIVERY_SECONDS = 20
 """A delivery that takes longer has failed."""
 _DELIVERIES_SECONDS = 24 * 3600
 """How far back deliveries are looked at."""
+_DELIVERIES = 1000
+"""How many undelivered events are looked up in the table, at most."""
+_TYPES = 20
+"""How many types Stripe's list of events takes."""
 _FIRST_RUN_SECONDS = 900
 """How long the schedule of a new stack may take to run once."""
 _MESSAGES = "ApproximateNumberOfMessages"
@@ -350,29 +354,18 @@ def _endpoint(stack: Stack, client: Any) -> Findings:
 def _deliveries(stack: Stack, client: Any) -> Findings:
     """Find events that Stripe has not been able to deliver to the stack's endpoint.
 
-    Stripe says of an event only how many endpoints have not accepted it. If that is every endpoint
-    of its type, the stack's is one of them; otherwise it is, if the table lacks the event.
+    Stripe says of an event only how many destinations of the account have not accepted it. The
+    stack's is one of them if the table lacks the event, or has it from Stripe's list of events:
+    then that number has not become smaller since the event was stored.
     """
-    endpoints = [each for each in all_endpoints(client) if each.status == "enabled"]
-    ours = [each for each in endpoints if each.url == stack.outputs["WebhookUrl"]]
+    ours = [each for each in endpoints_of(stack, client) if each.status == "enabled"]
     if not ours:
         return
-    now = int(time.time())
-    begin = max(now - _DELIVERIES_SECONDS, *(each.created for each in ours))
-    listed = client.v1.events.list(
-        {
-            "delivery_success": False,
-            "created": {"gte": begin, "lte": now - _DELIVERY_SECONDS},
-            "limit": 100,
-        }
-    )
     failed = []
     with stack.in_process():
-        for event in listed.data:
-            if event.type not in needed_types(stack):
-                continue
-            receivers = sum(not {"*", event.type}.isdisjoint(e.enabled_events) for e in endpoints)
-            if event.pending_webhooks >= receivers or StripeEvent.get(event.id) is None:
+        for event in islice(_undelivered(stack, client, ours), _DELIVERIES):
+            known = StripeEvent.get(event.id)
+            if known is None or event.pending_webhooks >= (known.pending_webhooks or 0):
                 failed.append(event.id)
     if failed:
         found = f"undelivered events of the last day: {len(failed)}, such as {failed[0]}"
@@ -383,6 +376,23 @@ def _deliveries(stack: Stack, client: Any) -> Findings:
         yield Finding("deliveries", "problem", found, to_do)
     else:
         yield Finding("deliveries", "ok", "Stripe has delivered the events of the last day")
+
+
+def _undelivered(stack: Stack, client: Any, endpoints: list[Any]) -> Iterator[Any]:
+    """Events since there is an endpoint that some destination of the account has not accepted."""
+    now = int(time.time())
+    begin = max(now - _DELIVERIES_SECONDS, min(each.created for each in endpoints))
+    needed = sorted(needed_types(stack) - {"*"})
+    for first in range(0, len(needed), _TYPES):
+        listed = client.v1.events.list(
+            {
+                "delivery_success": False,
+                "types": needed[first : first + _TYPES],
+                "created": {"gte": begin, "lte": now - _DELIVERY_SECONDS},
+                "limit": 100,
+            }
+        )
+        yield from listed.auto_paging_iter()
 
 
 def _account(stack: Stack, client: Any) -> Findings:

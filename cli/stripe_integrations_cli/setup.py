@@ -105,7 +105,7 @@ def setup(
     ] = False,
     is_confirmed: Yes = False,
 ) -> None:
-    """Set up a stack and its webhook: store the key, deploy, register the endpoint, check it.
+    """Set up a stack: store the key, deploy, register the webhook endpoint, check the stack.
 
     What is done already is left as it is, so that the command can be repeated, also after Ctrl-C.
     Keys are typed at prompts; without a terminal, they are lines of standard input, the secret key

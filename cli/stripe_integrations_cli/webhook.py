@@ -255,12 +255,8 @@ def several(endpoints: Sequence[Any]) -> str:
 def endpoints_of(stack: Stack, client: Any) -> list[Any]:
     """Return the endpoints at Stripe that have the stack's URL, the newest first."""
     url = _url(stack)
-    return [each for each in all_endpoints(client) if each.url == url]
-
-
-def all_endpoints(client: Any) -> list[Any]:
-    """Return all endpoints of the account, the newest first."""
-    return list(client.v1.webhook_endpoints.list({"limit": 100}).auto_paging_iter())
+    listed = client.v1.webhook_endpoints.list({"limit": 100})
+    return [each for each in listed.auto_paging_iter() if each.url == url]
 
 
 def endpoint_row(stack: Stack, endpoint: Any) -> Json:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -381,8 +382,25 @@ class TestDoctor:
     ) -> None:
         deliver(parts, "https://hook")
         assert run("doctor").exit_code == 1
-        monkeypatch.setattr(StripeEvent, "get", lambda _: object())
+        delivered = SimpleNamespace(pending_webhooks=2)
+        monkeypatch.setattr(StripeEvent, "get", lambda _: delivered)
         assert run("doctor").exit_code == 0
+
+    def test_event_that_was_found_in_stripes_list_is_undelivered(
+        self, run: Run, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deliver(parts)
+        found_in_list = SimpleNamespace(pending_webhooks=2)
+        monkeypatch.setattr(StripeEvent, "get", lambda _: found_in_list)
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert problem["check"] == "deliveries"
+
+    def test_deliveries_count_since_the_oldest_endpoint(self, run: Run, parts: Parts) -> None:
+        deliver(parts)
+        second = parts.world.stripe.webhooks.add_endpoint("https://hook", "whsec_x", ["*"])
+        second.created = int(time.time())
+        found = [each["check"] for each in objects_of_failure(run("doctor", "--json"))]
+        assert found == ["endpoint", "deliveries"]
 
     def test_schedule_of_a_new_stack_has_not_run_yet(self, run: Run, parts: Parts) -> None:
         parts.alarms, parts.age = [STOPPED], 60.0

@@ -524,7 +524,7 @@ def roll_the_webhook_secret(reader: Reader) -> None:
 
     reader.endpoint_on_stripe().secrets = [new]
     change(reader, "with the new one alone")
-    reader.step("Rolling the webhook's signing secret")
+    reader.answer("Rolling the webhook's signing secret", {"[y/N]": "y"})
     reader.end_workers("LinkCustomer")
     change(reader, "and the old one is gone")
 
@@ -539,6 +539,8 @@ def change(reader: Reader, description: str) -> None:
 
 def roll_the_api_key(reader: Reader) -> None:
     assert reader.stripe.double
+    with reader.stripe.double.use() as double:
+        double.api_keys = {reader.secret_key, "sk_test_new"}
     reader.step("Rolling the API key", "sk_test_new")
     with reader.stripe.double.use() as double:
         double.api_keys = {"sk_test_new"}

@@ -1,4 +1,4 @@
-"""Finding customers: those of users, those of no user, and those that are being created."""
+"""Finding customers: those of users, those of no user, and incomplete ones."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class FoundCustomer:
     user_id : str or None
         The user; None for a customer that no user has.
     stripe_id : str or None
-        The Stripe customer; None until it is created.
+        The Stripe customer; None for an incomplete one, which Stripe may have.
     created : int
-        When Stripe created it, or when its creation began, in Unix seconds.
+        When Stripe created it, or when the creation of an incomplete one began, in Unix seconds.
     """
 
     user_id: str | None
