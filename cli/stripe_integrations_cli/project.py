@@ -15,14 +15,15 @@ from typing import Any
 from stripe_integrations_cli.errors import CommandError, UsageError
 from stripe_integrations_cli.stripe_account import KEY_VARIABLE
 
+_SECRETS = "stripe"
 DEFAULTS = {
     "SecretStore": "secretsmanager",
     "SecretsKmsKeyArn": "",
     "StoredRecords": "Card,Subscription",
     "StripeApiBase": "",
-    "StripeApiKeyName": "stripe/api-key",
+    "StripeApiKeyName": f"{_SECRETS}/api-key",
     "StripeMode": "test",
-    "StripeWebhookSecretName": "stripe/webhook-secret",
+    "StripeWebhookSecretName": f"{_SECRETS}/webhook-secret",
     "WebhookIngress": "function-url",
 }
 """The defaults of the parameters that matter before the stack is deployed, from template.yaml."""

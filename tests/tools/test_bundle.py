@@ -195,7 +195,7 @@ class TestReducedModels:
                 aws_secret_access_key="none",
                 config=Config(retries={"total_max_attempts": 1}),
             )
-            client.meta.events.register("before-send", respond)
+            client.meta.events.register_first("before-send", respond)
             with pytest.raises(ClientError):
                 getattr(client, operation)(**params)
         assert requests[0] == requests[1]
