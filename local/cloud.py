@@ -296,7 +296,7 @@ def built_functions() -> Iterator[Path]:
     Path
         The folder, for `local_cloud`.
     """
-    with work_folder() as folder, building(folder) as build:
+    with work_folder("functions") as folder, building(folder) as build:
         finish_build(build, folder / BUILD)
         yield folder / BUILD
 
@@ -346,7 +346,7 @@ def start_cloud(
     running: ExitStack, step: Step, parameters: Mapping[str, str], functions: Path | None
 ) -> Cloud:
     """Start everything in `running`, which stops it again."""
-    folder = running.enter_context(work_folder())
+    folder = running.enter_context(work_folder("cloud"))
     build = None if functions else running.enter_context(building(folder))
     with step("starting the local AWS"):
         endpoint = start_local_aws(running, folder)
@@ -389,10 +389,10 @@ def start_cloud(
 
 
 @contextmanager
-def work_folder() -> Iterator[Path]:
-    """Make a temporary folder for the length of the block."""
+def work_folder(name: str) -> Iterator[Path]:
+    """Make a temporary folder in the project, for the length of the block."""
     WORK.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="cloud-", dir=WORK) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=WORK) as folder:
         yield Path(folder)
 
 

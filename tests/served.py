@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
 
-from local.cloud import ROOT, SAM, WORK, stack_outputs
+from local.cloud import ROOT, SAM, stack_outputs, work_folder
 from local.running import RunningCloud
 from tests.documents import blocks, copy_of_the_project
 
@@ -107,9 +107,8 @@ class Terminal:
 @contextmanager
 def terminal() -> Iterator[Terminal]:
     """Open a terminal in a copy of the project."""
-    WORK.mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="served-", dir=WORK) as folder:
-        project = copy_of_the_project(Path(folder))
+    with work_folder("served") as folder:
+        project = copy_of_the_project(folder)
         (project / ".tools").symlink_to(ROOT / ".tools")
         (project / "bin").mkdir()
         make = project / "bin" / "make"

@@ -320,14 +320,10 @@ def _without_documentation(value: Any) -> Any:
         return [_without_documentation(each) for each in value]
     if not isinstance(value, dict):
         return value
-
-    def is_text(name: str, value: object) -> bool:
-        return name == "documentation" and isinstance(value, str)
-
-    return {
-        name: "" if is_text(name, each) else _without_documentation(each)
-        for name, each in value.items()
-    }
+    reduced = {name: _without_documentation(each) for name, each in value.items()}
+    if isinstance(reduced.get("documentation"), str):
+        reduced["documentation"] = ""
+    return reduced
 
 
 def _compact(value: Any) -> str:

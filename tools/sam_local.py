@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.cloud import SAM, WORK, CloudError, program, sam_build, sam_environment
+from local.cloud import SAM, CloudError, program, sam_build, sam_environment, work_folder
 from local.invoke import UsageError, event_for
 from local.running import FUNCTIONS, RunningCloud, logical_id, running_cloud
 from tools import docker_engine, engine
@@ -189,10 +188,9 @@ def sam_local(
         No Docker engine is running, or its containers can't reach this machine.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="sam-local-", dir=WORK) as name,
+        work_folder("sam-local") as folder,
         relayed(docker_engine.bridge_address(), local_urls(cloud)) as urls,
     ):
-        folder = Path(name)
         variables = folder / "variables.json"
         variables.write_text(json.dumps(container_variables(cloud, urls, extra_variables or {})))
         options = [

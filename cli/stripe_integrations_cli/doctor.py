@@ -30,7 +30,7 @@ from stripe_integrations_cli.stripe_account import (
     is_key_of_mode,
 )
 from stripe_integrations_cli.webhook import (
-    current_endpoints,
+    current,
     endpoint_row,
     endpoints_of,
     needed_types,
@@ -335,15 +335,15 @@ def _schedule(stack: Stack) -> Findings:
 
 
 def _endpoint(stack: Stack, client: Any) -> Findings:
-    rows = [endpoint_row(stack, each) for each in endpoints_of(stack, client)]
-    current = current_endpoints(stack, client)
-    if len(current) > 1:
+    endpoints = endpoints_of(stack, client)
+    needed = current(endpoints)
+    if len(needed) > 1:
         to_do = "stripe-customers webhook delete"
-        yield Finding("endpoint", "problem", several(current), to_do)
-    if not current:
+        yield Finding("endpoint", "problem", several(needed), to_do)
+    if not needed:
         found = f"none has the stack's URL and the version {API_VERSION}"
         yield Finding("endpoint", "problem", found, "stripe-customers webhook create")
-    for row in rows:
+    for row in (endpoint_row(stack, each) for each in endpoints):
         if row["problem"]:
             found, _, to_do = row["problem"].partition(": ")
             yield Finding("endpoint", "problem", f"{row['endpoint']} {found}", to_do)

@@ -18,7 +18,7 @@ from stripe_integrations_cli.key import store_key
 from stripe_integrations_cli.project import DEFAULTS, Project, quoted
 from stripe_integrations_cli.secret_store import SecretStore
 from stripe_integrations_cli.session import Session, Yes
-from stripe_integrations_cli.stack import Deployment, Named, Stack
+from stripe_integrations_cli.stack import Deployment, Stack, parameters_of
 from stripe_integrations_cli.stripe_account import (
     KEY_VARIABLE,
     ask_for_secret_key,
@@ -27,8 +27,9 @@ from stripe_integrations_cli.stripe_account import (
 )
 from stripe_integrations_cli.webhook import (
     EventOption,
-    current_endpoints,
+    current,
     enable,
+    endpoints_of,
     is_without_secret,
     missing_types,
     register,
@@ -107,7 +108,7 @@ def setup(
 ) -> None:
     """Set up a stack: store the key, deploy, register the webhook endpoint, check the stack.
 
-    What is done already is left as it is, so that the command can be repeated, also after Ctrl-C.
+    Steps that are done are skipped: run it again after Ctrl-C or a failure.
     Keys are typed at prompts; without a terminal, they are lines of standard input, the secret key
     first, unless it is in STRIPE_API_KEY.
     """
@@ -188,14 +189,8 @@ def _target(
     if found is None or _status(found) is None:
         chosen: Mapping[str, str] = open_project().parameters
     else:
-        chosen = _parameters_of(found)
-        if "StripeMode" not in chosen:
-            raise CommandError(f"{name} is not a stack of this product")
+        chosen = parameters_of(name, found)
     return Deployment(name, {**DEFAULTS, **chosen, **given}, session.aws)
-
-
-def _parameters_of(found: Mapping[str, Any]) -> Named:
-    return Named(found.get("Parameters", ()), "Parameter")
 
 
 def _status(found: Mapping[str, Any] | None) -> str | None:
@@ -298,7 +293,7 @@ class StackStep:
             raise CommandError(f"{name} is {status}: read its events, delete it, run setup again")
         if status not in _DEPLOYED:
             raise CommandError(f"{name} is {status}: read its events, which say what has failed")
-        has = _parameters_of(found)
+        has = parameters_of(name, found)
         changed = [f"{n}={value}" for n, value in self._given.items() if has.get(n) != value]
         if changed:
             return Progress("stack", "to do", f"deploy {name} with {', '.join(changed)}")
@@ -371,14 +366,13 @@ class WebhookStep:
     def run(self) -> Progress:
         """Register the endpoint, or change it."""
         stack = Stack(self._target.name, self._session.aws)
-        endpoint = self._endpoint(stack)
-        if endpoint is None:
-            return Progress("webhook", "registered", register(stack, self._client, self._types).id)
-        if not self._is_to_be_replaced(stack, endpoint):
-            enable(stack, self._client, endpoint, self._types)
-            return Progress("webhook", "updated", endpoint.id)
-        self._client.v1.webhook_endpoints.delete(endpoint.id)
-        types = {*self._types, *endpoint.enabled_events}
+        endpoint, types = self._endpoint(stack), self._types
+        if endpoint is not None:
+            if not self._is_to_be_replaced(stack, endpoint):
+                enable(stack, self._client, endpoint, types)
+                return Progress("webhook", "updated", endpoint.id)
+            self._client.v1.webhook_endpoints.delete(endpoint.id)
+            types = {*types, *endpoint.enabled_events}
         return Progress("webhook", "registered", register(stack, self._client, types).id)
 
     def _plan_endpoint(self, stack: Stack) -> Progress:
@@ -398,7 +392,7 @@ class WebhookStep:
 
     def _endpoint(self, stack: Stack) -> Any:
         """The endpoint of this release; None if there is none."""
-        found = current_endpoints(stack, self._client)
+        found = current(endpoints_of(stack, self._client))
         if len(found) > 1:
             raise CommandError(several(found))
         return found[0] if found else None

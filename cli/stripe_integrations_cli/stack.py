@@ -109,10 +109,10 @@ class Stack(Deployment):
             )
         self.age = (datetime.now(UTC) - found["CreationTime"]).total_seconds()
         """Seconds since it was created."""
+        self.parameters = parameters_of(name, found)
         self.outputs = Named(found.get("Outputs", ()), "Output")
-        self.parameters = Named(found.get("Parameters", ()), "Parameter")
-        if "TableName" not in self.outputs or "StripeMode" not in self.parameters:
-            raise CommandError(f"{name} is not a stack of this product")
+        if "TableName" not in self.outputs:
+            raise _not_ours(name)
 
     def resource(self, logical_id: str) -> str:
         """Return the name of one of the stack's resources, by its name in template.yaml."""
@@ -194,6 +194,24 @@ class Named(dict[str, str]):
 
     def __missing__(self, name: str) -> str:
         raise CommandError(f"the stack has no {self._kind} {name}: deploy this release")
+
+
+def parameters_of(name: str, found: Json) -> Named:
+    """Return the parameters in CloudFormation's description of a stack.
+
+    Raises
+    ------
+    CommandError
+        It is not a stack of this product.
+    """
+    parameters = Named(found.get("Parameters", ()), "Parameter")
+    if "StripeMode" not in parameters:
+        raise _not_ours(name)
+    return parameters
+
+
+def _not_ours(name: str) -> CommandError:
+    return CommandError(f"{name} is not a stack of this product")
 
 
 def _error_of(result: Any) -> str:

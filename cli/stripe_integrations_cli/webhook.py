@@ -36,7 +36,7 @@ def create(session: Session, *, event: EventOption = None) -> None:
     """
     stack = session.stack
     client = stripe_client(stack)
-    for existing in current_endpoints(stack, client):
+    for existing in current(endpoints_of(stack, client)):
         raise CommandError(
             f"{existing.id} has this version already: stripe-customers webhook update"
         )
@@ -52,14 +52,15 @@ def status(session: Session) -> None:
     """Compare what Stripe has with what this release needs; exits with 1 if they differ."""
     stack = session.stack
     client = stripe_client(stack)
-    rows = [endpoint_row(stack, each) for each in endpoints_of(stack, client)]
+    endpoints = endpoints_of(stack, client)
+    rows = [endpoint_row(stack, each) for each in endpoints]
     session.output.rows(COLUMNS, rows)
     problems = [row["problem"] for row in rows if row["problem"]]
-    current = current_endpoints(stack, client)
-    if len(current) > 1:
+    needed = current(endpoints)
+    if len(needed) > 1:
         problems.append("several endpoints")
-        session.output.say(f"{several(current)}: stripe-customers webhook delete")
-    if not current:
+        session.output.say(f"{several(needed)}: stripe-customers webhook delete")
+    if not needed:
         problems.append("no endpoint")
         session.output.say(
             f"no endpoint of {_url(stack)} has the version {API_VERSION}: "
@@ -91,7 +92,7 @@ def update(
     stack = session.stack
     client, url = stripe_client(stack), _url(stack)
     if endpoint is None:
-        found = current_endpoints(stack, client)
+        found = current(endpoints_of(stack, client))
         if not found:
             raise CommandError("no endpoint has this version: stripe-customers webhook create")
     else:
@@ -241,9 +242,9 @@ def missing_types(stack: Stack, endpoint: Any, further_types: Iterable[str] = ()
     return set() if "*" in enabled else {*needed_types(stack), *further_types} - enabled
 
 
-def current_endpoints(stack: Stack, client: Any) -> list[Any]:
-    """Return the stack's endpoints of the version that this release needs, the newest first."""
-    return [each for each in endpoints_of(stack, client) if each.api_version == API_VERSION]
+def current(endpoints: Iterable[Any]) -> list[Any]:
+    """Return those endpoints that have the version that this release needs."""
+    return [each for each in endpoints if each.api_version == API_VERSION]
 
 
 def several(endpoints: Sequence[Any]) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ from local.cloud import (
     ROOT,
     SAM,
     SECRET_KEY,
-    WORK,
     Stripe,
     adapt,
     aws_client,
@@ -34,6 +32,7 @@ from local.cloud import (
     deliver_locally,
     stack_parameters,
     start_local_aws,
+    work_folder,
 )
 from local.stripe_double.versions import VERSION
 from local.stripe_double.webhooks import WebhookEndpoint
@@ -299,8 +298,7 @@ def no_faults() -> None:
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
     with ExitStack() as running:
-        WORK.mkdir(exist_ok=True)
-        folder = Path(running.enter_context(TemporaryDirectory(prefix="documents-", dir=WORK)))
+        folder = running.enter_context(work_folder("documents"))
         endpoint = start_local_aws(running, folder)
         used = choose_stripe(running)
         assert used.double, "this test needs the double: unset STRIPE_API_KEY"

@@ -210,15 +210,14 @@ def http_handler(operation: Callable[[Request], Response]) -> LambdaHandler[Json
             response = operation(request)
         except errors.StripeIntegrationsError as error:
             response = problem(error, request)
-            outcome = logging.WARNING, "refused", error_log_fields(error)
+            level, message, fields = logging.WARNING, "refused", error_log_fields(error)
             if isinstance(error, errors.SignatureVerificationError):
                 current().add_metric(Metric.SIGNATURES_REFUSED)
         except Exception as error:
             response = _problem(500, "internal-error", _OUR_FAULT)
-            outcome = logging.ERROR, "failed", error_log_fields(error)
+            level, message, fields = logging.ERROR, "failed", error_log_fields(error)
         else:
-            outcome = logging.INFO, "responded", dict(response.logged)
-        level, message, fields = outcome
+            level, message, fields = logging.INFO, "responded", dict(response.logged)
         observability.set_outcome(level, message, status=response.status, **fields)
         if response.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             count_internal_error()
