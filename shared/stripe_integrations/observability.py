@@ -47,6 +47,11 @@ class Metric(Enum):
     CUSTOMERS_ADOPTED = "CustomersAdopted", "existing customers on Stripe that a user adopted"
     EVENTS_RECEIVED = "EventsReceived", "events that were stored, or were stored already"
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
+    EVENT_DELAY = (
+        "EventDelay",
+        "time from Stripe's creation of an event to the end of its first application",
+        MetricUnit.Seconds,
+    )
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"
     STALE_EVENTS_DROPPED = "StaleEventsDropped", "of those, older than the stored state"
     AMBIGUOUS_EVENTS_REFETCHED = (

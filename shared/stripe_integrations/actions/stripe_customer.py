@@ -201,7 +201,29 @@ class StripeCustomer:
         return UserRecords.read(user_id_of(user)).active_customer
 
     @staticmethod
-    def find(state: str = "active") -> Iterator[FoundCustomer]:
+    def get_by_stripe_id(stripe_id: str) -> Customer | None:
+        """Read a customer of any user or of none, soft-deleted or not, with its children.
+
+        Stripe is not called. The read is strongly consistent.
+
+        Parameters
+        ----------
+        stripe_id : str
+            The Stripe customer, ``cus_…``.
+
+        Returns
+        -------
+        Customer or None
+            None where it is not stored, or was erased.
+        """
+        from stripe_integrations.actions.customers.find import read_by_stripe_id  # noqa: PLC0415 - see above
+
+        return read_by_stripe_id(require_type("stripe_id", stripe_id, str))
+
+    @staticmethod
+    def find(
+        state: str | None = "active", *, created_to: int | None = None
+    ) -> Iterator[FoundCustomer]:
         """Find the customers in a state; Stripe is not called.
 
         The active and the unassigned ones are read from an index, newest first, eventually
@@ -209,8 +231,12 @@ class StripeCustomer:
 
         Parameters
         ----------
-        state : str
-            What the customers are to this deployment: a `CustomerState`.
+        state : str, optional
+            What the customers are to this deployment: a `CustomerState`; None for the active and
+            the unassigned ones.
+        created_to : int, optional
+            Unix seconds of Stripe's `created`, included: later ones are left out. The incomplete
+            ones are found in any case.
 
         Yields
         ------
@@ -232,9 +258,9 @@ class StripeCustomer:
             find_customers,
         )
 
-        if state not in list(CustomerState):
+        if state is not None and state not in list(CustomerState):
             raise InvalidFieldError("state", f"must be one of {', '.join(CustomerState)}")
-        return find_customers(CustomerState(state))
+        return find_customers(CustomerState(state) if state else None, created_to)
 
     @staticmethod
     def find_by_email(email: str) -> Iterator[FoundCustomer]:

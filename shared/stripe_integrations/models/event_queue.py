@@ -150,11 +150,15 @@ def newest_of_customer(
         raise unavailable(error) from error
 
 
-def ids_in_state(state: EventState) -> Iterator[str]:
-    """Find the ids of the events in one of the `QUEUED_STATES`."""
+def ids_in_state(state: EventState) -> list[str]:
+    """Find the ids of the events in one of the `QUEUED_STATES`, last received first."""
     queues = {EventState.WAITING: (WAITING_QUEUE,), EventState.FAILED: (FAILED_QUEUE,)}
-    for queue in queues.get(state, QUEUES):
-        yield from (event.id_in_key for event in _in_queue(queue))
+    found = [
+        (event.received_at, event.id_in_key)
+        for queue in queues.get(state, QUEUES)
+        for event in _in_queue(queue)
+    ]
+    return [stripe_id for _, stripe_id in sorted(found, reverse=True)]
 
 
 def scan_created(created_from: int, created_to: int) -> Iterator[FoundEvent]:

@@ -8,9 +8,9 @@ from enum import StrEnum
 from itertools import islice
 
 from stripe_integrations.context import current
-from stripe_integrations.models import Pointer
+from stripe_integrations.models import Customer, Pointer
 from stripe_integrations.models.claim import claims_in_creation
-from stripe_integrations.models.customer import created_between
+from stripe_integrations.models.customer import created_between, read_customer
 from stripe_integrations.models.keys import user_of
 
 _BATCH = 100
@@ -46,16 +46,25 @@ class FoundCustomer:
     created: int
 
 
-def find_customers(state: CustomerState) -> Iterator[FoundCustomer]:
+def find_customers(state: CustomerState | None, created_to: int | None) -> Iterator[FoundCustomer]:
     """Yield customers: see `StripeCustomer.find`."""
     if state is CustomerState.INCOMPLETE:
         for claim in claims_in_creation():
             yield FoundCustomer(user_of(claim.pk), None, int(claim.claimed_at or 0))
         return
-    for entry in created_between(None, None):
+    for entry in created_between(None, created_to):
         user_id = user_of(entry.pk)
-        if (user_id is None) is (state is CustomerState.UNASSIGNED):
+        own_state = CustomerState.ACTIVE if user_id else CustomerState.UNASSIGNED
+        if state in (None, own_state):
             yield FoundCustomer(user_id, entry.stripe_id, int(entry.created))
+
+
+def read_by_stripe_id(stripe_id: str) -> Customer | None:
+    """Read a customer: see `StripeCustomer.get_by_stripe_id`."""
+    pointer = Pointer.read(stripe_id)
+    if pointer is None or pointer.is_erased or pointer.customer_id:
+        return None
+    return read_customer(pointer.owner)
 
 
 def find_customers_by_email(email: str) -> Iterator[FoundCustomer]:

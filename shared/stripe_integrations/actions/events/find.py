@@ -41,9 +41,7 @@ def find_events(user_id: str | None, customer_id: str | None, search: Search) ->
     elif customer_id is not None:
         customer_ids = {customer_id}
     elif search.state in event_queue.QUEUED_STATES:
-        queued = event_queue.ids_in_state(search.state)
-        found = filter(search.matches, _read(queued))
-        yield from sorted(found, key=lambda event: -event.created)
+        yield from filter(search.matches, _read(event_queue.ids_in_state(search.state)))
         return
     else:
         scanned = event_queue.scan_created(search.created_from, search.created_to)

@@ -177,6 +177,8 @@ def finish(event: Event, state: EventState, reason: str | None) -> None:
 def _report(event: Event, state: EventState, reason: str | None) -> None:
     is_applied = state is EventState.APPLIED
     current().add_metric(Metric.EVENTS_APPLIED if is_applied else Metric.EVENTS_IGNORED)
+    if is_applied and event.replayed_at is None:
+        current().add_metric(Metric.EVENT_DELAY, max(current().clock() - event.created, 0))
     if reason == OLDER:
         current().add_metric(Metric.STALE_EVENTS_DROPPED)
     ended = {
