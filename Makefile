@@ -180,6 +180,15 @@ test-sam-local: .venv/ready .tools/sam/ready .tools/ministack/ready ## every fun
 	@.venv/bin/python -m tools.target $@ --needs docker -- \
 		.venv/bin/pytest --quiet tests/sam_local $(ARGS)
 
+.PHONY: test-browser
+test-browser: .venv/ready .tools/sam/ready .tools/ministack/ready ## the console of a local cloud, in Chromium
+	@.venv/bin/python -m tools.target $@ --needs chromium -- \
+		.venv/bin/pytest --quiet tests/browser $(ARGS)
+
+.PHONY: screenshots
+screenshots: .venv/ready .tools/sam/ready .tools/ministack/ready ## the pictures in docs/console anew; needs Chromium
+	@.venv/bin/python -m tests.browser.screenshots
+
 .PHONY: test-schemathesis
 test-schemathesis: .venv/ready .tools/sam/ready .tools/ministack/ready .tools/schemathesis/ready ## made-up requests, on the deployed local cloud; REQUESTS=500 SEED=1
 	@.venv/bin/python -m local.generated_requests --requests $(or $(REQUESTS),500) \

@@ -25,7 +25,8 @@ from local.cloud import (
     local_cloud,
     printed_step,
 )
-from local.page import DOCUMENT, api_page
+from local.console import local_console
+from local.page import DOCUMENT
 from local.running import registered
 
 POLL_SECONDS = 0.3
@@ -182,7 +183,8 @@ def welcome(cloud: Cloud, page: str) -> str:
     api = f"{cloud.api_url}/customers"
     lines = [
         "",
-        f"Try it      {page}  (every call of the API, in a browser)",
+        f"Console     {page}",
+        "            (customers, events, charts, and every call of the API, in a browser)",
         f"HTTP API    {cloud.api_url}",
         f"Webhook     {cloud.webhook_url}",
         f"Stripe      {cloud.stripe.api_base}",
@@ -230,7 +232,7 @@ def main(*assignments: str) -> int:
     try:
         with (
             local_cloud(printed_step, parameters) as cloud,
-            api_page(cloud.request) as page,
+            local_console(cloud) as page,
             registered(cloud.folder, cloud.endpoint),
         ):
             print(welcome(cloud, page), flush=True)

@@ -36,7 +36,7 @@ from tools.template import table_properties
 
 ENDPOINT = "DYNAMODB_LOCAL_ENDPOINT"
 REGION = "eu-west-1"
-NEEDS_AN_ENGINE = ("contract", "dynamodb_local", "local_cloud", "sam_local")
+NEEDS_AN_ENGINE = ("browser", "contract", "dynamodb_local", "local_cloud", "sam_local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

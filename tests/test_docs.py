@@ -158,7 +158,9 @@ def commands_of(group: Any, *before: str) -> dict[str, Any]:
 def test_every_command_is_documented_and_no_other() -> None:
     cells = [cell for table in tables(COMMAND_LINE, "command") for cell, _ in table]
     named = set(re.findall(r"`([a-z -]+[a-z])", " ".join(cells)))
-    named |= {name for name in ("doctor", "env", "setup") if f"\n`{name}` " in COMMAND_LINE}
+    named |= {
+        name for name in ("console", "doctor", "env", "setup") if f"\n`{name}` " in COMMAND_LINE
+    }
     assert named == commands_of(get_command(app)).keys()
 
 

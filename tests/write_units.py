@@ -49,7 +49,7 @@ def _counted_twice(parsed: dict[str, Any]) -> float:
     if not isinstance(consumed, list) or "WriteCapacityUnits" in consumed[0]:
         return 0.0
     indexes = (entry.get("GlobalSecondaryIndexes", {}).values() for entry in consumed)
-    return sum(index["CapacityUnits"] for index in chain.from_iterable(indexes)) / 2
+    return float(sum(index["CapacityUnits"] for index in chain.from_iterable(indexes))) / 2
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import argparse
 import subprocess
 import sys
 
-from tools import docker_engine, dynamodb_local, engine, stripe_mock
+from tools import chromium, docker_engine, dynamodb_local, engine, stripe_mock
 
 ENGINES = {
+    "chromium": chromium.install,
     "docker": docker_engine.install,
     "dynamodb-local": dynamodb_local.install,
     "stripe-mock": stripe_mock.install,

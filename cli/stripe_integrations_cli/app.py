@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from stripe_integrations_cli.console.command import console
 from stripe_integrations_cli.customers import customers
 from stripe_integrations_cli.doctor import doctor
 from stripe_integrations_cli.environment import env
@@ -30,3 +31,4 @@ add_runs(app)
 command(app, "env")(env)
 command(app, "setup")(setup)
 command(app, "doctor")(doctor)
+command(app, "console")(console)

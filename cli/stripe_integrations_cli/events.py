@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from stripe_integrations.actions import StripeEvent, User
 from stripe_integrations_cli.errors import CommandError, ExitCode, UsageError
 from stripe_integrations_cli.output import timestamp
 from stripe_integrations_cli.session import Session, Yes, command
+from stripe_integrations_cli.stack import Stack
 from stripe_integrations_cli.tail import changed_events
 from stripe_integrations_cli.times import unix_range
 
@@ -109,8 +110,8 @@ def show(
         event = StripeEvent.get(event_id)
     if event is None:
         raise CommandError(f"there is no event {event_id}: it never arrived, or has expired")
-    details = {**summary(event), **_details(event)}
-    session.output.fields({**details, "payload": event.webhook_message} if payload else details)
+    shown = {**summary(event), **details(event)}
+    session.output.fields({**shown, "payload": event.webhook_message} if payload else shown)
 
 
 @command(events, "replay")
@@ -158,7 +159,7 @@ def replay(
     replayed, failures = 0, 0
     for request in requests:
         try:
-            replayed += _replay(session, request)
+            replayed += invoke_replay(session.stack, request, session.output.say)
         except CommandError as error:  # the next event may be replayed all the same
             session.output.fail(str(error))
             failures += 1
@@ -167,16 +168,30 @@ def replay(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _replay(session: Session, request: Mapping[str, Any]) -> int:
-    """Invoke the replay until nothing is left; Ctrl-C between two invocations loses nothing."""
+def invoke_replay(
+    stack: Stack, request: Mapping[str, Any], say: Callable[[str], None] = lambda _: None
+) -> int:
+    """Invoke the replay until nothing is left, and return how many events were replayed.
+
+    An interruption between two invocations loses nothing.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stack.
+    request : mapping
+        Which events: see the function replay_events.
+    say : callable
+        Gets the progress as a text.
+    """
     replayed, cursor = 0, dict[str, Any]()
     while True:
-        result = session.stack.invoke("ReplayEvents", {**request, **cursor})
+        result = stack.invoke("ReplayEvents", {**request, **cursor})
         replayed += int(result["replayed"])
         if result["resume_from"] is None:
             return replayed
         cursor = {"resume_from": result["resume_from"]}
-        session.output.say(f"{replayed} replayed so far")
+        say(f"{replayed} replayed so far")
 
 
 def _to_replay(
@@ -263,12 +278,13 @@ def summary(event: Any) -> dict[str, Any]:
     }
 
 
-def _details(event: Any) -> dict[str, Any]:
+def details(event: Any) -> dict[str, Any]:
+    """Return what is shown of one event besides its summary: no payload."""
     payload = event.webhook_message or {}
     previous = payload.get("data", {}).get("previous_attributes") or {}
     is_queued = str(event.state) in ("pending", "waiting")
     return {
-        "outcome": _outcome(event),
+        "outcome": outcome(event),
         "changed_on_stripe": ", ".join(sorted(previous)) or None,
         "received_at": timestamp(event.received_at),
         "effect_at": timestamp(event.effected_at),
@@ -284,7 +300,7 @@ def _details(event: Any) -> dict[str, Any]:
     }
 
 
-def _outcome(event: Any) -> str:
+def outcome(event: Any) -> str:
     """Describe what became of an event."""
     of_user = f" of user {event.user_id}" if event.user_id else ""
     repeats = f"its attempt failed with {event.last_error}, and will be repeated"

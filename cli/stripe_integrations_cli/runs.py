@@ -14,6 +14,7 @@ import typer
 from stripe_integrations_cli.errors import CommandError, ExitCode, UsageError
 from stripe_integrations_cli.mapping import CheckedMapping, check_mapping
 from stripe_integrations_cli.session import Session, Yes, command
+from stripe_integrations_cli.stack import Stack
 from stripe_integrations_cli.watch import duration, execute, line_of, status_of, watch
 
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ def start(
             f"{len(checked.refused)} rows are invalid, the first at byte {first.place}: "
             f"{first.reason}. Correct them, or give --allow-refused"
         )
-    run_id = _new_run("backfill")
+    run_id = new_run("backfill")
     given: Json = {"payment_methods": payment_methods}
     if by_metadata:
         given["by_metadata"] = True
@@ -122,7 +123,7 @@ def resume(session: Session, run: RunArgument = None, *, is_watched: WatchOption
 def report(session: Session, run: RunArgument = None) -> None:
     """List what a run did not store or write, or how the table differs from Stripe, and why."""
     run_id = run or status_of(session.stack, None)["run_id"]
-    session.output.rows(("object", "result", "reason"), _reported(session, run_id))
+    session.output.rows(("object", "result", "reason"), reported(session.stack, run_id))
 
 
 @command(backfill, "write-metadata")
@@ -138,7 +139,7 @@ def write_metadata(
         "Write the ids of users to the metadata of their customers on Stripe?",
         is_confirmed=is_confirmed,
     )
-    _run(session, _new_run("metadata"), {"kind": "metadata"}, is_watched=is_watched)
+    _run(session, new_run("metadata"), {"kind": "metadata"}, is_watched=is_watched)
 
 
 @command(backfill, "undo")
@@ -152,12 +153,12 @@ def undo(
     """Release the customers that a run gave to users, except those adopted or released since."""
     session.confirm(f"Release the customers that {run} gave to users?", is_confirmed=is_confirmed)
     given = {"kind": "undo", "of_run": run}
-    _run(session, _new_run("undo"), given, is_watched=is_watched)
+    _run(session, new_run("undo"), given, is_watched=is_watched)
 
 
 def verify(session: Session, *, is_watched: WatchOption = True) -> None:
     """Compare the table with Stripe, and change neither; exits with 1 if they differ."""
-    _run(session, _new_run("verify"), {"kind": "verify"}, is_watched=is_watched)
+    _run(session, new_run("verify"), {"kind": "verify"}, is_watched=is_watched)
 
 
 def repair(
@@ -171,15 +172,15 @@ def repair(
 ) -> None:
     """Fetch again what the report of a verification names."""
     if dry_run:
-        session.output.rows(("object", "result", "reason"), _reported(session, run))
+        session.output.rows(("object", "result", "reason"), reported(session.stack, run))
         return
     given = {"kind": "repair", "of_run": run}
-    _run(session, _new_run("repair"), given, is_watched=is_watched)
+    _run(session, new_run("repair"), given, is_watched=is_watched)
 
 
 def rebuild(session: Session, *, is_watched: WatchOption = True) -> None:
     """Store, after a restore, the customers of this deployment that the table lacks."""
-    _run(session, _new_run("rebuild"), {"kind": "rebuild"}, is_watched=is_watched)
+    _run(session, new_run("rebuild"), {"kind": "rebuild"}, is_watched=is_watched)
 
 
 def add_runs(app: typer.Typer) -> None:
@@ -188,7 +189,8 @@ def add_runs(app: typer.Typer) -> None:
         command(app, name)(function)
 
 
-def _new_run(kind: str) -> str:
+def new_run(kind: str) -> str:
+    """Return the id of a run that is started now."""
     return f"{kind}-{int(time.time())}"
 
 
@@ -287,12 +289,12 @@ def _plan(
     }
 
 
-def _reported(session: Session, run_id: str) -> Iterator[Json]:
+def reported(stack: Stack, run_id: str) -> Iterator[Json]:
     """Yield the lines of a run's report, file by file."""
     if not _RUN.fullmatch(run_id):
         raise UsageError("a run is named by letters, digits, hyphens and underscores")
     is_empty = True
-    bucket, store = session.stack.outputs["ReportsBucket"], session.stack.client("s3")
+    bucket, store = stack.outputs["ReportsBucket"], stack.client("s3")
     pages = store.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"runs/{run_id}/")
     for page in pages:
         for found in page.get("Contents", ()):
@@ -306,4 +308,4 @@ def _reported(session: Session, run_id: str) -> Iterator[Json]:
                     "reason": finding["reason"],
                 }
     if is_empty:
-        status_of(session.stack, run_id)  # fails if there is no such run
+        status_of(stack, run_id)  # fails if there is no such run

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import boto3
@@ -64,12 +65,14 @@ class Deployment:
         self.parameters = parameters
         self._session = session
         self._clients: dict[str, Any] = {}
+        self._lock = Lock()
 
     def client(self, service: str) -> Any:
         """Return a client of an AWS service."""
-        if service not in self._clients:
-            config = _ONE_INVOCATION if service == "lambda" else None
-            self._clients[service] = self._session.client(service, config=config)
+        with self._lock:  # boto3 can't make two clients at a time
+            if service not in self._clients:
+                config = _ONE_INVOCATION if service == "lambda" else None
+                self._clients[service] = self._session.client(service, config=config)
         return self._clients[service]
 
     def describe(self) -> Json | None:

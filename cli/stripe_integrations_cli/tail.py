@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from stripe_integrations.actions import StripeEvent
@@ -17,7 +17,13 @@ _REMEMBERED = 10_000
 """Of how many events the last change is remembered: a tail may run for days."""
 
 
-def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> Iterator[Any]:
+def changed_events(
+    stack: Stack,
+    *,
+    kind: str | None = None,
+    user_id: str | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Iterator[Any]:
     """Yield each event that is written after the call, as it is stored then.
 
     Parameters
@@ -28,9 +34,11 @@ def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> It
         Only events of this type, or family of types.
     user_id : str or None
         Only events of this user.
+    is_wanted : callable
+        Asked before each read of the stream: False ends it.
     """
     last: dict[str, tuple[Any, ...]] = {}
-    for stripe_id in _written_ids(stack):
+    for stripe_id in _written_ids(stack, is_wanted):
         event = StripeEvent.get(stripe_id)
         if event is None:
             continue
@@ -47,7 +55,7 @@ def changed_events(stack: Stack, *, kind: str | None, user_id: str | None) -> It
         yield event
 
 
-def _written_ids(stack: Stack) -> Iterator[str]:
+def _written_ids(stack: Stack, is_wanted: Callable[[], bool]) -> Iterator[str]:
     """Yield the ids of the events whose items are written; a shard that ends has successors."""
     table = stack.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])
     arn = table["Table"].get("LatestStreamArn")
@@ -56,7 +64,7 @@ def _written_ids(stack: Stack) -> Iterator[str]:
     stream = stack.client("dynamodbstreams")
     known: set[str] = set()
     iterators = _iterators(stream, arn, known, "LATEST")
-    while True:
+    while is_wanted():
         next_iterators = []
         for iterator in iterators:
             page = stream.get_records(ShardIterator=iterator)

@@ -32,6 +32,8 @@ _LINE_SECONDS = 30.0
 """How often a line is printed without a terminal."""
 _NOT_STARTED = "there is no such run"
 """How the error ends for a run that its execution has not started yet."""
+_NO_RUN = "no run has been started yet"
+"""How the error ends before the first run."""
 _WINDOW_COLUMNS = ("run", "state", "objects", "per_second", "windows", "left")
 
 
@@ -40,6 +42,16 @@ def status_of(stack: Stack, run_id: str | None) -> Json:
     which = {} if run_id is None else {"run_id": run_id}
     status: Json = stack.invoke("WalkAccount", {"action": "status", **which})
     return status
+
+
+def latest_status(stack: Stack) -> Json | None:
+    """Return the progress of the run that was started last; None before the first one."""
+    try:
+        return status_of(stack, None)
+    except CommandError as error:
+        if str(error).endswith(_NO_RUN):
+            return None
+        raise
 
 
 def execute(stack: Stack, given: Json, name: str | None = None) -> str:

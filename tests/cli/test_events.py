@@ -153,7 +153,7 @@ class TestTail:
     def written(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """The ids of the events whose items are written."""
         written: list[str] = []
-        monkeypatch.setattr("stripe_integrations_cli.tail._written_ids", lambda _: iter(written))
+        monkeypatch.setattr("stripe_integrations_cli.tail._written_ids", lambda *_: iter(written))
         return written
 
     def test_prints_each_change_once(

@@ -1,0 +1,1 @@
+"""The console: what a stack has stored and done, as pages on this machine."""

@@ -1,0 +1,33 @@
+"""``console``: serves the console on this machine."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from stripe_integrations_cli.session import Session
+
+
+def console(
+    session: Session,
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="By default, one that is free.")] = 0,
+    is_opened: Annotated[
+        bool, typer.Option("--open", help="Open it in the browser of this machine.")
+    ] = False,
+) -> None:
+    """Serve pages about the stack's customers, events and runs on this machine, until Ctrl-C.
+
+    They are reached from this machine alone, by the address that is printed, and use your AWS
+    credentials.
+    """
+    from stripe_integrations_cli.console.server import application, served  # noqa: PLC0415 - other commands need no web server
+
+    with served(application(session.stack), port) as address:
+        session.output.fields({"console": address})
+        if is_opened:
+            webbrowser.open(address)
+        threading.Event().wait()

@@ -1,0 +1,113 @@
+"""The console of `make serve`: of the stack, the API to try, and what the Stripe double does wrong.
+
+The double loses, duplicates and holds deliveries on request, and is slow or fails.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+
+from local.cloud import ACCESS_KEY, REGION, SECRET_KEY, STACK, Cloud
+from local.metrics import extracted_metrics
+from local.page import api_pages
+from local.stripe_double import StripeDoubleServer
+from stripe_integrations_cli.console.server import application, served
+from stripe_integrations_cli.stack import Stack
+
+MAX_TIMES = 1000
+MAX_SECONDS = 60.0
+
+ACTIONS = {
+    "drop": "Lose the next deliveries",
+    "duplicate": "Send the next deliveries twice",
+    "hold": "Hold all deliveries",
+    "release": "Send what is held, newest first",
+    "slow": "Be slow in the next responses",
+    "fail": "Fail the next requests with 500",
+    "limit": "Refuse the next requests with 429",
+    "clear": "End the faults of requests",
+}
+"""What the double can be asked for, and what its buttons say."""
+
+
+@contextmanager
+def local_console(cloud: Cloud) -> Iterator[str]:
+    """Serve the console for the duration of the block; yields the address to open."""
+    # The Python API makes clients of its own, which read these.
+    os.environ |= {
+        "AWS_ENDPOINT_URL": cloud.endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+    }
+    tabs, parts = [("api.show", "API")], [api_pages(cloud.request)]
+    if cloud.stripe.double:
+        tabs.append(("double.show", "Stripe double"))
+        parts.append(double_pages(cloud.stripe.double))
+    console = application(Stack(STACK, boto3.Session()), tabs, parts)
+    with extracted_metrics(cloud), served(console) as address:
+        yield address
+
+
+def double_pages(server: StripeDoubleServer) -> Blueprint:
+    """Make the page that controls a Stripe double."""
+    pages = Blueprint("double", __name__, url_prefix="/double", template_folder="templates")
+
+    @pages.get("/")
+    def show() -> str:
+        with server.use() as double:
+            faults = [[fault.kind, fault.match, fault.times] for fault in double.faults.pending()]
+            deliveries = list(double.webhooks.log[-50:])[::-1]
+            pending = double.webhooks.pending_count()
+        return render_template(
+            "double.html",
+            actions=ACTIONS,
+            faults=faults,
+            deliveries=[list(delivery.values()) for delivery in deliveries],
+            columns=list(deliveries[0]) if deliveries else [],
+            pending=pending,
+        )
+
+    @pages.post("/<action>")
+    def act(action: str) -> Any:
+        if action not in ACTIONS:
+            abort(404)
+        times = number(request.form.get("times", "1"), MAX_TIMES)
+        seconds = number(request.form.get("seconds", "1"), MAX_SECONDS)
+        with server.use() as double:
+            match action:
+                case "drop":
+                    double.webhooks.drop_next(int(times))
+                case "duplicate":
+                    double.webhooks.duplicate_next(int(times))
+                case "hold":
+                    double.webhooks.hold()
+                case "release":
+                    double.webhooks.release("reversed")
+                case "slow":
+                    double.faults.delay(seconds, int(times))
+                case "fail":
+                    double.faults.fail_next(int(times), status=500)
+                case "limit":
+                    double.faults.fail_next(int(times), status=429)
+                case "clear":
+                    double.faults.clear()
+        return redirect(url_for("double.show"))
+
+    return pages
+
+
+def number(text: str, most: float) -> float:
+    """Return a positive number of a form, or refuse the request."""
+    try:
+        value = float(text)
+    except ValueError:
+        abort(400, "not a number")
+    if not 0 < value <= most:
+        abort(400, f"must be over 0, and at most {most:g}")
+    return value

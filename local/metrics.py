@@ -1,0 +1,98 @@
+"""CloudWatch's part of the local cloud: it makes metrics of what the functions log.
+
+Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.cloud import STACK, Cloud
+from local.running import FUNCTIONS
+
+Json = dict[str, Any]
+
+POLL_SECONDS = 2.0
+MAX_DATA = 150
+"""How many values CloudWatch takes in a request."""
+
+
+@contextmanager
+def extracted_metrics(cloud: Cloud) -> Iterator[None]:
+    """Keep the metrics up to date for the duration of the block."""
+    ended = threading.Event()
+    extraction = Extraction(cloud)
+
+    def extract() -> None:
+        while not ended.wait(POLL_SECONDS):
+            with suppress(BotoCoreError, ClientError):  # the cloud may be stopping
+                extraction.run()
+
+    thread = threading.Thread(target=extract, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class Extraction:
+    """Reads the log groups of the functions, and puts each metric once."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._logs = cloud.client("logs")
+        self._metrics = cloud.client("cloudwatch")
+        self._seen: set[str] = set()
+
+    def run(self) -> None:
+        """Put the metrics that were logged since the last call."""
+        data: dict[str, list[Json]] = {}
+        for line in self._new_lines():
+            for namespace, datum in metric_data(line):
+                data.setdefault(namespace, []).append(datum)
+        for namespace, found in data.items():
+            for first in range(0, len(found), MAX_DATA):
+                part = found[first : first + MAX_DATA]
+                self._metrics.put_metric_data(Namespace=namespace, MetricData=part)
+
+    def _new_lines(self) -> Iterator[str]:
+        for function in FUNCTIONS:
+            group = f"/aws/lambda/{STACK}/{function.replace('_', '-')}"
+            pages = self._logs.get_paginator("filter_log_events").paginate(
+                logGroupName=group, filterPattern='"CloudWatchMetrics"'
+            )
+            with suppress(self._logs.exceptions.ResourceNotFoundException):
+                for event in (event for page in pages for event in page["events"]):
+                    if event["message"] not in self._seen:  # each has the id of its invocation
+                        self._seen.add(event["message"])
+                        yield event["message"]
+
+
+def metric_data(line: str) -> Iterator[tuple[str, Json]]:
+    """Yield the namespaces and the values of the metrics in a line of a log."""
+    try:
+        logged = json.loads(line)
+        directives = logged["_aws"]["CloudWatchMetrics"]
+        seconds = logged["_aws"]["Timestamp"] / 1000
+    except (ValueError, KeyError, TypeError):
+        return  # a custom handler may print anything
+    for directive in directives:
+        for names in directive["Dimensions"]:
+            dimensions = [{"Name": name, "Value": str(logged[name])} for name in names]
+            for metric in directive["Metrics"]:
+                value = logged[metric["Name"]]
+                yield (
+                    directive["Namespace"],
+                    {
+                        "MetricName": metric["Name"],
+                        "Dimensions": dimensions,
+                        "Timestamp": seconds,
+                        "Values": value if isinstance(value, list) else [value],
+                        "Unit": metric.get("Unit", "None"),
+                    },
+                )

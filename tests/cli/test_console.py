@@ -1,0 +1,304 @@
+"""The console's pages, and who may open them."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from flask.testing import FlaskClient
+
+from stripe_integrations.actions import StripeCustomer, StripeEvent, User
+from stripe_integrations.config import UnassignedCustomers
+from stripe_integrations.models import Customer
+from stripe_integrations_cli.console.paging import PAGE_ROWS, Place, page_of, place_in
+from stripe_integrations_cli.console.server import application, served
+from stripe_integrations_cli.stack import Stack
+from tests.stripe_changes import rename_later
+from tests.world import EMAIL, World, exhaust, stored_event
+
+
+@pytest.fixture
+def pages(stack: str) -> FlaskClient:
+    return application(Stack(stack, boto3.Session())).test_client()
+
+
+@pytest.fixture
+def failed(world: World, customer: Customer) -> str:
+    stripe_id = rename_later(world, customer, "Newest")
+    exhaust(stripe_id)
+    StripeEvent.apply(stripe_id)
+    return stripe_id
+
+
+def text_of(html: str) -> str:
+    """What a reader sees."""
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+class TestCustomers:
+    def test_lists_those_of_users_and_of_none(
+        self, pages: FlaskClient, world: World, customer: Customer
+    ) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.STORE)
+        StripeCustomer.create(User("u-2"), EMAIL, allow_existing=True)
+        unassigned = StripeCustomer.require(User("u-2")).stripe_id
+        StripeCustomer.release(User("u-2"))
+        assert {customer.stripe_id, unassigned} <= set(
+            text_of(pages.get("/customers").text).split()
+        )
+        active = text_of(pages.get("/customers?state=active").text)
+        assert customer.stripe_id in active
+        assert unassigned not in active
+        assert customer.stripe_id not in pages.get("/customers?state=unassigned").text
+
+    def test_shows_what_is_stored_and_why(
+        self, pages: FlaskClient, world: World, customer: Customer, failed: str
+    ) -> None:
+        subscription = world.subscribe(customer.stripe_id)
+        world.deliver_and_apply()
+        shown = text_of(pages.get(f"/customers/{customer.stripe_id}").text)
+        assert f"Customer of user {customer.user_id}" in shown
+        assert f"{subscription} active" in shown
+        assert f"failed customer.updated {failed}" in shown
+        assert "too many attempts" in shown
+
+    def test_updates_from_stripe(
+        self, pages: FlaskClient, world: World, customer: Customer
+    ) -> None:
+        world.request("POST", f"/v1/customers/{customer.stripe_id}", {"name": "Renamed"})
+        world.time += 10
+        path = f"/customers/{customer.stripe_id}/sync"
+        response = pages.post(path, follow_redirects=True)
+        assert "Renamed" in response.text
+        assert "updated from Stripe" in response.text
+
+    def test_shows_no_markup_of_others(
+        self, pages: FlaskClient, world: World, customer: Customer
+    ) -> None:
+        name = "<script>alert(1)</script>"
+        StripeCustomer.update(customer, name=name)
+        shown = pages.get(f"/customers/{customer.stripe_id}").text
+        assert name not in shown
+        assert "&lt;script&gt;" in shown
+
+    @pytest.mark.parametrize("path", ["/customers/cus_none", "/customers?state=none", "/none"])
+    def test_says_what_does_not_exist(self, pages: FlaskClient, path: str) -> None:
+        assert pages.get(path).status_code == 404
+
+
+class TestFind:
+    def find(self, pages: FlaskClient, by: str, text: str) -> str:
+        response = pages.post("/find", data={"by": by, "text": text})
+        return response.headers.get("Location") or text_of(response.text)
+
+    def test_leads_to_the_page_of_an_id(
+        self, pages: FlaskClient, customer: Customer, failed: str
+    ) -> None:
+        own_page = f"/customers/{customer.stripe_id}"
+        assert self.find(pages, "user", "u-1") == own_page
+        assert self.find(pages, "stripe", customer.stripe_id) == own_page
+        assert self.find(pages, "stripe", failed) == f"/events/{failed}"
+
+    def test_lists_customers_with_an_email(self, pages: FlaskClient, customer: Customer) -> None:
+        assert customer.stripe_id in self.find(pages, "email", EMAIL)
+        assert "Stripe has none" in self.find(pages, "email", "none@example.com")
+
+    @pytest.mark.parametrize("by", ["user", "stripe", "email"])
+    def test_says_that_nothing_was_given(self, pages: FlaskClient, by: str) -> None:
+        assert "nothing to look for" in self.find(pages, by, " ")
+
+    def test_never_puts_a_user_or_an_email_into_an_address(
+        self, pages: FlaskClient, customer: Customer
+    ) -> None:
+        for path in ("/customers", f"/customers/{customer.stripe_id}"):
+            for address in re.findall(r'(?:href|action|src)="([^"]*)"', pages.get(path).text):
+                assert EMAIL not in address
+                assert "u-1" not in address
+
+
+class TestEvents:
+    def test_are_replayed(self, pages: FlaskClient, failed: str) -> None:
+        listed = text_of(pages.get("/events").text)
+        assert failed in listed
+        response = pages.post(f"/events/{failed}/replay", follow_redirects=True)
+        assert "applied to" in text_of(response.text)
+        assert stored_event(failed).state == "applied"
+        assert failed not in pages.get("/events").text
+
+    def test_are_replayed_together(self, pages: FlaskClient, failed: str) -> None:
+        pages.post("/events/replay-failed")
+        assert stored_event(failed).state == "applied"
+
+    def test_show_their_payload(self, pages: FlaskClient, failed: str) -> None:
+        assert "&#34;previous_attributes&#34;" in pages.get(f"/events/{failed}").text
+
+
+class TestErrors:
+    def test_of_the_stack_are_shown(
+        self, pages: FlaskClient, failed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(*_: object) -> None:
+            raise PermissionError("not permitted to invoke")
+
+        monkeypatch.setattr(Stack, "invoke", refused)
+        response = pages.post(f"/events/{failed}/replay")
+        assert response.status_code == 502
+        assert "not permitted to invoke" in response.text
+
+    def test_that_are_bugs_say_where_and_nothing_personal(
+        self,
+        pages: FlaskClient,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError(EMAIL)
+
+        monkeypatch.setattr(StripeCustomer, "find", broken)
+        response = pages.get("/customers")
+        assert response.status_code == 500
+        assert "RuntimeError at test_console.py" in response.text
+        logged = "".join(capsys.readouterr())
+        assert "RuntimeError" in logged
+        assert EMAIL not in logged + response.text
+
+
+@pytest.fixture
+def address(stack: str) -> Iterator[str]:
+    with served(application(Stack(stack, boto3.Session()))) as address:
+        yield address
+
+
+class Browser:
+    """Sends requests as a browser does."""
+
+    def __init__(self, address: str) -> None:
+        self.netloc = urlsplit(address).netloc
+
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str] = {}, body: bytes | None = None
+    ) -> tuple[int, http.client.HTTPMessage]:
+        connection = http.client.HTTPConnection(self.netloc, timeout=10)
+        connection.request(method, path, body, dict(headers))
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.headers
+
+    def cookie(self, address: str) -> str:
+        status, headers = self.request("GET", address.removeprefix(f"http://{self.netloc}"))
+        assert status == 302
+        assert "token" not in headers["Location"]
+        cookie = headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        return cookie.partition(";")[0]
+
+
+class TestGuard:
+    def test_listens_on_loopback_alone(self, address: str) -> None:
+        assert urlsplit(address).hostname == "127.0.0.1"
+
+    def test_lets_the_operator_in(self, address: str) -> None:
+        browser = Browser(address)
+        status, headers = browser.request("GET", "/customers", {"Cookie": browser.cookie(address)})
+        assert status == 200
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe-inline" not in headers["Content-Security-Policy"]
+
+    @pytest.mark.parametrize("path", ["/", "/customers", "/static/console.js", "/live/changes"])
+    @pytest.mark.parametrize("cookie", ["", "other"])
+    def test_shows_nothing_without_the_token(self, address: str, path: str, cookie: str) -> None:
+        browser = Browser(address)
+        name = browser.cookie(address).partition("=")[0]
+        headers = {"Cookie": f"{name}={cookie}"} if cookie else {}
+        assert browser.request("GET", path, headers)[0] == 403
+        assert browser.request("GET", f"{path}?token=other")[0] == 403
+
+    @pytest.mark.parametrize(
+        "foreign",
+        [
+            {"Host": "rebound.example"},
+            {"Host": "127.0.0.1:1"},
+            {"Origin": "null"},
+            {"Origin": "http://127.0.0.1:1"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Sec-Fetch-Site": "cross-site"},
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_refuses_other_pages(
+        self, address: str, foreign: dict[str, str], method: str, failed: str
+    ) -> None:
+        browser = Browser(address)
+        headers = {"Cookie": browser.cookie(address), **foreign}
+        path = "/events" if method == "GET" else f"/events/{failed}/replay"
+        assert browser.request(method, path, headers)[0] == 403
+        assert stored_event(failed).state == "failed"
+
+    def test_takes_its_own_forms(self, address: str, failed: str) -> None:
+        browser = Browser(address)
+        headers = {
+            "Cookie": browser.cookie(address),
+            "Origin": f"http://{browser.netloc}",
+            "Sec-Fetch-Site": "same-origin",
+        }
+        assert browser.request("POST", f"/events/{failed}/replay", headers)[0] == 302
+        assert stored_event(failed).state == "applied"
+
+    def test_refuses_a_large_form(self, address: str) -> None:
+        browser = Browser(address)
+        headers = {
+            "Cookie": browser.cookie(address),
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        body = b"by=user&text=" + b"a" * 100_000
+        assert browser.request("POST", "/find", headers, body)[0] == 413
+
+
+class TestPaging:
+    def places(self, count: int) -> list[Place]:
+        # Three of each second, in no order within it.
+        return [Place(1000 - place // 3, f"id_{place * 7 % 3}{place}") for place in range(count)]
+
+    @pytest.mark.parametrize("count", [0, 1, PAGE_ROWS, PAGE_ROWS + 1, 4 * PAGE_ROWS + 7])
+    def test_has_each_row_once(self, count: int) -> None:
+        rows, shown, before = self.places(count), [], None
+        while True:
+            left = (row for row in rows if before is None or row.created <= before.created)
+            page = page_of(left, lambda row: row, before)
+            shown += page.rows
+            assert len(page.rows) <= PAGE_ROWS
+            if page.before is None:
+                break
+            before = place_in(str(page.before))
+        assert shown == sorted(rows, reverse=True)
+
+    def test_reads_no_more_than_it_shows(self) -> None:
+        rows = iter(self.places(1000))
+        page_of(rows, lambda row: row, None)
+        assert len(list(rows)) > 1000 - PAGE_ROWS - 7
+
+    @pytest.mark.parametrize("text", [None, "", "x", "1-", "-1", "1-a/b", "9" * 20 + "-a"])
+    def test_begins_at_the_beginning(self, text: str | None) -> None:
+        assert place_in(text) is None
+
+
+class TestLongLists:
+    def test_page_takes_few_calls(
+        self, pages: FlaskClient, world: World, customer: Customer
+    ) -> None:
+        """With 100,000 customers as with few: an index is read until the page is full."""
+        for number in range(2, 70):
+            StripeCustomer.create(User(f"u-{number}"), EMAIL, allow_existing=True)
+        with world.counting() as counts:
+            first = pages.get("/customers")
+        assert [operation for operation in counts.operations if operation != "Query"] == []
+        assert len(counts.operations) <= 8
+        (older,) = re.findall(r'rel="next" href="([^"]+)"', first.text)
+        second = pages.get(older.replace("&amp;", "&"))
+        ids = re.findall(r"<code>(cus_\w+)</code>", first.text + second.text)
+        assert len(ids) == len(set(ids)) == 69
