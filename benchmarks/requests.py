@@ -39,8 +39,15 @@ class Requests:
             self._customers = iter([self._add_customer() for _ in range(customers)])
             self.stage.reconcile()
 
-    def event(self, function: str) -> Json:
+    def event(self, function: str, receive: Callable[[Json], object] | None = None) -> Json:
         """Return an event for a function.
+
+        Parameters
+        ----------
+        function : str
+            The function, by the name of its folder.
+        receive : callable, optional
+            Stores an event of Stripe that the function needs; by default, the stage does.
 
         Raises
         ------
@@ -49,6 +56,7 @@ class Requests:
         """
         with self.stage.running():
             self.stage.time = time.time()
+            self._receive = receive or self.stage.receive
             return _EVENTS[function](self)
 
     def _add_customer(self) -> tuple[str, str, str]:
@@ -79,7 +87,7 @@ class Requests:
 
     def _apply(self) -> Json:
         self.stage.new_records()
-        self.stage.receive(self._stripe_event())
+        self._receive(self._stripe_event())
         return {"Records": self.stage.new_records()}
 
     def _replay(self) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from benchmarks.bundles import BUNDLES, WORK, build
 from benchmarks.requests import Requests
 from benchmarks.runtime import FunctionProcess
 from benchmarks.services import API_KEY_NAME, WEBHOOK_SECRET_NAME, Services
+from benchmarks.stage import timeout_milliseconds
 from simulation.deployment import TABLE_NAME
 from tools.template import ROOT
 
@@ -87,11 +88,13 @@ class Rig:
     def __init__(self, customers: int) -> None:
         self.requests = Requests(customers)
         self._services = Services(self.requests.stage)
+        self._running = ExitStack()
+        self._base_receiver: FunctionProcess | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Serve what the functions call, inside the block."""
-        with self._services.running():
+        with self._services.running(), ExitStack() as self._running:
             yield
 
     def process(self, variant: Variant, *, traces_imports: bool = False) -> FunctionProcess:
@@ -109,7 +112,12 @@ class Rig:
             "REPORTS_BUCKET": "reports",
             "POWERTOOLS_SERVICE_NAME": "stripe-customers",
         }
-        return FunctionProcess(variant.folder, environment, traces_imports=traces_imports)
+        return FunctionProcess(
+            variant.folder,
+            environment,
+            timeout_milliseconds(variant.function),
+            traces_imports=traces_imports,
+        )
 
     def event(self, variant: Variant) -> Json:
         """Return an event on which a variant does its work.
@@ -123,7 +131,15 @@ class Rig:
         self._services.recorded.clear()
         if variant.kind.startswith("usual") and variant.function != "link_customer":
             return self._usual_event(variant.function)
-        return self.requests.event(variant.function)
+        receive = self._receive_by_base if variant.kind == "base" else None
+        return self.requests.event(variant.function, receive)
+
+    def _receive_by_base(self, payload: Json) -> None:
+        """Store an event as the older commit does: it can't read what a newer one has stored."""
+        if self._base_receiver is None:
+            process = self.process(Variant("link_customer", "base"))
+            self._base_receiver = self._running.enter_context(process)
+        self._base_receiver.invoke(self.requests.stage.delivery(payload))
 
     def _repeat_calls(self) -> Json:
         recorded = self._services.recorded

@@ -30,7 +30,6 @@ Json = dict[str, Any]
 PYTHON = ROOT / ".tools" / "bench" / "bin" / "python"
 _SECONDS = 60.0
 """For an INIT or an invocation, after which the benchmark fails."""
-_REMAINING_MILLISECONDS = 290_000
 _CPUCLOCK_SCHED = 2
 _IMPORT = re.compile(rb"^import time: +\d+ \|", re.MULTILINE)
 
@@ -71,6 +70,8 @@ class FunctionProcess:
         The built function. The process can't write bytecode into it, as in Lambda.
     environment : mapping
         The variables of the function.
+    timeout : int
+        Milliseconds that an invocation has.
     traces_imports : bool
         Whether imports are counted, which makes them slower.
 
@@ -81,11 +82,17 @@ class FunctionProcess:
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], *, traces_imports: bool = False
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        timeout: int,
+        *,
+        traces_imports: bool = False,
     ) -> None:
         self._folder = folder
         self._out, self._error = TemporaryFile(), TemporaryFile()  # noqa: SIM115 - by __exit__
         self._api = _Api((HOST, 0), _ApiHandler)
+        self._api.timeout_milliseconds = timeout
         self._thread = threading.Thread(target=self._api.serve_forever, args=(0.05,), daemon=True)
         self._environment = {
             "AWS_LAMBDA_RUNTIME_API": f"{HOST}:{self._api.server_address[1]}",
@@ -200,6 +207,7 @@ class _Api(HTTPServer):
         self.events: queue.Queue[bytes | None] = queue.Queue()
         self.asked: queue.Queue[float] = queue.Queue()
         self.results: queue.Queue[tuple[str, str]] = queue.Queue()
+        self.timeout_milliseconds = 0
 
 
 class _ApiHandler(BaseHTTPRequestHandler):
@@ -212,7 +220,7 @@ class _ApiHandler(BaseHTTPRequestHandler):
         if event is None:
             return
         self.send_response(200)
-        deadline = int(time.time() * 1000) + _REMAINING_MILLISECONDS
+        deadline = int(time.time() * 1000) + self.server.timeout_milliseconds
         arn = "arn:aws:lambda:eu-west-1:123456789012:function:function:live"
         for name, value in {
             "Lambda-Runtime-Aws-Request-Id": "00000000-0000-0000-0000-000000000000",

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, cast
 
 from benchmarks.usage import Usage
+from local.running import logical_id
 from local.stripe_double import StripeDouble, sign
 from local.stripe_double.client import StripeDoubleClient
 from local.stripe_double.double import Response as StripeResponse
@@ -32,6 +33,7 @@ from stripe_integrations.context import Context, use
 from stripe_integrations.models.table import Record
 from stripe_integrations.observability import logger
 from tools.lambda_events import api_event, lambda_context, user_event
+from tools.template import of_type
 
 Json = dict[str, Any]
 
@@ -40,8 +42,8 @@ WEBHOOK_SECRET = "whsec_double"  # noqa: S105 - of the double
 USER = "user-1"
 """The user of the customer that the operations are about."""
 
-_REMAINING_MILLISECONDS = {"walk_account": 900_000, "reconcile_events": 290_000}
-_USUAL_MILLISECONDS = 60_000
+_SCHEDULED_SECONDS = 290
+"""The timeout of the function that the schedule invokes, at its usual interval."""
 
 
 class Stage:
@@ -157,8 +159,8 @@ class Stage:
         if function not in self._handlers:
             self._handlers[function] = import_module(f"functions.{function}.app").handler
         self.used.invocations[function] += 1
-        milliseconds = _REMAINING_MILLISECONDS.get(function, _USUAL_MILLISECONDS)
-        response = self._handlers[function](event, lambda_context(milliseconds))
+        context = lambda_context(timeout_milliseconds(function))
+        response = self._handlers[function](event, context)
         self._count_log()
         if has_failed(response):
             raise RuntimeError(f"{function}: {response}")
@@ -255,6 +257,13 @@ class Stage:
         yield usage
         vars(usage).update(vars(self.used.since(before)))
         usage.stored_bytes = self.database.stored_bytes(TABLE_NAME) - bytes_before
+
+
+def timeout_milliseconds(function: str) -> int:
+    """Return the time that an invocation of a function has, by template.yaml."""
+    functions = of_type("AWS::Serverless::Function")
+    seconds = functions[logical_id(function)]["Properties"]["Timeout"]
+    return 1000 * (seconds if isinstance(seconds, int) else _SCHEDULED_SECONDS)
 
 
 def has_failed(response: Any) -> bool:
