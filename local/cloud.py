@@ -413,7 +413,7 @@ def start_local_aws(running: ExitStack, folder: Path) -> str:
             "--access-logfile",
             str(folder / REQUESTS),
         ]
-        command += ["--access-logformat", "%(m)s %(U)s %(s)s %(D)s"]
+        command += ["--access-logformat", "%(m)s %(Uq)s %(s)s %(D)s"]
         environment = {
             "GATEWAY_PORT": str(port),
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,

@@ -8,11 +8,10 @@ import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from http.client import responses
 
 from local.cloud import (
     ACCESS_KEY,
@@ -26,16 +25,24 @@ from local.cloud import (
     printed_step,
 )
 from local.console import local_console
+from local.function_logs import FunctionLogs, InvocationLog
+from local.invocations import Invocation, described, http_status
+from local.live_line import live_console, live_lines
 from local.page import DOCUMENT
-from local.running import registered
+from local.running import FUNCTIONS, logical_id, registered
+from local.stored_events import StoredEvents
 
 POLL_SECONDS = 0.3
+MATCH_SECONDS = 10
+"""How long the log of an invocation may wait for the line of its request."""
 
 SERVED = re.compile(
-    r"\] (?P<method>[A-Z]+) (?P<url>/_aws/(?P<how>execute-api|lambda-url)/[^/]+(?:/\$default)?"
-    r"(?P<path>/\S*)) (?P<status>\d+) (?P<microseconds>\d+)$"
+    r"\] (?P<method>[A-Z]+) "
+    r"(?:/_aws/(?P<how>execute-api|lambda-url)/[^/]+(?:/\$default)?(?P<path>/\S*)"
+    rf"|/2015-03-31/functions/{STACK}-(?P<name>[A-Za-z]+)\S*/invocations\S*)"
+    r" (?P<status>\d+) (?P<microseconds>\d+)$"
 )
-REPORT = re.compile(r"^REPORT RequestId: (?P<request>\S+)\tDuration: (?P<milliseconds>[\d.]+) ms")
+"""A request to the API or the webhook, or a call of Lambda's Invoke."""
 VARIANT = re.compile("_by_(query|token)$")
 VARIABLE = re.compile(r"\{\w+\}")
 BACKGROUND = {
@@ -46,112 +53,112 @@ BACKGROUND = {
     "walk_account": "state machine",
 }
 """Functions outside the API and what invokes them."""
-FAILED_ATTEMPTS = {
-    "event failed": ("failed", "event_reason"),
-    "event retry scheduled": ("retry", "error"),
-}
-"""Log messages about failed attempts of events: the outcome, and the field that has the reason."""
-WORST_FIRST = ("error", "failed", "retry")
+BY_LOGICAL_ID = {logical_id(function): function for function in FUNCTIONS}
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """One invocation of a function, or a request without a route."""
+class Request:
+    """A request to a function, or to no route, that the server has logged."""
 
     function: str
+    cause: str
     status: str
     milliseconds: float
-    request: str
-    failures: tuple[str, ...] = ()
-    """The events that failed in it, and why."""
+    is_invoke: bool = False
+    """Whether it is a call of Lambda's Invoke, whose status is not the function's."""
 
-    def __str__(self) -> str:
-        """Return the line of the live log."""
-        now = time.strftime("%H:%M:%S")
-        return (
-            f"{now}  {self.function:<21} {self.status:<6} {self.milliseconds:>6.0f} ms  "
-            f"{'; '.join((self.request, *self.failures))}"
-        )
+    def is_logged_as(self, log: InvocationLog) -> bool:
+        """Return whether an invocation of the function may be that of this request."""
+        return self.is_invoke or http_status(log) in (None, self.status)
+
+    def with_log(self, seen: Invocation) -> Invocation:
+        """Return the invocation of this request, whose log is known."""
+        if self.is_invoke:
+            return seen
+        outcome = ": ".join(filter(None, (phrase(self.status), seen.outcome)))
+        return replace(seen, status=self.status, milliseconds=self.milliseconds, outcome=outcome)
+
+    def without_log(self) -> Iterator[Invocation]:
+        """Yield the request alone; a call that was accepted has a log, which is shown by itself."""
+        if not self.is_invoke or not self.status.startswith("2"):
+            yield Invocation(
+                self.function, self.status, self.milliseconds, self.cause, phrase(self.status)
+            )
 
 
 class Watcher:
-    """Reads the invocations of a cloud: requests from the log of its HTTP server, all others from
-    the log groups of the functions."""
+    """Reads the invocations of a cloud from now on: requests from the log of its HTTP server, all
+    else from the logs of the functions.
 
-    def __init__(self, cloud: Cloud) -> None:
+    Parameters
+    ----------
+    cloud : Cloud
+    clock : callable
+        Returns the Unix time in seconds.
+    """
+
+    def __init__(self, cloud: Cloud, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._requests = (cloud.folder / REQUESTS).open()
         self._requests.seek(0, 2)
-        self._logs = cloud.client("logs")
-        self._seen: set[str] = set()
+        self._logs = FunctionLogs(cloud.client("logs"), clock)
+        self._stored = StoredEvents(cloud.client("dynamodb"), cloud.table_name, clock)
+        self._causes = dict(BACKGROUND)
+        if not cloud.webhook_url:
+            self._causes["link_customer"] = "EventBridge"
+        self._unmatched: defaultdict[str, list[InvocationLog]] = defaultdict(list)
 
     def new(self) -> Iterator[Invocation]:
-        """Yield the invocations since the last call."""
-        for line in self._requests:
-            served = SERVED.search(line.rstrip())
-            if served:
-                yield invocation(served)
-        for function, invoked_by in BACKGROUND.items():
-            yield from self._logged(function, invoked_by)
+        """Yield the invocations since the last call.
 
-    def _logged(self, function: str, invoked_by: str) -> Iterator[Invocation]:
-        pages = self._logs.get_paginator("filter_log_events").paginate(
-            logGroupName=f"/aws/lambda/{STACK}/{function.replace('_', '-')}"
-        )
-        entries = [entry["message"] for page in pages for entry in page["events"]]
-        for request, seen in reported_invocations(entries, function, invoked_by):
-            if request not in self._seen:
-                self._seen.add(request)
-                yield seen
+        What has no request is yielded by the next call: the server logs a request after the
+        function has logged its invocation.
+        """
+        requests = [request(line) for line in map(SERVED.search, self._requests) if line]
+        earlier = [log for logs in self._unmatched.values() for log in logs]
+        for function in {*self._causes, *(each.function for each in requests)} & {*FUNCTIONS}:
+            self._unmatched[function] += self._logs.new(function)
+        for each in requests:
+            log = self._take(each)
+            if log is None:
+                yield from each.without_log()
+            else:
+                yield each.with_log(described(log, each.cause, self._stored))
+        for log in sorted(earlier, key=lambda log: log.ended):
+            if log in self._unmatched[log.function]:
+                yield from self._without_request(log)
 
+    def _take(self, sent: Request) -> InvocationLog | None:
+        logs = self._unmatched[sent.function]
+        found = next(filter(sent.is_logged_as, logs), None)
+        if found:
+            logs.remove(found)
+        return found
 
-def reported_invocations(
-    entries: Sequence[str], function: str, invoked_by: str
-) -> Iterator[tuple[str, Invocation]]:
-    """Yield the request ids of a function's log that have a report, and their invocations."""
-    crashed = {word for entry in entries if "[ERROR]" in entry for word in entry.split()}
-    failed = failed_attempts(entries)
-    for report in filter(None, map(REPORT.match, entries)):
-        request = report["request"]
-        attempts = failed[request]
-        states = {"error"} if request in crashed else {state for state, _ in attempts}
-        status = next((state for state in WORST_FIRST if state in states), "ok")
-        failures = tuple(failure for _, failure in attempts)
-        milliseconds = float(report["milliseconds"])
-        yield request, Invocation(function, status, milliseconds, invoked_by, failures)
-
-
-def failed_attempts(entries: Iterable[str]) -> defaultdict[str, list[tuple[str, str]]]:
-    """Return the outcomes of the events whose attempts failed, and the reasons, by request id."""
-    found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for entry in entries:
-        line = logged_line(entry)
-        if line.get("message") in FAILED_ATTEMPTS:
-            state, field = FAILED_ATTEMPTS[line["message"]]
-            failure = f"{line.get('stripe_event_id', '?')} {state}: {line.get(field)}"
-            found[line.get("function_request_id", "")].append((state, failure))
-    return found
+    def _without_request(self, log: InvocationLog) -> Iterator[Invocation]:
+        if log.function in self._causes:
+            yield described(log, self._causes[log.function], self._stored)
+        elif self._clock() < log.ended + MATCH_SECONDS:
+            return
+        self._unmatched[log.function].remove(log)
 
 
-def logged_line(entry: str) -> dict[str, Any]:
-    """Return the fields of a line that the product has logged; empty for any other line."""
-    if not entry.startswith('{"level"'):
-        return {}  # a custom handler may print anything
-    with suppress(ValueError):
-        line: dict[str, Any] = json.loads(entry)
-        return line
-    return {}
-
-
-def invocation(served: re.Match[str]) -> Invocation:
-    """Return the invocation of a line of the server's log."""
+def request(served: re.Match[str]) -> Request:
+    """Return the request of a line of the server's log."""
+    status, milliseconds = served["status"], int(served["microseconds"]) / 1000
+    if served["name"]:
+        function = BY_LOGICAL_ID.get(served["name"], "-")
+        return Request(function, "invoke", status, milliseconds, is_invoke=True)
     if served["how"] == "lambda-url":
-        function = "link_customer"
-        path = "webhook"
-    else:
-        function = function_of(served["method"], served["path"])
-        path = served["path"]
-    milliseconds = int(served["microseconds"]) / 1000
-    return Invocation(function, served["status"], milliseconds, f"{served['method']} {path}")
+        return Request("link_customer", f"{served['method']} webhook", status, milliseconds)
+    path = served["path"]
+    function = function_of(served["method"], path.partition("?")[0])
+    return Request(function, f"{served['method']} {path}", status, milliseconds)
+
+
+def phrase(status: str) -> str:
+    """Return the title of an HTTP status; empty for success."""
+    return "" if status.startswith("2") else responses.get(int(status), "")
 
 
 def function_of(method: str, path: str) -> str:
@@ -237,9 +244,11 @@ def main(*assignments: str) -> int:
         ):
             print(welcome(cloud, page), flush=True)
             watcher = Watcher(cloud)
+            console = live_console()
             while True:
                 for seen in watcher.new():
-                    print(seen, flush=True)
+                    for line in live_lines(seen, time.strftime("%H:%M:%S")):
+                        console.print(line)
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print("\nstopped", flush=True)

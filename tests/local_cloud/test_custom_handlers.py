@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ from local.cloud import (
     sam_deploy,
     sam_environment,
 )
-from local.serve import Invocation, Watcher
+from local.invocations import EventOutcome, Invocation
+from local.serve import Watcher
 from tests.custom_handlers_document import write_example
 
 BUCKET, OTHER_BUCKET, SENDER = "invoices", "others", "billing@example.com"
@@ -49,12 +51,12 @@ def write_without_permission(event, customer):
 """
 REASON = "no plan has this price"
 FAILURES = {
-    "invoice.payment_failed": ("refuse", f"failed: UnprocessableEventError: {REASON}"),
-    "invoice.voided": ("fail", "retry: KeyError"),
-    "invoice.sent": ("exit_process", "retry: SystemExit"),
-    "invoice.updated": ("write_without_permission", "retry: AccessDenied"),
+    "invoice.payment_failed": ("refuse", "failed", f"UnprocessableEventError: {REASON}"),
+    "invoice.voided": ("fail", "retry", "KeyError"),
+    "invoice.sent": ("exit_process", "retry", "SystemExit"),
+    "invoice.updated": ("write_without_permission", "retry", "AccessDenied"),
 }
-"""The handler for each type of event, and what the live log shows of its failure."""
+"""The handler for each type of event, its state in the live log, and why."""
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def write_failing(folder: Path) -> None:
     """Add the handlers that fail to the declared ones."""
     (folder / "failing.py").write_text(FAILING)
-    functions = {kind: f"failing:{name}" for kind, (name, _) in FAILURES.items()}
+    functions = {kind: f"failing:{name}" for kind, (name, _, _) in FAILURES.items()}
     with (folder / "stripe_event_handlers.py").open("a") as declaration:
         declaration.write(f"HANDLERS |= {functions!r}\n")
 
@@ -157,8 +159,9 @@ def test_handler_writes_to_s3_and_sends_through_ses(cloud: Cloud, customer: str)
     invoice = json.loads(stored_invoice(cloud))
     assert invoice["customer"] == customer
     assert sent_to(cloud) == [EMAIL]
-    # An invocation for the customer's own record may be shown late.
-    assert {(line.status, line.failures) for line in watched(cloud, watcher)} == {("ok", ())}
+    seen, shown = watched(cloud, watcher, event)
+    assert (seen.status, shown.state, seen.cause) == ("ok", "applied", "stream")
+    assert (shown.stored.kind, shown.stored.owner) == ("invoice.paid", "u-1")
 
 
 def stored_invoice(cloud: Cloud) -> bytes:
@@ -175,17 +178,17 @@ def sent_to(cloud: Cloud) -> list[str]:
     return [address for mails in by_account.values() for mail in mails for address in mail["To"]]
 
 
-def watched(cloud: Cloud, watcher: Watcher, failed: str = "") -> list[Invocation]:
-    """The next invocations of apply_event that the live log shows; of a failed event, its own."""
-    seen: list[Invocation] = []
+def watched(cloud: Cloud, watcher: Watcher, event: str) -> tuple[Invocation, EventOutcome]:
+    """The invocation of apply_event in which an event is shown next, and the event in it."""
+    found: list[tuple[Invocation, EventOutcome]] = []
 
     def look() -> bool:
-        lines = (line for line in watcher.new() if line.function == "apply_event")
-        seen.extend(line for line in lines if failed in " ".join(line.failures))
-        return bool(seen)
+        lines = [line for line in watcher.new() if line.function == "apply_event"]
+        found.extend((line, e) for line in lines for e in line.events if e.stripe_id == event)
+        return bool(found)
 
     cloud.wait_until(look, "the live log shows the invocation")
-    return seen
+    return found[0]
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -193,15 +196,17 @@ def test_failure_is_shown_and_stored(cloud: Cloud, customer: str, kind: str) -> 
     watcher = Watcher(cloud)
     list(watcher.new())
     event = emit(cloud, kind, customer)
-    (seen,) = watched(cloud, watcher, failed=event)
-    _, shown = FAILURES[kind]
-    assert (seen.status, seen.failures) == (shown.partition(":")[0], (f"{event} {shown}",))
+    seen, shown = watched(cloud, watcher, event)
+    handler, state, why = FAILURES[kind]
+    assert (seen.status, shown.state, shown.stored.kind) == (state, state, kind)
     record = stored(cloud, event)
-    why = shown.partition(": ")[2]
-    if seen.status == "failed":
+    if state == "failed":
+        assert shown.reason == why
         assert (record["state"], record["reason"]) == ("failed", why)
         assert dead_letters(cloud) == [(event, why)]
     else:
+        assert re.fullmatch(rf"{why} at failing\.py:\d+ {handler}", shown.reason)
+        assert 0 < (shown.stored.retry_seconds or 0) <= 60
         assert (record["state"], record["last_error"]) == ("pending", why)
     assert EMAIL not in json.dumps([str(seen), record.get("reason")])
 
