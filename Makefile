@@ -92,7 +92,7 @@ demo: .venv/ready .tools/sam/ready .tools/ministack/ready ## the whole story, st
 	@.venv/bin/python -m local.demo
 
 .PHONY: serve
-serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, left running until Ctrl-C; PARAMETERS="LogLevel=DEBUG"
+serve: .venv/ready .tools/sam/ready .tools/ministack/ready ## the local cloud, left running until Ctrl-C; PARAMETERS="LogLevel=DEBUG" VERBOSE=1
 	@.venv/bin/python -m local.serve $(PARAMETERS)
 
 .PHONY: invoke

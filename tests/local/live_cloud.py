@@ -26,7 +26,6 @@ from stripe_integrations.errors import UnprocessableEventError
 
 def paid(event, customer):
     print("invoice of", customer.user_id)
-    print(json.dumps({"level": "INFO", "mine": 1}))
 
 def voided(event, customer):
     total({})
@@ -35,6 +34,7 @@ def total(invoice):
     return invoice["amount_paid"]
 
 def updated(event, customer):
+    print(json.dumps({"level": "INFO", "mine": 1}))
     json.loads("{")
 
 def finalized(event, customer):

@@ -54,7 +54,7 @@ class TestLines:
             "stream  evt_9 retry: KeyError"
         )
 
-    def test_several_events_follow_the_line(self) -> None:
+    def test_several_events_are_below_the_line(self) -> None:
         first, *others = lines(APPLIED, RETRIED, APPLIED, status="retry")
         assert first.endswith("stream  3 events: 2 applied, 1 retry")
         assert [line.strip().split()[1] for line in others] == ["evt_1", "evt_3", "evt_1"]
@@ -69,7 +69,7 @@ class TestLines:
         )
 
     @pytest.mark.parametrize("verbose", ["", "0", "1"])
-    def test_output_of_handler_follows_and_verbose_has_the_whole_log(
+    def test_output_of_handler_is_below_and_verbose_has_the_whole_log(
         self, monkeypatch: pytest.MonkeyPatch, verbose: str
     ) -> None:
         monkeypatch.setenv("VERBOSE", verbose)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from local.cloud import STACK
+from local.cloud import ROOT, STACK
 from local.function_logs import OVERLAP_MILLISECONDS
+from local.live_line import live_lines
 from local.serve import MATCH_SECONDS, SERVED, Watcher, request
 from stripe_integrations.models import Customer
-from tests.local.live_cloud import API, PREFIX, WEBHOOK, LiveCloud
+from tests.local.live_cloud import API, PREFIX, WEBHOOK, LiveCloud, custom_handlers
 from tests.world import World
 
 INVOKE = f"/2015-03-31/functions/{STACK}-GetCustomer-41DB8F91D0D0F/invocations?Qualifier=live"
+
+DOCUMENT = ROOT / "docs" / "local.md"
 
 
 @pytest.mark.parametrize(
@@ -50,15 +55,77 @@ def test_calls_to_aws_are_left_out() -> None:
     assert not SERVED.search(PREFIX + "PUT /artifacts/key 200 900")
 
 
+@pytest.fixture
+def live(world: World, log: io.StringIO, tmp_path: Path) -> LiveCloud:
+    return LiveCloud(world, log, tmp_path)
+
+
+@pytest.fixture
+def watcher(world: World, live: LiveCloud) -> Watcher:
+    return Watcher(live, clock=lambda: world.time)  # type: ignore[arg-type]
+
+
+class TestDocument:
+    def test_shows_the_live_log(
+        self,
+        world: World,
+        live: LiveCloud,
+        watcher: Watcher,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.delenv("VERBOSE", raising=False)
+        shown: list[str] = []
+        with custom_handlers(world, tmp_path):
+            for _ in self.story(world, live):
+                for seen in [*watcher.new(), *watcher.new()]:
+                    shown += [line.plain for line in live_lines(seen, "10:31:07")]
+        (block,) = re.findall(
+            r"^```text\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
+        )
+        assert self.comparable("\n".join(shown)) == self.comparable(block.rstrip("\n"))
+
+    def story(self, world: World, live: LiveCloud) -> Iterator[None]:
+        """Do what the document shows, one step after the other."""
+        with live.invoking("create_customer", f"POST {API}/customers 201 9000"):
+            customer = str(world.create("user-1")["json"]["stripe_id"])
+        yield
+        with live.invoking("link_customer", f"POST {WEBHOOK} 200 9000"):
+            world.deliver()
+        yield
+        with live.invoking("apply_event"):
+            world.stream()
+        yield
+        with live.invoking("get_customer", f"GET {API}/customers/user-2 404 9000"):
+            world.get("user-2")
+        yield
+        for kind in ("invoice.paid", "invoice.voided"):
+            live.emit(kind, customer=customer)
+            with live.invoking("link_customer", f"POST {WEBHOOK} 200 9000"):
+                world.deliver()
+            yield
+        with live.invoking("apply_event"):
+            world.stream()
+        yield
+        with live.invoking("reconcile_events"):
+            world.reconcile()
+        yield
+
+    def comparable(self, text: str) -> list[str]:
+        """The lines of a live log in a fixed order, without what differs each time."""
+        for pattern, shown in (
+            (r"\d\d:\d\d:\d\d", "TIME"),
+            (r" +\d+ ms", " N ms"),
+            (r"evt_\w+", "evt"),
+            (r"in \d+ s", "in N s"),
+            (r"swept=\d+", "swept=N"),
+            (r"\d \w+, \d \w+$", "counts"),
+        ):
+            text = re.sub(pattern, shown, text, flags=re.MULTILINE)
+        return sorted(text.splitlines())
+
+
 class TestWatcher:
-    @pytest.fixture
-    def live(self, world: World, log: io.StringIO, tmp_path: Path) -> LiveCloud:
-        return LiveCloud(world, log, tmp_path)
-
-    @pytest.fixture
-    def watcher(self, world: World, live: LiveCloud) -> Watcher:
-        return Watcher(live, clock=lambda: world.time)  # type: ignore[arg-type]
-
     def new(self, watcher: Watcher) -> list[tuple[str, str, float, str, str]]:
         return [
             (seen.function, seen.status, seen.milliseconds, seen.cause, seen.outcome)
@@ -75,7 +142,7 @@ class TestWatcher:
         assert self.new(watcher) == [expected]
         assert self.new(watcher) == []
 
-    def test_requests_at_once_are_told_apart_by_status(
+    def test_requests_at_once_are_matched_by_status(
         self, world: World, live: LiveCloud, watcher: Watcher, customer: Customer
     ) -> None:
         with live.invoking("get_customer"):
