@@ -126,12 +126,13 @@ def described(log: InvocationLog, cause: str, stored: StoredEvents) -> Invocatio
 
 
 def logged_line(entry: str) -> Fields:
-    """Return the fields of a line that the product has logged; empty for any other line."""
+    """Return the fields of a line of the functions' logger; empty for any other line."""
     if not entry.startswith('{"level"'):
         return {}
     with suppress(ValueError):
         line: Fields = json.loads(entry)
-        return line if "function_request_id" in line else {}
+        is_logged = "function_request_id" in line and isinstance(line.get("message"), str)
+        return line if is_logged else {}
     return {}  # a custom handler may print anything
 
 
@@ -143,7 +144,7 @@ def shown_fields(line: Fields) -> str:
         for metric in directive["Metrics"]
     }
     return " ".join(
-        f"{name}={','.join(value) if isinstance(value, list) else value}"
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in line.items()
         if name not in NOT_SHOWN | metrics
     )
@@ -152,8 +153,9 @@ def shown_fields(line: Fields) -> str:
 def failure(line: Fields) -> str:
     """Return the error in a line: its type, where it was raised, and what is known of it."""
     text = str(line.get("error", ""))
-    if place := place_of(line.get("where", ())):
-        text += f" at {place}"
+    frames = line.get("where")
+    if isinstance(frames, list) and frames:
+        text += f" at {place_of(frames)}"
     if "stripe_status" in line:
         known = (line.get(name) for name in ("stripe_status", "stripe_code", "stripe_request_id"))
         text += f" (Stripe: {' '.join(str(each) for each in known if each) or 'no response'})"
@@ -166,7 +168,7 @@ def place_of(frames: Sequence[str]) -> str:
     Parameters
     ----------
     frames : sequence of str
-        Locations such as "billing.py:12 paid", the outermost first.
+        Locations such as "billing.py:12 paid", the outermost first; at least one.
     """
     own = own_files(os.environ.get("EVENT_HANDLERS", ""))
 
@@ -175,7 +177,7 @@ def place_of(frames: Sequence[str]) -> str:
 
     # Libraries have files of the same names, so that only the frames before theirs count.
     before = list(takewhile(is_own, dropwhile(lambda frame: not is_own(frame), frames)))
-    return next(iter([*before[-1:], *frames[-1:]]), "")
+    return before[-1] if before else frames[-1]
 
 
 @cache
@@ -234,17 +236,16 @@ def _failure(end: Fields, raised: Sequence[str]) -> str:
 
 def _events(lines: Iterable[Fields]) -> Iterator[EventOutcome]:
     for line in lines:
-        if line.get("message") in ATTEMPTS:
+        message = line.get("message")
+        if message in ATTEMPTS:
             reason = line.get("event_reason") or failure(line)
-            yield EventOutcome(line["stripe_event_id"], ATTEMPTS[line["message"]], reason)
-            continue
-        ended = line.get("events", [])
-        if "state" in line and "stripe_event_id" in line:
-            ended = [*ended, line]
-        for event in ended:
-            yield EventOutcome(
-                event["stripe_event_id"], event["state"], event.get("event_reason", "")
-            )
+            yield EventOutcome(line["stripe_event_id"], ATTEMPTS[message], reason)
+        elif message in (*ENDS, "continues"):
+            received = [line] if "stripe_event_id" in line else []
+            for event in (*line.get("events", ()), *received):
+                yield EventOutcome(
+                    event["stripe_event_id"], event["state"], event.get("event_reason", "")
+                )
 
 
 def _notes(entries: Iterable[str], end: Fields) -> Iterator[str]:
@@ -256,5 +257,5 @@ def _notes(entries: Iterable[str], end: Fields) -> Iterator[str]:
             if not DIED.fullmatch(entry) and not entry.startswith('{"_aws"'):
                 yield entry
         elif line != end and line["message"] not in folded:
-            shown = (line["level"], line["message"], failure(line), shown_fields(line))
+            shown = (str(line["level"]), line["message"], failure(line), shown_fields(line))
             yield " ".join(filter(None, shown))

@@ -223,6 +223,13 @@ class TestOtherFunctions:
             world.replay({"event_id": "evt_1"})
         assert seen(live).outcome.startswith("ZeroDivisionError at app.py:")
 
+    def test_lines_of_a_handlers_own_logger_are_shown(self, live: LiveCloud) -> None:
+        own = '{"level":"INFO","function_request_id":"r","message":'
+        odd = f'{own}{{"a":1}}}}'
+        lines = (odd, f'{own}"sent","to":[1,2],"where":7,"events":8}}', f"{own[:20]}")
+        live.add("apply_event", *lines)
+        assert seen(live).notes == (odd, "INFO sent to=1,2", lines[2])
+
     @pytest.mark.parametrize("died", ["Worker process died", "Task timed out after 60.00 seconds"])
     def test_process_that_died_is_an_error(self, live: LiveCloud, died: str) -> None:
         live.add("apply_event", "about to die", died)
@@ -287,4 +294,3 @@ class TestPlace:
 
     def test_is_in_library_if_there_is_nothing_else(self) -> None:
         assert place_of(["parser.py:1 parse", "lexer.py:2 lex"]) == "lexer.py:2 lex"
-        assert place_of([]) == ""
