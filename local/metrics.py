@@ -5,13 +5,15 @@ Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatc
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.cloud import STACK, Cloud
+from local.cloud import Cloud
+from local.function_logs import FunctionLogs
 from local.running import FUNCTIONS
 
 Json = dict[str, Any]
@@ -42,12 +44,11 @@ def extracted_metrics(cloud: Cloud) -> Iterator[None]:
 
 
 class Extraction:
-    """Reads the log groups of the functions, and puts each metric once."""
+    """Reads the logs of the functions from now on, and puts their metrics."""
 
     def __init__(self, cloud: Cloud) -> None:
-        self._logs = cloud.client("logs")
+        self._logs = FunctionLogs(cloud.client("logs"), time.time)
         self._metrics = cloud.client("cloudwatch")
-        self._seen: set[str] = set()
 
     def run(self) -> None:
         """Put the metrics that were logged since the last call."""
@@ -62,15 +63,8 @@ class Extraction:
 
     def _new_lines(self) -> Iterator[str]:
         for function in FUNCTIONS:
-            group = f"/aws/lambda/{STACK}/{function.replace('_', '-')}"
-            pages = self._logs.get_paginator("filter_log_events").paginate(
-                logGroupName=group, filterPattern='"CloudWatchMetrics"'
-            )
-            with suppress(self._logs.exceptions.ResourceNotFoundException):
-                for event in (event for page in pages for event in page["events"]):
-                    if event["message"] not in self._seen:  # each has the id of its invocation
-                        self._seen.add(event["message"])
-                        yield event["message"]
+            for log in self._logs.new(function):
+                yield from log.entries
 
 
 def metric_data(line: str) -> Iterator[tuple[str, Json]]:
