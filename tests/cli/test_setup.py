@@ -45,6 +45,7 @@ class Sam:
     def run(self, command: list[str], *, env: dict[str, str], **_: Any) -> CompletedProcess[str]:
         arguments = command[1:]
         assert "STRIPE_API_KEY" not in env
+        assert self.answer == "yes" or arguments not in self.calls, "run again after a no"
         self.calls.append(arguments)
         self.before(arguments[0])
         if arguments[0] == "deploy" and self.answer == "yes" and not self.code:
