@@ -43,7 +43,8 @@ class Parts:
         self.alarms: list[str] = []
         self.clock_differs = 0.0
         self.table: Json = {"StreamSpecification": {"StreamEnabled": True}}
-        self.deployment = "stripe-customers-dev"
+        self.described = world.settings.table_name
+        self.deployment: str | None = "stripe-customers-dev"
         self.age = 7200.0
         self.refused: set[str] = set()
         self.dead_letters = 0
@@ -90,12 +91,13 @@ class DescribedTable:
     def exceptions(self) -> Any:
         return self.client.exceptions
 
-    def describe_table(self, **given: str) -> Json:
-        table = self.client.describe_table(**given)["Table"]
+    def describe_table(self, **_: str) -> Json:
+        table = self.client.describe_table(TableName=self.parts.described)["Table"]
         return {"Table": {**table, **self.parts.table}}
 
     def get_item(self, **_: Any) -> Json:
-        return {"Item": {"name": {"S": self.parts.deployment}}}
+        owner = self.parts.deployment
+        return {"Item": {"name": {"S": owner}}} if owner else {}
 
 
 class DatedCloudFormation:
@@ -185,24 +187,29 @@ def let_an_event_fail(parts: Parts) -> None:
     StripeEvent.apply(stripe_id)
 
 
-def deliver(parts: Parts, *accepting: str) -> None:
-    """Let Stripe deliver the event of a new customer, a minute ago, to two endpoints.
+def deliver(parts: Parts, *accepting: str, customers: int = 1, age: int = 60) -> None:
+    """Let Stripe deliver the events of new customers to two endpoints.
 
     Parameters
     ----------
     parts : Parts
         The stack, whose endpoint is one of them; ``https://other`` is the other one.
     *accepting : str
-        The URLs of those that accept it.
+        The URLs of those that accept them.
+    customers : int
+        How many customers.
+    age : int
+        How many seconds ago they were created.
     """
     webhooks = parts.world.stripe.webhooks
     endpoint(parts).created -= 3600
     webhooks.add_endpoint("https://other", "whsec_other")
-    parts.world.time -= 60
-    stripe.StripeClient(KEY).v1.customers.create({"email": EMAIL})
+    parts.world.time -= age
+    for _ in range(customers):
+        stripe.StripeClient(KEY).v1.customers.create({"email": EMAIL})
     for delivery in webhooks.due():
         webhooks.mark(delivery, 200 if delivery.url in accepting else 400)
-    parts.world.time += 60
+    parts.world.time += age
 
 
 def know_no_event(parts: Parts) -> None:
@@ -247,6 +254,7 @@ FAULTS: dict[str, tuple[Callable[[Parts], Any], str, str]] = {
         "webhook",
         "link_customer responds with 500 urn:stripe-integrations:problem:misconfigured",
     ),
+    "no table": (change(described="deleted"), "table", "there is no table customers"),
     "missing index": (
         change(table={"GlobalSecondaryIndexes": [{"IndexName": "by_queue"}]}),
         "table",
@@ -402,6 +410,39 @@ class TestDoctor:
         found = [each["check"] for each in objects_of_failure(run("doctor", "--json"))]
         assert found == ["endpoint", "deliveries"]
 
+    def test_event_from_before_the_endpoint_is_no_problem(self, run: Run, parts: Parts) -> None:
+        ours = endpoint(parts)
+        deliver(parts)
+        ours.created += 3600
+        assert run("doctor").exit_code == 0
+
+    def test_deliveries_to_a_disabled_endpoint_are_not_counted(
+        self, run: Run, parts: Parts
+    ) -> None:
+        ours = endpoint(parts)
+        deliver(parts)
+        ours.is_disabled = True
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert problem["check"] == "endpoint"
+
+    @pytest.mark.parametrize(("age", "failed"), [(19, False), (20, True)])
+    def test_delivery_may_take_20_seconds(
+        self, run: Run, parts: Parts, monkeypatch: pytest.MonkeyPatch, age: int, *, failed: bool
+    ) -> None:
+        stopped = SimpleNamespace(time=lambda: parts.world.time)
+        monkeypatch.setattr("stripe_integrations_cli.doctor.time", stopped)
+        deliver(parts, age=age)
+        assert ("deliveries\tproblem" in run("doctor").stdout) is failed
+
+    def test_deliveries_are_counted_on_every_page(self, run: Run, parts: Parts) -> None:
+        deliver(parts, customers=101)
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert problem["found"].startswith("undelivered events of the last day: 101,")
+
+    def test_table_without_a_name_is_this_stacks(self, run: Run, parts: Parts) -> None:
+        parts.deployment = None
+        assert run("doctor").exit_code == 0
+
     def test_schedule_of_a_new_stack_has_not_run_yet(self, run: Run, parts: Parts) -> None:
         parts.alarms, parts.age = [STOPPED], 60.0
         (skipped,) = objects(run("doctor", "--json"))
@@ -437,6 +478,21 @@ class TestParameters:
             "the key may not read tax ids",
             "the key may not read entitlements",
         ]
+
+
+class TestMoreTypesThanOneListTakes:
+    @pytest.fixture
+    def stack_parameters(self) -> Json:
+        return {"PublishTypes": "account.updated,balance.available,charge.failed,charge.refunded"}
+
+    def test_deliveries_of_all_are_counted(self, run: Run, parts: Parts) -> None:
+        deliver(parts)
+        parts.world.time -= 60
+        (customer,) = parts.world.stripe_customers()
+        parts.world.attach_card(customer["id"])
+        parts.world.time += 60
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert problem["found"].startswith("undelivered events of the last day: 2,")
 
 
 def objects_of_failure(result: Any) -> list[Json]:
