@@ -9,7 +9,8 @@ import pytest
 
 from simulation.faults import FaultProfile, Faults
 from simulation.mutants import MUTANTS, Mutant
-from simulation.mutation import ROOT, StaleMutantError, mutated
+from simulation.mutation import ROOT, StaleMutantError, main, mutated
+from simulation.runtime import HASH_SEED
 
 
 def play_in_process(seed: int) -> str:
@@ -60,3 +61,37 @@ def test_stale_mutant_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(StaleMutantError):
             mutated(Mutant("stale", "file.py", text, "c"), tmp_path)
     assert mutated(Mutant("fresh", "file.py", "a = 1\na", "c"), tmp_path) == "c = 1\n"
+
+
+class TestParts:
+    @pytest.fixture
+    def tried(self, monkeypatch: pytest.MonkeyPatch) -> list[Mutant]:
+        """The mutants that are tried: none is played."""
+        tried: list[Mutant] = []
+
+        def try_all(mutants: list[Mutant], _: object) -> int:
+            tried.extend(mutants)
+            return len(mutants)
+
+        monkeypatch.setattr("simulation.mutation._try_all", try_all)
+        monkeypatch.setenv("PYTHONHASHSEED", HASH_SEED)  # which main sets
+        return tried
+
+    def test_have_every_mutant_once(
+        self, tried: list[Mutant], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for part in ("1/3", "2/3", "3/3"):
+            before = len(tried)
+            monkeypatch.setattr(sys, "argv", ["mutation", "--part", part])
+            assert main() == 0
+            assert len(tried) - before <= len(MUTANTS) // 3 + 1
+        assert sorted(each.name for each in tried) == sorted(each.name for each in MUTANTS)
+
+    @pytest.mark.parametrize("part", ["0/4", "5/4", "4"])
+    def test_that_is_not_there_is_refused(
+        self, tried: list[Mutant], monkeypatch: pytest.MonkeyPatch, part: str
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["mutation", "--part", part])
+        with pytest.raises(SystemExit):
+            main()
+        assert tried == []
