@@ -114,6 +114,14 @@ class TestDatabase:
         assert other.body["__type"].endswith("IdempotentParameterMismatchException")
 
 
+class TestItems:
+    def test_change_of_a_copy_changes_no_stored_item(self, world: World) -> None:
+        world.put(m={"M": {}})
+        (copy,) = world.database.items("records")
+        copy["m"]["M"]["n"] = {"N": "1"}
+        assert world.request("GetItem", Key=key())["Item"] == {**key(), "m": {"M": {}}}
+
+
 class TestQuery:
     @pytest.mark.parametrize("forward", [True, False])
     @pytest.mark.parametrize(
