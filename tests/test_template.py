@@ -90,7 +90,16 @@ class TestFunctions:
         assert SHARED["SnapStart"] == {
             "ApplyOn": {"If": ["UsesSnapStart", "PublishedVersions", "None"]}
         }
+        on = {"Equals": [{"Ref": "SnapStart"}, "on"]}
+        assert template()["Conditions"]["UsesSnapStart"] == on
         assert PARAMETERS["SnapStart"]["Default"] == "off"
+
+    def test_snapshots_need_a_runtime_that_has_them(self) -> None:
+        rule = template()["Rules"]["SnapStartHasRuntime"]
+        assert rule["RuleCondition"] == {"Equals": [{"Ref": "SnapStart"}, "on"]}
+        (needed,) = rule["Assertions"]
+        assert needed["Assert"] == {"Not": [{"Equals": [{"Ref": "Runtime"}, "python3.11"]}]}
+        assert set(PARAMETERS["Runtime"]["AllowedValues"]) > {"python3.11"}
 
     @pytest.mark.parametrize("name", DEPLOYED)
     def test_describe_versions_within_256_characters(self, name: str) -> None:
