@@ -334,6 +334,28 @@ def _schedule(stack: Stack) -> Findings:
         yield Finding("schedule", "problem", "is disabled", f"aws events enable-rule --name {name}")
 
 
+def _event_source(stack: Stack) -> Findings:
+    if stack.parameters["WebhookIngress"] != "eventbridge":
+        return
+    source, events = stack.parameters["StripeEventSource"], stack.client("events")
+    state = events.describe_event_source(Name=source)["State"]
+    if state == "PENDING":
+        to_do = f"aws events create-event-bus --name {source} --event-source-name {source}"
+        yield Finding("event source", "problem", f"{source} has no event bus", to_do)
+        return
+    if state != "ACTIVE":
+        to_do = "create an event destination on Stripe, as docs/deploy.md describes"
+        yield Finding("event source", "problem", f"{source} was deleted on Stripe", to_do)
+        return
+    # A rule of a bus that is not the account's own has the bus in its id.
+    rule = stack.resource("StripeEventsRule").rpartition("|")[2]
+    if events.describe_rule(Name=rule, EventBusName=source)["State"] == "ENABLED":
+        yield Finding("event source", "ok", "link_customer is invoked for its events")
+    else:
+        to_do = f"aws events enable-rule --name {rule} --event-bus-name {source}"
+        yield Finding("event source", "problem", "its rule is disabled", to_do)
+
+
 def _endpoint(stack: Stack, client: Any) -> Findings:
     endpoints = endpoints_of(stack, client)
     needed = current(endpoints)
@@ -483,6 +505,7 @@ CHECKS = (
     _table,
     _stream_mapping,
     _schedule,
+    _event_source,
     _clock,
     _events,
     _dead_letters,

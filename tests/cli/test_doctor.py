@@ -26,6 +26,7 @@ from tests.world import EMAIL, USER, WEBHOOK_SECRET, World, exhaust
 
 KEY, RESTRICTED = "sk_test_double", "rk_test_double"
 ALARM = "stripe-customers-dev-StreamBehind-1X2Y3Z"
+SOURCE = "aws.partner/stripe.com/ed_1"
 STOPPED = "stripe-customers-dev-ReconcileEventsStopped-1X2Y3Z"
 
 
@@ -40,6 +41,8 @@ class Parts:
         self.client = client
         self.mapping = "Enabled"
         self.rule = "ENABLED"
+        self.source = "ACTIVE"
+        self.source_rule = "ENABLED"
         self.alarms: list[str] = []
         self.clock_differs = 0.0
         self.table: Json = {"StreamSpecification": {"StreamEnabled": True}}
@@ -70,8 +73,16 @@ class Parts:
     def get_queue_attributes(self, **_: Any) -> Json:
         return {"Attributes": {"ApproximateNumberOfMessages": str(self.dead_letters)}}
 
-    def describe_rule(self, **_: str) -> Json:
+    def describe_rule(self, **given: str) -> Json:
+        if "EventBusName" in given:
+            assert given == {"Name": "the-StripeEventsRule", "EventBusName": SOURCE}
+            return {"State": self.source_rule}
         return {"State": self.rule}
+
+    def describe_event_source(self, *, Name: str) -> Json:  # noqa: N803
+        self.refuse("DescribeEventSource")
+        assert Name == SOURCE
+        return {"State": self.source}
 
     def get_paginator(self, _: str) -> Any:
         return self
@@ -478,6 +489,38 @@ class TestParameters:
             "the key may not read tax ids",
             "the key may not read entitlements",
         ]
+
+
+class TestEventSource:
+    @pytest.fixture
+    def stack_parameters(self) -> Json:
+        return {"WebhookIngress": "eventbridge", "StripeEventSource": SOURCE}
+
+    def test_of_a_healthy_stack_is_in_order(self, run: Run, parts: Parts) -> None:
+        checked = {each["check"]: each for each in objects(run("doctor", "--all", "--json"))}
+        assert checked["event source"]["result"] == "ok"
+
+    @pytest.mark.parametrize(
+        ("fault", "found", "to_do"),
+        [
+            ({"source": "PENDING"}, "has no event bus", "aws events create-event-bus"),
+            ({"source": "DELETED"}, "was deleted on Stripe", "create an event destination"),
+            ({"source_rule": "DISABLED"}, "its rule is disabled", "aws events enable-rule"),
+        ],
+    )
+    def test_problem_is_found(
+        self, run: Run, parts: Parts, fault: dict[str, str], found: str, to_do: str
+    ) -> None:
+        vars(parts).update(fault)
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert problem["check"] == "event source"
+        assert found in problem["found"]
+        assert problem["to_do"].startswith(to_do)
+
+    def test_missing_permission_is_a_problem(self, run: Run, parts: Parts) -> None:
+        parts.refused = {"DescribeEventSource"}
+        (problem,) = objects_of_failure(run("doctor", "--json"))
+        assert "AccessDeniedException" in problem["found"]
 
 
 class TestMoreTypesThanOneListTakes:
