@@ -43,6 +43,8 @@ class SimulatedDatabase:
     on_success : callable
         Called before `changed`, with the invocation, the operation and the body of each successful
         call.
+    latency : tuple of float
+        The shortest and the longest time of a request, and of a response, in seconds.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class SimulatedDatabase:
         fleet: Fleet,
         changed: Callable[[], None],
         on_success: Callable[[Invocation, str, Json], None],
+        latency: tuple[float, float] = _DATABASE_SECONDS,
     ) -> None:
         self._database = database
+        self._latency = latency
         self._fleet = fleet
         self._changed = changed
         self._on_success = on_success
@@ -60,7 +64,7 @@ class SimulatedDatabase:
     def respond(self, operation: str, body: Json) -> Response:
         """Handle one request, or raise the error that botocore raises for a network failure."""
         invocation = self._fleet.invocation()
-        call = invocation.begin("database", operation, _DATABASE_SECONDS)
+        call = invocation.begin("database", operation, self._latency)
         key = body.get("Key", {}).get("pk", {}).get("S", "")
         if invocation.poison and not key.startswith("EVENT#"):
             invocation.die()

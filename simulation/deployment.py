@@ -31,6 +31,10 @@ class MappingRules:
         Whether partial batch responses are enabled.
     patterns : tuple
         Filter patterns; a record that matches none is not sent to the function.
+    parallelization_factor : int
+        How many batches of one shard are in progress at a time.
+    batch_window : float
+        Seconds for which records are gathered, unless the batch is full before.
     """
 
     batch_size: int = 100
@@ -39,6 +43,8 @@ class MappingRules:
     max_age: float = -1
     partial: bool = False
     patterns: tuple[dict[str, Any], ...] = ()
+    parallelization_factor: int = 1
+    batch_window: float = 0
 
 
 @cache
@@ -67,6 +73,8 @@ def mapping_rules() -> MappingRules:
         max_age=float(_value(given["MaximumRecordAgeInSeconds"])),
         partial="ReportBatchItemFailures" in given["FunctionResponseTypes"],
         patterns=tuple(json.loads(entry["Pattern"]) for entry in filters),
+        parallelization_factor=int(_value(given["ParallelizationFactor"])),
+        batch_window=float(_value(given.get("MaximumBatchingWindowInSeconds", 0))),
     )
 
 

@@ -1,19 +1,24 @@
 """The event source mapping from the table's stream to its function, by AWS's rules.
 
-Each shard is read in order, one batch at a time. A failed batch is split or retried until its
-retries or its age run out; then a message goes to the failure destination and the shard resumes.
-Follows https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html and
+Each shard is read in order, by as many slots as the parallelization factor says: an item's records
+are all of one slot, which has one batch in progress at a time. A failed batch is split or retried
+until its retries or its age run out; then a message goes to the failure destination and the slot
+resumes. Slots do not wait for each other. Follows
+https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html,
+https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html and
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 from simulation.deployment import MappingRules
 from simulation.processes import Outcome
@@ -25,6 +30,19 @@ _RETENTION_SECONDS = 24 * 3600.0
 """How long a stream holds its records."""
 _POLL_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Slot(NamedTuple):
+    """What reads a part of a shard.
+
+    Parameters
+    ----------
+    shard, number : int
+        The shard, and which of its slots this is.
+    """
+
+    shard: int
+    number: int
 
 
 @dataclass
@@ -95,62 +113,86 @@ class StreamMapping:
         self._invoke = invoke
         self._on_failure = on_failure
         self._is_on = is_on
-        self._position = dict.fromkeys(range(len(shards)), 0)
-        self._batches: dict[int, deque[Batch]] = {shard: deque() for shard in self._position}
-        self._busy: set[int] = set()
+        slots = [
+            Slot(s, n) for s in range(len(shards)) for n in range(rules.parallelization_factor)
+        ]
+        self._position = dict.fromkeys(slots, 0)
+        self._batches: dict[Slot, deque[Batch]] = {slot: deque() for slot in slots}
+        self._busy: set[Slot] = set()
+        self._gathered_since: dict[Slot, float] = {}
         self.counts: Counter[str] = Counter()
 
     @property
     def is_idle(self) -> bool:
         """Whether every record has been read and no batch is pending."""
-        return not self._busy and not any(self._has_more(shard) for shard in self._position)
+        return not self._busy and not any(self._has_more(slot) for slot in self._position)
 
     def poll(self) -> None:
         """Look for new records after the polling interval."""
         if not self._is_on():
             return
-        for shard in self._position:
-            if shard not in self._busy and self._has_more(shard):
-                self._busy.add(shard)
-                self._schedule.after(_POLL_SECONDS, partial(self._next, shard))
+        for slot in self._position:
+            if slot not in self._busy and self._has_more(slot):
+                self._busy.add(slot)
+                self._schedule.after(_POLL_SECONDS, partial(self._next, slot))
 
-    def _has_more(self, shard: int) -> bool:
-        unread = self._position[shard] < len(self._shards[shard])
-        return unread or bool(self._batches[shard])
+    def _has_more(self, slot: Slot) -> bool:
+        unread = self._position[slot] < len(self._shards[slot.shard])
+        return unread or bool(self._batches[slot])
 
-    def _next(self, shard: int) -> None:
-        """Invoke the function with the next batch of a shard, if there is one."""
-        batches = self._batches[shard]
+    def _next(self, slot: Slot) -> None:
+        """Invoke the function with the next batch of a slot, if there is one."""
+        batches = self._batches[slot]
         if not self._is_on():
-            self._busy.discard(shard)
+            self._busy.discard(slot)
             return
         if not batches:
-            records = self._read(shard)
+            records, end = self._read(slot)
+            if records and self._gathers(slot, len(records)):
+                self._schedule.after(_POLL_SECONDS, lambda: self._next(slot))
+                return
+            self._position[slot] = end
             if records:
-                batches.append(Batch(records))
+                batches.append(Batch(deepcopy(records)))
         if not batches:
-            self._busy.discard(shard)
+            self._busy.discard(slot)
             return
         batch = batches[0]
         self._drop_old(batch)
         if not batch.records:
             batches.popleft()
-            self._schedule.after(0, lambda: self._next(shard))
+            self._schedule.after(0, lambda: self._next(slot))
             return
-        self._invoke(batch.records, lambda outcome: self._finish(shard, outcome))
+        self._invoke(batch.records, lambda outcome: self._finish(slot, outcome))
 
-    def _read(self, shard: int) -> list[Json]:
-        """The next records that pass the filters, at most one batch."""
+    def _read(self, slot: Slot) -> tuple[list[Json], int]:
+        """The next records of a slot that pass the filters, at most one batch, and their end."""
         records: list[Json] = []
-        log = self._shards[shard]
-        while self._position[shard] < len(log) and len(records) < self._rules.batch_size:
-            position = self._position[shard]
-            self._position[shard] += 1
-            if self._age(log[position]) > _RETENTION_SECONDS:
-                self.counts["records lost by age"] += 1
-            elif any(matches(log[position], pattern) for pattern in self._rules.patterns):
-                records.append(deepcopy(log[position]))
-        return records
+        log, position = self._shards[slot.shard], self._position[slot]
+        while position < len(log) and len(records) < self._rules.batch_size:
+            record = log[position]
+            position += 1
+            if self._is_wanted(record) and self._slot_number(record) == slot.number:
+                records.append(record)
+        return records, position
+
+    def _slot_number(self, record: Json) -> int:
+        """The slot that reads the records of an item: a hash other than that of the shards."""
+        key = json.dumps(record["dynamodb"]["Keys"], sort_keys=True)
+        digest = blake2b(key.encode(), digest_size=8).digest()
+        return int.from_bytes(digest) % self._rules.parallelization_factor
+
+    def _is_wanted(self, record: Json) -> bool:
+        return any(matches(record, pattern) for pattern in self._rules.patterns)
+
+    def _gathers(self, slot: Slot, number: int) -> bool:
+        """Return whether a slot with so many records waits for more."""
+        since = self._gathered_since.setdefault(slot, self._schedule.now)
+        is_over = self._schedule.now - since >= self._rules.batch_window
+        if is_over or number >= self._rules.batch_size:
+            del self._gathered_since[slot]
+            return False
+        return True
 
     def _drop_old(self, batch: Batch) -> None:
         """Drop records that the stream no longer holds; discard those over the mapping's age."""
@@ -162,12 +204,12 @@ class StreamMapping:
             self._discard(old, "RecordAgeExceeded")
         batch.records = available[len(old) :]
 
-    def _finish(self, shard: int, outcome: Outcome) -> None:
-        batches = self._batches[shard]
+    def _finish(self, slot: Slot, outcome: Outcome) -> None:
+        batches = self._batches[slot]
         batch = batches.popleft()
         failed = self._failed(batch, outcome)
         if failed is None:
-            self._schedule.after(0, lambda: self._next(shard))
+            self._schedule.after(0, lambda: self._next(slot))
             return
         self.counts["batches failed"] += 1
         if failed > 0:
@@ -177,7 +219,7 @@ class StreamMapping:
             rest = Batch(batch.records, batch.attempts + 1)
         self._retry(batches, rest, reported=failed > 0)
         pause = min(2.0**rest.attempts / 2, _LONGEST_PAUSE_SECONDS)
-        self._schedule.after(pause, lambda: self._next(shard))
+        self._schedule.after(pause, lambda: self._next(slot))
 
     def _retry(self, batches: deque[Batch], batch: Batch, *, reported: bool) -> None:
         if self._rules.bisect and not reported and len(batch.records) > 1:

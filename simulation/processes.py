@@ -169,6 +169,8 @@ class Fleet:
         Further arguments of the context of each new process.
     trace : callable
         Called with the parts of each step.
+    stays_warm : float
+        Probability that an idle process serves the next invocation of its function.
     """
 
     def __init__(
@@ -191,6 +193,7 @@ class Fleet:
         self.counts: Counter[str] = Counter()
         self.context_options: Mapping[str, Any] = {}
         self.trace: Callable[..., None] = lambda *_: None
+        self.stays_warm = _STAYS_WARM
 
     def invoke(
         self, function: str, event: Json, name: str, then: Callable[[Outcome], None]
@@ -239,7 +242,7 @@ class Fleet:
         """An idle process, or a new one, and the seconds until it is ready."""
         drawn, start = random.random(), random.random()
         idle = self._idle.setdefault(function, [])
-        if idle and drawn < _STAYS_WARM:
+        if idle and drawn < self.stays_warm:
             return idle.pop(), 0.0
         return self._new_process(function, name), between(*_START_SECONDS, start)
 

@@ -24,7 +24,7 @@ from simulation.database import key_condition
 from simulation.database.indexes import Indexes, Key
 from simulation.database.packed import PackedItems, PackedValue, copy_packed
 from simulation.database.responses import Json, Response, error_response
-from simulation.database.stream import Stream
+from simulation.database.stream import SHARDS, Stream
 
 # The import starts a thread that deletes expired items by the wall clock.
 with mock.patch.object(threading.Thread, "start"):
@@ -122,9 +122,9 @@ class Database:
         """Return the size of all items of a table, without its indexes, as DynamoDB counts it."""
         return sum(map(dynamodb._item_size_bytes, self.items(table_name)))
 
-    def start_stream(self, table_name: str, view_type: str) -> Stream:
-        """Let a table have a stream of its changes from now on."""
-        return self._streams.setdefault(table_name, Stream(table_name, view_type))
+    def start_stream(self, table_name: str, view_type: str, shards: int = SHARDS) -> Stream:
+        """Let a table have a stream of its changes from now on, in so many shards."""
+        return self._streams.setdefault(table_name, Stream(table_name, view_type, shards))
 
     def stream(self, table_name: str) -> Stream:
         """Return the change log of a table.

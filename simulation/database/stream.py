@@ -7,7 +7,8 @@ import zlib
 from simulation.database.responses import Json
 
 _REGION = "eu-west-1"
-_SHARDS = 2
+SHARDS = 2
+"""How many a stream has by default."""
 
 
 class Stream:
@@ -22,6 +23,8 @@ class Stream:
         The table.
     view_type : str
         KEYS_ONLY, NEW_IMAGE, OLD_IMAGE or NEW_AND_OLD_IMAGES.
+    shards : int
+        How many there are.
 
     Attributes
     ----------
@@ -31,9 +34,9 @@ class Stream:
         The same records, shard by shard. To be read only.
     """
 
-    def __init__(self, table_name: str, view_type: str) -> None:
+    def __init__(self, table_name: str, view_type: str, shards: int) -> None:
         self.records: list[Json] = []
-        self.shards: list[list[Json]] = [[] for _ in range(_SHARDS)]
+        self.shards: list[list[Json]] = [[] for _ in range(shards)]
         self._view_type = view_type
         table = f"arn:aws:dynamodb:{_REGION}:123456789012:table/{table_name}"
         self._arn = f"{table}/stream/2027-01-01T00:00:00.000"
@@ -77,5 +80,5 @@ class Stream:
         self.records.append(record)
         # Python's own hash differs from process to process.
         (hash_key,) = next(iter(key.values())).values()
-        shard = zlib.crc32(hash_key.encode("utf-8", "replace")) % _SHARDS
+        shard = zlib.crc32(hash_key.encode("utf-8", "replace")) % len(self.shards)
         self.shards[shard].append(record)

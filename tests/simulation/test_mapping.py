@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from simulation.deployment import MappingRules, mapping_rules
@@ -28,6 +29,7 @@ class Harness:
         self, shards: list[list[Json]], respond: Callable[[list[int]], Outcome], **rules: Any
     ) -> None:
         self.schedule = Schedule()
+        self.shards = shards
         self.invoked: list[list[int]] = []
         self.dead_letters: list[Json] = []
         self.is_on = True
@@ -48,12 +50,20 @@ class Harness:
         )
 
     def run(self) -> None:
+        self.run_until(float("inf"))
+
+    def run_until(self, moment: float) -> None:
         self.mapping.poll()
-        self.schedule.run()
+        self.schedule.run(lambda: self.schedule.now < moment)
 
 
-def record(number: int, created: float = START) -> Json:
-    change = {"SequenceNumber": str(number), "ApproximateCreationDateTime": created}
+def record(number: int, created: float = START, item: int | None = None) -> Json:
+    """A record of an item with a number, by default that of the record."""
+    change = {
+        "SequenceNumber": str(number),
+        "ApproximateCreationDateTime": created,
+        "Keys": {"pk": {"S": f"item {item or number}"}, "sk": {"S": "x"}},
+    }
     return {"eventName": "INSERT", "dynamodb": change}
 
 
@@ -72,6 +82,70 @@ def test_shards_are_independent() -> None:
     harness = Harness(stream(1, 1), lambda ns: FAILED if 1 in ns else DONE, max_retries=0)
     harness.run()
     assert [2] in harness.invoked
+
+
+class TestParallelizationFactor:
+    ITEMS = 3
+
+    def harness(self, factor: int) -> Harness:
+        records = [record(number, item=number % self.ITEMS + 1) for number in range(1, 25)]
+        return Harness([records], lambda _: DONE, batch_size=1, parallelization_factor=factor)
+
+    def test_is_the_number_of_batches_in_progress(self) -> None:
+        for factor in (1, 2, 8):
+            harness = Harness(stream(100), lambda _: DONE, parallelization_factor=factor)
+            harness.run_until(START + 0.5)
+            assert len(harness.invoked) == factor
+
+    def test_keeps_the_order_of_each_item(self) -> None:
+        harness = self.harness(factor=4)
+        harness.run()
+        invoked = [number for numbers in harness.invoked for number in numbers]
+        assert sorted(invoked) == list(range(1, 25))
+        assert invoked != sorted(invoked)
+        for item in range(self.ITEMS):
+            of_item = [number for number in invoked if number % self.ITEMS == item]
+            assert of_item == sorted(of_item)
+
+    def test_failing_batch_does_not_delay_the_others_of_its_shard(self) -> None:
+        harness = Harness(
+            stream(40),
+            lambda numbers: FAILED if 1 in numbers else DONE,
+            batch_size=40,
+            max_retries=1,
+            parallelization_factor=2,
+        )
+        harness.run()
+        *first, retried = harness.invoked
+        assert sorted(number for numbers in first for number in numbers) == list(range(1, 41))
+        assert len(first) == 2
+        assert retried in first
+        assert 1 in retried
+
+
+class TestBatchWindow:
+    def harness(self, size: int, **rules: Any) -> Harness:
+        harness = Harness(stream(1), lambda _: DONE, batch_size=size, **rules)
+        shard = harness.shards[0]
+        for number in (2, 3):
+            later = partial(shard.append, record(number, START + number))
+            harness.schedule.at(START + 0.3 * number, later)
+        return harness
+
+    def test_gathers_records_until_it_ends(self) -> None:
+        harness = self.harness(10, batch_window=2)
+        harness.run()
+        assert harness.invoked == [[1, 2, 3]]
+
+    def test_ends_when_the_batch_is_full(self) -> None:
+        harness = self.harness(2, batch_window=60)
+        harness.run_until(START + 10)
+        assert harness.invoked == [[1, 2]]
+
+    def test_is_none_by_default(self) -> None:
+        harness = self.harness(10)
+        harness.run()
+        assert harness.invoked == [[1], [2, 3]]
 
 
 def test_bisect_costs_no_retry() -> None:
