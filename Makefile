@@ -152,7 +152,7 @@ simulate-mutants: .venv/ready ## the same against mutants of the product, each o
 	@.venv/bin/python -m simulation.mutation --jobs $(or $(JOBS),2) $(ARGS)
 
 .PHONY: bench
-bench: .venv/ready .tools/sam/ready .tools/bench/ready ## cold, warm, cost, growth, size; ARGS="--parts cost size --base COMMIT"
+bench: .venv/ready .tools/sam/ready .tools/bench/ready ## cold, warm, cost, growth, stream, size; ARGS="--parts cost size --base COMMIT"
 	@.venv/bin/python -m benchmarks $(ARGS)
 	@.tools/bench/bin/python -m benchmarks.charts
 

@@ -86,6 +86,10 @@ def _measure_growth(_: str | None) -> Json:
     }
 
 
+def _measure_stream(_: str | None) -> Json:
+    return {"stream": {"bursts": parts.run("stream")}}
+
+
 _PARTS: dict[str, Callable[[str | None], Json]] = {
     "cost": _measure_cost,
     "size": _measure_size,
@@ -93,6 +97,7 @@ _PARTS: dict[str, Callable[[str | None], Json]] = {
     "cold": _measure_cold,
     "warm": _measure_warm,
     "growth": _measure_growth,
+    "stream": _measure_stream,
 }
 
 

@@ -31,6 +31,7 @@ def tables(results: Json) -> str:
         "cost": _cost,
         "dollars": _dollars,
         "growth": _growth,
+        "stream": _stream,
         "size": _size,
     }
     return "\n".join(
@@ -170,6 +171,38 @@ def _growth(part: Json) -> list[str]:
     ]
 
 
+def _stream(part: Json) -> list[str]:
+    head = ["batch size, factor, window", "events a second", "last applied after, s"]
+    head += ["invocations", "Stripe calls", "429s", "fetches a customer", "most"]
+    head += ["delay, s: p50", "p99"]
+    lines = _heading("Throughput of the stream", part)
+    for name, rows in part["bursts"].items():
+        first = rows[0]
+        lines += [
+            f"**{name.capitalize()}**: {first['events']} events of {first['customers']} customers.",
+            "",
+            *_table(head, map(_stream_row, rows)),
+        ]
+    return lines
+
+
+def _stream_row(row: Json) -> list[str]:
+    window = f", {row['batch_window']:g} s" if row["batch_window"] else ""
+    numbers = [_number(row[column]) for column in _OF_A_BURST]
+    return [f"{row['batch_size']}, {row['parallelization_factor']}{window}", *numbers]
+
+
+_OF_A_BURST = (
+    "events_per_second",
+    "seconds",
+    "invocations",
+    "stripe_calls",
+    "refused",
+    "fetches_per_customer",
+    "most_fetches",
+    "delay_p50",
+    "delay_p99",
+)
 _GROWING = ("database_calls", "write_units", "read_units", "cpu_ms")
 
 
