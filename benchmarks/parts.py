@@ -19,6 +19,8 @@ _ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "eu-west-1",
     "AWS_REGION": "eu-west-1",
     "POWERTOOLS_SERVICE_NAME": "stripe-customers",
+    # Sets iterate in the same order in every run.
+    "PYTHONHASHSEED": "0",
 }
 _UNSET = ("AWS_", "STRIPE_", "POWERTOOLS_", "MAKE")
 

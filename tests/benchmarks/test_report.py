@@ -8,6 +8,7 @@ from benchmarks import cold, parts, report
 from benchmarks.bundles import functions
 from benchmarks.dollars import PRICES, per_million
 from benchmarks.spread import Spread, ratios
+from simulation.deployment import mapping_rules
 
 RESULTS = json.loads(parts.RESULTS.read_text())
 USAGE = {
@@ -30,6 +31,12 @@ class TestCommittedResults:
         assert names == RESULTS["size"]["functions"].keys()
         assert names == RESULTS["imports"]["functions"].keys()
         assert {v.name for v in cold.variants()} == RESULTS["cold"]["starts"].keys()
+
+    def test_have_the_templates_mapping_in_every_burst(self) -> None:
+        rules = mapping_rules()
+        for rows in RESULTS["stream"]["bursts"].values():
+            mappings = [(row["batch_size"], row["parallelization_factor"]) for row in rows]
+            assert (rules.batch_size, rules.parallelization_factor) in mappings
 
 
 class TestDollars:
