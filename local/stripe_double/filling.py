@@ -21,7 +21,9 @@ _YEAR = 365 * _DAY
 _SUBSCRIBED, _WITH_CARD = 0.2, 0.3
 """Shares of the customers; those with a subscription are among those with a card."""
 _IMPORTED = 0.02
-"""Share of the customers that were created in one and the same second."""
+"""Share of the customers that were created as fast as Stripe takes them."""
+_IMPORTED_A_SECOND = 250
+"""More than a page, as in an account with a higher limit than the usual 100 calls a second."""
 _STATUSES = {
     "active": 60,
     "canceled": 20,
@@ -42,8 +44,8 @@ def fill(double: StripeDouble, customers: int, *, seed: int = 0, years: float = 
 
     Exactly a fifth have a subscription and three tenths a card: PaymentMethods, of which most are
     defaults, and some Card sources. Of a hundred, two have no e-mail, one has that of another, ten
-    have no metadata, and two were created in one second that they share; the others are spread
-    over the years. Subscriptions have all statuses, and some customers an older one as well.
+    have no metadata, and two were imported, up to 250 in one second; the others are spread over
+    the years. Subscriptions have all statuses, and some customers an older one as well.
 
     Parameters
     ----------
@@ -88,7 +90,9 @@ class _Filling:
         imported = int(number * _IMPORTED)
         draw, first = self._random.random, self._now - seconds
         times = [first + int(draw() * seconds) for _ in range(number - imported)]
-        return sorted([*times, *[first + seconds // 3] * imported])
+        began = first + seconds // 3
+        times += [began + place // _IMPORTED_A_SECOND for place in range(imported)]
+        return sorted(times)
 
     def _kinds(self, number: int) -> list[int]:
         """For each customer: 2 with a subscription, 1 with a card only, 0 without either."""

@@ -100,7 +100,7 @@ class TestFill:
         assert any(len(found) > 1 for found in account.subscriptions_of.values())
         assert any(len(found) > 1 for found in account.payment_methods_of.values())
 
-    def test_customers_are_spread_over_years_but_for_one_second(self, double: StripeDouble) -> None:
+    def test_customers_are_spread_over_years_but_for_an_import(self, double: StripeDouble) -> None:
         times = Counter(customer["created"] for customer in double.account.customers.values())
         ((_, together),) = times.most_common(1)
         assert together >= 0.02 * NUMBER
