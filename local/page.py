@@ -65,7 +65,7 @@ def api_pages(send: Send) -> Blueprint:
         if body and not request.is_json:
             abort(415, "the body must be application/json")
         # As the browser has sent it: an escaped slash is a part of a user's id.
-        path = request.environ["RAW_URI"].removeprefix(PREFIX)
+        path = request.environ["RAW_URI"].removeprefix(f"{request.root_path}{PREFIX}")
         given = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
         try:
             response = send(request.method, path, body, given)
@@ -86,7 +86,8 @@ def document() -> str:
     """
     api: dict[str, Any] = json.loads(DOCUMENT.read_text())
     api["paths"] = {path: item for path, item in api["paths"].items() if path.startswith(API)}
-    api["servers"] = [{"url": PREFIX, "description": "The local cloud; calls are signed for you."}]
+    url = f"{request.root_path}{PREFIX}"
+    api["servers"] = [{"url": url, "description": "The local cloud; calls are signed for you."}]
     del api["security"], api["components"]["securitySchemes"]
     return json.dumps(api)
 
@@ -95,4 +96,4 @@ def html() -> str:
     """The page."""
     spec = document().replace("</", "<\\/")
     script, style = (url_for("api.file", name=name) for name in FILES)
-    return swagger_ui.generate_swagger_html(spec, script, style, f"{PREFIX}/", None)
+    return swagger_ui.generate_swagger_html(spec, script, style, url_for("api.show"), None)

@@ -87,6 +87,6 @@ def console(browser: Browser, address: str) -> Iterator[Console]:
         ),
     )
     page.goto(address)
-    yield Console(page, f"http://{own}")
+    yield Console(page, address.partition("/?")[0])
     context.close()
     assert wrong == []

@@ -17,6 +17,7 @@ from stripe_integrations.models import Customer
 from stripe_integrations_cli.console.paging import PAGE_ROWS, Place, page_of, place_in
 from stripe_integrations_cli.console.server import application, served
 from stripe_integrations_cli.stack import Stack
+from tests.cli.conftest import STACK
 from tests.stripe_changes import rename_later
 from tests.world import EMAIL, World, exhaust, stored_event
 
@@ -178,23 +179,28 @@ class Browser:
 
     def __init__(self, address: str) -> None:
         self.netloc = urlsplit(address).netloc
+        self.base = urlsplit(address).path.removesuffix("/")
+        self.text = ""
+        """The body of the last response."""
 
     def request(
         self, method: str, path: str, headers: Mapping[str, str] = {}, body: bytes | None = None
     ) -> tuple[int, http.client.HTTPMessage]:
         connection = http.client.HTTPConnection(self.netloc, timeout=10)
-        connection.request(method, path, body, dict(headers))
+        connection.request(method, f"{self.base}{path}", body, dict(headers))
         response = connection.getresponse()
-        response.read()
+        self.text = response.read().decode()
         return response.status, response.headers
 
     def cookie(self, address: str) -> str:
-        status, headers = self.request("GET", address.removeprefix(f"http://{self.netloc}"))
+        status, headers = self.request("GET", f"/?{urlsplit(address).query}")
         assert status == 302
-        assert "token" not in headers["Location"]
+        assert headers["Location"] == f"{self.base}/"
         cookie = headers["Set-Cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
+        assert len(self.base) > 8
+        assert f"Path={self.base}" in cookie.split("; ")
         return cookie.partition(";")[0]
 
 
@@ -210,13 +216,29 @@ class TestGuard:
         assert "unsafe-inline" not in headers["Content-Security-Policy"]
 
     @pytest.mark.parametrize("path", ["/", "/customers", "/static/console.js", "/live/changes"])
-    @pytest.mark.parametrize("cookie", ["", "other"])
+    @pytest.mark.parametrize("cookie", ["", "other", "\u00e9"])
     def test_shows_nothing_without_the_token(self, address: str, path: str, cookie: str) -> None:
         browser = Browser(address)
         name = browser.cookie(address).partition("=")[0]
         headers = {"Cookie": f"{name}={cookie}"} if cookie else {}
-        assert browser.request("GET", path, headers)[0] == 403
-        assert browser.request("GET", f"{path}?token=other")[0] == 403
+        for refused in (path, f"{path}?token=other", f"{path}?token=%C3%A9"):
+            assert browser.request("GET", refused, headers)[0] == 403
+            assert STACK not in browser.text
+
+    def test_shows_nothing_at_other_addresses(self, address: str) -> None:
+        browser = Browser(address)
+        headers = {"Cookie": browser.cookie(address)}
+        browser.base = ""
+        for path in ("/", "/customers", "/static/console.js", f"/?{urlsplit(address).query}"):
+            assert browser.request("GET", path, headers)[0] == 403
+            assert STACK not in browser.text
+
+    def test_links_to_its_own_pages(self, address: str) -> None:
+        browser = Browser(address)
+        browser.request("GET", "/events", {"Cookie": browser.cookie(address)})
+        linked = re.findall(r'(?:href|action|src)="(/[^"]*)"', browser.text)
+        assert linked
+        assert [path for path in linked if not path.startswith(f"{browser.base}/")] == []
 
     @pytest.mark.parametrize(
         "foreign",

@@ -51,6 +51,10 @@ class TestDocument:
         assert [server["url"] for server in document["servers"]] == ["/api"]
         assert page.get("/api/?format=json").json == document
 
+    def test_is_below_the_path_of_the_console(self, page: FlaskClient) -> None:
+        (server,) = page.get("/api/?format=json", base_url="http://localhost/base").json["servers"]  # type: ignore[index]
+        assert server["url"] == "/base/api"
+
     def test_loads_nothing_from_elsewhere(self, page: FlaskClient) -> None:
         response = page.get("/api/")
         loaded = re.findall(r"""(?:src|href)=['"]([^'"]+)""", response.text)
@@ -71,6 +75,14 @@ class TestCalls:
         assert api.calls == [("POST", path, b'{"user_id": "u"}')]
         assert (response.status_code, response.mimetype) == (200, "application/json")
         assert response.json == {"stripe_id": "cus_1"}
+
+    def test_forwards_what_follows_the_path_of_the_console(
+        self, page: FlaskClient, api: Api
+    ) -> None:
+        path = "/customers/a%2Fb"
+        raw = {"RAW_URI": f"/base/api{path}"}
+        page.get(f"/api{path}", base_url="http://localhost/base", environ_overrides=raw)
+        assert [call[1] for call in api.calls] == [path]
 
     @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
     def test_forwards_every_method(self, page: FlaskClient, api: Api, method: str) -> None:

@@ -37,7 +37,7 @@ if (live) {
     }
     const row = live.insertRow(0);
     const link = document.createElement("a");
-    link.href = `/events/${encodeURIComponent(change.event)}`;
+    link.href = `events/${encodeURIComponent(change.event)}`;
     link.textContent = change.event;
     row.insertCell().append(link);
     for (const name of ["type", "state", "customer", "outcome"]) {
