@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.models import Customer
-from stripe_integrations_cli.console.paging import PAGE_ROWS, Place, page_of, place_in
+from stripe_integrations_cli.console.paging import MAX_READ, PAGE_ROWS, Place, page_of, place_in
 from stripe_integrations_cli.console.server import application, served
 from stripe_integrations_cli.stack import Stack
 from tests.cli.conftest import STACK
@@ -77,6 +77,21 @@ class TestCustomers:
         assert "Renamed" in response.text
         assert "updated from Stripe" in response.text
 
+    def test_shows_events_of_one_that_is_not_stored(
+        self, pages: FlaskClient, world: World, customer: Customer, failed: str
+    ) -> None:
+        foreign = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        world.deliver_and_apply()
+        StripeCustomer.erase(User("u-1"))
+        (waiting,) = (each.stripe_id for each in StripeEvent.find(state="waiting"))
+        for stripe_id, event in ((foreign, waiting), (customer.stripe_id, failed)):
+            assert f"/customers/{stripe_id}" in pages.get(f"/events/{event}").text
+            shown = pages.get(f"/customers/{stripe_id}")
+            assert shown.status_code == 200
+            assert "not stored" in shown.text
+            assert event in shown.text
+        assert pages.post(f"/customers/{foreign}/sync").status_code == 404
+
     def test_shows_no_markup_of_others(
         self, pages: FlaskClient, world: World, customer: Customer
     ) -> None:
@@ -86,7 +101,19 @@ class TestCustomers:
         assert name not in shown
         assert "&lt;script&gt;" in shown
 
-    @pytest.mark.parametrize("path", ["/customers/cus_none", "/customers?state=none", "/none"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/customers/cus_none",
+            "/customers?state=none",
+            "/none",
+            *(
+                f"/{name}/{given}"
+                for name in ("customers", "events")
+                for given in ("a" * 3000, "%00", "%ED%A0%80", "a%0Ab", "%E2%80%AE")
+            ),
+        ],
+    )
     def test_says_what_does_not_exist(self, pages: FlaskClient, path: str) -> None:
         assert pages.get(path).status_code == 404
 
@@ -112,6 +139,27 @@ class TestFind:
     def test_says_that_nothing_was_given(self, pages: FlaskClient, by: str) -> None:
         assert "nothing to look for" in self.find(pages, by, " ")
 
+    @pytest.mark.parametrize(
+        "text", [EMAIL, "u-1", "..", "a/b", "\N{RIGHT-TO-LEFT OVERRIDE}", "a" * 3000]
+    )
+    def test_makes_no_address_of_what_is_no_id(
+        self, pages: FlaskClient, customer: Customer, text: str
+    ) -> None:
+        response = pages.post("/find", data={"by": "stripe", "text": text})
+        assert response.status_code == 404
+        assert response.location is None
+
+    def test_links_to_no_customer_that_is_not_stored(
+        self, pages: FlaskClient, world: World, customer: Customer
+    ) -> None:
+        world.configure(unassigned_customers=UnassignedCustomers.STORE)
+        StripeCustomer.release(User("u-1"))
+        foreign = world.request("POST", "/v1/customers", {"email": EMAIL})["id"]
+        found = pages.post("/find", data={"by": "email", "text": EMAIL}).text
+        assert foreign in found
+        linked = re.findall(r'href="/customers/(cus_\w+)"', found)
+        assert linked == [customer.stripe_id]
+
     def test_never_puts_a_user_or_an_email_into_an_address(
         self, pages: FlaskClient, customer: Customer
     ) -> None:
@@ -133,6 +181,15 @@ class TestEvents:
     def test_are_replayed_together(self, pages: FlaskClient, failed: str) -> None:
         pages.post("/events/replay-failed")
         assert stored_event(failed).state == "applied"
+
+    def test_show_payloads_with_any_character(
+        self, pages: FlaskClient, failed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        event = StripeEvent.get(failed)
+        assert event
+        event.webhook_message = {"name": "a\ud800\u202eb\u00e9"}
+        monkeypatch.setattr(StripeEvent, "get", lambda _: event)
+        assert "a  b\u00e9" in pages.get(f"/events/{failed}").text
 
     def test_show_their_payload(self, pages: FlaskClient, failed: str) -> None:
         assert "&#34;previous_attributes&#34;" in pages.get(f"/events/{failed}").text
@@ -304,7 +361,24 @@ class TestPaging:
         page_of(rows, lambda row: row, None)
         assert len(list(rows)) > 1000 - PAGE_ROWS - 7
 
-    @pytest.mark.parametrize("text", [None, "", "x", "1-", "-1", "1-a/b", "9" * 20 + "-a"])
+    @pytest.mark.parametrize("place", [Place(0, "a-b"), Place(10**11, "a@b.example/\n")])
+    def test_takes_every_id(self, place: Place) -> None:
+        assert place_in(str(place)) == place
+
+    def test_reads_no_whole_list_for_a_few_rows(self) -> None:
+        rows, before, pages = self.places(2 * MAX_READ + 10), None, 0
+        shown = list[Place]()
+        wanted = {rows[0], rows[MAX_READ + 5], rows[-1]}
+        while True:
+            left = (row for row in rows if before is None or row.created <= before.created)
+            page = page_of(left, lambda row: row, before, is_shown=wanted.__contains__)
+            shown, pages = shown + page.rows, pages + 1
+            if page.before is None:
+                break
+            before = place_in(str(page.before))
+        assert (set(shown), len(shown), pages) == (wanted, 3, 3)
+
+    @pytest.mark.parametrize("text", [None, "", "x", "1-", "-1", "9" * 20 + "-a", "\u0661-a"])
     def test_begins_at_the_beginning(self, text: str | None) -> None:
         assert place_in(text) is None
 

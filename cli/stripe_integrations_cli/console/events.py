@@ -12,8 +12,9 @@ from flask import Blueprint, Response, abort, redirect, render_template, request
 
 from stripe_integrations.actions import StripeEvent
 from stripe_integrations_cli.console.connection import live_events, stack
-from stripe_integrations_cli.console.paging import PAGE_ROWS
+from stripe_integrations_cli.console.paging import ID, PAGE_ROWS
 from stripe_integrations_cli.events import details, invoke_replay, summary
+from stripe_integrations_cli.output import printable
 
 events = Blueprint("events", __name__)
 
@@ -37,7 +38,7 @@ def list_events() -> str:
     )
 
 
-@events.get("/events/<event_id>")
+@events.get(f"/events/{ID.format('event_id')}")
 def show(event_id: str) -> str:
     """Show an event: its state, its attempts, what it changed or why not, and its payload."""
     event = StripeEvent.get(event_id)
@@ -48,11 +49,17 @@ def show(event_id: str) -> str:
         "event.html",
         event=event,
         shown={**summary(event), **details(event)},
-        payload=None if payload is None else json.dumps(payload, indent=2, ensure_ascii=False),
+        payload=None if payload is None else _lines_of(payload),
     )
 
 
-@events.post("/events/<event_id>/replay")
+def _lines_of(payload: dict[str, Any]) -> str:
+    """Return a payload as JSON, without characters that change how the others are shown."""
+    lines = json.dumps(payload, indent=2, ensure_ascii=False).split("\n")
+    return "\n".join(map(printable, lines))
+
+
+@events.post(f"/events/{ID.format('event_id')}/replay")
 def replay(event_id: str) -> Any:
     """Apply an event again, from the state that Stripe has now."""
     invoke_replay(stack(), {"event_id": event_id})

@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 PAGE_ROWS = 50
-_PLACE = re.compile(r"(\d{1,12})-(\w{1,255})", re.ASCII)
+MAX_READ = 1000
+"""How many rows are read for a page that shows few of them."""
+MAX_ID = 255
+"""The characters that an id may have: Stripe's limit."""
+ID = f"<string(maxlength={MAX_ID}):{{}}>"
+"""The part of a route that is an id, for `str.format` with its name."""
+_PLACE = re.compile(rf"([0-9]{{1,12}})-(.{{1,{MAX_ID}}})", re.DOTALL)
 
 
 class Place(NamedTuple):
@@ -40,7 +46,7 @@ class Page(Generic[T]):
     Parameters
     ----------
     rows : list
-        What it shows.
+        What it shows; none where too many others had to be read.
     before : Place or None
         Where the next page begins; None at the end of the list.
     """
@@ -55,7 +61,13 @@ def place_in(text: str | None) -> Place | None:
     return Place(int(found[1]), found[2]) if found else None
 
 
-def page_of(rows: Iterable[T], place_of: Callable[[T], Place], before: Place | None) -> Page[T]:
+def page_of(
+    rows: Iterable[T],
+    place_of: Callable[[T], Place],
+    before: Place | None,
+    *,
+    is_shown: Callable[[T], bool] = lambda _: True,
+) -> Page[T]:
     """Return the rows after a place.
 
     Parameters
@@ -65,11 +77,19 @@ def page_of(rows: Iterable[T], place_of: Callable[[T], Place], before: Place | N
     place_of : callable
         The place of a row.
     before : Place or None
-        The last row of the page before.
+        The last row that was read for the page before.
+    is_shown : callable
+        Whether the page has a row; `MAX_READ` rows are read in any case.
     """
-    found = list(islice(_in_order(rows, place_of, before), PAGE_ROWS + 1))
-    shown = found[:PAGE_ROWS]
-    return Page(shown, place_of(shown[-1]) if len(found) > PAGE_ROWS else None)
+    shown: list[T] = []
+    last: Place | None = None
+    for read, row in enumerate(_in_order(rows, place_of, before)):
+        if len(shown) == PAGE_ROWS or read == MAX_READ:
+            return Page(shown, last)
+        last = place_of(row)
+        if is_shown(row):
+            shown.append(row)
+    return Page(shown, None)
 
 
 def _in_order(

@@ -15,6 +15,7 @@ from flask import Blueprint, Flask, Response, g, redirect, render_template, requ
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import make_server
 
+from stripe_integrations.errors import InvalidFieldError
 from stripe_integrations_cli.console.charts import RANGES, charts
 from stripe_integrations_cli.console.connection import connect
 from stripe_integrations_cli.console.customers import customers
@@ -22,6 +23,7 @@ from stripe_integrations_cli.console.events import events
 from stripe_integrations_cli.console.guard import HOST, guard
 from stripe_integrations_cli.console.live import LiveEvents
 from stripe_integrations_cli.console.runs import runs
+from stripe_integrations_cli.errors import UsageError
 from stripe_integrations_cli.events import outcome, summary
 from stripe_integrations_cli.output import plain, timestamp
 from stripe_integrations_cli.session import explained
@@ -113,13 +115,16 @@ def _stored_rows(records: Iterable[Any], *names: str) -> list[list[Any]]:
 
 def live_row(event: Any) -> dict[str, Any]:
     """Return what the live page shows of a changed event."""
-    return {**summary(event), "outcome": outcome(event)}
+    shown = {**summary(event), "outcome": outcome(event)}
+    return {name: plain(value) for name, value in shown.items()}
 
 
 def _error_page(error: Exception) -> tuple[str | Response, int]:
     status, message = 502, explained(error)
     if isinstance(error, HTTPException):
         status, message = error.code or 500, error.description or error.name
+    elif isinstance(error, UsageError | InvalidFieldError):
+        status = 400
     if message is None:
         status = 500
         # Its message may be personal: the operator sees it nowhere but here.
