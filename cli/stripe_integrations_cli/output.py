@@ -37,6 +37,8 @@ _TABLE_ROWS = 500
 _TEXTS = ("user", "reason", "problem", "found", "to_do")
 """The columns whose values are wrapped; anything else is to be copied."""
 _TEXT_WIDTH = 24
+_PADDING = 3
+"""Of two columns: rich puts a space before and after each, and one is shared."""
 
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
@@ -108,6 +110,10 @@ class Output:
             width += min(longest, _TEXT_WIDTH) if is_text else longest
         for row in rows:
             table.add_row(*(cell(row.get(name)) for name in columns))
+        self._print_wide(table, width)
+
+    def _print_wide(self, table: Table, width: int) -> None:
+        """Print a table that is at least as wide, also on a narrower terminal."""
         wide = Console(
             file=self.console.file,
             highlight=False,
@@ -137,7 +143,10 @@ class Output:
             table.add_column(overflow="fold")
             for name, value in values.items():
                 table.add_row(name, cell(value))
-            self.console.print(table)
+            words = (word for value in values.values() for word in plain(value).split())
+            longest = max((Text(word).cell_len for word in words), default=0)
+            # An address or an id is to be copied: it is not cut.
+            self._print_wide(table, max(map(len, values), default=0) + longest + _PADDING)
         else:
             for name, value in values.items():
                 self.line(f"{name}\t{plain(value)}")

@@ -17,7 +17,7 @@ from stripe_integrations.models import Customer
 from stripe_integrations_cli.console.paging import MAX_READ, PAGE_ROWS, Place, page_of, place_in
 from stripe_integrations_cli.console.server import application, served
 from stripe_integrations_cli.stack import Stack
-from tests.cli.conftest import STACK
+from tests.cli.conftest import STACK, Run
 from tests.stripe_changes import rename_later
 from tests.world import EMAIL, World, exhaust, stored_event
 
@@ -259,6 +259,14 @@ class Browser:
         assert len(self.base) > 8
         assert f"Path={self.base}" in cookie.split("; ")
         return cookie.partition(";")[0]
+
+
+class TestCommand:
+    def test_says_that_the_port_is_in_use(self, run: Run, address: str) -> None:
+        port = urlsplit(address).port
+        result = run("console", "--port", str(port))
+        assert result.exit_code == 1
+        assert f"error: port {port} can't be used: Address already in use" in result.stderr
 
 
 class TestGuard:

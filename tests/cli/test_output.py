@@ -38,6 +38,13 @@ class TestTerminal:
         for name in ("event", "type", "customer"):
             assert EVENT[name] in printed.getvalue()
 
+    @pytest.mark.parametrize("width", [40, 80, 300])
+    def test_addresses_are_never_cut(self, width: int) -> None:
+        output, printed = printing(width=width)
+        address = f"http://127.0.0.1:45678/{'a' * 8}/?token={'b' * 43}"
+        output.fields({"console": address, "reason": EVENT["reason"]})
+        assert address in printed.getvalue()
+
     def test_long_list_is_printed_before_its_end_is_read(self) -> None:
         output, printed = printing(width=80)
         known_before = []

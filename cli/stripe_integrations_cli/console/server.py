@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import threading
 import traceback
@@ -23,7 +24,7 @@ from stripe_integrations_cli.console.events import events
 from stripe_integrations_cli.console.guard import HOST, guard
 from stripe_integrations_cli.console.live import LiveEvents
 from stripe_integrations_cli.console.runs import runs
-from stripe_integrations_cli.errors import UsageError
+from stripe_integrations_cli.errors import CommandError, UsageError
 from stripe_integrations_cli.events import outcome, summary
 from stripe_integrations_cli.output import plain, timestamp
 from stripe_integrations_cli.session import explained
@@ -150,12 +151,18 @@ def served(app: Flask, port: int = 0) -> Iterator[str]:
     ------
     str
         The address to open.
+
+    Raises
+    ------
+    CommandError
+        The port can't be used.
     """
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)  # it would log addresses
-    server = make_server(HOST, port, app, threaded=True)
+    with _listening(port) as listening:
+        server = make_server(HOST, port, app, threaded=True, fd=listening.fileno())
     server.daemon_threads = True  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
-    address = guard(app, server.server_port)
+    address = guard(app, server.port)
     thread.start()
     try:
         yield address
@@ -163,3 +170,10 @@ def served(app: Flask, port: int = 0) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _listening(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise CommandError(f"port {port} can't be used: {error.strerror}") from None
