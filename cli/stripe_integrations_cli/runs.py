@@ -112,9 +112,7 @@ def stop(session: Session, run: RunArgument = None) -> None:
 def resume(session: Session, run: RunArgument = None, *, is_watched: WatchOption = True) -> None:
     """Resume a run that was stopped, or whose execution has failed."""
     run_id = run or status_of(session.stack, None)["run_id"]
-    if status_of(session.stack, run_id)["state"] == "finished":
-        raise CommandError(f"{run_id} is finished")
-    execution = execute(session.stack, {"run_id": run_id})
+    execution = resume_run(session.stack, run_id)
     _wait_for_resumption(session, run_id, execution)
     _watched(session, run_id, execution, is_watched=is_watched)
 
@@ -192,6 +190,19 @@ def add_runs(app: typer.Typer) -> None:
 def new_run(kind: str) -> str:
     """Return the id of a run that is started now."""
     return f"{kind}-{int(time.time())}"
+
+
+def resume_run(stack: Stack, run_id: str) -> str:
+    """Start an execution that continues a run, and return its ARN.
+
+    Raises
+    ------
+    CommandError
+        It is finished, or there is no such run.
+    """
+    if status_of(stack, run_id)["state"] == "finished":
+        raise CommandError(f"{run_id} is finished")
+    return execute(stack, {"run_id": run_id})
 
 
 def _run(session: Session, run_id: str, given: Json, *, is_watched: bool) -> None:

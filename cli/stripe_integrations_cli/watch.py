@@ -64,6 +64,14 @@ def execute(stack: Stack, given: Json, name: str | None = None) -> str:
     return arn
 
 
+def is_executed(stack: Stack) -> bool:
+    """Whether an execution is running; there is one run at a time."""
+    running = stack.client("stepfunctions").list_executions(
+        stateMachineArn=stack.outputs["WalkMachineArn"], statusFilter="RUNNING", maxResults=1
+    )
+    return bool(running["executions"])
+
+
 def watch(session: Session, run_id: str, execution: str | None = None) -> Json:
     """Show the progress of a run until it ends, and return its last status.
 

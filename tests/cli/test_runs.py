@@ -10,12 +10,14 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from flask.testing import FlaskClient
 
 from stripe_integrations.actions import StripeCustomer, User
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.errors import StripeIntegrationsError
 from stripe_integrations.models.run import PaymentMethodPolicy
 from stripe_integrations_cli import runs, watch
+from stripe_integrations_cli.console.server import application
 from stripe_integrations_cli.stack import Stack
 from tests import roles
 from tests.cli.conftest import Run, lines, objects
@@ -58,6 +60,10 @@ class Machine:
             cause = json.dumps({"errorMessage": str(error)})
             execution |= {"status": "FAILED", "error": type(error).__name__, "cause": cause}
         return {"executionArn": name}
+
+    def list_executions(self, *, statusFilter: str, **_: object) -> Json:  # noqa: N803
+        found = (each for each in self.executions.values() if each["status"] == statusFilter)
+        return {"executions": list(found)}
 
     def describe_execution(self, *, executionArn: str) -> Json:  # noqa: N803
         execution = self.executions[executionArn]
@@ -414,3 +420,42 @@ class TestTimeLeft:
         on_stripe(world, 2)
         result = run("backfill", "start")
         assert "2 objects" in result.stderr
+
+
+class TestConsole:
+    @pytest.fixture
+    def pages(self, stack: str, machine: Machine) -> FlaskClient:
+        return application(Stack(stack, boto3.Session())).test_client()
+
+    @pytest.fixture
+    def started(self, pages: FlaskClient, machine: Machine) -> str:
+        """A verification that is running."""
+        assert pages.post("/runs/verify").status_code == 302
+        (run_id,) = machine.executions
+        return run_id
+
+    def test_starts_no_second_run(self, pages: FlaskClient, machine: Machine, started: str) -> None:
+        refused = pages.post("/runs/verify")
+        assert refused.status_code == 409
+        assert f"{started} is in progress" in refused.text
+        assert list(machine.executions) == [started]
+
+    def test_resumes_a_run_whose_execution_has_failed(
+        self, pages: FlaskClient, machine: Machine, started: str
+    ) -> None:
+        assert "Resume" not in pages.get("/runs").text
+        machine.executions[started]["status"] = "FAILED"
+        for page in ("/runs", "/runs/progress"):
+            assert "No execution works on it" in pages.get(page).text
+        pages.post(f"/runs/{started}/resume")
+        assert machine.inputs[-1] == {"run_id": started}
+        assert "No execution works on it" not in pages.get("/runs").text
+
+    def test_resumes_no_run_that_is_finished(
+        self, pages: FlaskClient, machine: Machine, started: str
+    ) -> None:
+        while machine.describe_execution(executionArn=started)["status"] == "RUNNING":
+            pass
+        refused = pages.post(f"/runs/{started}/resume")
+        assert f"{started} is finished" in refused.text
+        assert list(machine.executions) == [started]

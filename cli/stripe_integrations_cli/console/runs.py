@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from flask import Blueprint, redirect, render_template, url_for
+from flask import Blueprint, abort, redirect, render_template, url_for
 
 from stripe_integrations_cli.console.connection import stack
 from stripe_integrations_cli.console.paging import PAGE_ROWS
-from stripe_integrations_cli.runs import new_run, reported
-from stripe_integrations_cli.watch import duration, execute, latest_status, line_of
+from stripe_integrations_cli.runs import new_run, reported, resume_run
+from stripe_integrations_cli.watch import duration, execute, is_executed, latest_status, line_of
 
 runs = Blueprint("runs", __name__)
 
@@ -35,6 +35,9 @@ def progress() -> str:
 @runs.post("/runs/verify")
 def verify() -> Any:
     """Start a verification."""
+    last = latest_status(stack())
+    if last and last["state"] == "running":
+        abort(409, f"{last['run_id']} is in progress: wait for its end, or stop it")
     run_id = new_run("verify")
     execute(stack(), {"kind": "verify"}, run_id)
     return redirect(url_for("runs.show", done="started"))
@@ -49,12 +52,16 @@ def stop(run_id: str) -> Any:
 
 @runs.post("/runs/<run_id>/resume")
 def resume(run_id: str) -> Any:
-    """Resume a run that was stopped."""
-    execute(stack(), {"run_id": run_id})
+    """Resume a run that was stopped, or whose execution has failed."""
+    resume_run(stack(), run_id)
     return redirect(url_for("runs.show", done="resumed"))
 
 
 def _shown(status: Json | None) -> Json:
     if status is None:
         return {}
-    return {"line": line_of(status), "took": duration(status["seconds"])}
+    return {
+        "line": line_of(status),
+        "took": duration(status["seconds"]),
+        "is_interrupted": status["state"] == "running" and not is_executed(stack()),
+    }
