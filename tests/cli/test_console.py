@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from queue import Empty, Queue
+from threading import Thread, current_thread
+from typing import cast
 from urllib.parse import urlsplit
 
 import boto3
@@ -13,9 +17,11 @@ from flask.testing import FlaskClient
 
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.config import UnassignedCustomers
-from stripe_integrations.models import Customer
+from stripe_integrations.models import Customer, Event
+from stripe_integrations_cli.console import live
 from stripe_integrations_cli.console.paging import MAX_READ, PAGE_ROWS, Place, page_of, place_in
 from stripe_integrations_cli.console.server import application, served
+from stripe_integrations_cli.errors import CommandError
 from stripe_integrations_cli.stack import Stack
 from tests.cli.conftest import STACK, Run
 from tests.stripe_changes import rename_later
@@ -193,6 +199,68 @@ class TestEvents:
 
     def test_show_their_payload(self, pages: FlaskClient, failed: str) -> None:
         assert "&#34;previous_attributes&#34;" in pages.get(f"/events/{failed}").text
+
+
+class Changes:
+    """Stands for the stream: events that tests write, or an error."""
+
+    def __init__(self) -> None:
+        self.written: Queue[str | Exception] = Queue()
+        self.readers: list[Thread] = []
+
+    def read(self, _: Stack, *, is_wanted: Callable[[], bool]) -> Iterator[Event]:
+        self.readers.append(current_thread())
+        while is_wanted():
+            try:
+                written = self.written.get(timeout=0.01)
+            except Empty:
+                continue
+            if isinstance(written, Exception):
+                raise written
+            yield stored_event(written)
+
+
+class TestLive:
+    @pytest.fixture
+    def changes(self, monkeypatch: pytest.MonkeyPatch) -> Changes:
+        changes = Changes()
+        monkeypatch.setattr(live, "changed_events", changes.read)
+        return changes
+
+    def opened(self, pages: FlaskClient) -> Iterator[bytes]:
+        """The lines that a page gets, after the first one."""
+        response = pages.get("/live/changes")
+        lines = cast("Iterator[bytes]", response.response)
+        assert next(lines) == b": connected\n\n"
+        return lines
+
+    def test_is_read_once_for_all_pages_until_the_last_is_closed(
+        self, pages: FlaskClient, changes: Changes, failed: str
+    ) -> None:
+        opened = [self.opened(pages) for _ in range(2)]
+        changes.written.put(failed)
+        for lines in opened:
+            assert failed.encode() in next(lines)
+        (reader,) = changes.readers
+        for lines in opened:
+            assert reader.is_alive()
+            cast("Generator[bytes]", lines).close()
+        reader.join(10)
+        assert not reader.is_alive()
+
+    def test_ends_with_an_error_and_is_read_again(
+        self, pages: FlaskClient, changes: Changes, failed: str
+    ) -> None:
+        opened = [self.opened(pages) for _ in range(2)]
+        changes.written.put(CommandError("the table has no stream"))
+        for lines in opened:
+            assert [json.loads(line.removeprefix(b"data: ")) for line in lines] == [
+                {"error": "the table has no stream"}
+            ]
+        again = self.opened(pages)
+        changes.written.put(failed)
+        assert failed.encode() in next(again)
+        assert len(changes.readers) == 2
 
 
 class TestErrors:

@@ -93,6 +93,8 @@ def changes() -> Response:
                 except Empty:
                     yield ": nothing\n\n"  # fails if the page is closed
                     continue
-                yield f"data: {json.dumps(row, default=str)}\n\n"
+                yield f"data: {json.dumps(row)}\n\n"
+                if "error" in row:
+                    return
 
     return Response(lines(), mimetype="text/event-stream")

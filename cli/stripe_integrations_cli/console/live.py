@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Full, Queue
 from threading import Lock, Thread
 from typing import Any
@@ -38,7 +38,7 @@ class LiveEvents:
 
     @contextmanager
     def subscribed(self) -> Iterator[Queue[Row]]:
-        """Yield a queue that gets the changes from now on; an error has the key `error`."""
+        """Yield a queue that gets the changes from now on; an error, with this key, is the last."""
         page = Queue[Row](_MAX_ROWS)
         with self._lock:
             self._pages.append(page)
@@ -55,10 +55,12 @@ class LiveEvents:
         try:
             with self._stack.in_process():
                 for event in changed_events(self._stack, is_wanted=self._is_wanted):
-                    self._send(self._row(event))
+                    row = self._row(event)
+                    with self._lock:
+                        self._send(row)
         except Exception as error:
-            self._send({"error": explained(error) or type(error).__name__})
-            with self._lock:
+            with self._lock:  # a page that is opened now has to start the next reader
+                self._send({"error": explained(error) or type(error).__name__})
                 self._reader = None
 
     def _is_wanted(self) -> bool:
@@ -69,9 +71,6 @@ class LiveEvents:
             return self._reader is not None
 
     def _send(self, row: Row) -> None:
-        with self._lock:
-            for page in self._pages:
-                try:
-                    page.put_nowait(row)
-                except Full:
-                    continue
+        for page in self._pages:
+            with suppress(Full):
+                page.put_nowait(row)
