@@ -6,7 +6,7 @@ The double loses, duplicates and holds deliveries on request, and is slow or fai
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from flask import Blueprint, abort, redirect, render_template, request, url_for
@@ -32,6 +32,9 @@ ACTIONS = {
     "clear": "End the faults of requests",
 }
 """What the double can be asked for, and what its buttons say."""
+
+
+N = TypeVar("N", int, float)
 
 
 @contextmanager
@@ -77,24 +80,24 @@ def double_pages(server: StripeDoubleServer) -> Blueprint:
     def act(action: str) -> Any:
         if action not in ACTIONS:
             abort(404)
-        times = number(request.form.get("times", "1"), MAX_TIMES)
-        seconds = number(request.form.get("seconds", "1"), MAX_SECONDS)
+        times = number(int, request.form.get("times", "1"), MAX_TIMES)
+        seconds = number(float, request.form.get("seconds", "1"), MAX_SECONDS)
         with server.use() as double:
             match action:
                 case "drop":
-                    double.webhooks.drop_next(int(times))
+                    double.webhooks.drop_next(times)
                 case "duplicate":
-                    double.webhooks.duplicate_next(int(times))
+                    double.webhooks.duplicate_next(times)
                 case "hold":
                     double.webhooks.hold()
                 case "release":
                     double.webhooks.release("reversed")
                 case "slow":
-                    double.faults.delay(seconds, int(times))
+                    double.faults.delay(seconds, times)
                 case "fail":
-                    double.faults.fail_next(int(times), status=500)
+                    double.faults.fail_next(times, status=500)
                 case "limit":
-                    double.faults.fail_next(int(times), status=429)
+                    double.faults.fail_next(times, status=429)
                 case "clear":
                     double.faults.clear()
         return redirect(url_for("double.show"))
@@ -102,10 +105,10 @@ def double_pages(server: StripeDoubleServer) -> Blueprint:
     return pages
 
 
-def number(text: str, most: float) -> float:
+def number(kind: type[N], text: str, most: N) -> N:
     """Return a positive number of a form, or refuse the request."""
     try:
-        value = float(text)
+        value = kind(text)
     except ValueError:
         abort(400, "not a number")
     if not 0 < value <= most:

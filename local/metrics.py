@@ -69,24 +69,26 @@ class Extraction:
 
 def metric_data(line: str) -> Iterator[tuple[str, Json]]:
     """Yield the namespaces and the values of the metrics in a line of a log."""
-    try:
-        logged = json.loads(line)
-        directives = logged["_aws"]["CloudWatchMetrics"]
-        seconds = logged["_aws"]["Timestamp"] / 1000
-    except (ValueError, KeyError, TypeError):
-        return  # a custom handler may print anything
-    for directive in directives:
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        # A custom handler may print anything: nothing of a line that can't be read is put.
+        yield from list(_metric_data(json.loads(line)))
+
+
+def _metric_data(logged: Json) -> Iterator[tuple[str, Json]]:
+    seconds = logged["_aws"]["Timestamp"] / 1000
+    for directive in logged["_aws"]["CloudWatchMetrics"]:
         for names in directive["Dimensions"]:
             dimensions = [{"Name": name, "Value": str(logged[name])} for name in names]
             for metric in directive["Metrics"]:
                 value = logged[metric["Name"]]
+                values = value if isinstance(value, list) else [value]
                 yield (
                     directive["Namespace"],
                     {
                         "MetricName": metric["Name"],
                         "Dimensions": dimensions,
                         "Timestamp": seconds,
-                        "Values": value if isinstance(value, list) else [value],
+                        "Values": [float(each) for each in values],
                         "Unit": metric.get("Unit", "None"),
                     },
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from queue import Empty, Queue
 from threading import Thread, current_thread
@@ -330,6 +331,16 @@ class Browser:
 
 
 class TestCommand:
+    def test_says_what_is_not_installed(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in [each for each in sys.modules if each.split(".")[0] == "flask"]:
+            monkeypatch.setitem(sys.modules, module, None)
+        for module in [each for each in sys.modules if ".console." in each]:
+            if not module.endswith(".command"):
+                monkeypatch.delitem(sys.modules, module)
+        result = run("console")
+        assert result.exit_code == 1
+        assert "flask is not installed: install the package with the extra cli" in result.stderr
+
     def test_says_that_the_port_is_in_use(self, run: Run, address: str) -> None:
         port = urlsplit(address).port
         result = run("console", "--port", str(port))

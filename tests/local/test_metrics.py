@@ -32,6 +32,21 @@ def test_has_each_value_and_its_dimensions() -> None:
     }
 
 
-@pytest.mark.parametrize("printed", ["", "text", "[]", "1", "{}", '{"_aws": 1}', '{"_aws": {}}'])
+def of_aws(*directives: Any) -> str:
+    return json.dumps({"_aws": {"Timestamp": 1, "CloudWatchMetrics": directives}, "N": "a"})
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        *("", "text", "[]", "1", "{}", '{"_aws": 1}', '{"_aws": {}}'),
+        of_aws(1),
+        of_aws({"Namespace": "N"}),
+        of_aws({"Namespace": "N", "Dimensions": [["none"]], "Metrics": [{"Name": "N"}]}),
+        of_aws({"Namespace": "N", "Dimensions": [[]], "Metrics": ["N"]}),
+        of_aws({"Namespace": "N", "Dimensions": [[]], "Metrics": [{"Name": "none"}]}),
+        of_aws({"Namespace": "N", "Dimensions": [[]], "Metrics": [{"Name": "N"}]}),
+    ],
+)
 def test_ignores_what_has_none(printed: str) -> None:
     assert list(metric_data(printed)) == []

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from stripe_integrations_cli.errors import CommandError
 from stripe_integrations_cli.session import Session
 
 
@@ -24,7 +25,12 @@ def console(
     They are reached from this machine alone, by the address that is printed, and use your AWS
     credentials.
     """
-    from stripe_integrations_cli.console.server import application, served  # noqa: PLC0415 - other commands need no web server
+    try:
+        from stripe_integrations_cli.console.server import application, served  # noqa: PLC0415 - other commands need no web server
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"{error.name} is not installed: install the package with the extra cli"
+        ) from None
 
     with served(application(session.stack), port) as address:
         session.output.fields({"console": address})
