@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions
@@ -28,6 +29,7 @@ def client_config() -> Config:
 
 
 _clients: dict[str, Any] = {}
+_making = Lock()
 
 
 def client(service: str) -> Any:
@@ -36,8 +38,9 @@ def client(service: str) -> Any:
     botocore makes it, on which boto3 is built: its resources and transfers are not needed, and
     importing them would slow every cold start.
     """
-    if service not in _clients:
-        _clients[service] = _session().create_client(service, config=client_config())
+    with _making:  # a session can't make two clients at a time
+        if service not in _clients:
+            _clients[service] = _session().create_client(service, config=client_config())
     return _clients[service]
 
 
