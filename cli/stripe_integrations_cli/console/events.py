@@ -24,7 +24,7 @@ _KEEPALIVE_SECONDS = 10
 
 @events.get("/events")
 def list_events() -> str:
-    """Show the events in a state that is not final, last received first."""
+    """Show the events in a state that is not final, those that are due last first."""
     state = request.args.get("state", "failed")
     if state not in _STATES:
         abort(404)

@@ -93,9 +93,9 @@ class StripeEvent:
         """Find stored events, newest first, without their payloads.
 
         The events of a customer, and those in the states pending, waiting and failed, are read from
-        an index, eventually consistent; those in such a state, of no customer, are in the order of
-        their receipt. Without a user, a customer or such a state, the whole table
-        is read.
+        an index, eventually consistent. Of such a state alone, those whose next attempt is last
+        come first: the waiting ones that were received last, and the failed ones that failed last.
+        Without a user, a customer or such a state, the whole table is read.
 
         Parameters
         ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,8 @@ FIRST_LOOKUP_SECONDS = 120
 QUEUED_STATES = (EventState.PENDING, EventState.WAITING, EventState.FAILED)
 """The states whose events are in the index `by_queue`."""
 _PAGE_ITEMS = 1000
+_LISTED_ITEMS = 100
+"""A page of a list, of which often only the beginning is needed."""
 _ENTRY_ATTRIBUTES = ["pk", "sk", "record_type", "customer_id", "claimed_at"]
 
 
@@ -150,15 +153,19 @@ def newest_of_customer(
         raise unavailable(error) from error
 
 
-def ids_in_state(state: EventState) -> list[str]:
-    """Find the ids of the events in one of the `QUEUED_STATES`, last received first."""
+def ids_in_state(state: EventState) -> Iterator[str]:
+    """Find the ids of the events in one of the `QUEUED_STATES`.
+
+    Those whose next attempt is last come first: the waiting ones that were received last, and the
+    failed ones that failed last. No more of the index is read than is needed.
+    """
     queues = {EventState.WAITING: (WAITING_QUEUE,), EventState.FAILED: (FAILED_QUEUE,)}
-    found = [
-        (event.received_at, event.id_in_key)
+    each = (
+        _in_queue(queue, page_size=_LISTED_ITEMS, is_backward=True)
         for queue in queues.get(state, QUEUES)
-        for event in _in_queue(queue)
-    ]
-    return [stripe_id for _, stripe_id in sorted(found, reverse=True)]
+    )
+    merged = heapq.merge(*each, key=lambda event: -(event.next_attempt or 0))
+    return (event.id_in_key for event in merged)
 
 
 def scan_created(created_from: int, created_to: int) -> Iterator[FoundEvent]:
@@ -243,11 +250,17 @@ def created_between(
 
 
 def _in_queue(
-    queue: str, condition: Condition | None = None, page_size: int | None = None
+    queue: str,
+    condition: Condition | None = None,
+    page_size: int | None = None,
+    *,
+    is_backward: bool = False,
 ) -> Iterator[Event]:
-    """Events with the attributes that the index has."""
+    """Events with the attributes that the index has, those that are due first at the beginning."""
     try:
-        yield from Event.by_queue.query(queue, condition, page_size=page_size)
+        yield from Event.by_queue.query(
+            queue, condition, page_size=page_size, scan_index_forward=not is_backward
+        )
     except PynamoDBException as error:
         raise unavailable(error) from error
 

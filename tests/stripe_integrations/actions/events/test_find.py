@@ -1,4 +1,4 @@
-"""Finding events that are not final: in the order of their receipt, by few calls."""
+"""Finding events that are not final, by few calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.stripe_changes import rename_later
 from tests.world import World, exhaust
 
 
-def test_queued_events_are_in_the_order_of_receipt(world: World, customer: Customer) -> None:
+def test_events_that_failed_last_come_first(world: World, customer: Customer) -> None:
     received = []
     for name in ("first", "second", "third"):
         world.time += 10
