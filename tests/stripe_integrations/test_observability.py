@@ -90,8 +90,19 @@ class TestMetrics:
         world.rename(stripe_id, "Jane")
         world.deliver()
         assert measured(world) == {Metric.EVENTS_RECEIVED: 1}
+        world.time += 7
         world.stream()
-        assert measured(world) == {Metric.EVENTS_APPLIED: 1}
+        assert measured(world) == {Metric.EVENTS_APPLIED: 1, Metric.EVENT_DELAY: 7}
+
+    def test_delay_of_a_replayed_event_is_not_measured(self, world: World, stripe_id: str) -> None:
+        world.rename(stripe_id, "Jane")
+        world.deliver_and_apply()
+        world.time += 3600
+        world.measured.clear()
+        world.replay({"event_id": world.payload()["id"]})
+        found = measured(world)
+        assert Metric.EVENTS_APPLIED in found
+        assert Metric.EVENT_DELAY not in found
 
     def test_repeated_event_counts_as_received_only(self, world: World) -> None:
         world.context.begin_invocation(60_000)
