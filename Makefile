@@ -186,7 +186,7 @@ test-browser: .venv/ready .tools/sam/ready .tools/ministack/ready ## the console
 		.venv/bin/pytest --quiet tests/browser $(ARGS)
 
 .PHONY: screenshots
-screenshots: .venv/ready .tools/sam/ready .tools/ministack/ready ## the pictures in docs/console anew; needs Chromium
+screenshots: .venv/ready .tools/sam/ready .tools/ministack/ready ## the screenshots in docs/console anew; needs Chromium
 	@.venv/bin/python -m tests.browser.screenshots
 
 .PHONY: test-schemathesis

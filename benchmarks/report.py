@@ -173,7 +173,7 @@ def _growth(part: Json) -> list[str]:
 
 def _stream(part: Json) -> list[str]:
     head = ["batch size, factor, window", "events a second", "last applied after, s"]
-    head += ["invocations", "Stripe calls", "429s", "fetches a customer", "most"]
+    head += ["invocations", "Stripe calls", "429s", "fetches a customer", "most fetches"]
     head += ["delay, s: p50", "p99"]
     lines = _heading("Throughput of the stream", part)
     for name, rows in part["bursts"].items():

@@ -47,7 +47,7 @@ class Requests:
         function : str
             The function, by the name of its folder.
         receive : callable, optional
-            Stores an event of Stripe that the function needs; by default, the stage does.
+            Stores a Stripe event that the function needs; by default `Stage.receive`.
 
         Raises
         ------

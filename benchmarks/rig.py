@@ -135,7 +135,7 @@ class Rig:
         return self.requests.event(variant.function, receive)
 
     def _receive_by_base(self, payload: Json) -> None:
-        """Store an event as the older commit does: it can't read what a newer one has stored."""
+        """Store an event with the base commit's code: it can't read what newer code has stored."""
         if self._base_receiver is None:
             process = self.process(Variant("link_customer", "base"))
             self._base_receiver = self._running.enter_context(process)

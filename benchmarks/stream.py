@@ -1,9 +1,9 @@
 """How fast the stream applies a burst of events, by batch size and ParallelizationFactor.
 
 The functions run in virtual time, with the simulation's model of the event source mapping, its
-in-process database and the Stripe double, which enforces Stripe's rate limits. Everything is drawn
-from a seed and nothing is timed, so two runs of one commit have equal results. The program prints
-them as JSON::
+in-process database and the Stripe double, which enforces Stripe's rate limits. All random numbers
+are drawn from a seed and nothing is timed, so two runs of one commit have equal results. The
+program prints them as JSON::
 
     python -m benchmarks.stream --bursts "few customers" --mappings 50/1 50/2
 """
@@ -47,7 +47,7 @@ MAPPINGS = (
     *("10/2", "10/5", "10/10", "50/2", "50/5", "50/10"),
     *("50/1/1", "50/2/1"),
 )
-"""Batch size/ParallelizationFactor, and seconds of a batch window."""
+"""Batch size/ParallelizationFactor, or these/seconds of a batch window."""
 
 SHARDS = 4
 """A new on-demand table takes 4,000 write units a second, and each of its partitions 1,000."""
@@ -74,8 +74,8 @@ class Burst:
     customers, events_per_customer : int
         How many there are.
     ambiguous : float
-        The part of the customers whose events are of one second, so that they are fetched. The
-        events of the others are 20 seconds apart.
+        The share of the customers whose events are created in one second, so that they are fetched.
+        The events of the others are created 20 seconds apart.
     seconds_between : float
         The time from the events of one customer to those of the next.
     """
@@ -101,7 +101,7 @@ BURSTS = {
 
 
 def main() -> None:
-    """Print what each mapping makes of each burst."""
+    """Apply each burst with each mapping, and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stream", description=__doc__)
     parser.add_argument("--bursts", nargs="*", choices=BURSTS, default=list(BURSTS))
     parser.add_argument("--customers", type=int, help="of each burst, in place of the usual number")
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def measure(burst: Burst, mappings: Sequence[str]) -> list[Json]:
-    """Return what each mapping makes of a burst."""
+    """Apply a burst with each mapping, and return the results."""
     with Stage().running() as stage:
         stored = _Stored(stage, burst)
         return [_Run(stored, _rules(mapping)).run() for mapping in mappings]
@@ -217,12 +217,12 @@ class _Run:
         stored, schedule = self._stored, self._schedule
         for arrival, item in stored.arrivals:
             schedule.after(arrival, partial(self._store, item))
-        # Earlier, the sweep would list events before their time: Stripe has all of them already.
+        # Earlier, the sweep would list events that have yet to arrive: the double has all of them.
         schedule.after(stored.arrivals[-1][0] + EVERY_SECONDS / 2, self._timer.run)
-        side = SimulatedDatabase(
+        database = SimulatedDatabase(
             self._database, self._fleet, self._read_stream, lambda *_: None, DATABASE_SECONDS
         )
-        with responding(client(), side.respond):
+        with responding(client(), database.respond):
             schedule.run(self._should_continue)
         self._check_customers()
         delays = sorted(
@@ -254,7 +254,7 @@ class _Run:
     def request(
         self, method: str, path: str, given: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
-        """Carry a request of a function to Stripe and its response back."""
+        """Send a function's request to the Stripe double, and return the response, both delayed."""
         invocation = self._fleet.invocation()
         call = invocation.begin("stripe", f"{method} {path}", STRIPE_SECONDS)
         self._stage.time = self._schedule.now

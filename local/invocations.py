@@ -1,4 +1,4 @@
-"""What an invocation of a function did, as its log and the table have it."""
+"""What an invocation of a function did, according to its log and the table."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""CloudWatch's part of the local cloud: it makes metrics of what the functions log.
+"""Metrics of the local cloud, extracted from the functions' logs as CloudWatch does.
 
 Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
 """
@@ -19,8 +19,8 @@ from local.running import FUNCTIONS
 Json = dict[str, Any]
 
 POLL_SECONDS = 2.0
-MAX_DATA = 150
-"""How many values CloudWatch takes in a request."""
+MAX_DATA = 1000
+"""The most metrics in a request of PutMetricData."""
 
 
 @contextmanager

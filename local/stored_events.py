@@ -1,4 +1,4 @@
-"""What the table of the local cloud has of events that are not in the functions' logs."""
+"""What the functions' logs lack about events, read from the local cloud's table."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """An event as the table has it; what it has not is empty."""
+    """A stored event; attributes that the table lacks are empty."""
 
     kind: str = ""
     owner: str = ""

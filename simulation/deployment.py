@@ -34,7 +34,7 @@ class MappingRules:
     parallelization_factor : int
         How many batches of one shard are in progress at a time.
     batch_window : float
-        Seconds for which records are gathered, unless the batch is full before.
+        Seconds for which records are gathered, unless the batch is full earlier.
     """
 
     batch_size: int = 100

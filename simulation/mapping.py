@@ -1,9 +1,9 @@
 """The event source mapping from the table's stream to its function, by AWS's rules.
 
-Each shard is read in order, by as many slots as the parallelization factor says: an item's records
-are all of one slot, which has one batch in progress at a time. A failed batch is split or retried
-until its retries or its age run out; then a message goes to the failure destination and the slot
-resumes. Slots do not wait for each other. Follows
+Each shard is read in order, by as many slots as the parallelization factor: a slot has one batch in
+progress at a time, and all records of an item belong to one slot. A failed batch is split or
+retried until its retries or its age run out; then a message goes to the failure destination and the
+slot resumes. Slots do not wait for each other. Follows
 https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html,
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html and
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
@@ -33,7 +33,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Slot(NamedTuple):
-    """What reads a part of a shard.
+    """One of the concurrent readers of a shard.
 
     Parameters
     ----------
@@ -166,13 +166,13 @@ class StreamMapping:
         self._invoke(batch.records, lambda outcome: self._finish(slot, outcome))
 
     def _read(self, slot: Slot) -> tuple[list[Json], int]:
-        """The next records of a slot that pass the filters, at most one batch, and their end."""
+        """The next records of a slot, at most one batch, and the position after them."""
         records: list[Json] = []
         log, position = self._shards[slot.shard], self._position[slot]
         while position < len(log) and len(records) < self._rules.batch_size:
             record = log[position]
             position += 1
-            if self._is_wanted(record) and self._slot_number(record) == slot.number:
+            if self._passes_filters(record) and self._slot_number(record) == slot.number:
                 records.append(record)
         return records, position
 
@@ -182,11 +182,11 @@ class StreamMapping:
         digest = blake2b(key.encode(), digest_size=8).digest()
         return int.from_bytes(digest) % self._rules.parallelization_factor
 
-    def _is_wanted(self, record: Json) -> bool:
+    def _passes_filters(self, record: Json) -> bool:
         return any(matches(record, pattern) for pattern in self._rules.patterns)
 
     def _gathers(self, slot: Slot, number: int) -> bool:
-        """Return whether a slot with so many records waits for more."""
+        """Return whether a slot with this number of records waits for more."""
         since = self._gathered_since.setdefault(slot, self._schedule.now)
         is_over = self._schedule.now - since >= self._rules.batch_window
         if is_over or number >= self._rules.batch_size:

@@ -300,7 +300,7 @@ class TestDuration:
 
 class TestStream:
     def test_batches_run_one_after_the_other_by_default(self) -> None:
-        """Concurrent batches of one customer each fetch it, by the benchmark's part stream."""
+        """Concurrent batches of one customer each fetch it: see docs/benchmarks.md."""
         assert STREAM["ParallelizationFactor"] == {"Ref": "ParallelizationFactor"}
         declared = PARAMETERS["ParallelizationFactor"]
         limits = (declared["Default"], declared["MinValue"], declared["MaxValue"])

@@ -1,4 +1,4 @@
-"""Chromium, which drives the tests of pages: the machine's own, as its packages install it."""
+"""Chromium for the tests of the console: the one that is installed on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox",  # a container has no sandbox, and the pages are ours
     "--disable-gpu",
-    "--disable-background-networking",  # it would look up addresses of its own
+    "--disable-background-networking",  # it would send requests of its own
     "--disable-component-update",
 )
 
 
 def install() -> str:
-    """Return the path of the program, which is not fetched: its package needs an administrator."""
+    """Return the path of the program. It is not downloaded: only root can install its package."""
     for program in PROGRAMS:
         if found := shutil.which(program):
             return found

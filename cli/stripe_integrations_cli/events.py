@@ -182,7 +182,7 @@ def invoke_replay(
     request : mapping
         Which events: see the function replay_events.
     say : callable
-        Gets the progress as a text.
+        Called with the progress, as text.
     """
     replayed, cursor = 0, dict[str, Any]()
     while True:
@@ -279,7 +279,7 @@ def summary(event: Any) -> dict[str, Any]:
 
 
 def details(event: Any) -> dict[str, Any]:
-    """Return what is shown of one event besides its summary: no payload."""
+    """Return the fields of one event that its summary lacks, without its payload."""
     payload = event.webhook_message or {}
     previous = payload.get("data", {}).get("previous_attributes") or {}
     is_queued = str(event.state) in ("pending", "waiting")

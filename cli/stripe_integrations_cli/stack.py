@@ -69,7 +69,7 @@ class Deployment:
 
     def client(self, service: str) -> Any:
         """Return a client of an AWS service."""
-        with self._lock:  # boto3 can't make two clients at a time
+        with self._lock:  # a boto3 session is not thread-safe
             if service not in self._clients:
                 config = _ONE_INVOCATION if service == "lambda" else None
                 self._clients[service] = self._session.client(service, config=config)

@@ -35,7 +35,7 @@ def changed_events(
     user_id : str or None
         Only events of this user.
     is_wanted : callable
-        Asked before each read of the stream: False ends it.
+        Called before each read of the stream; False ends the iteration.
     """
     last: dict[str, tuple[Any, ...]] = {}
     for stripe_id in _written_ids(stack, is_wanted):

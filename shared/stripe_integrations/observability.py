@@ -49,7 +49,7 @@ class Metric(Enum):
     EVENTS_APPLIED = "EventsApplied", "events that took effect, or whose custom handlers ran"
     EVENT_DELAY = (
         "EventDelay",
-        "time from Stripe's creation of an event to the end of its first application",
+        "time from an event's creation on Stripe until it was applied, replays excluded",
         MetricUnit.Seconds,
     )
     EVENTS_IGNORED = "EventsIgnored", "events that changed nothing, for a stated reason"

@@ -123,7 +123,7 @@ class Database:
         return sum(map(dynamodb._item_size_bytes, self.items(table_name)))
 
     def start_stream(self, table_name: str, view_type: str, shards: int = SHARDS) -> Stream:
-        """Let a table have a stream of its changes from now on, in so many shards."""
+        """Start a stream of a table's changes, with this number of shards."""
         return self._streams.setdefault(table_name, Stream(table_name, view_type, shards))
 
     def stream(self, table_name: str) -> Stream:

@@ -8,7 +8,7 @@ from simulation.database.responses import Json
 
 _REGION = "eu-west-1"
 SHARDS = 2
-"""How many a stream has by default."""
+"""The default number of shards of a stream."""
 
 
 class Stream:
@@ -24,7 +24,7 @@ class Stream:
     view_type : str
         KEYS_ONLY, NEW_IMAGE, OLD_IMAGE or NEW_AND_OLD_IMAGES.
     shards : int
-        How many there are.
+        The number of shards.
 
     Attributes
     ----------

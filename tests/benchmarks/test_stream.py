@@ -16,7 +16,7 @@ CUSTOMERS = 2
 
 
 def measure(*mappings: str) -> list[dict[str, Any]]:
-    """What mappings make of a burst, in a process of its own: the program changes libraries."""
+    """The results of a burst, in a process of its own: the program patches libraries."""
     arguments = ("--bursts", BURST, "--customers", str(CUSTOMERS), "--mappings", *mappings)
     rows: list[dict[str, Any]] = parts.run("stream", *arguments)[BURST]
     return rows

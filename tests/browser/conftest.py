@@ -15,8 +15,8 @@ from local.cloud import Cloud, local_cloud
 from local.console import local_console
 from tools import chromium
 
-PATIENCE = 60_000
-"""Milliseconds: the machine may be slow."""
+TIMEOUT_MS = 60_000
+"""Of an action or an expectation: the machine may be slow."""
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ class Console:
 def console(browser: Browser, address: str) -> Iterator[Console]:
     """A page of the operator, in which no script fails and nothing is loaded from elsewhere."""
     context = browser.new_context()
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
     own, wrong = urlsplit(address).netloc, list[str]()
     page.on("pageerror", lambda error: wrong.append(str(error)))

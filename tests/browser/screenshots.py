@@ -1,6 +1,6 @@
-"""Takes the pictures of docs/console, of a local cloud in which a little has happened.
+"""Takes the screenshots in docs/console, of a local cloud with a customer and its events.
 
-python -m tests.browser.screenshots
+Run by ``python -m tests.browser.screenshots``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ SIZE = {"width": 1100, "height": 720}
 
 
 def main() -> int:
-    """Take all pictures; returns the exit code."""
+    """Take all screenshots; returns the exit code."""
     FOLDER.mkdir(exist_ok=True)
     with (
         local_cloud(printed_step, {"UnassignedCustomers": "store"}) as cloud,
         local_console(cloud) as address,
         running_browser() as browser,
     ):
-        customer = happened(cloud)
+        customer = add_customer(cloud)
         base = address.partition("/?")[0]
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport=SIZE, color_scheme=scheme)  # type: ignore[arg-type]
@@ -41,8 +41,8 @@ def main() -> int:
     return 0
 
 
-def happened(cloud: Cloud) -> str:
-    """Let a customer subscribe, and Stripe send its events late; returns its id."""
+def add_customer(cloud: Cloud) -> str:
+    """Create a customer that subscribes, wait until its events are applied, and return its id."""
     assert cloud.stripe.double, "this needs the double: unset STRIPE_API_KEY"
     body = {"user_id": "user-1", "billing_email": "jenny@example.com", "name": "Jenny Rosen"}
     created = cloud.request("POST", "/customers", json.dumps(body).encode())

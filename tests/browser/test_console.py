@@ -15,11 +15,11 @@ from playwright.sync_api import Page, expect
 
 from local.cloud import Cloud
 from local.stripe_double import StripeDouble
-from tests.browser.conftest import PATIENCE, Console
+from tests.browser.conftest import TIMEOUT_MS, Console
 
 _numbers = count(1)
 
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def one_failed(cloud: Cloud, customer: str) -> str:
     return stripe_id
 
 
-def agree(page: Page) -> None:
+def accept_next_dialog(page: Page) -> None:
     """Confirm the next question."""
     page.once("dialog", lambda dialog: dialog.accept())
 
@@ -207,7 +207,7 @@ class TestEvents:
         page.once("dialog", lambda dialog: dialog.dismiss())
         page.get_by_role("button", name="Replay all failed events").click()
         assert events_of(cloud, customer) == ["failed"]
-        agree(page)
+        accept_next_dialog(page)
         page.get_by_role("button", name="Replay all failed events").click()
         expect(page.locator("main")).to_contain_text("There are none")
         assert events_of(cloud, customer) == ["applied"]
@@ -247,9 +247,9 @@ class TestRuns:
         console.open("/runs")
         with double(cloud) as stripe:
             stripe.faults.delay(3, None, match="GET /v1/customers")
-        agree(page)
+        accept_next_dialog(page)
         page.get_by_role("button", name="Verify").click()
-        agree(page)
+        accept_next_dialog(page)
         page.get_by_role("button", name="Stop").click()
         expect(page.locator("#progress .state")).to_have_text("stopped")
         with double(cloud) as stripe:

@@ -88,7 +88,7 @@ class TestParts:
         assert sorted(each.name for each in tried) == sorted(each.name for each in MUTANTS)
 
     @pytest.mark.parametrize("part", ["0/4", "5/4", "4"])
-    def test_that_is_not_there_is_refused(
+    def test_invalid_one_is_refused(
         self, tried: list[Mutant], monkeypatch: pytest.MonkeyPatch, part: str
     ) -> None:
         monkeypatch.setattr(sys, "argv", ["mutation", "--part", part])

@@ -202,7 +202,7 @@ class StripeCustomer:
 
     @staticmethod
     def get_by_stripe_id(stripe_id: str) -> Customer | None:
-        """Read a customer of any user or of none, soft-deleted or not, with its children.
+        """Read a customer with its children: of any user or unassigned, soft-deleted or not.
 
         Stripe is not called. The read is strongly consistent.
 
@@ -214,7 +214,7 @@ class StripeCustomer:
         Returns
         -------
         Customer or None
-            None where it is not stored, or was erased.
+            None if it is not stored, or was erased.
         """
         from stripe_integrations.actions.customers.find import read_by_stripe_id  # noqa: PLC0415 - see above
 
@@ -235,8 +235,8 @@ class StripeCustomer:
             What the customers are to this deployment: a `CustomerState`; None for the active and
             the unassigned ones.
         created_to : int, optional
-            Unix seconds of Stripe's `created`, included: later ones are left out. The incomplete
-            ones are found in any case.
+            Unix seconds of Stripe's `created`, included: customers created later are left out. The
+            incomplete ones are not filtered.
 
         Yields
         ------

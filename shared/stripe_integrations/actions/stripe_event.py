@@ -93,9 +93,9 @@ class StripeEvent:
         """Find stored events, newest first, without their payloads.
 
         The events of a customer, and those in the states pending, waiting and failed, are read from
-        an index, eventually consistent. Of such a state alone, those whose next attempt is last
-        come first: the waiting ones that were received last, and the failed ones that failed last.
-        Without a user, a customer or such a state, the whole table is read.
+        an index, eventually consistent. With such a state alone, the latest next attempt is first:
+        for waiting events that is the last receipt, for failed ones the last failure. Without a
+        user, a customer or such a state, the whole table is read.
 
         Parameters
         ----------

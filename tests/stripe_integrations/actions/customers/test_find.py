@@ -26,19 +26,21 @@ class TestGetByStripeId:
         assert found
         assert not found.is_active
 
-    def test_reads_one_that_no_user_has(self, world: World, customer: Customer) -> None:
+    def test_reads_an_unassigned_one(self, world: World, customer: Customer) -> None:
         world.configure(unassigned_customers=UnassignedCustomers.STORE)
         StripeCustomer.release(USER)
         found = StripeCustomer.get_by_stripe_id(customer.stripe_id)
         assert found
         assert found.user_id is None
 
-    def test_reads_none_that_is_unknown_or_erased(self, world: World, customer: Customer) -> None:
+    def test_returns_none_for_an_unknown_or_erased_one(
+        self, world: World, customer: Customer
+    ) -> None:
         assert StripeCustomer.get_by_stripe_id("cus_none") is None
         StripeCustomer.erase(USER)
         assert StripeCustomer.get_by_stripe_id(customer.stripe_id) is None
 
-    def test_reads_none_by_the_id_of_a_payment_method(
+    def test_returns_none_for_the_id_of_a_payment_method(
         self, world: World, customer: Customer
     ) -> None:
         path = "/v1/payment_methods/pm_card_visa/attach"
@@ -46,12 +48,12 @@ class TestGetByStripeId:
         world.deliver_and_apply()
         assert StripeCustomer.get_by_stripe_id(method) is None
 
-    def test_refuses_what_is_no_text(self, world: World) -> None:
+    def test_refuses_an_id_that_is_no_string(self, world: World) -> None:
         with pytest.raises(InvalidFieldError):
             StripeCustomer.get_by_stripe_id(None)  # type: ignore[arg-type]
 
 
-def test_later_ones_are_left_out(world: World, customer: Customer) -> None:
+def test_created_to_leaves_out_later_customers(world: World, customer: Customer) -> None:
     world.time += 10
     newer = StripeCustomer.create(User("u-2"), EMAIL)
     assert newer.created
@@ -66,7 +68,7 @@ def test_later_ones_are_left_out(world: World, customer: Customer) -> None:
         assert [each.stripe_id for each in found] == expected
 
 
-def test_those_of_users_and_of_none_are_found_together(world: World, customer: Customer) -> None:
+def test_no_state_finds_active_and_unassigned_customers(world: World, customer: Customer) -> None:
     world.configure(unassigned_customers=UnassignedCustomers.STORE)
     other = StripeCustomer.create(User("u-2"), EMAIL)
     StripeCustomer.release(User("u-2"))
