@@ -29,7 +29,7 @@ ACTIONS = {
     "slow": "Be slow in the next responses",
     "fail": "Fail the next requests with 500",
     "limit": "Refuse the next requests with 429",
-    "clear": "End the faults of requests",
+    "clear": "Clear all faults",
 }
 """What the double can be asked for, and what its buttons say."""
 

@@ -161,8 +161,8 @@ class TestCustomers:
         page = console.page
         console.open(f"/customers/{customer}")
         expect(page.locator("main")).not_to_contain_text("Renamed on Stripe")
-        page.get_by_role("button", name="Update from Stripe").click()
-        expect(page.get_by_role("status")).to_contain_text("is updated from Stripe")
+        page.get_by_role("button", name="Synchronize with Stripe").click()
+        expect(page.get_by_role("status")).to_contain_text("was synchronized with Stripe")
         expect(page.locator("main")).to_contain_text("Renamed on Stripe")
 
     @pytest.mark.parametrize("by", ["user id", "Stripe id", "e-mail on Stripe"])
@@ -209,7 +209,7 @@ class TestEvents:
         assert events_of(cloud, customer) == ["failed"]
         accept_next_dialog(page)
         page.get_by_role("button", name="Replay all failed events").click()
-        expect(page.locator("main")).to_contain_text("There are none")
+        expect(page.locator("main")).to_contain_text("No events in this state")
         assert events_of(cloud, customer) == ["applied"]
 
     def test_appear_as_they_change(self, console: Console, cloud: Cloud, customer: str) -> None:
@@ -302,7 +302,7 @@ class TestStripeDouble:
         for name in ("Older", "Newer"):
             rename(cloud, customer, name)
         console.open("/double/")
-        expect(console.page.get_by_text("2 are pending")).to_be_visible()
+        expect(console.page.get_by_text("Pending: 2")).to_be_visible()
         console.page.get_by_role("button", name="Send what is held, newest first").click()
         cloud.wait_until(lambda: len(events_of(cloud, customer)) == 3, "they are received")
         with double(cloud) as stripe:
@@ -328,7 +328,7 @@ class TestStripeDouble:
         faults = page.get_by_role("region", name="Faults", exact=True)
         expect(faults).to_contain_text(kind)
         expect(faults).to_contain_text("7")
-        page.get_by_role("button", name="End the faults of requests").click()
+        page.get_by_role("button", name="Clear all faults").click()
         expect(page.locator("main")).to_contain_text("There are none")
 
 

@@ -82,7 +82,7 @@ class TestCustomers:
         path = f"/customers/{customer.stripe_id}/sync"
         response = pages.post(path, follow_redirects=True)
         assert "Renamed" in response.text
-        assert "updated from Stripe" in response.text
+        assert "synchronized with Stripe" in response.text
 
     def test_shows_events_of_one_that_is_not_stored(
         self, pages: FlaskClient, world: World, customer: Customer, failed: str
@@ -405,7 +405,7 @@ class TestGuard:
         assert browser.request(method, path, headers)[0] == 403
         assert stored_event(failed).state == "failed"
 
-    def test_takes_its_own_forms(self, address: str, failed: str) -> None:
+    def test_accepts_its_own_forms(self, address: str, failed: str) -> None:
         browser = Browser(address)
         headers = {
             "Cookie": browser.cookie(address),

@@ -35,7 +35,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """A chart: its title, what it is made of, and whether it has bars, one on the other."""
+    """A chart: its title, what it is made of, and whether it has stacked bars."""
 
     title: str
     series: tuple[Series, ...]
@@ -62,7 +62,7 @@ CHARTS = (
         has_bars=True,
     ),
     Description(
-        "Seconds from Stripe's event to the applied record",
+        "Seconds from an event's creation on Stripe until it was applied",
         (Series("EventDelay", "Average", "average"), Series("EventDelay", "Maximum", "longest")),
     ),
     Description(
@@ -187,7 +187,7 @@ def _image(
         show_minor_x_labels=False,
         show_dots=True,
         dots_size=2,
-        no_data_text="nothing in this time",
+        no_data_text="no data in this period",
         max_scale=6,
         include_x_axis=True,
     )

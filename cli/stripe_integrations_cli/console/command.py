@@ -22,7 +22,7 @@ def console(
 ) -> None:
     """Serve pages about the stack's customers, events and runs on this machine, until Ctrl-C.
 
-    They are reached from this machine alone, by the address that is printed, and use your AWS
+    They can be reached only from this machine, by the address that is printed, and use your AWS
     credentials.
     """
     try:

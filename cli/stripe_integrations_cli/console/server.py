@@ -47,7 +47,7 @@ DONE = {
     "resumed": "The run is resumed.",
     "started": "The run is started.",
     "stopping": "The run stops after the pages that are being read.",
-    "synchronized": "The customer is updated from Stripe.",
+    "synchronized": "The customer was synchronized with Stripe.",
 }
 """What a page says after a form was sent."""
 
@@ -132,7 +132,7 @@ def _error_page(error: Exception) -> tuple[str | Response, int]:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
         print(f"a page failed: {where}", file=sys.stderr)  # noqa: T201 - the console's own log
-        message = f"a bug: {where}"
+        message = f"This is a bug: {where}"
     return render_template("error.html", status=status, message=message), status
 
 

@@ -44,7 +44,7 @@ if (live) {
   status.textContent = "Connecting…";
   const source = new EventSource(live.dataset.source);
   source.onopen = () => { status.textContent = "Connected: changes are shown as they happen."; };
-  source.onerror = () => { status.textContent = "The connection was lost; it is made again."; };
+  source.onerror = () => { status.textContent = "The connection was lost; reconnecting."; };
   source.onmessage = (message) => {
     const change = JSON.parse(message.data);
     if (change.error) {
