@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 
 import pytest
 from typer.testing import CliRunner
@@ -235,6 +237,29 @@ def first_applied(printed: Path, cloud: Cloud, customer: str) -> dict[str, Any]:
                 found: dict[str, Any] = event
                 return found
     raise AssertionError("the tail has printed no applied event")
+
+
+class TestConsole:
+    def test_is_served_until_ctrl_c(self, operator: Operator, customer: str) -> None:
+        process = operator.start("console")
+        try:
+            assert process.stdout
+            name, address = process.stdout.readline().rstrip("\n").split("\t")
+            assert name == "console"
+            opener = build_opener(ProxyHandler({}), HTTPCookieProcessor())
+            with opener.open(address, timeout=60) as response:
+                assert "token" not in response.url
+                assert customer in response.read().decode()
+            with pytest.raises(HTTPError, match="403"):
+                build_opener(ProxyHandler({})).open(response.url, timeout=60)
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+
+    def test_prints_its_address_in_a_terminal(self, operator: Operator, customer: str) -> None:
+        status, screen = operator.terminal("console", interrupt_at="token=")
+        assert status == 130
+        assert re.search(r"http://127\.0\.0\.1:\d+/\S+/\?token=", plain(screen))
 
 
 class TestRuns:
