@@ -390,13 +390,6 @@ MUTANTS = (
         seed=39,
     ),
     Mutant(
-        "effect on a released record relied on",
-        f"{_EVENTS}/apply.py",
-        "    if is_ambiguous or may_lack_effect:\n",
-        "    if is_ambiguous:\n",
-        seed=1203,
-    ),
-    Mutant(
         "create without the check for existing customers",
         f"{_CUSTOMERS}/create.py",
         '        require_no_existing_customer(request["stripe"]["email"])\n',
