@@ -390,12 +390,6 @@ MUTANTS = (
         seed=39,
     ),
     Mutant(
-        "create without the check for existing customers",
-        f"{_CUSTOMERS}/create.py",
-        '        require_no_existing_customer(request["stripe"]["email"])\n',
-        "",
-    ),
-    Mutant(
         "create blocked by a customer that is being created",
         f"{_CUSTOMERS}/guard.py",
         "if customer.stripe_id not in recorded and not customer.is_claimed()",
