@@ -446,10 +446,10 @@ class TestConsole:
         assert "Resume" not in pages.get("/runs").text
         machine.executions[started]["status"] = "FAILED"
         for page in ("/runs", "/runs/progress"):
-            assert "No execution works on it" in pages.get(page).text
+            assert "No execution is running" in pages.get(page).text
         pages.post(f"/runs/{started}/resume")
         assert machine.inputs[-1] == {"run_id": started}
-        assert "No execution works on it" not in pages.get("/runs").text
+        assert "No execution is running" not in pages.get("/runs").text
 
     def test_resumes_no_run_that_is_finished(
         self, pages: FlaskClient, machine: Machine, started: str
