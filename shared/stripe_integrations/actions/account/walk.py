@@ -219,9 +219,10 @@ def _steps(run_id: str, worker: str, rate_limiter: RateLimiter) -> Iterator[Step
             _finish(run, windows)
             return
         _wait_until_listed(run)
-        window = _lease(windows, worker)
+        window, checked_at = _lease(windows, worker), next_check_at(windows)
+        del windows  # a large run has thousands: none are kept while this worker waits
         if window is None:
-            if not _wait(run, windows):
+            if not _wait(run, checked_at):
                 return
             continue
         # Another worker that has taken the window reads its page again.
@@ -232,12 +233,11 @@ def _steps(run_id: str, worker: str, rate_limiter: RateLimiter) -> Iterator[Step
                 yield from _walk_window(run_id, window, rate_limiter)
 
 
-def _wait(run: Run, windows: list[Window]) -> bool:
+def _wait(run: Run, checked_at: int | None) -> bool:
     """Wait for a window: one to read, which another worker divides, or one whose checks are due.
 
     Returns whether there may be one: an invocation does not wait long for checks, but ends.
     """
-    checked_at = next_check_at(windows)
     if checked_at is None:
         _request_split(run.run_id, is_requested=True)
         current().sleep(_IDLE_SECONDS)
