@@ -150,8 +150,9 @@ class TestCustomers:
         expect(page.get_by_role("region", name="Cards")).to_contain_text("visa")
         timeline = page.locator(".timeline li")
         expect(timeline).to_have_count(2)
-        expect(timeline.first).to_contain_text("payment_method.attached")
-        expect(timeline.first).to_contain_text(f"applied to {customer} of user {user}")
+        # Those of one second are in the order of their ids.
+        attached = timeline.filter(has_text="payment_method.attached")
+        expect(attached).to_contain_text(f"applied to {customer} of user {user}")
         console.check_accessibility()
 
     def test_are_updated_from_stripe(self, console: Console, cloud: Cloud, customer: str) -> None:
