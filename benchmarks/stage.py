@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from io import BytesIO, StringIO
 from logging import StreamHandler
@@ -259,6 +259,7 @@ class Stage:
         usage.stored_bytes = self.database.stored_bytes(TABLE_NAME) - bytes_before
 
 
+@cache
 def timeout_milliseconds(function: str) -> int:
     """Return the time that an invocation of a function has, by template.yaml."""
     functions = of_type("AWS::Serverless::Function")

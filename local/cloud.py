@@ -497,15 +497,19 @@ def sam_deploy(template: Path, parameters: Mapping[str, str]) -> list[str]:
     return command + [f"{name}={value}" for name, value in parameters.items()]
 
 
-def sam_environment(endpoint: str) -> dict[str, str]:
-    """Return the environment in which SAM only uses the local AWS."""
+def aws_environment(endpoint: str) -> dict[str, str]:
+    """Return the environment in which a program uses the local AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_DEFAULT_REGION": REGION,
-        "SAM_CLI_POLL_DELAY": "0.5",
     }
+
+
+def sam_environment(endpoint: str) -> dict[str, str]:
+    """Return the environment in which SAM only uses the local AWS."""
+    return {**aws_environment(endpoint), "SAM_CLI_POLL_DELAY": "0.5"}
 
 
 def stack_parameters(used: Stripe) -> dict[str, str]:

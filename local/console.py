@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from unittest import mock
 
 import boto3
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 
-from local.cloud import ACCESS_KEY, REGION, SECRET_KEY, STACK, Cloud
+from local.cloud import REGION, STACK, Cloud, aws_environment
 from local.metrics import extracted_metrics
 from local.page import api_pages
 from local.stripe_double import StripeDoubleServer
@@ -40,21 +41,27 @@ N = TypeVar("N", int, float)
 @contextmanager
 def local_console(cloud: Cloud) -> Iterator[str]:
     """Serve the console for the duration of the block; yields the address to open."""
-    # The Python API makes clients of its own, which read these.
-    os.environ |= {
-        "AWS_ENDPOINT_URL": cloud.endpoint,
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-    }
     tabs, parts = [("api.show", "API")], [api_pages(cloud.request)]
     if cloud.stripe.double:
         tabs.append(("double.show", "Stripe double"))
         parts.append(double_pages(cloud.stripe.double))
-    console = application(Stack(STACK, boto3.Session()), tabs, parts)
-    with extracted_metrics(cloud), served(console) as address:
-        yield address
+    with local_credentials(cloud.endpoint):
+        console = application(Stack(STACK, boto3.Session()), tabs, parts)
+        with extracted_metrics(cloud), served(console) as address:
+            yield address
+
+
+@contextmanager
+def local_credentials(endpoint: str) -> Iterator[None]:
+    """Let this process use the local AWS inside the block, whatever the caller's profile is.
+
+    The Python API makes clients of its own, which read the environment.
+    """
+    with mock.patch.dict(os.environ):
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(aws_environment(endpoint), AWS_REGION=REGION)
+        yield
 
 
 def double_pages(server: StripeDoubleServer) -> Blueprint:

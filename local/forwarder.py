@@ -3,13 +3,13 @@
 It polls the list of events, so that `stripe listen` does not have to be installed.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import stripe
 
+from local.background import repeated
 from local.stripe_double import sign
 
 POLL_SECONDS = 1.0
@@ -30,28 +30,12 @@ def forward_events(
     secret : str
         The webhook's signing secret.
     """
-    ended = threading.Event()
     # Stripe's times are whole seconds of another clock.
     since = int(time.time()) - 2
-    thread = threading.Thread(target=poll_events, args=(client, deliver, secret, since, ended))
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def poll_events(
-    client: stripe.StripeClient,
-    deliver: Callable[[bytes, str], bool],
-    secret: str,
-    since: int,
-    ended: threading.Event,
-) -> None:
-    """Deliver events from `since` until `ended`; one that was not accepted is delivered again."""
     delivered: set[str] = set()
-    while not ended.wait(POLL_SECONDS):
+
+    def forward() -> None:
+        """Deliver what is new; one that was not accepted is delivered again."""
         try:
             listed = client.v1.events.list({"created": {"gte": since}, "limit": 100})
             for event in sorted(listed.auto_paging_iter(), key=lambda event: event.created):
@@ -61,3 +45,6 @@ def poll_events(
                         delivered.add(event.id)
         except (stripe.StripeError, OSError) as error:
             print(f"could not forward events, retrying: {type(error).__name__}")
+
+    with repeated(forward, POLL_SECONDS):
+        yield

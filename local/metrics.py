@@ -4,7 +4,6 @@ Follows https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatc
 """
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.background import repeated
 from local.cloud import Cloud
 from local.function_logs import FunctionLogs
 from local.running import FUNCTIONS
@@ -26,21 +26,14 @@ MAX_DATA = 1000
 @contextmanager
 def extracted_metrics(cloud: Cloud) -> Iterator[None]:
     """Keep the metrics up to date for the duration of the block."""
-    ended = threading.Event()
     extraction = Extraction(cloud)
 
     def extract() -> None:
-        while not ended.wait(POLL_SECONDS):
-            with suppress(BotoCoreError, ClientError):  # the cloud may be stopping
-                extraction.run()
+        with suppress(BotoCoreError, ClientError):  # the cloud may be stopping
+            extraction.run()
 
-    thread = threading.Thread(target=extract, daemon=True)
-    thread.start()
-    try:
+    with repeated(extract, POLL_SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 class Extraction:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import check, cost, parts
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, timeout_milliseconds
 from simulation.deployment import TABLE_NAME
 
 COMMITTED: dict[str, Any] = {
@@ -113,3 +113,10 @@ class TestCheck:
         assert list(check.size_differences(before, now)) == [
             "get: zipped bytes 1031, committed 1000"
         ]
+
+
+def test_functions_have_the_time_of_their_timeouts() -> None:
+    """A receipt is a claim for two minutes: with more time left, an attempt claims the event."""
+    assert timeout_milliseconds("apply_event") == 60_000
+    assert timeout_milliseconds("walk_account") == 900_000
+    assert timeout_milliseconds("reconcile_events") == 290_000

@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 from local.cloud import Cloud
 from local.stripe_double import StripeDouble
 from tests.browser.conftest import TIMEOUT_MS, Console
+from tests.local_cloud.test_events import make_due_for_the_last_time
 
 _numbers = count(1)
 
@@ -66,19 +67,7 @@ def one_failed(cloud: Cloud, customer: str) -> str:
         for item in cloud.items()
         if item.get("record_type") == "Event" and item.get("customer_id") == customer
     ]
-    cloud.client("dynamodb").update_item(
-        TableName=cloud.table_name,
-        Key={"pk": {"S": event["pk"]}, "sk": {"S": "EVENT"}},
-        UpdateExpression="SET #state = :pending, attempts = :attempts, queue = :queue,"
-        " next_attempt = :now",
-        ExpressionAttributeNames={"#state": "state"},
-        ExpressionAttributeValues={
-            ":pending": {"S": "pending"},
-            ":attempts": {"N": "40"},
-            ":queue": {"S": "0"},
-            ":now": {"N": "0"},
-        },
-    )
+    make_due_for_the_last_time(cloud.client("dynamodb"), cloud.table_name, event["pk"])
     cloud.invoke(cloud.reconcile_events, {})
     stripe_id: str = event["stripe_id"]
     return stripe_id

@@ -19,7 +19,8 @@ from flask.testing import FlaskClient
 from stripe_integrations.actions import StripeCustomer, StripeEvent, User
 from stripe_integrations.config import UnassignedCustomers
 from stripe_integrations.models import Customer, Event
-from stripe_integrations_cli.console import live
+from stripe_integrations.observability import NAMESPACE, Metric
+from stripe_integrations_cli.console import charts, live
 from stripe_integrations_cli.console.paging import MAX_READ, PAGE_ROWS, Place, page_of, place_in
 from stripe_integrations_cli.console.server import application, served
 from stripe_integrations_cli.errors import CommandError
@@ -485,3 +486,10 @@ class TestLongLists:
         second = pages.get(older.replace("&amp;", "&"))
         ids = re.findall(r"<code>(cus_\w+)</code>", first.text + second.text)
         assert len(ids) == len(set(ids)) == 69
+
+
+class TestCharts:
+    def test_have_metrics_of_the_product(self) -> None:
+        shown = {each.metric for chart in charts.CHARTS for each in chart.series}
+        assert shown <= {metric.title for metric in Metric}
+        assert charts._NAMESPACE == NAMESPACE

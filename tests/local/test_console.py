@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+import boto3
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from local.console import double_pages
+from local.console import double_pages, local_credentials
 from local.stripe_double import StripeDouble, StripeDoubleServer
 
 
@@ -58,3 +60,13 @@ def test_refuses_other_numbers(
 
 def test_refuses_unknown_actions(page: FlaskClient) -> None:
     assert page.post("/double/none").status_code == 404
+
+
+def test_local_credentials_replace_those_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "none")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "t")
+    with local_credentials("http://127.0.0.1:1"):
+        client = boto3.Session().client("dynamodb")
+        assert client.meta.endpoint_url == "http://127.0.0.1:1"
+        assert "AWS_SESSION_TOKEN" not in os.environ
+    assert os.environ["AWS_PROFILE"] == "none"

@@ -21,14 +21,13 @@ import pytest
 from typer.testing import CliRunner
 
 from local.cloud import (
-    ACCESS_KEY,
     DOUBLE_API_KEY,
     REGION,
     ROOT,
-    SECRET_KEY,
     STACK,
     WORK,
     Cloud,
+    aws_environment,
     local_cloud,
 )
 from local.stripe_double import StripeDoubleServer
@@ -57,10 +56,7 @@ class Operator:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "STRIPE_"))}
         self.environment = {
             **inherited,
-            "AWS_ENDPOINT_URL": cloud.endpoint,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-            "AWS_DEFAULT_REGION": REGION,
+            **aws_environment(cloud.endpoint),
             "STACK": STACK,
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",

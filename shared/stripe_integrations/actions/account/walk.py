@@ -219,8 +219,9 @@ def _steps(run_id: str, worker: str, rate_limiter: RateLimiter) -> Iterator[Step
             _finish(run, windows)
             return
         _wait_until_listed(run)
-        window, checked_at = _lease(windows, worker), next_check_at(windows)
-        del windows  # a large run has thousands: none are kept while this worker waits
+        window = _lease(windows, worker)
+        checked_at = None if window else next_check_at(windows)
+        del windows  # a large run has thousands: a waiting worker does not hold them
         if window is None:
             if not _wait(run, checked_at):
                 return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -50,6 +52,28 @@ class TestBackfill:
         assert (record.name, record.user_id) == ("Jane", None)
         assert len(record.cards) == len(record.subscriptions) == 1
         assert record_of(second).is_active
+
+    def test_worker_keeps_no_other_window_than_its_own(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A large run has thousands of windows: a worker's memory does not grow with them."""
+        make(world)
+        world.time += 3600
+        read: list[weakref.ref[Window]] = []
+        all_of = Window.all_of
+
+        def recorded(run_id: str) -> list[Window]:
+            windows = all_of(run_id)
+            read.extend(map(weakref.ref, windows))
+            return windows
+
+        monkeypatch.setattr(Window, "all_of", recorded)
+        walking = StripeAccount.backfill()
+        next(walking)
+        gc.collect()
+        assert len(read) > 1
+        assert sum(window() is not None for window in read) <= 1
+        walking.close()
 
     def test_of_empty_account(self, world: World) -> None:
         assert backfill() == {}
