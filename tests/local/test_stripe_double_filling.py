@@ -108,6 +108,14 @@ class TestFill:
         assert max(times) <= START
         assert START - min(times) > 5 * 365 * 24 * 3600
 
+    def test_no_second_has_more_customers_than_an_import_creates(self) -> None:
+        customers = filled(20_000).account.customers.values()
+        times = Counter(customer["created"] for customer in customers)
+        (_, most), (_, second), (_, third), *_ = times.most_common(4)
+        assert 200 < most <= 260
+        assert second + most >= 0.02 * 20_000
+        assert third < 10
+
     def test_emails_and_metadata(self, double: StripeDouble) -> None:
         customers = double.account.customers.values()
         emails = Counter(customer["email"] for customer in customers)

@@ -62,9 +62,7 @@ def find_customers(state: CustomerState | None, created_to: int | None) -> Itera
 def read_by_stripe_id(stripe_id: str) -> Customer | None:
     """Read a customer: see `StripeCustomer.get_by_stripe_id`."""
     pointer = Pointer.read(stripe_id)
-    if pointer is None or pointer.is_erased or pointer.customer_id:
-        return None
-    return read_customer(pointer.owner)
+    return read_customer(pointer.owner) if pointer else None
 
 
 def find_customers_by_email(email: str) -> Iterator[FoundCustomer]:

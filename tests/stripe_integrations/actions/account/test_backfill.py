@@ -69,7 +69,8 @@ class TestBackfill:
 
         monkeypatch.setattr(Window, "all_of", recorded)
         walking = StripeAccount.backfill()
-        next(walking)
+        before, after_a_page = next(walking), next(walking)
+        assert (before.results, after_a_page.results) == ({}, {"stored": 1})
         gc.collect()
         assert len(read) > 1
         assert sum(window() is not None for window in read) <= 1
