@@ -162,6 +162,8 @@ class Fleet:
         The faults of the history.
     make_http_client : callable
         Makes the HTTP client of a process for Stripe.
+    clock_skew : float
+        The largest difference between the clocks of two processes, in seconds.
 
     Attributes
     ----------
@@ -181,12 +183,14 @@ class Fleet:
         settings: Settings,
         faults: Faults,
         make_http_client: Callable[[], stripe.HTTPClient],
+        clock_skew: float = CLOCK_SKEW_SECONDS,
     ) -> None:
         self._seed = seed
         self._schedule = schedule
         self._settings = settings
         self._faults = faults
         self._make_http_client = make_http_client
+        self._clock_skew = clock_skew
         self._idle: dict[str, list[Process]] = {}
         self._running: dict[int, tuple[Invocation, Task]] = {}
         self._names: Counter[str] = Counter()
@@ -248,7 +252,7 @@ class Fleet:
 
     def _new_process(self, function: str, name: str) -> Process:
         random = chance(self._seed, "process", name)
-        skew = (random.random() - 0.5) * CLOCK_SKEW_SECONDS
+        skew = (random.random() - 0.5) * self._clock_skew
         schedule = self._schedule
         context = Context(
             self._settings,
