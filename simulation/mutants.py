@@ -421,8 +421,8 @@ MUTANTS = (
     Mutant(
         "stale page written over a newer state",
         f"{_ACCOUNT}/backfill.py",
-        "    match page.observation.compared_to(record.observation):\n",
-        "    match Freshness.NEWER:\n",
+        "        match page.observation.compared_to(record.observation):\n",
+        "        match Freshness.NEWER:\n",
         also=(("page.observation.compared_to(observation) if observation else ", ""),),
         seed=109,
     ),

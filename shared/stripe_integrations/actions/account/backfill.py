@@ -2,8 +2,9 @@
 
 A page is compared with the stored state like an event, by the interval of its request. Wholly after
 the stored state, it is written under the version; wholly before, it is skipped; where they overlap,
-the customer is fetched. Only a complete list of one customer, fetched under its version, says that
-there are no further children: a page never does.
+the customer is fetched. An object that equals the stored state needs none of that: so a page that
+is read again after a kill costs no further call. Only a complete list of one customer, fetched
+under its version, says that there are no further children: a page never does.
 """
 
 from __future__ import annotations
@@ -208,13 +209,14 @@ def _update_customer(page: Page, run: Run, obj: Json, record: Customer) -> Resul
         return Result.FROZEN
     values = Customer.values_of(obj)
     result = Result.UNCHANGED
-    match page.observation.compared_to(record.observation):
-        case Freshness.AMBIGUOUS:
-            refresh_until_written(_with_children(record))
-            return Result.FETCHED
-        case Freshness.NEWER if _differs(record, values):
-            record.update_with({**values, **page.observation.as_fields()})
-            result = Result.UPDATED
+    if _differs(record, values):
+        match page.observation.compared_to(record.observation):
+            case Freshness.AMBIGUOUS:
+                refresh_until_written(_with_children(record))
+                return Result.FETCHED
+            case Freshness.NEWER:
+                record.update_with({**values, **page.observation.as_fields()})
+                result = Result.UPDATED
     return _fetch_methods(run, record) or result
 
 
@@ -235,18 +237,18 @@ def _write_subscription(page: Page, run: Run, obj: Json, stored: Stored) -> Resu
     known = record.child(Subscription, obj["id"])
     listed = record.listing_observation(Subscription)
     observation = record.child_observation(known) if known else listed
-    freshness = page.observation.compared_to(observation) if observation else Freshness.NEWER
     result = Result.UNCHANGED
-    if freshness is Freshness.NEWER and not child.has_state_of(known):
+    if not child.has_state_of(known):
+        freshness = page.observation.compared_to(observation) if observation else Freshness.NEWER
         is_final = known is not None and child.is_resurrection_of(known)
-        if is_final or not Subscription.is_complete(obj):
+        if freshness is Freshness.NEWER and (is_final or not Subscription.is_complete(obj)):
             freshness = Freshness.AMBIGUOUS
-        else:
+        if freshness is Freshness.AMBIGUOUS:
+            refresh_until_written(_with_children(record))
+            return Result.FETCHED
+        if freshness is Freshness.NEWER:
             record.update_with({}, [child])
             result = Result.UPDATED if known else Result.STORED
-    if freshness is Freshness.AMBIGUOUS:
-        refresh_until_written(_with_children(record))
-        return Result.FETCHED
     return _fetch_methods(run, record) or result
 
 
