@@ -28,6 +28,8 @@ _METADATA_WRITE = "update"
 """The budget of updates: a run updates nothing else on Stripe."""
 _RESERVED_CALLS = 4
 """How many calls a worker reserves at a time: each reservation is a write."""
+_PAGE = "list a page of "
+"""How the operations begin of which a worker makes one call, and then writes for a while."""
 _ENDPOINT_CALLS = 25
 """Stripe's limit for the calls a second to one endpoint, in both modes."""
 _LIVE_ACCOUNT_CALLS, _TEST_ACCOUNT_CALLS = 100, 25
@@ -98,7 +100,8 @@ class RateLimiter:
         self.calls += 1
         endpoint = _endpoint(operation)
         if endpoint != _METADATA_WRITE:
-            self._wait_for_call(endpoint, self.limits.endpoint_calls)
+            calls = 1 if operation.startswith(_PAGE) else _RESERVED_CALLS
+            self._wait_for_call(endpoint, self.limits.endpoint_calls, calls)
         self._wait_for_call(_ACCOUNT, self.limits.account_calls)
 
     def wait_for_metadata_write(self) -> None:

@@ -1,4 +1,4 @@
-"""How a run slows down after DynamoDB has throttled its writes."""
+"""How a run reserves its calls, and slows down after DynamoDB has throttled its writes."""
 
 from __future__ import annotations
 
@@ -100,3 +100,18 @@ def test_rate_recovers(world: World, rate_limiter: RateLimiter) -> None:
         write()
     world.time += 60
     assert rate() == UNITS
+
+
+@pytest.mark.parametrize(
+    ("operation", "calls"),
+    [("list a page of customers", 1), ("list the payment methods of cus_1", 4)],
+)
+def test_calls_reserved_at_a_time(
+    world: World, rate_limiter: RateLimiter, operation: str, calls: int
+) -> None:
+    """The other workers do not wait for calls that this one makes after it has written a page."""
+    with rate_limiter.applied():
+        rate_limiter.before_call(operation)
+    endpoint = operation.removesuffix(" cus_1")
+    reserved_until = RateBudget.of("run", endpoint, 25).next_at
+    assert reserved_until - world.time == pytest.approx(calls / 25)
