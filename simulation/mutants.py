@@ -66,6 +66,13 @@ MUTANTS = (
         seed=8,
     ),
     Mutant(
+        "equal payload taken for another one",
+        f"{_EVENTS}/ordering.py",
+        "return Freshness.CURRENT if self._has_values(values) else freshness",
+        "return Freshness.CURRENT",
+        also=(("if child.has_state_of(stored) else freshness", "if stored else freshness"),),
+    ),
+    Mutant(
         "no tombstone",
         f"{_EVENTS}/ordering.py",
         "        child = stored or self._child(",

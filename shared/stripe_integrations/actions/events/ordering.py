@@ -2,7 +2,8 @@
 
 Stripe sends events late, twice and out of order, and stamps them with whole seconds. A payload is
 written only if it is certainly newer than the stored state, and dropped only if it is certainly
-older; an ambiguous one needs a fetch.
+older; an ambiguous one needs a fetch, unless it equals the stored state: whichever is newer, the
+record has it.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ class PendingChanges:
     def _add(self, event: Event) -> Freshness:
         kind = kind_of_event(event.kind, event.data_object)
         if kind:
-            return self._add_child(kind, event)
+            is_removal = kind.EVENTS[event.kind] is EventRole.REMOVED
+            return self._add_removal(kind, event) if is_removal else self._add_child(kind, event)
         match event.kind:
             case "customer.created":
                 # A record that was stored long after its customer was created lacks the children.
@@ -115,23 +117,22 @@ class PendingChanges:
         if self._values:
             observation = observation_of(self._values["observed_from"], self._values["observed_to"])
         freshness = _freshness(event, observation)
-        if freshness is not Freshness.NEWER:
+        if freshness is Freshness.OLDER:
             return freshness
         values = Customer.values_of(event.data_object)
         if self._names_removed_default(values):
             return Freshness.AMBIGUOUS
+        if freshness is Freshness.AMBIGUOUS:
+            return Freshness.CURRENT if self._has_values(values) else freshness
         self._values = {**values, **Observation.of_event(event.created).as_fields()}
         return freshness
 
     def _add_child(self, kind: type[Child], event: Event) -> Freshness:
-        role = kind.EVENTS[event.kind]
-        if role is EventRole.REMOVED:
-            return self._add_removal(kind, event)
-        if role is EventRole.UNORDERED:
+        if kind.EVENTS[event.kind] is EventRole.UNORDERED:
             return Freshness.AMBIGUOUS
         stored = self._stored_child(kind, event)
         freshness = self._freshness_of_child(kind, event, stored)
-        if freshness is not Freshness.NEWER:
+        if freshness in (Freshness.OLDER, Freshness.CURRENT):
             return freshness
         if not kind.is_complete(event.data_object):
             return Freshness.AMBIGUOUS
@@ -139,6 +140,8 @@ class PendingChanges:
         is_resurrection = stored is not None and child.is_resurrection_of(stored)
         if is_resurrection or self._names_removed_default(child.attribute_values):
             return Freshness.AMBIGUOUS
+        if freshness is Freshness.AMBIGUOUS:
+            return Freshness.CURRENT if child.has_state_of(stored) else freshness
         self._children[child.sk] = child
         return freshness
 
@@ -183,6 +186,11 @@ class PendingChanges:
         if freshness is Freshness.NEWER and not stored.is_attached:
             return freshness if role is EventRole.REMOVED else Freshness.AMBIGUOUS
         return freshness
+
+    def _has_values(self, values: Json) -> bool:
+        """Return whether the customer has these values, or will have them."""
+        customer = {**self._customer.attribute_values, **self._values}
+        return all(customer.get(name) == value for name, value in values.items())
 
     def _is_default(self, stripe_id: str) -> bool:
         """Return whether the customer, or a subscription, names an object as its default."""

@@ -119,6 +119,20 @@ class TestCustomer:
         assert apply_calls(world, payloads[order[1]]) == (APPLIED, FETCH_CALLS)
         assert name() == "Last"
 
+    def test_payload_that_equals_the_stored_state_needs_no_fetch(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        first, last = [rename(world, customer, "First"), rename(world, customer, "Last")]
+        StripeCustomer.sync(customer)
+        before = world.items(record_type="Customer")
+
+        assert apply_calls(world, last) == (APPLIED, 0)
+        assert world.items(record_type="Customer") == before
+
+        assert apply_calls(world, first) == (APPLIED, FETCH_CALLS)
+        assert name() == "Last"
+
     def test_change_in_second_of_create_is_fetched(self, world: World, customer: Customer) -> None:
         assert apply_calls(world, rename(world, customer)) == (APPLIED, FETCH_CALLS)
         assert name() == "Newest"
@@ -407,6 +421,19 @@ class TestRemovedCard:
         newer = {**updated, "created": int(world.time)}
         assert apply_calls(world, newer) == (APPLIED, FETCH_CALLS)
         assert card_ids() == []
+
+    def test_payload_that_equals_the_stored_state_needs_no_fetch(
+        self, world: World, customer: Customer
+    ) -> None:
+        world.time += 10
+        method, _ = attach(world, customer)
+        first, last = [update_card(world, method, "1"), update_card(world, method, "2")]
+        StripeCustomer.sync(customer)
+        before = world.items(record_type="Card")
+
+        assert apply_calls(world, last) == (APPLIED, 0)
+        assert apply_calls(world, first) == (APPLIED, FETCH_CALLS)
+        assert world.items(record_type="Card") == before
 
     def test_removal_in_second_of_last_change_is_fetched(
         self, world: World, customer: Customer
