@@ -73,6 +73,13 @@ MUTANTS = (
         also=(("if child.has_state_of(stored) else freshness", "if stored else freshness"),),
     ),
     Mutant(
+        "fetch serves the requests of later events",
+        f"{_CUSTOMERS}/refresh.py",
+        "    requests = customer.fetch_requests\n",
+        "    requests = (customer.fetch_requests or 0) + 1\n",
+        seed=59,
+    ),
+    Mutant(
         "no tombstone",
         f"{_EVENTS}/ordering.py",
         "        child = stored or self._child(",

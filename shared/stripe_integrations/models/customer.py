@@ -76,6 +76,8 @@ writes customers of about the same `created`."""
 _INDEX_PAGE_ITEMS = 200
 _FOREVER = 2**33
 _QUEUE = "children"
+_TURN_SECONDS = 10
+"""After this, another worker takes the turn to fetch a customer: its owner may have died."""
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
@@ -138,6 +140,12 @@ class Customer(Record, discriminator="Customer"):
     """The end of the interval of that response: a key may be used again a day later."""
     listings = Document(private=True)
     """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
+    fetch_requests = Integer(private=True)
+    """How many workers have requested a fetch so far: see `FetchTurn`."""
+    fetch_requests_served = Integer(private=True)
+    """How many of them had requested it before the last fetch was sent."""
+    fetching_until = Integer(private=True)
+    """Until when a worker has the turn to fetch the customer, in Unix seconds."""
     queue = Text(private=True)
     """The partition of the index `by_queue`, if the children were never listed, and are due to be
     fetched. A record that a run stores has none: the run lists what its policy names."""
@@ -270,6 +278,11 @@ class Customer(Record, discriminator="Customer"):
         """Whether it is active, and its children were never listed, or are due to be fetched."""
         return self.is_active and (self.queue is not None or not self.is_listed)
 
+    @property
+    def is_being_fetched(self) -> bool:
+        """Whether a worker has the turn to fetch it."""
+        return (self.fetching_until or 0) > current().clock()
+
     def listed(self, kinds: Iterable[type[Child]], observation: Observation) -> dict[str, Any]:
         """The field value that notes when all children of these kinds were listed."""
         interval = [observation.observed_from, observation.observed_to]
@@ -353,6 +366,36 @@ class Customer(Record, discriminator="Customer"):
             for child in written:
                 self._write_alone(child)
             self._write(changes, [], extra_items)
+
+    def request_fetch(self, *, takes_turn: bool) -> bool:
+        """Count a request to fetch the customer, and read the number of requests so far.
+
+        The version is not raised: a request lets no other write fail.
+
+        Parameters
+        ----------
+        takes_turn : bool
+            Take the turn to fetch it with the same write, which then is on condition that no other
+            worker has the turn, and that the record was not changed since it was read.
+
+        Returns
+        -------
+        bool
+            Whether the condition held; if not, nothing was written.
+        """
+        actions: list[Action] = [Customer.fetch_requests.add(1)]
+        condition = self._is_same_record()
+        if takes_turn:
+            now = int(current().clock())
+            actions.append(Customer.fetching_until.set(now + _TURN_SECONDS))
+            is_free = Customer.fetching_until.does_not_exist() | (Customer.fetching_until <= now)
+            condition &= (Customer.version == self.version) & is_free
+        written = self.update_without_version(actions, condition)
+        if written is None:
+            return False
+        self.fetch_requests = written.fetch_requests
+        self.fetching_until = written.fetching_until
+        return True
 
     def soft_delete(self) -> None:
         """Soft-delete the record and free the user: a later create makes another customer.

@@ -194,6 +194,25 @@ class Record(Model):
             return False
         return True
 
+    def update_without_version(self, actions: list[Action], condition: Condition) -> Self | None:
+        """Write it under a condition without raising its version; return the written item.
+
+        None where the condition does not hold. The record itself remains as it was read.
+        """
+        try:
+            response = self.table().update_item(
+                self.pk,
+                self.sk,
+                actions=actions,
+                condition=_with_known_schema(condition),
+                return_values="ALL_NEW",
+            )
+        except UpdateError as error:
+            if error_code(error) != CONDITION_FAILED:
+                raise unavailable(error) from error
+            return None
+        return self.from_raw_data(response["Attributes"])
+
     def __repr__(self) -> str:
         """Its key and its state: a record in a log or a traceback shows no personal data."""
         values = self.attribute_values

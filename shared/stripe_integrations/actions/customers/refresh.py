@@ -42,6 +42,8 @@ class FetchedCustomer:
         When this state was observed.
     update_key : str or None
         The idempotency key of the last update that this state certainly includes.
+    requests_served : int or None
+        How many requests for a fetch preceded it.
     """
 
     customer: Customer
@@ -49,6 +51,7 @@ class FetchedCustomer:
     objects: Mapping[type[Child], Sequence[Json]]
     observation: Observation
     update_key: str | None
+    requests_served: int | None
 
     @property
     def is_deleted(self) -> bool:
@@ -78,6 +81,8 @@ class FetchedCustomer:
             **Customer.values_of(self.stripe_customer),
             **self.observation.as_fields(),
             "update_key": self.update_key,
+            "fetch_requests_served": self.requests_served,
+            "fetching_until": None,
             **customer.listed(self.objects, self.observation),
             **NOT_DUE,
         }
@@ -129,6 +134,7 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         Stripe did not respond. A 404 is not a deletion: with a wrong key everything is missing.
     """
     kinds = stored_kinds()
+    requests = customer.fetch_requests
     sent = current().clock()
     is_given = stripe_customer is not None and (
         bool(stripe_customer.get("deleted"))
@@ -143,8 +149,14 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         if is_given
         else Observation.of_fetch(sent, received=current().clock())
     )
-    update_key = None if is_given else customer.update_key
-    return FetchedCustomer(customer, stripe_customer, objects, observation, update_key)
+    return FetchedCustomer(
+        customer,
+        stripe_customer,
+        objects,
+        observation,
+        update_key=None if is_given else customer.update_key,
+        requests_served=customer.fetch_requests_served if is_given else requests,
+    )
 
 
 def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> None:

@@ -24,6 +24,7 @@ from stripe_integrations.actions.events.event_types import (
     reports_unassigned_customer,
 )
 from stripe_integrations.actions.events.failures import dead_letter, record_failure
+from stripe_integrations.actions.events.fetch_turn import FetchTurn
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.ordering import PendingChanges, is_deletion
 from stripe_integrations.actions.events.payload_trust import is_untrusted
@@ -141,9 +142,10 @@ def _apply_all(batches: Iterable[list[Event]]) -> None:
 
 def _apply_batch(events: list[Event]) -> None:
     """Apply claimed events, and record each failure."""
+    turn = FetchTurn()
 
     def attempt(number: int) -> None:
-        _apply_once([e for e in events if not number or e.holds_turn()])
+        _apply_once([e for e in events if not number or e.holds_turn()], turn)
 
     try:
         retry_on_conflict(attempt)
@@ -164,11 +166,11 @@ def _concerns_one_event(error: Exception) -> bool:
     return errors.is_permanent(error) or not isinstance(error, errors.StripeIntegrationsError)
 
 
-def _apply_once(events: list[Event]) -> None:
+def _apply_once(events: list[Event], turn: FetchTurn) -> None:
     """Attempt claimed events: load, plan, commit, side effects, mark."""
     events = _ignore_irrelevant(events)
     customer, events = _load_customer(events)
-    plan = _plan(customer, events) if customer else _plan_without_customer(events)
+    plan = _plan(customer, events, turn) if customer else _plan_without_customer(events)
     _commit(customer, plan)
     failures: list[Exception] = []
     for outcome in plan.outcomes:
@@ -324,12 +326,12 @@ def _plan_without_customer(events: list[Event]) -> Plan:
     return Plan(Change.NONE, outcomes)
 
 
-def _plan(customer: Customer, events: list[Event]) -> Plan:
+def _plan(customer: Customer, events: list[Event], turn: FetchTurn) -> Plan:
     """Plan one change for all events of a customer, and its adoption."""
-    return _plan_adoption(customer, _plan_change(customer, events))
+    return _plan_adoption(customer, _plan_change(customer, events, turn))
 
 
-def _plan_change(customer: Customer, events: list[Event]) -> Plan:
+def _plan_change(customer: Customer, events: list[Event], turn: FetchTurn) -> Plan:
     changing: list[Event] = []
     outcomes: list[Outcome] = []
     for event in events:
@@ -352,9 +354,11 @@ def _plan_change(customer: Customer, events: list[Event]) -> Plan:
     pending = PendingChanges(customer)
     compared = [(event, pending.add(event)) for event in changing]
     is_ambiguous = any(freshness is Freshness.AMBIGUOUS for _, freshness in compared)
+    is_ambiguous = is_ambiguous and not turn.is_served(customer)
     # The record with the effect may have been released, and the customer adopted, since.
     may_lack_effect = not customer.is_listed and any(event.effected_at for event in events)
     if is_ambiguous or may_lack_effect:
+        turn.take(customer)
         fetched = fetch_from_stripe(customer)
         if fetched.is_deleted:
             return _plan_deletion(customer, changing, outcomes)
