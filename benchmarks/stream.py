@@ -78,12 +78,15 @@ class Burst:
         The events of the others are created 20 seconds apart.
     seconds_between : float
         The time from the events of one customer to those of the next.
+    is_sign_up : bool
+        Whether the changes are those of a `_SignUp`, and not names.
     """
 
     customers: int
     events_per_customer: int
     ambiguous: float
     seconds_between: float = 0.0
+    is_sign_up: bool = False
 
     def created(self, drawn: float) -> list[float]:
         """When the events of a customer were created, in seconds since its first could arrive."""
@@ -97,6 +100,7 @@ BURSTS = {
     "many customers": Burst(customers=200, events_per_customer=2, ambiguous=0.2),
     "few customers": Burst(customers=40, events_per_customer=10, ambiguous=1),
     "one customer at a time": Burst(5, events_per_customer=10, ambiguous=1, seconds_between=30),
+    "sign-ups": Burst(40, events_per_customer=5, ambiguous=1, is_sign_up=True),
 }
 
 
@@ -163,18 +167,60 @@ class _Stored:
             was created, since then; and the event.
         """
         moments = [
-            (number * burst.seconds_between, created, customer)
+            (number * burst.seconds_between, created, customer, step)
             for number, customer in enumerate(self.customers)
-            for created in burst.created(random.random())
+            for step, created in enumerate(burst.created(random.random()))
         ]
+        sign_up = _SignUp(self.stage) if burst.is_sign_up else None
         payloads: list[tuple[float, float, Json]] = []
-        for first, created, customer in sorted(moments, key=lambda each: each[0] + each[1]):
+        for first, created, customer, step in sorted(moments, key=lambda each: each[0] + each[1]):
             self.stage.new_events()
             self.stage.time = self.began + first + created
-            self.stage.change(f"/v1/customers/{customer}", name=f"Name {len(payloads)}")
-            (payload,) = self.stage.new_events("customer.updated")
+            kind = "customer.updated"
+            if sign_up:
+                kind = sign_up.change(customer, step)
+            else:
+                self.stage.change(f"/v1/customers/{customer}", name=f"Name {len(payloads)}")
+            (payload,) = self.stage.new_events(kind)
             payloads.append((first, created, payload))
         return payloads
+
+
+class _SignUp:
+    """What Stripe reports within a second of a sign-up: five events of three objects."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._change = stage.change
+        product = {"unit_amount": 900, "currency": "usd", "recurring": {"interval": "month"}}
+        self._price = stage.change("/v1/prices", **product, product_data={"name": "Plan"})["id"]
+        self._methods: dict[str, str] = {}
+        self._subscriptions: dict[str, str] = {}
+
+    def change(self, customer: str, step: int) -> str:
+        """Make one of the changes of a customer; returns the type of its event."""
+        path = f"/v1/customers/{customer}"
+        match step:
+            case 0:
+                card = self._change("/v1/payment_methods", type="card", card={"token": "tok_visa"})
+                self._methods[customer] = card["id"]
+                self._change(f"/v1/payment_methods/{card['id']}/attach", customer=customer)
+                return "payment_method.attached"
+            case 1:
+                default = {"default_payment_method": self._methods[customer]}
+                self._change(path, invoice_settings=default)
+                return "customer.updated"
+            case 2:
+                made = self._change(
+                    "/v1/subscriptions", customer=customer, items=[{"price": self._price}]
+                )
+                self._subscriptions[customer] = made["id"]
+                return "customer.subscription.created"
+            case 3:
+                subscription = f"/v1/subscriptions/{self._subscriptions[customer]}"
+                self._change(subscription, metadata={"order": "1"})
+                return "customer.subscription.updated"
+        self._change(path, name=f"Name of {customer}")
+        return "customer.updated"
 
 
 class _Run:

@@ -15,10 +15,10 @@ BURST = "few customers"
 CUSTOMERS = 2
 
 
-def measure(*mappings: str) -> list[dict[str, Any]]:
+def measure(*mappings: str, burst: str = BURST) -> list[dict[str, Any]]:
     """The results of a burst, in a process of its own: the program patches libraries."""
-    arguments = ("--bursts", BURST, "--customers", str(CUSTOMERS), "--mappings", *mappings)
-    rows: list[dict[str, Any]] = parts.run("stream", *arguments)[BURST]
+    arguments = ("--bursts", burst, "--customers", str(CUSTOMERS), "--mappings", *mappings)
+    rows: list[dict[str, Any]] = parts.run("stream", *arguments)[burst]
     return rows
 
 
@@ -40,10 +40,15 @@ class TestStream:
     ) -> None:
         assert rows["1/1"]["invocations"] >= 10 * CUSTOMERS > rows["50/1"]["invocations"]
 
-    def test_concurrent_batches_fetch_a_customer_more_often(
-        self, rows: dict[str, dict[str, Any]]
-    ) -> None:
-        assert rows["50/10"]["stripe_calls"] > rows["50/1"]["stripe_calls"]
+    def test_one_batch_at_a_time_fetches_a_customer(self) -> None:
+        (row,) = measure("50/10", burst="one customer at a time")
+        assert row["events"] == 10 * CUSTOMERS
+        assert row["most_fetches"] <= 5  # 33 if each batch fetched it on its own
+
+    def test_sign_up_needs_few_fetches(self) -> None:
+        (row,) = measure("50/1", burst="sign-ups")
+        assert row["events"] == 5 * CUSTOMERS
+        assert row["most_fetches"] <= 2
 
     def test_window_makes_batches_larger(self, rows: dict[str, dict[str, Any]]) -> None:
         assert rows["50/1/2"]["invocations"] < rows["50/1"]["invocations"]
