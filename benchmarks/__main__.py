@@ -35,10 +35,10 @@ def main() -> int:
     parser.add_argument("--base", help="a commit whose functions are measured beside these")
     options = parser.parse_args()
     results: Json = json.loads(parts.RESULTS.read_text()) if parts.RESULTS.exists() else {}
-    if {"size", "imports", "cold", "warm"}.intersection(options.parts):
+    if {"size", "imports", "profile", "cold", "warm"}.intersection(options.parts):
         with printed_step("building the functions"):
             bundles.build(ROOT, bundles.BUNDLES)
-    if {"cold", "warm"}.intersection(options.parts):
+    if {"profile", "cold", "warm"}.intersection(options.parts):
         with printed_step("building the comparisons"):
             rig.build_comparisons()
             if options.base:
@@ -68,6 +68,10 @@ def _measure_imports(_: str | None) -> Json:
     return {"imports": {"functions": parts.run("cold", "--imports")}}
 
 
+def _measure_profile(_: str | None) -> Json:
+    return {"profile": {"starts": parts.run("cold", "--profile")}}
+
+
 def _measure_cold(_: str | None) -> Json:
     return {"cold": {"starts": parts.run("cold")}}
 
@@ -94,6 +98,7 @@ _PARTS: dict[str, Callable[[str | None], Json]] = {
     "cost": _measure_cost,
     "size": _measure_size,
     "imports": _measure_imports,
+    "profile": _measure_profile,
     "cold": _measure_cold,
     "warm": _measure_warm,
     "growth": _measure_growth,

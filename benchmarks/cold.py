@@ -1,6 +1,7 @@
 """A new process of each function: its INIT, and its first invocation.
 
-The program prints the results as JSON; with ``--imports``, how many modules are imported::
+The program prints the results as JSON; with ``--imports``, how many modules are imported, and with
+``--profile``, how long the imports of each package take::
 
     python -m benchmarks.cold --rounds 7
 """
@@ -9,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from benchmarks.bundles import functions
@@ -20,6 +23,11 @@ from benchmarks.spread import Spread, ratios
 Json = dict[str, Any]
 
 BARE = Variant("get_customer", "bare")
+_PROFILED = (
+    *(Variant("get_customer"), BARE),
+    *(Variant("create_customer"), Variant("create_customer", "usual")),
+)
+STANDARD_LIBRARY, OWN, REST = "the standard library", "the function's own", "no import"
 _USUAL = ("get_customer", "create_customer", "update_customer", "link_customer")
 _FULL_VCPU = 1769
 """The memory in MB that has one vCPU."""
@@ -62,8 +70,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--imports", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
-    print(json.dumps(count_imports() if options.imports else measure(options.rounds)))
+    if options.imports:
+        print(json.dumps(count_imports()))
+    else:
+        print(json.dumps((profile if options.profile else measure)(options.rounds)))
 
 
 def vcpus(memory: int) -> float:
@@ -142,6 +154,36 @@ def count_imports() -> dict[str, Json]:
                     "log_lines": warm_after.log_lines - warm_before.log_lines,
                 }
     return counted
+
+
+def profile(rounds: int) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of an INIT by the package whose imports take them: medians."""
+    times: defaultdict[str, list[Counter[str]]] = defaultdict(list)
+    rig = Rig(customers=rounds * len(_PROFILED))
+    with rig.running():
+        for _ in range(rounds):
+            for variant in _PROFILED:
+                with rig.process(variant, traces_imports=True) as process:
+                    used: Counter[str] = Counter()
+                    for module, seconds in process.import_seconds().items():
+                        used[_package(module)] += seconds * 1000
+                    seconds = process.ready.wall - process.started.wall
+                    used[REST] = seconds * 1000 - used.total()
+                    times[variant.name].append(used)
+    return {
+        name: {
+            package: round(median(used[package] for used in each), 1)
+            for package in sorted(set().union(*each))
+        }
+        for name, each in times.items()
+    }
+
+
+def _package(module: str) -> str:
+    name = module.partition(".")[0]
+    if name in sys.stdlib_module_names or name.startswith("_"):
+        return STANDARD_LIBRARY
+    return OWN if name in ("app", "stripe_integrations") else name
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tools.template import ROOT
 Json = dict[str, Any]
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
+_PACKAGES = 12
 _MARKED = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
 
 
@@ -26,6 +28,7 @@ def tables(results: Json) -> str:
     """Return the tables of the parts that were measured."""
     written: dict[str, Callable[[Json], list[str]]] = {
         "imports": _imports,
+        "profile": _profile,
         "cold": _cold,
         "warm": _warm,
         "cost": _cost,
@@ -66,6 +69,25 @@ def _imports(part: Json) -> list[str]:
     ]
     head = ["function", "modules, INIT", "modules, first call", "log lines, warm"]
     return [*_heading("Imports and log lines", part), *_table(head, rows)]
+
+
+def _profile(part: Json) -> list[str]:
+    starts: dict[str, dict[str, float]] = part["starts"]
+    most = Counter[str]()
+    for used in starts.values():
+        most |= Counter(used)
+    shown = [package for package, _ in most.most_common(_PACKAGES)]
+    rows = [
+        [package, *(f"{used.get(package, 0):.0f}" for used in starts.values())] for package in shown
+    ]
+    others = (
+        sum(milliseconds for package, milliseconds in used.items() if package not in shown)
+        for used in starts.values()
+    )
+    rows.append(["all others", *(f"{milliseconds:.0f}" for milliseconds in others)])
+    rows.append(["sum", *(f"{sum(used.values()):.0f}" for used in starts.values())])
+    head = ["imports of, ms", *starts]
+    return [*_heading("Where the time of an INIT goes", part), *_table(head, rows)]
 
 
 def _cold(part: Json) -> list[str]:

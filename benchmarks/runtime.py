@@ -31,7 +31,7 @@ PYTHON = ROOT / ".tools" / "bench" / "bin" / "python"
 _SECONDS = 60.0
 """For an INIT or an invocation, after which the benchmark fails."""
 _CPUCLOCK_SCHED = 2
-_IMPORT = re.compile(rb"^import time: +\d+ \|", re.MULTILINE)
+_IMPORT = re.compile(rb"^import time: +(\d+) \|[ \d]+\| +(\S+)", re.MULTILINE)
 
 
 class FunctionError(Exception):
@@ -155,6 +155,11 @@ class FunctionProcess:
         if kind != "response" or has_failed(response):
             raise FunctionError(f"{self._folder.name}: {response}\n{self.output()}")
         return response, before, after
+
+    def import_seconds(self) -> dict[str, float]:
+        """Return the time of each import so far, without those that it has caused, if traced."""
+        found = _IMPORT.findall(_read(self._error))
+        return {module.decode(): int(microseconds) / 1e6 for microseconds, module in found}
 
     def output(self) -> str:
         """Return what the process has printed."""

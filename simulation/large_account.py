@@ -343,7 +343,7 @@ class LargeAccount:
         result.list_calls_ratio = round(list_calls / result.paging_calls, 3)
         result.write_units = self._units
         result.used = self._shares_of(Counter(result.calls), self._units, result.seconds)
-        result.sustained = median(result.by_minute)
+        result.sustained = median(result.by_minute or [max(result.used.values())])
         result.stored = dict(self._count())
         result.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
