@@ -61,7 +61,7 @@ _FIRST_KILL_SECONDS = 20.0
 _CUSTOMER_UNITS = 4.0
 """What a transaction of a customer and its pointer takes at least."""
 _CLOCK_SKEW_SECONDS = 0.1
-"""The clocks of Lambda functions agree to much less than that."""
+"""The clocks of Lambda functions differ by much less."""
 _CHANGING_SECONDS = 30.0
 """How long the account changes beside the time that the pages of a verification need."""
 
@@ -115,7 +115,7 @@ class Result:
     paging_calls : int
         Calls that the pages of both lists alone need.
     list_calls_ratio : float
-        Calls of both lists, as a multiple of these.
+        Calls for pages of both lists, refused ones included, as a multiple of these.
     write_units : float
         Of the table, as DynamoDB counts them; its indexes have their own.
     used : dict
@@ -338,7 +338,7 @@ class LargeAccount:
         result.seconds = self.schedule.now - START
         result.calls = {name: made[name] - refused[name] for name in made}
         result.refused = sum(refused.values())
-        # A call for the subscriptions of one customer is none for a page of the list.
+        # A call for the subscriptions of one customer does not read a page of the list.
         list_calls = sum(map(self.stripe.calls.count, (f"{path} " for path in _LISTS)))
         result.list_calls_ratio = round(list_calls / result.paging_calls, 3)
         result.write_units = self._units

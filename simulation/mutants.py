@@ -66,14 +66,14 @@ MUTANTS = (
         seed=8,
     ),
     Mutant(
-        "equal payload taken for another one",
+        "different payload taken for an equal one",
         f"{_EVENTS}/ordering.py",
         "return Freshness.CURRENT if self._has_values(values) else freshness",
         "return Freshness.CURRENT",
         also=(("if child.has_state_of(stored) else freshness", "if stored else freshness"),),
     ),
     Mutant(
-        "fetch serves the requests of later events",
+        "fetch serves a request that was counted after it was sent",
         f"{_CUSTOMERS}/refresh.py",
         "    requests = customer.fetch_requests\n",
         "    requests = (customer.fetch_requests or 0) + 1\n",

@@ -34,7 +34,7 @@ _COMPLETED_AFTER_DELETION = {
 }
 """What the final event of a subscription may change after Stripe has deleted its customer."""
 _REQUEST = {"fetch_requests", "fetching_until"}
-"""What a request for a fetch changes: its version remains."""
+"""The attributes that a request for a fetch changes; it does not raise the version."""
 
 
 @dataclass(frozen=True)
@@ -393,6 +393,9 @@ class Watch:
                 self._violated("a record that is stored late is fetched", key[1])
         changed = {name for name in {*(old or {}), *new} if (old or {}).get(name) != new.get(name)}
         is_raised = old is None or int(new["version"]["N"]) > int(old["version"]["N"])
+        requests = [int(item.get("fetch_requests", {}).get("N", 0)) for item in (old or {}, new)]
+        if requests[1] < requests[0]:
+            self._violated("a counted request stays counted", key[1])
         if not is_raised and not changed <= _REQUEST:
             self._violated("the version is raised by every write", key[1])
         if text(new, "email") == FOREIGN_EMAIL or new.get("livemode", {}).get("BOOL"):

@@ -9,7 +9,7 @@ CREATED_LOOKUP_MARGIN_SECONDS = 300
 SIDE_EFFECTS_SECONDS = 12
 """Time that the side effects and the mark of one event need."""
 APPLY_SECONDS = 30
-"""Time that a batch of events needs: one fetch and one write."""
+"""Time that a batch of events needs: the wait for another worker's fetch, a fetch, and a write."""
 EVENTS_PAGE_SECONDS = 45
 """Time that a page of events needs, in a sweep or a replay."""
 ERASE_SECONDS = 20

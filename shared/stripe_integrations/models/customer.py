@@ -76,8 +76,8 @@ writes customers of about the same `created`."""
 _INDEX_PAGE_ITEMS = 200
 _FOREVER = 2**33
 _QUEUE = "children"
-_TURN_SECONDS = 10
-"""After this, another worker takes the turn to fetch a customer: its owner may have died."""
+_LEASE_SECONDS = 10
+"""After this, another worker acquires the lease of a customer's fetch: its holder may have died."""
 MAX_EXTRA_ITEMS = 20
 """How many items callers may add to a transaction that writes a customer."""
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
@@ -141,11 +141,11 @@ class Customer(Record, discriminator="Customer"):
     listings = Document(private=True)
     """When all children of a kind were last listed: `observed_from` and `observed_to` by kind."""
     fetch_requests = Integer(private=True)
-    """How many workers have requested a fetch so far: see `FetchTurn`."""
-    fetch_requests_served = Integer(private=True)
-    """How many of them had requested it before the last fetch was sent."""
+    """How many workers have requested a fetch so far: see `FetchLease`."""
+    fetch_requests_served = Document(private=True)
+    """How many of them had requested it before a kind of children was last fetched, by kind."""
     fetching_until = Integer(private=True)
-    """Until when a worker has the turn to fetch the customer, in Unix seconds."""
+    """When the lease of the customer's fetch ends, in Unix seconds."""
     queue = Text(private=True)
     """The partition of the index `by_queue`, if the children were never listed, and are due to be
     fetched. A record that a run stores has none: the run lists what its policy names."""
@@ -280,8 +280,21 @@ class Customer(Record, discriminator="Customer"):
 
     @property
     def is_being_fetched(self) -> bool:
-        """Whether a worker has the turn to fetch it."""
+        """Whether a worker holds the lease of its fetch."""
         return (self.fetching_until or 0) > current().clock()
+
+    def has_served(self, request: int) -> bool:
+        """Return whether it, and children of every kind, were fetched after a request."""
+        served = self.fetch_requests_served or {}
+        numbers = (served.get(kind.COLLECTION, 0) for kind in stored_kinds())
+        return self.is_listed and min(numbers, default=0) >= request
+
+    @staticmethod
+    def served(kinds: Iterable[type[Child]], requests: int | None) -> dict[str, Any]:
+        """The field value that notes which requests a fetch of children of these kinds serves."""
+        if not requests:
+            return {}
+        return {"fetch_requests_served": {kind.COLLECTION: requests for kind in kinds}}
 
     def listed(self, kinds: Iterable[type[Child]], observation: Observation) -> dict[str, Any]:
         """The field value that notes when all children of these kinds were listed."""
@@ -367,27 +380,32 @@ class Customer(Record, discriminator="Customer"):
                 self._write_alone(child)
             self._write(changes, [], extra_items)
 
-    def request_fetch(self, *, takes_turn: bool) -> bool:
+    def request_fetch(self, *, acquires_lease: bool) -> bool:
         """Count a request to fetch the customer, and read the number of requests so far.
 
-        The version is not raised: a request lets no other write fail.
+        The version is not raised, so the conditions of other writes still hold.
 
         Parameters
         ----------
-        takes_turn : bool
-            Take the turn to fetch it with the same write, which then is on condition that no other
-            worker has the turn, and that the record was not changed since it was read.
+        acquires_lease : bool
+            Acquire the lease of the fetch with the same write, which then is on condition that no
+            other worker holds it, and that the record was not changed since it was read.
 
         Returns
         -------
         bool
             Whether the condition held; if not, nothing was written.
+
+        Raises
+        ------
+        StaleRecordError
+            A transaction that writes the record is in progress.
         """
         actions: list[Action] = [Customer.fetch_requests.add(1)]
         condition = self._is_same_record()
-        if takes_turn:
+        if acquires_lease:
             now = int(current().clock())
-            actions.append(Customer.fetching_until.set(now + _TURN_SECONDS))
+            actions.append(Customer.fetching_until.set(now + _LEASE_SECONDS))
             is_free = Customer.fetching_until.does_not_exist() | (Customer.fetching_until <= now)
             condition &= (Customer.version == self.version) & is_free
         written = self.update_without_version(actions, condition)

@@ -1,7 +1,7 @@
 """When a stored state was observed on Stripe, in whole seconds like the stamps of Stripe's events.
 
 Events are compared with it: one that is certainly newer may be written without a fetch, one that
-is certainly older is dropped, and an ambiguous one needs a fetch.
+is certainly older is dropped, and an ambiguous one needs a fetch, unless it equals the state.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Freshness(Enum):
 
     NEWER = "newer"
     CURRENT = "current"
-    """The stored state includes it, or is later: no event precedes it, or an update of ours caused
-    it."""
+    """The stored state includes it, or is later: no event precedes it, an update of ours caused it,
+    or it equals the stored state."""
     OLDER = "older"
     AMBIGUOUS = "ambiguous"
 

@@ -195,9 +195,14 @@ class Record(Model):
         return True
 
     def update_without_version(self, actions: list[Action], condition: Condition) -> Self | None:
-        """Write it under a condition without raising its version; return the written item.
+        """Update the stored item on a condition, without raising its version, and return it.
 
-        None where the condition does not hold. The record itself remains as it was read.
+        This object is not changed. Returns None if the condition does not hold.
+
+        Raises
+        ------
+        StaleRecordError
+            A transaction that writes the item is in progress.
         """
         try:
             response = self.table().update_item(
@@ -208,7 +213,10 @@ class Record(Model):
                 return_values="ALL_NEW",
             )
         except UpdateError as error:
-            if error_code(error) != CONDITION_FAILED:
+            code = error_code(error)
+            if code == "TransactionConflictException":
+                raise errors.StaleRecordError("a transaction is writing the item") from error
+            if code != CONDITION_FAILED:
                 raise unavailable(error) from error
             return None
         return self.from_raw_data(response["Attributes"])

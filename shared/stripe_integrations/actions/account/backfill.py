@@ -2,9 +2,9 @@
 
 A page is compared with the stored state like an event, by the interval of its request. Wholly after
 the stored state, it is written under the version; wholly before, it is skipped; where they overlap,
-the customer is fetched. An object that equals the stored state needs none of that: so a page that
-is read again after a kill costs no further call. Only a complete list of one customer, fetched
-under its version, says that there are no further children: a page never does.
+the customer is fetched. An object that equals the stored state needs no fetch, so a page that is
+read again after a kill costs only its own call. Only a complete list of one customer, fetched under
+its version, says that there are no further children: a page never does.
 """
 
 from __future__ import annotations

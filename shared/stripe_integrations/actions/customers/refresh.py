@@ -42,8 +42,8 @@ class FetchedCustomer:
         When this state was observed.
     update_key : str or None
         The idempotency key of the last update that this state certainly includes.
-    requests_served : int or None
-        How many requests for a fetch preceded it.
+    requests : int or None
+        How many requests for a fetch were counted before it was sent.
     """
 
     customer: Customer
@@ -51,7 +51,7 @@ class FetchedCustomer:
     objects: Mapping[type[Child], Sequence[Json]]
     observation: Observation
     update_key: str | None
-    requests_served: int | None
+    requests: int | None
 
     @property
     def is_deleted(self) -> bool:
@@ -81,9 +81,9 @@ class FetchedCustomer:
             **Customer.values_of(self.stripe_customer),
             **self.observation.as_fields(),
             "update_key": self.update_key,
-            "fetch_requests_served": self.requests_served,
             "fetching_until": None,
             **customer.listed(self.objects, self.observation),
+            **customer.served(self.objects, self.requests),
             **NOT_DUE,
         }
         stored = {child.sk: child for child in customer.children}
@@ -155,7 +155,7 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         objects,
         observation,
         update_key=None if is_given else customer.update_key,
-        requests_served=customer.fetch_requests_served if is_given else requests,
+        requests=None if is_given else requests,
     )
 
 

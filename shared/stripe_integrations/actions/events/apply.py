@@ -24,7 +24,7 @@ from stripe_integrations.actions.events.event_types import (
     reports_unassigned_customer,
 )
 from stripe_integrations.actions.events.failures import dead_letter, record_failure
-from stripe_integrations.actions.events.fetch_turn import FetchTurn
+from stripe_integrations.actions.events.fetch_lease import FetchLease
 from stripe_integrations.actions.events.handlers import has_handlers
 from stripe_integrations.actions.events.ordering import PendingChanges, is_deletion
 from stripe_integrations.actions.events.payload_trust import is_untrusted
@@ -105,7 +105,7 @@ def apply_events(stripe_ids: Sequence[str], new: Collection[str] = ()) -> None:
     DatabaseUnavailableError
         Not even that could be written.
     """
-    _apply_all(_claimed_batches(stripe_ids, new))
+    _apply_all(_claimed_batches(stripe_ids, new), FetchLease())
 
 
 def _claimed_batches(stripe_ids: Sequence[str], new: Collection[str]) -> Iterator[list[Event]]:
@@ -128,24 +128,23 @@ def _claim(stripe_ids: Sequence[str], new: Collection[str]) -> list[Event]:
     return [event for event in claimed if not event.is_exhausted]
 
 
-def _apply_all(batches: Iterable[list[Event]]) -> None:
+def _apply_all(batches: Iterable[list[Event]], lease: FetchLease) -> None:
     """Apply batches of claimed events one after the other, and raise all their failures."""
     failures: list[Exception] = []
     for events in batches:
         try:
-            _apply_batch(events)
+            _apply_batch(events, lease)
         except errors.ApplyFailedError as group:
             failures += group.exceptions
     if failures:
         raise errors.ApplyFailedError("events were not applied", failures)
 
 
-def _apply_batch(events: list[Event]) -> None:
+def _apply_batch(events: list[Event], lease: FetchLease) -> None:
     """Apply claimed events, and record each failure."""
-    turn = FetchTurn()
 
     def attempt(number: int) -> None:
-        _apply_once([e for e in events if not number or e.holds_turn()], turn)
+        _apply_once([e for e in events if not number or e.holds_turn()], lease)
 
     try:
         retry_on_conflict(attempt)
@@ -155,7 +154,8 @@ def _apply_batch(events: list[Event]) -> None:
         if _concerns_one_event(error) and len(events) > 1:
             # Alone, the event that always fails does not fail the others. A deletion first would
             # let what preceded it be ignored.
-            _apply_all([event] for event in sorted(events, key=lambda event: event.created))
+            in_order = sorted(events, key=lambda event: event.created)
+            _apply_all(([event] for event in in_order), lease)
             return
         for event in events:
             record_failure(event, error)
@@ -166,11 +166,11 @@ def _concerns_one_event(error: Exception) -> bool:
     return errors.is_permanent(error) or not isinstance(error, errors.StripeIntegrationsError)
 
 
-def _apply_once(events: list[Event], turn: FetchTurn) -> None:
+def _apply_once(events: list[Event], lease: FetchLease) -> None:
     """Attempt claimed events: load, plan, commit, side effects, mark."""
     events = _ignore_irrelevant(events)
     customer, events = _load_customer(events)
-    plan = _plan(customer, events, turn) if customer else _plan_without_customer(events)
+    plan = _plan(customer, events, lease) if customer else _plan_without_customer(events)
     _commit(customer, plan)
     failures: list[Exception] = []
     for outcome in plan.outcomes:
@@ -326,12 +326,12 @@ def _plan_without_customer(events: list[Event]) -> Plan:
     return Plan(Change.NONE, outcomes)
 
 
-def _plan(customer: Customer, events: list[Event], turn: FetchTurn) -> Plan:
+def _plan(customer: Customer, events: list[Event], lease: FetchLease) -> Plan:
     """Plan one change for all events of a customer, and its adoption."""
-    return _plan_adoption(customer, _plan_change(customer, events, turn))
+    return _plan_adoption(customer, _plan_change(customer, events, lease))
 
 
-def _plan_change(customer: Customer, events: list[Event], turn: FetchTurn) -> Plan:
+def _plan_change(customer: Customer, events: list[Event], lease: FetchLease) -> Plan:
     changing: list[Event] = []
     outcomes: list[Outcome] = []
     for event in events:
@@ -354,11 +354,11 @@ def _plan_change(customer: Customer, events: list[Event], turn: FetchTurn) -> Pl
     pending = PendingChanges(customer)
     compared = [(event, pending.add(event)) for event in changing]
     is_ambiguous = any(freshness is Freshness.AMBIGUOUS for _, freshness in compared)
-    is_ambiguous = is_ambiguous and not turn.is_served(customer)
+    is_ambiguous = is_ambiguous and not lease.is_served(customer)
     # The record with the effect may have been released, and the customer adopted, since.
     may_lack_effect = not customer.is_listed and any(event.effected_at for event in events)
     if is_ambiguous or may_lack_effect:
-        turn.take(customer)
+        lease.acquire(customer)
         fetched = fetch_from_stripe(customer)
         if fetched.is_deleted:
             return _plan_deletion(customer, changing, outcomes)
