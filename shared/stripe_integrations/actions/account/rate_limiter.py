@@ -29,7 +29,7 @@ _METADATA_WRITE = "update"
 _RESERVED_CALLS = 4
 """How many calls a worker reserves at a time: each reservation is a write."""
 _PAGE = "list a page of "
-"""How the operations begin of which a worker makes one call, and then writes for a while."""
+"""The prefix of the operations after whose call a worker writes for a while."""
 _ENDPOINT_CALLS = 25
 """Stripe's limit for the calls a second to one endpoint, in both modes."""
 _LIVE_ACCOUNT_CALLS, _TEST_ACCOUNT_CALLS = 100, 25
@@ -99,10 +99,10 @@ class RateLimiter:
         """Wait until a call to Stripe is within the budgets of its endpoint and the account."""
         self.calls += 1
         endpoint = _endpoint(operation)
+        calls = 1 if operation.startswith(_PAGE) else _RESERVED_CALLS
         if endpoint != _METADATA_WRITE:
-            calls = 1 if operation.startswith(_PAGE) else _RESERVED_CALLS
             self._wait_for_call(endpoint, self.limits.endpoint_calls, calls)
-        self._wait_for_call(_ACCOUNT, self.limits.account_calls)
+        self._wait_for_call(_ACCOUNT, self.limits.account_calls, calls)
 
     def wait_for_metadata_write(self) -> None:
         """Wait until a write of a customer's metadata is within its budget.
@@ -131,8 +131,8 @@ class RateLimiter:
         with suppress(DatabaseUnavailableError):
             self._budget(_WRITES, self.limits.write_units).halve()
 
-    def _wait_for_call(self, name: str, ceiling: float, calls: int = _RESERVED_CALLS) -> None:
-        """Wait for the next call that this worker has reserved; it reserves a few at a time."""
+    def _wait_for_call(self, name: str, ceiling: float, calls: int) -> None:
+        """Wait for the next call that this worker has reserved; it reserves some at a time."""
         reserved = self._reserved[name]
         if not reserved:
             budget = self._budget(name, ceiling)
