@@ -26,6 +26,8 @@ _ACCOUNT = "stripe"
 _WRITES = "writes"
 _METADATA_WRITE = "update"
 """The budget of updates: a run updates nothing else on Stripe."""
+_ENDPOINTS = {"list a page of subscriptions": "list the subscriptions of"}
+"""Operations that call the endpoint of another one, and share its budget."""
 _RESERVED_CALLS = 4
 """How many calls a worker reserves at a time: each reservation is a write."""
 _PAGE = "list a page of "
@@ -218,5 +220,6 @@ def _ask_for_units(params: dict[str, Any], **_: Any) -> None:
 
 
 def _endpoint(operation: str) -> str:
-    """The endpoint of a call: its operation without ids."""
-    return _ID.sub("", operation).strip()
+    """The endpoint of a call: the operation that calls it, without ids."""
+    name = _ID.sub("", operation).strip()
+    return _ENDPOINTS.get(name, name)

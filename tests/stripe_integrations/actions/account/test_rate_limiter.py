@@ -115,3 +115,13 @@ def test_calls_reserved_at_a_time(
     for budget in (operation.removesuffix(" cus_1"), "stripe"):
         reserved_until = RateBudget.of("run", budget, 25).next_at
         assert reserved_until - world.time == pytest.approx(calls / 25)
+
+
+def test_calls_of_one_endpoint_share_its_budget(world: World, rate_limiter: RateLimiter) -> None:
+    """`GET /v1/subscriptions` lists those of one customer, and those of all."""
+    began = world.time
+    with rate_limiter.applied():
+        rate_limiter.before_call("list a page of subscriptions")
+        rate_limiter.before_call("list the subscriptions of cus_1")
+    reserved_until = RateBudget.of("run", "list the subscriptions of", 25).next_at
+    assert reserved_until - began == pytest.approx((1 + 4) / 25)
