@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -158,17 +158,17 @@ def count_imports() -> dict[str, Json]:
 
 def profile(rounds: int) -> dict[str, dict[str, float]]:
     """Return the milliseconds of an INIT by the package whose imports take them: medians."""
-    times: defaultdict[str, list[Counter[str]]] = defaultdict(list)
+    times: defaultdict[str, list[defaultdict[str, float]]] = defaultdict(list)
     rig = Rig(customers=rounds * len(_PROFILED))
     with rig.running():
         for _ in range(rounds):
             for variant in _PROFILED:
                 with rig.process(variant, traces_imports=True) as process:
-                    used: Counter[str] = Counter()
+                    used: defaultdict[str, float] = defaultdict(float)
                     for module, seconds in process.import_seconds().items():
                         used[_package(module)] += seconds * 1000
-                    seconds = process.ready.wall - process.started.wall
-                    used[REST] = seconds * 1000 - used.total()
+                    whole = process.ready.wall - process.started.wall
+                    used[REST] = whole * 1000 - sum(used.values())
                     times[variant.name].append(used)
     return {
         name: {
