@@ -381,7 +381,7 @@ class Customer(Record, discriminator="Customer"):
             self._write(changes, [], extra_items)
 
     def request_fetch(self, *, acquires_lease: bool) -> bool:
-        """Count a request to fetch the customer, and read the number of requests so far.
+        """Count a request to fetch the active customer, and read the number of requests so far.
 
         The version is not raised, so the conditions of other writes still hold.
 
@@ -402,7 +402,7 @@ class Customer(Record, discriminator="Customer"):
             A transaction that writes the record is in progress.
         """
         actions: list[Action] = [Customer.fetch_requests.add(1)]
-        condition = self._is_same_record()
+        condition = self._is_same_record() & Customer.date_purged.does_not_exist()
         if acquires_lease:
             now = int(current().clock())
             actions.append(Customer.fetching_until.set(now + _LEASE_SECONDS))

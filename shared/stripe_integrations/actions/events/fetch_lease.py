@@ -49,7 +49,7 @@ class FetchLease:
         self._is_held = is_free and customer.request_fetch(acquires_lease=True)
         if self._request is None:
             if not self._is_held and not customer.request_fetch(acquires_lease=False):
-                raise StaleRecordError("the record was deleted or replaced")
+                raise StaleRecordError("the record was deleted, soft-deleted or replaced")
             self._request = customer.fetch_requests
         if not self._is_held:
             self._waits += not is_free

@@ -229,3 +229,11 @@ class TestRequest:
         StripeCustomer.release(USER)
         assert not released.request_fetch(acquires_lease=False)
         assert StripeCustomer.get(USER) is None
+
+    def test_of_a_soft_deleted_record_is_refused(self, world: World) -> None:
+        stale = read()
+        StripeCustomer.soft_delete(read())
+        before = world.items(record_type="Customer")
+        assert not stale.request_fetch(acquires_lease=False)
+        assert not stale.request_fetch(acquires_lease=True)
+        assert world.items(record_type="Customer") == before
