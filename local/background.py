@@ -1,25 +1,27 @@
 """Work that is repeated while something else goes on."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def repeated(call: Callable[[], None], seconds: float) -> Iterator[None]:
+def repeated(call: Callable[[], None], pauses: Iterable[float]) -> Iterator[None]:
     """Call a function again and again during the block, in another thread.
 
     Parameters
     ----------
     call : callable
         What is called; an error that it raises ends the repetition.
-    seconds : float
-        The pause before each call.
+    pauses : iterable of float
+        The seconds before each call; there are no more calls than pauses.
     """
     ended = threading.Event()
 
     def repeat() -> None:
-        while not ended.wait(seconds):
+        for seconds in pauses:
+            if ended.wait(seconds):
+                return
             call()
 
     thread = threading.Thread(target=repeat, daemon=True)

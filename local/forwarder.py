@@ -6,6 +6,7 @@ It polls the list of events, so that `stripe listen` does not have to be install
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 
 import stripe
 
@@ -46,5 +47,5 @@ def forward_events(
         except (stripe.StripeError, OSError) as error:
             print(f"could not forward events, retrying: {type(error).__name__}")
 
-    with repeated(forward, POLL_SECONDS):
+    with repeated(forward, repeat(POLL_SECONDS)):
         yield

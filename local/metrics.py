@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -32,7 +33,7 @@ def extracted_metrics(cloud: Cloud) -> Iterator[None]:
         with suppress(BotoCoreError, ClientError):  # the cloud may be stopping
             extraction.run()
 
-    with repeated(extract, POLL_SECONDS):
+    with repeated(extract, repeat(POLL_SECONDS)):
         yield
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from local.background import repeated
 from local.stripe_double import StripeDouble, StripeDoubleServer
 from stripe_integrations.config import API_VERSION
 from tests.dynamodb_local.deployment import (
@@ -281,23 +281,14 @@ def change_meanwhile(
     deployment: Deployment, history: StripeHistory, customers: list[str], random: Random
 ) -> Iterator[None]:
     """Change customers on Stripe during the block."""
-    ended = threading.Event()
     own = Random(random.random())
 
     def change() -> None:
-        for _ in range(8):
-            if ended.wait(own.uniform(0, 0.2)):
-                return
-            with deployment.stripe.use():
-                history.change(own.choice(customers))
+        with deployment.stripe.use():
+            history.change(own.choice(customers))
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
+    with repeated(change, (own.uniform(0, 0.2) for _ in range(8))):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def deliver_to_six(deployment: Deployment, random: Random) -> None:
