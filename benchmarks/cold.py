@@ -27,7 +27,7 @@ _PROFILED = (
     *(Variant("get_customer"), BARE),
     *(Variant("create_customer"), Variant("create_customer", "usual")),
 )
-STANDARD_LIBRARY, OWN, REST = "the standard library", "the function's own", "no import"
+_STANDARD_LIBRARY, _REST = "the standard library", "everything but imports"
 _USUAL = ("get_customer", "create_customer", "update_customer", "link_customer")
 _FULL_VCPU = 1769
 """The memory in MB that has one vCPU."""
@@ -168,7 +168,7 @@ def profile(rounds: int) -> dict[str, dict[str, float]]:
                     for module, seconds in process.import_seconds().items():
                         used[_package(module)] += seconds * 1000
                     whole = process.ready.wall - process.started.wall
-                    used[REST] = whole * 1000 - sum(used.values())
+                    used[_REST] = whole * 1000 - sum(used.values())
                     times[variant.name].append(used)
     return {
         name: {
@@ -182,8 +182,8 @@ def profile(rounds: int) -> dict[str, dict[str, float]]:
 def _package(module: str) -> str:
     name = module.partition(".")[0]
     if name in sys.stdlib_module_names or name.startswith("_"):
-        return STANDARD_LIBRARY
-    return OWN if name in ("app", "stripe_integrations") else name
+        return _STANDARD_LIBRARY
+    return name
 
 
 if __name__ == "__main__":

@@ -222,21 +222,8 @@ def add_customer(stage: Stage, user: str) -> tuple[str, str]:
     customer: str = stage.create(user, name="Jane Doe")["stripe_id"]
     stage.deliver()
     stage.time += 60.0
-    method = stage.change("/v1/payment_methods", type="card", card={"token": "tok_visa"})["id"]
-    stage.change(f"/v1/payment_methods/{method}/attach", customer=customer)
-    price = stage.change(
-        "/v1/prices",
-        currency="usd",
-        unit_amount=500,
-        recurring={"interval": "month"},
-        product_data={"name": "Plan"},
-    )["id"]
-    subscription: str = stage.change(
-        "/v1/subscriptions",
-        customer=customer,
-        items=[{"price": price}],
-        default_payment_method=method,
-    )["id"]
+    method = stage.attach_card(customer)
+    subscription = stage.subscribe(customer, default_payment_method=method)
     stage.deliver()
     return customer, subscription
 

@@ -229,6 +229,29 @@ class Stage:
             raise RuntimeError(f"{path}: {response.body}")
         return response.body
 
+    def attach_card(self, customer: str) -> str:
+        """Attach a card to a customer; returns its id."""
+        method: str = self.change("/v1/payment_methods", type="card", card={"token": "tok_visa"})[
+            "id"
+        ]
+        self.change(f"/v1/payment_methods/{method}/attach", customer=customer)
+        return method
+
+    def subscribe(self, customer: str, **params: Any) -> str:
+        """Make a subscription of a customer to a plan of its own; returns its id."""
+        price = self.change(
+            "/v1/prices",
+            currency="usd",
+            unit_amount=500,
+            recurring={"interval": "month"},
+            product_data={"name": "Plan"},
+        )["id"]
+        made = self.change(
+            "/v1/subscriptions", customer=customer, items=[{"price": price}], **params
+        )
+        subscription: str = made["id"]
+        return subscription
+
     def new_events(self, kind: str | None = None) -> list[Json]:
         """Take the events of all due deliveries, or only of one type; the others are dropped."""
         payloads = []

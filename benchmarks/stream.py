@@ -190,9 +190,7 @@ class _SignUp:
     """What Stripe reports within a second of a sign-up: five events of three objects."""
 
     def __init__(self, stage: Stage) -> None:
-        self._change = stage.change
-        product = {"unit_amount": 900, "currency": "usd", "recurring": {"interval": "month"}}
-        self._price = stage.change("/v1/prices", **product, product_data={"name": "Plan"})["id"]
+        self._stage = stage
         self._methods: dict[str, str] = {}
         self._subscriptions: dict[str, str] = {}
 
@@ -201,25 +199,20 @@ class _SignUp:
         path = f"/v1/customers/{customer}"
         match step:
             case 0:
-                card = self._change("/v1/payment_methods", type="card", card={"token": "tok_visa"})
-                self._methods[customer] = card["id"]
-                self._change(f"/v1/payment_methods/{card['id']}/attach", customer=customer)
+                self._methods[customer] = self._stage.attach_card(customer)
                 return "payment_method.attached"
             case 1:
                 default = {"default_payment_method": self._methods[customer]}
-                self._change(path, invoice_settings=default)
+                self._stage.change(path, invoice_settings=default)
                 return "customer.updated"
             case 2:
-                made = self._change(
-                    "/v1/subscriptions", customer=customer, items=[{"price": self._price}]
-                )
-                self._subscriptions[customer] = made["id"]
+                self._subscriptions[customer] = self._stage.subscribe(customer)
                 return "customer.subscription.created"
             case 3:
                 subscription = f"/v1/subscriptions/{self._subscriptions[customer]}"
-                self._change(subscription, metadata={"order": "1"})
+                self._stage.change(subscription, metadata={"order": "1"})
                 return "customer.subscription.updated"
-        self._change(path, name=f"Name of {customer}")
+        self._stage.change(path, name=f"Name of {customer}")
         return "customer.updated"
 
 
