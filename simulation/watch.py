@@ -391,15 +391,19 @@ class Watch:
             created = self._double.account.customers[key[1].removeprefix("CUSTOMER#")]["created"]
             if self._clock() > created + _LATE_SECONDS:
                 self._violated("a record that is stored late is fetched", key[1])
-        changed = {name for name in {*(old or {}), *new} if (old or {}).get(name) != new.get(name)}
-        is_raised = old is None or int(new["version"]["N"]) > int(old["version"]["N"])
-        requests = [int(item.get("fetch_requests", {}).get("N", 0)) for item in (old or {}, new)]
-        if requests[1] < requests[0]:
-            self._violated("a counted request stays counted", key[1])
-        if not is_raised and not changed <= _REQUEST:
-            self._violated("the version is raised by every write", key[1])
+        if old:
+            self._check_version(key, old, new)
         if text(new, "email") == FOREIGN_EMAIL or new.get("livemode", {}).get("BOOL"):
             self._violated("modes and accounts never mix", key[1])
+
+    def _check_version(self, key: Key, old: Json, new: Json) -> None:
+        before, after = (int(item.get("fetch_requests", {}).get("N", 0)) for item in (old, new))
+        if after < before:
+            self._violated("a counted request stays counted", key[1])
+        if int(new["version"]["N"]) > int(old["version"]["N"]):
+            return
+        if any(old.get(name) != new.get(name) for name in {*old, *new} - _REQUEST):
+            self._violated("the version is raised by every write", key[1])
 
     def _check_child(self, key: Key, old: Json | None, new: Json) -> None:
         _, customer, kind, child = key[1].split("#")

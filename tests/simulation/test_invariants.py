@@ -254,6 +254,12 @@ def write_without_raising_the_version(scene: Scene) -> None:
     scene.write((sk, {**image, "phone": {"S": "1"}}))
 
 
+def forget_a_request(scene: Scene) -> None:
+    sk, image = scene.customer
+    scene.write((sk, {**image, "fetch_requests": {"N": "2"}}))
+    scene.write((sk, {**image, "fetch_requests": {"N": "1"}, "version": {"N": "2"}}))
+
+
 def write_under_a_soft_deleted_record(scene: Scene) -> None:
     sk, image = scene.customer
     gone = {**image, "is_active": {"BOOL": False}, "version": {"N": "2"}}
@@ -831,6 +837,7 @@ def accept_a_forged_event(scene: Scene) -> None:
         (create_duplicate, "a customer of ours on Stripe has a record"),
         (create_duplicate, "Stripe holds no duplicate"),
         (write_without_raising_the_version, "the version is raised by every write"),
+        (forget_a_request, "a counted request stays counted"),
         (write_under_a_soft_deleted_record, "a soft-deleted record is frozen"),
         (activate_a_second_customer, "a user has one active customer"),
         (point_to_another_user, "a customer has one owner"),
