@@ -74,9 +74,9 @@ MUTANTS = (
     ),
     Mutant(
         "fetch serves a request that was counted after it was sent",
-        f"{_CUSTOMERS}/refresh.py",
-        "    requests = customer.fetch_requests\n",
-        "    requests = (customer.fetch_requests or 0) + 1\n",
+        f"{_MODELS}/customer.py",
+        "{kind.COLLECTION: self.fetch_requests for",
+        "{kind.COLLECTION: self.fetch_requests + 1 for",
         seed=59,
     ),
     Mutant(

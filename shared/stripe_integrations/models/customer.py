@@ -289,12 +289,11 @@ class Customer(Record, discriminator="Customer"):
         numbers = (served.get(kind.COLLECTION, 0) for kind in stored_kinds())
         return self.is_listed and min(numbers, default=0) >= request
 
-    @staticmethod
-    def served(kinds: Iterable[type[Child]], requests: int | None) -> dict[str, Any]:
+    def served(self, kinds: Iterable[type[Child]]) -> dict[str, Any]:
         """The field value that notes which requests a fetch of children of these kinds serves."""
-        if not requests:
+        if not self.fetch_requests:
             return {}
-        return {"fetch_requests_served": {kind.COLLECTION: requests for kind in kinds}}
+        return {"fetch_requests_served": {kind.COLLECTION: self.fetch_requests for kind in kinds}}
 
     def listed(self, kinds: Iterable[type[Child]], observation: Observation) -> dict[str, Any]:
         """The field value that notes when all children of these kinds were listed."""

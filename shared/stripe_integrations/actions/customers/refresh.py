@@ -40,18 +40,16 @@ class FetchedCustomer:
         The objects of each kind that is stored.
     observation : Observation
         When this state was observed.
-    update_key : str or None
-        The idempotency key of the last update that this state certainly includes.
-    requests : int or None
-        How many requests for a fetch were counted before it was sent.
+    is_given : bool
+        Whether the customer is a caller's object, of unknown age: it may lack the last update, and
+        serves no request for a fetch.
     """
 
     customer: Customer
     stripe_customer: Json
     objects: Mapping[type[Child], Sequence[Json]]
     observation: Observation
-    update_key: str | None
-    requests: int | None
+    is_given: bool
 
     @property
     def is_deleted(self) -> bool:
@@ -80,10 +78,10 @@ class FetchedCustomer:
         values = {
             **Customer.values_of(self.stripe_customer),
             **self.observation.as_fields(),
-            "update_key": self.update_key,
+            "update_key": None if self.is_given else customer.update_key,
             "fetching_until": None,
             **customer.listed(self.objects, self.observation),
-            **customer.served(self.objects, self.requests),
+            **({} if self.is_given else customer.served(self.objects)),
             **NOT_DUE,
         }
         stored = {child.sk: child for child in customer.children}
@@ -134,7 +132,6 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         Stripe did not respond. A 404 is not a deletion: with a wrong key everything is missing.
     """
     kinds = stored_kinds()
-    requests = customer.fetch_requests
     sent = current().clock()
     is_given = stripe_customer is not None and (
         bool(stripe_customer.get("deleted"))
@@ -149,14 +146,7 @@ def fetch_from_stripe(customer: Customer, stripe_customer: Json | None = None) -
         if is_given
         else Observation.of_fetch(sent, received=current().clock())
     )
-    return FetchedCustomer(
-        customer,
-        stripe_customer,
-        objects,
-        observation,
-        update_key=None if is_given else customer.update_key,
-        requests=None if is_given else requests,
-    )
+    return FetchedCustomer(customer, stripe_customer, objects, observation, is_given)
 
 
 def refresh_from_stripe(customer: Customer, stripe_customer: Json | None = None) -> None:

@@ -354,10 +354,9 @@ def _plan_change(customer: Customer, events: list[Event], lease: FetchLease) -> 
     pending = PendingChanges(customer)
     compared = [(event, pending.add(event)) for event in changing]
     is_ambiguous = any(freshness is Freshness.AMBIGUOUS for _, freshness in compared)
-    is_ambiguous = is_ambiguous and not lease.is_served(customer)
     # The record with the effect may have been released, and the customer adopted, since.
     may_lack_effect = not customer.is_listed and any(event.effected_at for event in events)
-    if is_ambiguous or may_lack_effect:
+    if (is_ambiguous and not lease.is_served(customer)) or may_lack_effect:
         lease.acquire(customer)
         fetched = fetch_from_stripe(customer)
         if fetched.is_deleted:
